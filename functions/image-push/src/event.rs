@@ -1,0 +1,139 @@
+//! What an ECR event says: an image to bring to nodes, or why there is none.
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use prefetch::image::{Image, ecr_registry, is_referrer_tag, not_runnable};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+const PUSH: &str = "ECR Image Action";
+const REPLICATION: &str = "ECR Replication Action";
+const PULL_THROUGH_CACHE: &str = "ECR Pull Through Cache Action";
+
+/// Why an event brings nothing to any node.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Ignored {
+    /// The reason as one word, stable for those who count it.
+    pub reason: Reason,
+    /// The reason as a sentence.
+    pub message: String,
+}
+
+/// The reasons for which an event is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The payload is no event, or a field is missing or unusable.
+    Malformed,
+    /// The event is none of ECR's that name an image that arrived.
+    NotAnImageEvent,
+    /// The action is not one by which an image arrives, such as a delete.
+    NotAPush,
+    /// The action failed.
+    NotSuccessful,
+    /// The image has no tag: a child of an index, or pushed by digest.
+    Untagged,
+    /// A signature, attestation, SBOM, chart or other artifact that no node can run.
+    NotAnImage,
+    /// No rule wants the image.
+    NoRule,
+}
+
+impl Ignored {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The fields of ECR's image events; each kind has some of them.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Detail {
+    repository_name: String,
+    image_digest: String,
+    image_tag: Option<String>,
+    action_type: Option<String>,
+    result: Option<String>,
+    sync_status: Option<String>,
+    manifest_media_type: Option<String>,
+    artifact_media_type: Option<String>,
+}
+
+/// Reads the image out of an event by which one arrived in ECR: a push, a replication, or a pull through the cache.
+///
+/// # Errors
+/// [`Ignored`], with its reason, for everything else.
+pub fn arrived_image(payload: Value) -> Result<Image, Ignored> {
+    let event: EventBridgeEvent = parsed(payload)?;
+    let detail: Detail = detail_of_image_event(&event)?;
+    check_arrival(&event.detail_type, &detail)?;
+    let tag = runnable_tag(&detail)?;
+    let account = event.account.as_deref().unwrap_or_default();
+    let region = event.region.as_deref().unwrap_or_default();
+    ecr_registry(account, region)
+        .and_then(|registry| Image::new(&registry, &detail.repository_name, Some(tag), &detail.image_digest))
+        .map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
+}
+
+fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Ignored> {
+    serde_json::from_value(value).map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
+}
+
+fn detail_of_image_event(event: &EventBridgeEvent) -> Result<Detail, Ignored> {
+    let (source, detail_type) = (event.source.as_str(), event.detail_type.as_str());
+    if source == "aws.ecr" && [PUSH, REPLICATION, PULL_THROUGH_CACHE].contains(&detail_type) {
+        parsed(event.detail.clone())
+    } else {
+        let message = format!("{detail_type:?} from {source:?} is no event by which an image arrives in ECR");
+        Err(Ignored::new(Reason::NotAnImageEvent, message))
+    }
+}
+
+fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
+    let (action, outcome) = match detail_type {
+        PUSH => (Some("PUSH"), &detail.result),
+        REPLICATION => (Some("REPLICATE"), &detail.result),
+        _ => (None, &detail.sync_status),
+    };
+    if let Some(action) = action
+        && detail.action_type.as_deref() != Some(action)
+    {
+        let message = format!(
+            "the action is {:?}, not {action}",
+            detail.action_type.as_deref().unwrap_or_default()
+        );
+        return Err(Ignored::new(Reason::NotAPush, message));
+    }
+    if outcome.as_deref() != Some("SUCCESS") {
+        let message = format!(
+            "the result is {:?}, not SUCCESS",
+            outcome.as_deref().unwrap_or_default()
+        );
+        return Err(Ignored::new(Reason::NotSuccessful, message));
+    }
+    Ok(())
+}
+
+fn runnable_tag(detail: &Detail) -> Result<&str, Ignored> {
+    let Some(tag) = detail.image_tag.as_deref().filter(|tag| !tag.is_empty()) else {
+        return Err(Ignored::new(
+            Reason::Untagged,
+            "the image has no tag: a child of an index, or pushed by digest",
+        ));
+    };
+    if is_referrer_tag(tag) {
+        return Err(Ignored::new(
+            Reason::NotAnImage,
+            format!("the tag {tag} is a signature's or another referrer's"),
+        ));
+    }
+    match not_runnable(
+        detail.manifest_media_type.as_deref(),
+        detail.artifact_media_type.as_deref(),
+    ) {
+        Some(message) => Err(Ignored::new(Reason::NotAnImage, message)),
+        None => Ok(tag),
+    }
+}

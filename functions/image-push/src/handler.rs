@@ -1,0 +1,145 @@
+//! From an event to commands.
+
+use aws_sdk_ssm::Client;
+use lambda_runtime::{
+    Diagnostic,
+    tracing::{error, info, warn},
+};
+use prefetch::{
+    command::{Destination, Trigger, send_command_input},
+    image::Image,
+    node::NodeSelector,
+    report::report,
+    rule::Rule,
+    settings::Settings,
+    ssm::{self, SsmError},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::event::{Ignored, Reason, arrived_image};
+
+/// What the function decided: its answer, and what `sam local invoke` shows.
+#[derive(Debug, Serialize)]
+#[serde(tag = "decision", rename_all = "lowercase")]
+pub enum Decision {
+    /// Each rule that wants the image became one command.
+    Sent {
+        /// The image, by digest.
+        image: Image,
+        /// The commands, one for each rule.
+        commands: Vec<Sent>,
+    },
+    /// Nothing was sent, for this reason.
+    Ignored(Ignored),
+}
+
+/// One command that was sent.
+#[derive(Debug, Serialize)]
+pub struct Sent {
+    /// The rule's name.
+    pub rule: String,
+    /// The command's id in SSM.
+    pub command: String,
+}
+
+/// A command that could not be sent: worth another try of the whole event, whose nodes answer `cached` where it reached them.
+#[derive(Debug, thiserror::Error)]
+#[error("rule {rule}: image {image}")]
+pub struct PushError {
+    rule: String,
+    image: Image,
+    #[source]
+    cause: SsmError,
+}
+
+impl From<PushError> for Diagnostic {
+    fn from(error: PushError) -> Self {
+        Self {
+            error_type: "PushError".to_owned(),
+            error_message: report(&error),
+        }
+    }
+}
+
+/// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such rule.
+///
+/// A rule whose command cannot be sent does not keep the others from theirs.
+///
+/// # Errors
+/// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries.
+pub async fn handle(client: &Client, settings: &Settings, payload: Value) -> Result<Decision, PushError> {
+    let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
+    let (image, rules) = match wanted_image(settings, payload) {
+        Ok(wanted) => wanted,
+        Err(ignored) => {
+            log_ignored(&id, &ignored);
+            return Ok(Decision::Ignored(ignored));
+        }
+    };
+    let mut commands = Vec::with_capacity(rules.len());
+    let mut failure = None;
+    for rule in rules {
+        match send(client, settings, rule, &image).await {
+            Ok(sent) => commands.push(sent),
+            Err(error) => {
+                error!(
+                    event.id = id,
+                    image.digest = image.digest(),
+                    rule = rule.name,
+                    "{}",
+                    report(&error)
+                );
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(Decision::Sent { image, commands }),
+    }
+}
+
+fn wanted_image(settings: &Settings, payload: Value) -> Result<(Image, Vec<&Rule>), Ignored> {
+    let image = arrived_image(payload)?;
+    let tag = image.tag().unwrap_or_default();
+    let rules: Vec<&Rule> = settings
+        .rules
+        .iter()
+        .filter(|rule| rule.wants(image.repository(), tag))
+        .collect();
+    if rules.is_empty() {
+        let message = format!("no rule wants {}:{tag}", image.repository());
+        return Err(Ignored::new(Reason::NoRule, message));
+    }
+    Ok((image, rules))
+}
+
+async fn send(client: &Client, settings: &Settings, rule: &Rule, image: &Image) -> Result<Sent, PushError> {
+    let targets = NodeSelector::new(&settings.cluster, rule).targets();
+    let images = std::slice::from_ref(image);
+    let input = send_command_input(settings, rule, Trigger::Push, images, Destination::Targets(targets));
+    let command = ssm::send(client, input).await.map_err(|cause| PushError {
+        rule: rule.name.clone(),
+        image: image.clone(),
+        cause,
+    })?;
+    info!(
+        command.id = command,
+        image.digest = image.digest(),
+        rule = rule.name,
+        "sent {image}"
+    );
+    Ok(Sent {
+        rule: rule.name.clone(),
+        command,
+    })
+}
+
+fn log_ignored(id: &str, ignored: &Ignored) {
+    if ignored.reason == Reason::Malformed {
+        warn!(event.id = id, "event {id} is ignored: {}", ignored.message);
+    } else {
+        info!(event.id = id, "event {id} is ignored: {}", ignored.message);
+    }
+}

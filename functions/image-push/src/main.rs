@@ -1,0 +1,19 @@
+//! An ECR push becomes one command for all nodes that want the image.
+
+mod event;
+mod handler;
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn, tracing};
+use prefetch::{aws, report::report, settings::Settings};
+use serde_json::Value;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let settings = Settings::from_env().inspect_err(|error| tracing::error!("{}", report(error)))?;
+    let ssm = aws_sdk_ssm::Client::new(&aws::config().await);
+    run(service_fn(|event: LambdaEvent<Value>| {
+        handler::handle(&ssm, &settings, event.payload)
+    }))
+    .await
+}

@@ -1,0 +1,106 @@
+//! What is decided of an instance, and why.
+
+use serde::Serialize;
+
+/// What was decided of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", rename_all = "kebab-case")]
+pub enum Decision {
+    /// The node was sent the images of its rules.
+    Sent {
+        /// The commands, one or more for each of its rules.
+        commands: Vec<Sent>,
+    },
+    /// Not yet: the message goes back to the queue.
+    HandedBack(Why),
+    /// Nothing was sent, nor will be.
+    Dropped(Why),
+}
+
+/// One command that was sent to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// The rule's name.
+    pub rule: String,
+    /// The command's id in SSM.
+    pub command: String,
+}
+
+/// Why a node gets nothing, or nothing yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Why {
+    /// The reason as one word, stable for those who count it.
+    pub reason: Reason,
+    /// The reason as a sentence.
+    pub message: String,
+}
+
+impl Why {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// The reasons for which a node gets nothing, or nothing yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The message is no event, or a field is missing or unusable.
+    Malformed,
+    /// The event is none by which a node is launched.
+    NotALaunch,
+    /// The instance stops, or has stopped.
+    NotRunning,
+    /// EC2 knows no such instance.
+    Gone,
+    /// The instance is no node of this cluster.
+    Foreign,
+    /// The node allows no SSM, or is no Linux.
+    Unsupported,
+    /// No rule wants the node.
+    NoRule,
+    /// Its rules name no image that exists.
+    NoImages,
+    /// The instance is not yet running.
+    Pending,
+    /// The cluster's tag is not there yet.
+    NotTagged,
+    /// SSM cannot reach the node yet.
+    NotOnline,
+    /// SSM refused the node although it is online.
+    Refused,
+    /// AWS answered with an error; the next try may fare better.
+    AwsError,
+}
+
+impl Decision {
+    pub fn dropped(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Dropped(Why::new(reason, message))
+    }
+
+    pub fn handed_back(reason: Reason, message: impl Into<String>) -> Self {
+        Self::HandedBack(Why::new(reason, message))
+    }
+
+    /// Makes one decision of those of a node's rules: handed back if one was, else sent if one was, else dropped.
+    ///
+    /// A node that is handed back is sent all its images again; what it holds by then costs it milliseconds.
+    pub fn of_rules(decisions: Vec<Self>) -> Self {
+        let mut sent = Vec::new();
+        let mut dropped = None;
+        for decision in decisions {
+            match decision {
+                Self::HandedBack(_) => return decision,
+                Self::Sent { commands } => sent.extend(commands),
+                Self::Dropped(_) => dropped = dropped.or(Some(decision)),
+            }
+        }
+        match dropped {
+            Some(dropped) if sent.is_empty() => dropped,
+            _ => Self::Sent { commands: sent },
+        }
+    }
+}

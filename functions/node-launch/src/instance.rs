@@ -1,0 +1,88 @@
+//! What is to become of an instance, by what EC2 says of it.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use aws_sdk_ec2::types::{Instance, InstanceStateName};
+use prefetch::node::{Cluster, Membership};
+
+use crate::decision::{Decision, Reason};
+
+/// How long after its launch an instance's tags may still be missing; nothing is documented of when they come.
+const TAGS_SETTLE: Duration = Duration::from_mins(3);
+
+/// An instance's tags, by key.
+pub type Tags = HashMap<String, String>;
+
+/// Gives the tags of an instance that is a running node of the cluster, judged by its state, its tags and its age.
+///
+/// An instance that no tag calls a node of any cluster is handed back while it is young: whether the cluster's tag is
+/// there at the moment of `running` is not documented.
+///
+/// # Errors
+/// The decision, where the instance is no node of the cluster, or none yet.
+pub fn node_tags(instance: &Instance, cluster: &Cluster, now: SystemTime) -> Result<Tags, Decision> {
+    let state = instance.state().and_then(|state| state.name());
+    if !matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running)) {
+        let state = state.map_or("in no state", InstanceStateName::as_str);
+        return Err(Decision::dropped(Reason::NotRunning, format!("it is {state}")));
+    }
+    let tags = tags(instance);
+    match cluster.membership(&tags) {
+        Membership::Foreign => Err(Decision::dropped(Reason::Foreign, "its tags name another cluster")),
+        _ if is_auto_mode(instance) => {
+            let message = "EKS Auto Mode manages the instance and allows no SSM";
+            Err(Decision::dropped(Reason::Unsupported, message))
+        }
+        Membership::Ours if state == Some(&InstanceStateName::Pending) => {
+            Err(Decision::handed_back(Reason::Pending, "it is not yet running"))
+        }
+        Membership::Ours => Ok(tags),
+        membership => Err(untagged(membership, cluster, age(instance, now))),
+    }
+}
+
+fn untagged(membership: Membership, cluster: &Cluster, age: Duration) -> Decision {
+    let key = &cluster.tag_key;
+    if age < TAGS_SETTLE {
+        Decision::handed_back(Reason::NotTagged, format!("its tag {key} is not there yet"))
+    } else if membership == Membership::Expected {
+        let message = format!(
+            "other tags call it a node of {}, but it has no {key}: see ClusterTagKey",
+            cluster.name
+        );
+        Decision::dropped(Reason::Foreign, message)
+    } else {
+        let age = age.as_secs();
+        Decision::dropped(
+            Reason::Foreign,
+            format!("it has no tag {key} {age} seconds after its launch"),
+        )
+    }
+}
+
+/// The time since the instance's launch, or since its last start; very long where EC2 does not say.
+fn age(instance: &Instance, now: SystemTime) -> Duration {
+    instance
+        .launch_time()
+        .and_then(|time| SystemTime::try_from(*time).ok())
+        .map_or(Duration::MAX, |launched| {
+            now.duration_since(launched).unwrap_or_default()
+        })
+}
+
+fn tags(instance: &Instance) -> Tags {
+    instance
+        .tags()
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
+        .collect()
+}
+
+fn is_auto_mode(instance: &Instance) -> bool {
+    instance.operator().is_some_and(|operator| {
+        operator.managed() == Some(true) && operator.principal().is_some_and(|p| p.contains("eks"))
+    })
+}

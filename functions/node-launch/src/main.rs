@@ -1,0 +1,27 @@
+//! A node that can now be reached gets the images its rules name.
+
+mod decision;
+mod handler;
+mod images;
+mod instance;
+mod message;
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn, tracing};
+use prefetch::{aws, report::report, settings::Settings};
+use serde_json::Value;
+
+use crate::{handler::NodeLaunch, images::NewestImages};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let settings = Settings::from_env().inspect_err(|error| tracing::error!("{}", report(error)))?;
+    let config = aws::config().await;
+    let launch = NodeLaunch {
+        ec2: aws_sdk_ec2::Client::new(&config),
+        ssm: aws_sdk_ssm::Client::new(&config),
+        images: NewestImages::new(&config)?,
+        settings,
+    };
+    run(service_fn(|event: LambdaEvent<Value>| launch.handle(event.payload))).await
+}

@@ -1,0 +1,120 @@
+"""How a command reaches its nodes: rate control, delivery timeouts, and the agent that runs the document."""
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from local import background
+from local.documents import REFERENCE
+from local.fleet import Fleet, ManagedNode
+from local.settings import scaled
+
+if TYPE_CHECKING:
+    from local.commands import Command, Invocation, Plugin
+
+EXECUTION_TIMEOUT = 3600
+"""Seconds a step may run when the document does not say (aws:runShellScript, timeoutSeconds)."""
+
+
+def deliver(command: "Command", fleet: Fleet) -> None:
+    """Sends a command to its nodes, as many at a time as rate control allows, and settles its status."""
+    if command.invocations:
+        command.move("InProgress")
+    sent = []
+    for invocation in command.invocations:
+        with command.changed:
+            command.changed.wait_for(lambda: command.stopped() or _in_flight(sent) < command.max_concurrency)
+        if command.stopped():
+            invocation.move("Cancelled", "Cancelled" if command.cancelled else "Terminated")
+        else:
+            sent.append(invocation)
+            background.start(_deliver_to_node, invocation, fleet.node(invocation.instance_id))
+    with command.changed:
+        command.changed.wait_for(lambda: not _in_flight(sent))
+    command.settle()
+
+
+def execution_timeout(command: "Command") -> int:
+    """Returns the seconds the document's first step may run."""
+    [step, *_] = command.version.content["mainSteps"]
+    timeout = str(step["inputs"].get("timeoutSeconds", EXECUTION_TIMEOUT))
+    return int(_substituted(timeout, command, set(command.parameters)))
+
+
+def _in_flight(sent: list["Invocation"]) -> int:
+    return sum(invocation.status in ("Pending", "InProgress", "Delayed") for invocation in sent)
+
+
+def _deliver_to_node(invocation: "Invocation", node: ManagedNode) -> None:
+    """Delivers to one node and reports what becomes of it; a node that dies is noticed by its silence."""
+    deadline = time.monotonic() + scaled(invocation.command.delivery_seconds)
+    if not node.wait_online(deadline, lambda: invocation.status != "Pending"):
+        if node.state == "running":
+            invocation.move("TimedOut", "DeliveryTimedOut")
+        else:
+            invocation.move("Failed", "Undeliverable")
+        return
+    with node.agent_slots:
+        if invocation.status != "Pending":
+            return
+        invocation.move("InProgress")
+        outcome = _run_steps(invocation, node)
+    if outcome is None or not node.wait_online(deadline, lambda: False):
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        outcome = "TimedOut", "ExecutionTimedOut"
+    invocation.move(*outcome)
+
+
+def _run_steps(invocation: "Invocation", node: ManagedNode) -> tuple[str, str] | None:
+    """Runs the document's steps until one fails; returns the outcome, None when the node died."""
+    for step, plugin in zip(invocation.command.version.content["mainSteps"], invocation.plugins, strict=True):
+        plugin.started = datetime.now(UTC)
+        plugin.status = plugin.details = "InProgress"
+        if not _run_step(invocation.command, step, plugin, node):
+            return None
+        plugin.ended = datetime.now(UTC)
+        if plugin.status != "Success":
+            return plugin.status, plugin.details
+    return "Success", "Success"
+
+
+def _run_step(command: "Command", step: dict, plugin: "Plugin", node: ManagedNode) -> bool:
+    """Runs one step; returns False when the node died."""
+    if step["action"] != "aws:runShellScript":
+        plugin.stderr = f"The local cloud does not run {step['action']}."
+        plugin.status = plugin.details = "Failed"
+        return True
+    script, environment = _rendered(command, step["inputs"]["runCommand"], node.knobs.agent)
+    completed = node.run(script, environment, execution_timeout(command))
+    if completed is None:
+        return False
+    plugin.stdout, plugin.stderr = completed.stdout, completed.stderr
+    if completed.exit_code is None:
+        plugin.status, plugin.details = "TimedOut", "ExecutionTimedOut"
+    else:
+        plugin.exit_code = completed.exit_code
+        plugin.status = plugin.details = "Success" if completed.exit_code == 0 else "Failed"
+    return True
+
+
+def _rendered(command: "Command", lines: list[str], agent: str) -> tuple[str, dict[str, str]]:
+    """Returns the script and its environment: an agent of today hands ENV_VAR parameters over as variables."""
+    specs = command.version.parameters
+    in_environment = {name for name, spec in specs.items() if agent == "new" and "interpolationType" in spec}
+    environment = {f"SSM_{name}": command.parameters[name][0] for name in in_environment}
+    return _substituted("\n".join(lines) + "\n", command, specs.keys() - in_environment), environment
+
+
+def _substituted(text: str, command: "Command", names: set[str]) -> str:
+    """Puts the parameters' values in place of `{{ name }}`, as text."""
+
+    def value(match: re.Match) -> str:
+        name = match[1]
+        if name not in names:
+            return match[0]
+        values = command.parameters[name]
+        return json.dumps(values) if command.version.parameters[name]["type"] == "StringList" else values[0]
+
+    return REFERENCE.sub(value, text)

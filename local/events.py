@@ -1,0 +1,123 @@
+"""EventBridge: the service events of AWS, and targets served as AWS does: permission, asynchronous Lambda, DLQ."""
+
+import contextvars
+import json
+import logging
+import threading
+import uuid
+from datetime import UTC, datetime
+
+from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
+from ministack.services import eventbridge, lambda_svc, sqs
+
+from local import asynchronous, queues
+from local.settings import ACCOUNT, REGION
+
+log = logging.getLogger("local.events")
+
+BUS = "default"
+
+_lock = threading.Lock()
+_target: contextvars.ContextVar[tuple[dict, dict]] = contextvars.ContextVar("target and rule being served")
+
+
+def emit(source: str, detail_type: str, detail: dict, resources: list[str]) -> None:
+    """Raises an event of an AWS service on the default bus."""
+    inject(
+        {
+            "version": "0",
+            "id": str(uuid.uuid4()),
+            "detail-type": detail_type,
+            "source": source,
+            "account": ACCOUNT,
+            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "region": REGION,
+            "resources": resources,
+            "detail": detail,
+        }
+    )
+
+
+def inject(envelope: dict) -> None:
+    """Delivers a whole event behind PutEvents, which refuses the sources of AWS."""
+    event = {**eventbridge._event_from_test_payload(envelope), "EventBusName": BUS}
+    with _lock:
+        eventbridge._events_log_list().append(event)
+        eventbridge._dispatch_event(event)
+
+
+def raised() -> list[dict]:
+    """Returns every event of an AWS service so far, oldest first, as targets see them."""
+    events = [event for event in eventbridge._events_log_list() if event["Source"].startswith("aws.")]
+    return [eventbridge._pattern_event_view(event).event_with_detail() for event in events]
+
+
+def install() -> None:
+    """Routes rule targets through permission checks, the asynchronous Lambda queue and dead-letter queues."""
+    invoke_target = eventbridge._invoke_target
+
+    def serve_target(target, event, rule, view=None):
+        token = _target.set((target, rule))
+        try:
+            invoke_target(target, event, rule, view)
+        finally:
+            _target.reset(token)
+
+    eventbridge._invoke_target = serve_target
+    eventbridge._dispatch_to_lambda = _to_lambda
+    eventbridge._dispatch_to_sqs = _to_sqs
+
+
+def _to_lambda(arn: str, payload: str) -> None:
+    function, config, _ = lambda_svc._get_func_record_for_ref(arn)
+    if not function:
+        _dead_letter(payload, "NO_RESOURCE", f"The function {arn} does not exist.")
+    elif not _allows(function.get("policy"), "lambda:InvokeFunction", arn):
+        _dead_letter(payload, "NO_PERMISSIONS", f"EventBridge is not allowed to invoke {arn}.")
+    else:
+        record = lambda_svc._execution_record_for_config(function, config)
+        asynchronous.invoke(record, json.loads(payload))
+
+
+def _to_sqs(spec, payload: str, parameters: dict | None = None) -> None:
+    arn = str(spec)
+    queue = sqs._queue_by_arn(arn)
+    if not queue:
+        _dead_letter(payload, "NO_RESOURCE", f"The queue {arn} does not exist.")
+    elif not sqs.queue_policy_allows(arn, "events.amazonaws.com", _rule_arn(), ACCOUNT):
+        _dead_letter(payload, "NO_PERMISSIONS", f"EventBridge is not allowed to send to {arn}.")
+    else:
+        queues.put(queue, payload)
+
+
+def _dead_letter(payload: str, code: str, message: str) -> None:
+    """Gives up on a delivery: such errors are permanent, AWS does not retry them."""
+    target, _ = _target.get()
+    log.warning("%s %s", message, code)
+    arn = target.get("DeadLetterConfig", {}).get("Arn")
+    if not arn:
+        return
+    queue = sqs._queue_by_arn(arn)
+    if not queue or not sqs.queue_policy_allows(arn, "events.amazonaws.com", _rule_arn(), ACCOUNT):
+        log.warning("The dead-letter queue %s takes no events of this rule.", arn)
+        return
+    attributes = {"RULE_ARN": _rule_arn(), "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
+    queues.put(queue, payload, attributes)
+
+
+def _allows(policy: dict | None, action: str, arn: str) -> bool:
+    context = EvalContext(
+        principal_arn="events.amazonaws.com",
+        principal_type="Service",
+        principal_account="",
+        action=action,
+        resource_arn=arn,
+        region=REGION,
+        service_context={"aws:sourcearn": _rule_arn(), "aws:sourceaccount": ACCOUNT},
+    )
+    return evaluate_resource_policy(policy, context, service="events.amazonaws.com").decision == "Allow"
+
+
+def _rule_arn() -> str:
+    _, rule = _target.get()
+    return rule["Arn"]

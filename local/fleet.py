@@ -1,0 +1,173 @@
+"""The fleet: EC2 instances become nodes that SSM can reach, each as its knobs say."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ministack.services import ec2
+
+from local import background, instances
+
+MAX_COMMANDS = 5
+"""How many commands the SSM agent runs at a time (amazon-ssm-agent, CommandWorkersLimit)."""
+
+
+@dataclass
+class Knobs:
+    """How a node behaves."""
+
+    online: bool = True
+    """False: the agent does not answer, the network is gone."""
+    online_after: float = 1.0
+    """Seconds from `running` until SSM can reach the node."""
+    delay: float = 0.0
+    """Seconds by which every command takes longer."""
+    die_on_command: bool = False
+    """The node dies in the middle of the next command."""
+    agent: str = "new"
+    """`old`: the agent knows no interpolationType and substitutes parameters in the script's text."""
+    containerd: str = "2.1"
+    """The containerd it runs; `none` for a node without a container runtime."""
+    managed: bool | None = None
+    """Whether the agent may register with SSM; None: when the instance has an instance profile."""
+
+
+class ManagedNode:
+    """One instance as SSM sees it, and the node behind it, which starts when first needed."""
+
+    def __init__(self, instance_id: str, knobs: Knobs, make: Callable):
+        self.instance_id = instance_id
+        self.knobs = knobs
+        self.agent_slots = threading.Semaphore(MAX_COMMANDS)
+        self.running_since: float | None = None
+        self.died = False
+        self._registered = False
+        self._make = make
+        self._node = None
+        self._lock = threading.Lock()
+
+    @property
+    def online(self) -> bool:
+        """Returns whether the agent answers."""
+        self.observe()
+        return self._reachable()
+
+    @property
+    def registered(self) -> bool:
+        """Returns whether the agent has ever answered and the instance still exists."""
+        self.observe()
+        return self._registered and self.state in ("running", "stopping", "stopped")
+
+    @property
+    def state(self) -> str | None:
+        """Returns the instance's state."""
+        return instances.state(self.instance_id)
+
+    @property
+    def node(self):
+        """Returns the node itself, started."""
+        with self._lock:
+            if self._node is None:
+                self._node = self._make(self.instance_id, self.knobs.containerd)
+                self._node.start()
+            return self._node
+
+    def observe(self) -> None:
+        """Registers the node with SSM once its agent answers; it stays registered when it goes offline again."""
+        self._registered = self._registered or self._reachable()
+
+    def wait_online(self, until: float, cancelled: Callable[[], bool]) -> bool:
+        """Waits until the agent answers; returns False at that moment of time.monotonic(), or when cancelled."""
+        while not self.online:
+            if time.monotonic() >= until or cancelled():
+                return False
+            time.sleep(0.02)
+        return True
+
+    def run(self, script: str, env: dict[str, str], timeout: float):
+        """Runs a script; returns None when the node dies while it runs."""
+        node = self.node
+        if self.knobs.die_on_command:
+            background.later(self.knobs.delay or 0.3, self.die)
+        else:
+            time.sleep(self.knobs.delay)
+        completed = node.run(script, env, timeout)
+        return None if self.died else completed
+
+    def die(self) -> None:
+        """Ends the node as a crash does: nothing on it answers any more."""
+        self.died = True
+        self.node.kill_running()
+
+    def stop(self) -> None:
+        """Ends the node and removes what it has left."""
+        self.died = True
+        with self._lock:
+            if self._node is not None:
+                self._node.stop()
+                self._node = None
+
+    def _reachable(self) -> bool:
+        return (
+            self._may_register()
+            and self.knobs.online
+            and not self.died
+            and self.running_since is not None
+            and time.monotonic() >= self.running_since + self.knobs.online_after
+        )
+
+    def _may_register(self) -> bool:
+        if self.knobs.managed is not None:
+            return self.knobs.managed
+        instance = ec2._instances.get(self.instance_id)
+        return bool(instance and instance.get("IamInstanceProfile"))
+
+
+class Fleet:
+    """Every instance that was launched."""
+
+    def __init__(self, make: Callable):
+        self.defaults = Knobs()
+        self.nodes: dict[str, ManagedNode] = {}
+        self._make = make
+        self._lock = threading.Lock()
+        instances.on_change(self._instance_changed)
+
+    def node(self, instance_id: str) -> ManagedNode | None:
+        """Returns the node of an instance, None for an unknown one."""
+        if instance_id not in ec2._instances:
+            return self.nodes.get(instance_id)
+        with self._lock:
+            if instance_id not in self.nodes:
+                self.nodes[instance_id] = ManagedNode(instance_id, dataclasses.replace(self.defaults), self._make)
+            return self.nodes[instance_id]
+
+    def registered(self) -> list[ManagedNode]:
+        """Returns the nodes SSM knows, in a stable order."""
+        return sorted((n for n in list(self.nodes.values()) if n.registered), key=lambda node: node.instance_id)
+
+    def turn(self, instance_id: str, knobs: dict) -> None:
+        """Sets some knobs of a node."""
+        node = self.node(instance_id)
+        node.observe()
+        node.knobs = dataclasses.replace(node.knobs, **knobs)
+
+    def launch(self, tags: dict[str, str], profile: str | None, knobs: dict) -> str:
+        """Runs one instance whose node behaves as the knobs say; returns its id."""
+        instance_id = instances.launch(tags, profile)
+        self.turn(instance_id, knobs)
+        return instance_id
+
+    def stop(self) -> None:
+        """Ends every node."""
+        ends = [background.start(node.stop) for node in self.nodes.values()]
+        for end in ends:
+            end.join()
+
+    def _instance_changed(self, instance_id: str, state: str) -> None:
+        node = self.node(instance_id)
+        node.running_since = time.monotonic() if state == "running" else None
+        if state in ("shutting-down", "terminated"):
+            node.stop()

@@ -1,0 +1,18 @@
+"""What every part of the local cloud agrees on: account, Region, names, and how fast AWS's waiting passes."""
+
+import os
+
+ACCOUNT = "123456789012"
+REGION = "eu-central-1"
+REGISTRY_HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+
+ACCESS_KEY = "test"
+"""The administrator's access key; ministack takes it for the account's root user."""
+
+TIME_SCALE = float(os.environ.get("LOCAL_TIME_SCALE", "0.02"))
+"""How much of AWS's own waiting (retries, queue delays, delivery timeouts) is really waited; work is never scaled."""
+
+
+def scaled(seconds: float) -> float:
+    """Returns the real seconds that stand for a time AWS would wait."""
+    return seconds * TIME_SCALE

@@ -1,0 +1,10 @@
+//! The vocabulary of EKS image prefetch (image, rule, node, command, settings) and the only code that speaks SSM.
+
+pub mod aws;
+pub mod command;
+pub mod image;
+pub mod node;
+pub mod report;
+pub mod rule;
+pub mod settings;
+pub mod ssm;

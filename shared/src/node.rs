@@ -1,0 +1,105 @@
+//! Nodes: how those that want an image are told apart, by SSM's targets and by an instance's own tags.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_ssm::types::Target;
+
+use crate::rule::Rule;
+
+/// How many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model, `Targets`).
+pub const MAX_NODE_TAGS: usize = 4;
+/// How many values of one tag key a rule may accept (SSM service model, `TargetValues`).
+pub const MAX_TAG_VALUES: usize = 50;
+
+/// The tags by which the nodes of a rule are known: the cluster's own and the rule's, ANDed; values of one key ORed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSelector(BTreeMap<String, Vec<String>>);
+
+impl NodeSelector {
+    /// Selects the nodes of a cluster that a rule names.
+    #[must_use]
+    pub fn new(cluster: &Cluster, rule: &Rule) -> Self {
+        let mut tags = rule.nodes.clone();
+        tags.insert(cluster.tag_key.clone(), vec![cluster.name.clone()]);
+        Self(tags)
+    }
+
+    /// Gives the selector as SSM's targets: at most 5, which SSM resolves to nodes itself.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        self.0
+            .iter()
+            .map(|(key, values)| {
+                Target::builder()
+                    .key(format!("tag:{key}"))
+                    .set_values(Some(values.clone()))
+                    .build()
+            })
+            .collect()
+    }
+
+    /// Whether an instance with these tags is selected.
+    #[must_use]
+    pub fn matches(&self, tags: &HashMap<String, String>) -> bool {
+        self.0
+            .iter()
+            .all(|(key, values)| tags.get(key).is_some_and(|value| values.contains(value)))
+    }
+}
+
+/// The cluster whose nodes are warmed, and the EC2 tag key whose value is its name.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// The EKS cluster's name.
+    pub name: String,
+    /// The EC2 tag key that carries the name, such as `aws:eks:cluster-name`.
+    pub tag_key: String,
+}
+
+/// What an instance's tags say of its membership in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Membership {
+    /// The cluster's tag is there.
+    Ours,
+    /// Another of the tags that EKS tooling puts on nodes names this cluster: the cluster's own tag may follow.
+    Expected,
+    /// The tags name another cluster.
+    Foreign,
+    /// No tag names any cluster (yet).
+    Unknown,
+}
+
+impl Cluster {
+    /// Tells from an instance's tags whether it is a node of this cluster.
+    #[must_use]
+    pub fn membership(&self, tags: &HashMap<String, String>) -> Membership {
+        if let Some(value) = tags.get(&self.tag_key) {
+            return if *value == self.name {
+                Membership::Ours
+            } else {
+                Membership::Foreign
+            };
+        }
+        let mut clusters = tags
+            .iter()
+            .filter_map(|(key, value)| named_cluster(key, value))
+            .peekable();
+        if clusters.peek().is_none() {
+            Membership::Unknown
+        } else if clusters.any(|cluster| cluster == self.name) {
+            Membership::Expected
+        } else {
+            Membership::Foreign
+        }
+    }
+}
+
+/// Reads a cluster's name out of a tag that EKS, Karpenter or eksctl puts on nodes.
+fn named_cluster<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
+    match key {
+        "aws:eks:cluster-name" | "eks:cluster-name" | "eks:eks-cluster-name" | "alpha.eksctl.io/cluster-name" => {
+            Some(value)
+        }
+        _ => key.strip_prefix("kubernetes.io/cluster/"),
+    }
+}

@@ -1,0 +1,399 @@
+//! Rules: which images go to which nodes.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use globset::{GlobBuilder, GlobMatcher};
+use regex_lite::Regex;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::node::{MAX_NODE_TAGS, MAX_TAG_VALUES};
+
+/// The most images of one repository that a rule may ask for; one command carries no more either.
+const NEWEST_MAX: u64 = 50;
+
+const FIELDS: &str = "name, repositories, tags, nodes, newest, maxConcurrency, maxErrors";
+
+static NAME: LazyLock<Regex> = LazyLock::new(|| pattern("[a-z0-9-]{1,32}"));
+/// SSM's own pattern and length for rate control (SSM service model, `MaxConcurrency`).
+static MAX_CONCURRENCY: LazyLock<Regex> = LazyLock::new(|| pattern("[1-9][0-9]{0,6}|[1-9][0-9]?%|100%"));
+/// SSM's own pattern and length for rate control (SSM service model, `MaxErrors`).
+static MAX_ERRORS: LazyLock<Regex> = LazyLock::new(|| pattern("0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%"));
+/// The characters of SSM's `TargetKey`, less `tag:` (SSM service model); letters are not limited to ASCII there.
+static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=+@-]{1,128}"));
+
+/// One rule of the list: images that match it go to nodes that match it.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// The rule's unique name: `[a-z0-9-]{1,32}`.
+    pub name: String,
+    /// The repositories whose images the rule brings.
+    pub repositories: Globs,
+    /// The tags of the images that the rule brings.
+    pub tags: Globs,
+    /// The EC2 tags a node must carry beside the cluster's own, each with the values that are accepted.
+    pub nodes: BTreeMap<String, Vec<String>>,
+    /// How many newest images per repository a new node gets.
+    pub newest: usize,
+    /// On how many nodes a command runs at once: a number or a percentage.
+    pub max_concurrency: String,
+    /// After how many failing nodes a command is sent to no further ones: a number or a percentage.
+    pub max_errors: String,
+}
+
+impl Rule {
+    /// Whether the rule brings this image of this repository.
+    #[must_use]
+    pub fn wants(&self, repository: &str, tag: &str) -> bool {
+        self.repositories.matches(repository) && self.tags.matches(tag)
+    }
+}
+
+/// Why a rule list cannot be used; the message names the rule, the field, the value and what is accepted.
+#[derive(Debug, Error)]
+pub enum RuleError {
+    /// The text is not JSON.
+    #[error("the rules are no JSON list: {0}")]
+    Json(#[source] serde_json::Error),
+    /// The JSON is not a list of at least one object.
+    #[error("the rules are {0}: accepted is a JSON list of at least one object with the fields {FIELDS}")]
+    NotAList(&'static str),
+    /// A field's value is not accepted.
+    #[error("rule {rule}: field {field}: {value} is not accepted: it takes {accepted}")]
+    Field {
+        /// The rule's name, or its place in the list from 1.
+        rule: String,
+        /// The field's name.
+        field: String,
+        /// The value as JSON.
+        value: String,
+        /// What would have been accepted.
+        accepted: String,
+    },
+}
+
+/// Parses a rule list from its JSON text.
+///
+/// # Errors
+/// [`RuleError`] for the first thing in it that cannot be used.
+pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleError> {
+    let list = match serde_json::from_str(text).map_err(RuleError::Json)? {
+        Value::Array(list) if list.is_empty() => return Err(RuleError::NotAList("an empty list")),
+        Value::Array(list) => list,
+        _ => return Err(RuleError::NotAList("no list")),
+    };
+    let mut rules: Vec<Rule> = Vec::with_capacity(list.len());
+    for (index, item) in list.iter().enumerate() {
+        let Value::Object(fields) = item else {
+            return Err(RuleError::NotAList("a list with something that is no object"));
+        };
+        let fields = Fields::new(index, fields);
+        let rule = fields.rule()?;
+        if rules.iter().any(|other| other.name == rule.name) {
+            return Err(fields.refuse("name", "a name that no other rule has"));
+        }
+        rules.push(rule);
+    }
+    Ok(rules)
+}
+
+/// Glob patterns with exclusions: a text matches when a pattern takes it and no pattern with a leading `!` does.
+///
+/// `*` takes any characters, `/` included, `?` one, `[a-z]` one of a set, `{a,b}` either. Only exclusions take
+/// everything that they do not exclude.
+#[derive(Clone, Debug)]
+pub struct Globs {
+    included: Vec<GlobMatcher>,
+    excluded: Vec<GlobMatcher>,
+}
+
+impl Globs {
+    fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, globset::Error> {
+        let mut globs = Self {
+            included: Vec::new(),
+            excluded: Vec::new(),
+        };
+        for pattern in patterns {
+            match pattern.strip_prefix('!') {
+                Some(pattern) => globs.excluded.push(glob(pattern)?),
+                None => globs.included.push(glob(pattern)?),
+            }
+        }
+        if globs.included.is_empty() {
+            globs.included.push(glob("*")?);
+        }
+        Ok(globs)
+    }
+
+    /// Whether the text is taken and not excluded.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        let any = |globs: &[GlobMatcher]| globs.iter().any(|glob| glob.is_match(text));
+        any(&self.included) && !any(&self.excluded)
+    }
+
+    /// The texts that are taken where every pattern is a plain text; `None` where one is a real glob, so that only a
+    /// listing can tell what it takes.
+    #[must_use]
+    pub fn literals(&self) -> Option<Vec<&str>> {
+        let literals: Vec<&str> = self.included.iter().map(|glob| glob.glob().glob()).collect();
+        literals
+            .iter()
+            .all(|pattern| !pattern.contains(['*', '?', '[', '{', '\\']))
+            .then(|| literals.into_iter().filter(|text| self.matches(text)).collect())
+    }
+}
+
+fn glob(pattern: &str) -> Result<GlobMatcher, globset::Error> {
+    Ok(GlobBuilder::new(pattern).build()?.compile_matcher())
+}
+
+/// The fields of one rule as they were given, and how to refuse them.
+struct Fields<'a> {
+    rule: String,
+    fields: &'a Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    fn new(index: usize, fields: &'a Map<String, Value>) -> Self {
+        let rule = match fields.get("name") {
+            Some(Value::String(name)) => name.clone(),
+            _ => format!("number {}", index + 1),
+        };
+        Self { rule, fields }
+    }
+
+    fn rule(&self) -> Result<Rule, RuleError> {
+        if let Some(unknown) = self
+            .fields
+            .keys()
+            .find(|key| !FIELDS.split(", ").any(|field| field == *key))
+        {
+            return Err(self.refuse(
+                unknown,
+                &format!("nothing, for there is no such field: the fields are {FIELDS}"),
+            ));
+        }
+        Ok(Rule {
+            name: self.name()?,
+            repositories: self.globs("repositories")?,
+            tags: self.globs("tags")?,
+            nodes: self.nodes()?,
+            newest: self.newest()?,
+            max_concurrency: self.rate("maxConcurrency", "50", &MAX_CONCURRENCY, "1 to 9999999 or 1% to 100%")?,
+            max_errors: self.rate("maxErrors", "100%", &MAX_ERRORS, "0 to 9999999 or 0% to 100%")?,
+        })
+    }
+
+    fn name(&self) -> Result<String, RuleError> {
+        match self.fields.get("name") {
+            Some(Value::String(name)) if NAME.is_match(name) => Ok(name.clone()),
+            _ => Err(self.refuse("name", "1 to 32 lower-case letters, digits and '-'")),
+        }
+    }
+
+    fn globs(&self, field: &str) -> Result<Globs, RuleError> {
+        let patterns = match self.fields.get(field) {
+            None => vec!["*"],
+            Some(value) => strings(value)
+                .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|p| !matches!(*p, "" | "!")))
+                .ok_or_else(|| self.refuse(field, "a list of at least one glob, such as [\"app-*\", \"!*-debug\"]"))?,
+        };
+        Globs::new(patterns).map_err(|error| self.refuse(field, &format!("globs that can be read ({error})")))
+    }
+
+    fn nodes(&self) -> Result<BTreeMap<String, Vec<String>>, RuleError> {
+        let accepted = format!(
+            "an object of at most {MAX_NODE_TAGS} EC2 tag keys, each with 1 to {MAX_TAG_VALUES} values, such as {{\"team\": [\"ml\"]}}"
+        );
+        let refuse = || self.refuse("nodes", &accepted);
+        let tags = match self.fields.get("nodes") {
+            None => return Ok(BTreeMap::new()),
+            Some(Value::Object(tags)) if tags.len() <= MAX_NODE_TAGS => tags,
+            Some(_) => return Err(refuse()),
+        };
+        tags.iter()
+            .map(|(key, values)| {
+                let values = strings(values)
+                    .filter(|values| (1..=MAX_TAG_VALUES).contains(&values.len()) && TAG_KEY.is_match(key))
+                    .filter(|values| values.iter().all(|value| value.chars().count() <= 256))
+                    .ok_or_else(refuse)?;
+                Ok((key.clone(), values.into_iter().map(str::to_owned).collect()))
+            })
+            .collect()
+    }
+
+    fn newest(&self) -> Result<usize, RuleError> {
+        match self.fields.get("newest") {
+            None => Ok(1),
+            Some(value) => value
+                .as_u64()
+                .filter(|newest| (1..=NEWEST_MAX).contains(newest))
+                .and_then(|newest| usize::try_from(newest).ok())
+                .ok_or_else(|| self.refuse("newest", &format!("a whole number from 1 to {NEWEST_MAX}"))),
+        }
+    }
+
+    fn rate(&self, field: &str, default: &str, accepted: &Regex, words: &str) -> Result<String, RuleError> {
+        let rate = match self.fields.get(field) {
+            None => default.to_owned(),
+            Some(Value::String(rate)) => rate.clone(),
+            Some(rate) => rate.to_string(),
+        };
+        if accepted.is_match(&rate) {
+            Ok(rate)
+        } else {
+            Err(self.refuse(field, words))
+        }
+    }
+
+    fn refuse(&self, field: &str, accepted: &str) -> RuleError {
+        RuleError::Field {
+            rule: self.rule.clone(),
+            field: field.to_owned(),
+            value: self
+                .fields
+                .get(field)
+                .map_or_else(|| "nothing".to_owned(), Value::to_string),
+            accepted: accepted.to_owned(),
+        }
+    }
+}
+
+fn strings(value: &Value) -> Option<Vec<&str>> {
+    value.as_array()?.iter().map(Value::as_str).collect()
+}
+
+fn pattern(accepted: &str) -> Regex {
+    Regex::new(&format!("^(?:{accepted})$")).expect("the pattern is a constant")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse_rules(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_rule_needs_only_a_name() {
+        let rules = parse_rules(r#"[{"name": "default"}]"#).unwrap();
+        assert!(rules[0].wants("any/repository", "any-tag"));
+        assert!(rules[0].nodes.is_empty());
+        assert_eq!(rules[0].newest, 1);
+        assert_eq!(
+            (rules[0].max_concurrency.as_str(), rules[0].max_errors.as_str()),
+            ("50", "100%")
+        );
+    }
+
+    #[test]
+    fn an_unusable_field_names_rule_field_value_and_what_is_accepted() {
+        let cases = [
+            (
+                r#"[{"name": "ok"}, {"name": "Bad"}]"#,
+                "rule Bad: field name: \"Bad\" is not accepted: it takes 1 to 32",
+            ),
+            (
+                r#"[{"tags": ["*"]}]"#,
+                "rule number 1: field name: nothing is not accepted",
+            ),
+            (
+                r#"[{"name": "a"}, {"name": "a"}]"#,
+                "takes a name that no other rule has",
+            ),
+            (
+                r#"[{"name": "a", "tags": "v*"}]"#,
+                r#"rule a: field tags: "v*" is not accepted: it takes a list"#,
+            ),
+            (r#"[{"name": "a", "tags": []}]"#, "field tags: [] is not accepted"),
+            (r#"[{"name": "a", "tags": ["[z"]}]"#, "it takes globs that can be read"),
+            (
+                r#"[{"name": "a", "nodes": {"a":["1"],"b":["1"],"c":["1"],"d":["1"],"e":["1"]}}]"#,
+                "at most 4 EC2 tag keys",
+            ),
+            (
+                r#"[{"name": "a", "nodes": {"team": "ml"}}]"#,
+                "field nodes: {\"team\":\"ml\"} is not accepted",
+            ),
+            (r#"[{"name": "a", "newest": 0}]"#, "a whole number from 1 to 50"),
+            (
+                r#"[{"name": "a", "maxErrors": "101%"}]"#,
+                "field maxErrors: \"101%\" is not accepted",
+            ),
+            (
+                r#"[{"name": "a", "maxConcurrency": 0}]"#,
+                "field maxConcurrency: 0 is not accepted",
+            ),
+            (
+                r#"[{"name": "a", "repos": ["x"]}]"#,
+                "field repos: [\"x\"] is not accepted: it takes nothing, for there is no such field",
+            ),
+            ("{}", "the rules are no list"),
+            ("[]", "the rules are an empty list"),
+            ("[1]", "something that is no object"),
+            ("nonsense", "the rules are no JSON list"),
+        ];
+        for (text, expected) in cases {
+            assert!(error(text).contains(expected), "{text}: {}", error(text));
+        }
+    }
+
+    #[test]
+    fn exclusion_wins_over_inclusion_and_only_exclusions_take_the_rest() {
+        let both = Globs::new(["app-*", "!app-debug"]).unwrap();
+        assert!(both.matches("app-web") && !both.matches("app-debug") && !both.matches("other"));
+        let rest = Globs::new(["!*-debug"]).unwrap();
+        assert!(rest.matches("app") && !rest.matches("app-debug"));
+    }
+
+    #[test]
+    fn only_plain_texts_can_be_told_without_a_listing() {
+        assert_eq!(Globs::new(["a/b", "c", "!c"]).unwrap().literals(), Some(vec!["a/b"]));
+        assert_eq!(Globs::new(["a/*"]).unwrap().literals(), None);
+        assert_eq!(Globs::new(["!c"]).unwrap().literals(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_repository_name_is_a_glob_that_takes_exactly_itself(name in "[a-z0-9]{1,8}(/[a-z0-9._-]{1,8}){0,3}", other in "[a-z0-9/._-]{1,20}") {
+            let globs = Globs::new([name.as_str()]).unwrap();
+            prop_assert!(globs.matches(&name));
+            prop_assert_eq!(globs.matches(&other), other == name);
+        }
+
+        #[test]
+        fn a_trailing_star_takes_every_continuation(prefix in "[a-z0-9/-]{1,10}", rest in "[a-z0-9/._-]{0,20}") {
+            let globs = Globs::new([format!("{prefix}*").as_str()]).unwrap();
+            let text = format!("{prefix}{rest}");
+            prop_assert!(globs.matches(&text));
+        }
+
+        #[test]
+        fn what_is_excluded_is_never_taken(pattern in "[a-z*?]{1,6}", text in "[a-z]{1,6}") {
+            let globs = Globs::new([pattern.as_str(), &format!("!{pattern}")]).unwrap();
+            prop_assert!(!globs.matches(&text));
+        }
+
+        #[test]
+        fn any_text_is_parsed_or_refused(text in ".{0,200}") {
+            if let Err(error) = parse_rules(&text) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
+
+        #[test]
+        fn any_field_value_is_parsed_or_refused_by_name(
+            field in prop::sample::select(FIELDS.split(", ").collect::<Vec<_>>()),
+            value in prop_oneof![Just("null".to_owned()), Just("[]".to_owned()), Just("{}".to_owned()), Just("-1".to_owned()), "\"[a-z*!?]{0,5}\"", "[0-9]{1,9}".prop_map(|n| format!("{}", n.parse::<u64>().unwrap()))],
+        ) {
+            let text = format!("[{{\"name\": \"a\", \"{field}\": {value}}}]");
+            if let Err(error) = parse_rules(&text) {
+                prop_assert!(error.to_string().contains(field), "{}", error);
+            }
+        }
+    }
+}

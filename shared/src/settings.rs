@@ -1,0 +1,103 @@
+//! Settings: what the template decided, read once from the environment.
+
+use std::fmt::Display;
+
+use thiserror::Error;
+
+use crate::{
+    node::Cluster,
+    rule::{Rule, RuleError, parse_rules},
+};
+
+/// What every function is told by the template through its environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster whose nodes are warmed (`CLUSTER_NAME`, `CLUSTER_TAG_KEY`).
+    pub cluster: Cluster,
+    /// The Command document that nodes run (`DOCUMENT_NAME`).
+    pub document: String,
+    /// The rules (`RULES`), a JSON list.
+    pub rules: Vec<Rule>,
+    /// How long SSM tries to hand a command to a node, in seconds (`DELIVERY_TIMEOUT_SECONDS`).
+    pub delivery_timeout: i32,
+    /// How long a command may run on a node, in seconds (`EXECUTION_TIMEOUT_SECONDS`).
+    pub execution_timeout: i32,
+}
+
+/// Why the settings cannot be used; the message names the variable, its value and what is accepted.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// A variable is missing or its value is not accepted.
+    #[error("environment variable {name}: {value:?} is not accepted: it takes {accepted}")]
+    Variable {
+        /// The variable's name.
+        name: &'static str,
+        /// Its value, empty where it is missing.
+        value: String,
+        /// What would have been accepted.
+        accepted: String,
+    },
+    /// The rule list cannot be used.
+    #[error("environment variable RULES cannot be used")]
+    Rules(#[from] RuleError),
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let text = |name: &'static str| match look_up(name) {
+            Some(value) if !value.trim().is_empty() => Ok(value),
+            value => Err(refuse(name, value, "a text that is not empty")),
+        };
+        let cluster = Cluster {
+            name: text("CLUSTER_NAME")?,
+            tag_key: text("CLUSTER_TAG_KEY")?,
+        };
+        let rules = parse_rules(&text("RULES")?)?;
+        if let Some(rule) = rules.iter().find(|rule| rule.nodes.contains_key(&cluster.tag_key)) {
+            return Err(RuleError::Field {
+                rule: rule.name.clone(),
+                field: "nodes".to_owned(),
+                value: format!("{:?}", cluster.tag_key),
+                accepted: "tag keys other than the cluster's own, which every rule has already".to_owned(),
+            }
+            .into());
+        }
+        // The limits are SSM's: TimeoutSeconds and the plugin's timeoutSeconds (SSM service model and documentation).
+        let seconds = |name, min, max| seconds(name, look_up(name), min, max);
+        Ok(Self {
+            cluster,
+            document: text("DOCUMENT_NAME")?,
+            rules,
+            delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30, 2_592_000)?,
+            execution_timeout: seconds("EXECUTION_TIMEOUT_SECONDS", 5, 172_800)?,
+        })
+    }
+}
+
+fn seconds(name: &'static str, value: Option<String>, min: i32, max: i32) -> Result<i32, SettingsError> {
+    value
+        .as_deref()
+        .and_then(|value| value.parse().ok())
+        .filter(|seconds| (min..=max).contains(seconds))
+        .ok_or_else(|| refuse(name, value, format!("a whole number of seconds from {min} to {max}")))
+}
+
+fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> SettingsError {
+    SettingsError::Variable {
+        name,
+        value: value.unwrap_or_default(),
+        accepted: accepted.to_string(),
+    }
+}
