@@ -1,16 +1,15 @@
-"""SSM Run Command: commands, their invocations, and the operations that send, read and cancel them."""
+"""SSM commands: one per SendCommand, an invocation per node, a plugin per step; how their statuses follow."""
 
 import json
+import re
 import threading
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from local import background, delivery, documents, events, instances
-from local.api import ApiError, page
-from local.documents import Document, Version
-from local.fleet import Fleet
-from local.iam import Caller
+from local import events, instances
+from local.api import ApiError
+from local.documents import REFERENCE, Document, Version
 from local.settings import REGION
 
 STDOUT_LIMIT, STDERR_LIMIT, LIST_LIMIT = 24_000, 8_000, 2_500
@@ -21,6 +20,9 @@ ERROR_SEPARATOR = "\n----------ERROR-------\n"
 
 COUNTED_ERRORS = ("Failed", "ExecutionTimedOut")
 """What counts towards MaxErrors (Run Command, send commands at scale)."""
+
+EXECUTION_TIMEOUT = 3600
+"""Seconds a step may run when the document does not say (aws:runShellScript, timeoutSeconds)."""
 
 TERMINAL = ("Success", "Cancelled", "TimedOut", "Failed")
 
@@ -37,6 +39,33 @@ class Plugin:
     stderr: str = ""
     started: datetime | None = None
     ended: datetime | None = None
+
+    @property
+    def elapsed(self) -> str:
+        """Returns how long the step has run, as an ISO 8601 duration."""
+        if not self.started:
+            return ""
+        return f"PT{((self.ended or datetime.now(UTC)) - self.started).total_seconds():.3f}S"
+
+    def listed(self) -> dict:
+        """Returns AWS's CommandPlugin."""
+        row = {
+            "Name": self.name,
+            "Status": self.status,
+            "StatusDetails": self.details,
+            "ResponseCode": self.exit_code,
+            "Output": _cut(self.stdout + (ERROR_SEPARATOR + self.stderr if self.stderr else ""), LIST_LIMIT),
+            "StandardOutputUrl": "",
+            "StandardErrorUrl": "",
+            "OutputS3Region": REGION,
+            "OutputS3BucketName": "",
+            "OutputS3KeyPrefix": "",
+        }
+        if self.started:
+            row["ResponseStartDateTime"] = self.started.timestamp()
+        if self.ended:
+            row["ResponseFinishDateTime"] = self.ended.timestamp()
+        return row
 
 
 @dataclass
@@ -75,6 +104,47 @@ class Invocation:
                 return plugin
         raise ApiError("InvalidPluginName", f"The plugin name {name} is not valid.")
 
+    def describe(self, plugin: Plugin) -> dict:
+        """Returns what GetCommandInvocation answers for one step."""
+        return {
+            "CommandId": self.command.id,
+            "InstanceId": self.instance_id,
+            "Comment": self.command.comment,
+            "DocumentName": self.command.request["DocumentName"],
+            "DocumentVersion": self.command.document_version,
+            "PluginName": plugin.name,
+            "ResponseCode": plugin.exit_code,
+            "ExecutionStartDateTime": _iso(plugin.started),
+            "ExecutionElapsedTime": plugin.elapsed,
+            "ExecutionEndDateTime": _iso(plugin.ended),
+            "Status": self.status,
+            "StatusDetails": self.details,
+            "StandardOutputContent": _cut(plugin.stdout, STDOUT_LIMIT),
+            "StandardOutputUrl": "",
+            "StandardErrorContent": _cut(plugin.stderr, STDERR_LIMIT),
+            "StandardErrorUrl": "",
+            "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": False},
+        }
+
+    def listed(self, details: bool) -> dict:
+        """Returns AWS's CommandInvocation, with its steps if details are wanted."""
+        return {
+            "CommandId": self.command.id,
+            "InstanceId": self.instance_id,
+            "InstanceName": instances.tags(self.instance_id).get("Name", ""),
+            "Comment": self.command.comment,
+            "DocumentName": self.command.request["DocumentName"],
+            "DocumentVersion": self.command.document_version,
+            "RequestedDateTime": self.command.requested.timestamp(),
+            "Status": self.status,
+            "StatusDetails": self.details,
+            "StandardOutputUrl": "",
+            "StandardErrorUrl": "",
+            "CommandPlugins": [plugin.listed() for plugin in self.plugins] if details else [],
+            "ServiceRole": self.command.request.get("ServiceRoleArn", ""),
+            "NotificationConfig": self.command.request.get("NotificationConfig", {}),
+        }
+
 
 @dataclass
 class Command:
@@ -95,9 +165,47 @@ class Command:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     @property
+    def comment(self) -> str:
+        """Returns the sender's comment."""
+        return self.request.get("Comment", "")
+
+    @property
+    def document_version(self) -> str:
+        """Returns the version as the sender named it."""
+        return self.request.get("DocumentVersion", "$DEFAULT")
+
+    @property
+    def steps(self) -> list[dict]:
+        """Returns the document's steps."""
+        return self.version.content["mainSteps"]
+
+    @property
+    def execution_timeout(self) -> int:
+        """Returns the seconds the document's first step may run."""
+        timeout = self.steps[0]["inputs"].get("timeoutSeconds", EXECUTION_TIMEOUT)
+        return int(self.substituted(str(timeout), set(self.parameters)))
+
+    @property
     def delivery_seconds(self) -> int:
         """Returns how long AWS tries to deliver: TimeoutSeconds plus the document's executionTimeout."""
-        return self.request.get("TimeoutSeconds", 3600) + delivery.execution_timeout(self)
+        return self.request.get("TimeoutSeconds", 3600) + self.execution_timeout
+
+    @property
+    def expires(self) -> datetime:
+        """Returns when the command expires."""
+        return self.requested + timedelta(seconds=self.delivery_seconds)
+
+    def substituted(self, text: str, names: set[str]) -> str:
+        """Puts the values of these parameters in place of `{{ name }}`, as text."""
+
+        def value(match: re.Match) -> str:
+            name = match[1]
+            if name not in names:
+                return match[0]
+            values = self.parameters[name]
+            return json.dumps(values) if self.version.parameters[name]["type"] == "StringList" else values[0]
+
+        return REFERENCE.sub(value, text)
 
     def count(self, *details: str) -> int:
         """Returns how many invocations have one of these detailed statuses."""
@@ -137,19 +245,14 @@ class Command:
         else:
             self.move("Failed", "Incomplete")
 
-    @property
-    def expires(self) -> datetime:
-        """Returns when the command expires."""
-        return self.requested + timedelta(seconds=self.delivery_seconds)
-
     def describe(self) -> dict:
         """Returns AWS's Command."""
         request = self.request
         return {
             "CommandId": self.id,
             "DocumentName": request["DocumentName"],
-            "DocumentVersion": request.get("DocumentVersion", "$DEFAULT"),
-            "Comment": request.get("Comment", ""),
+            "DocumentVersion": self.document_version,
+            "Comment": self.comment,
             "ExpiresAfter": self.expires.timestamp(),
             "Parameters": self.parameters,
             "InstanceIds": request.get("InstanceIds", []),
@@ -173,232 +276,9 @@ class Command:
         }
 
 
-class RunCommand:
-    """The operations of Run Command on a fleet."""
-
-    def __init__(self, fleet: Fleet):
-        self.fleet = fleet
-        self.commands: dict[str, Command] = {}
-
-    def send(self, request: dict, caller: Caller) -> dict:
-        """SendCommand."""
-        document = documents.find(request["DocumentName"])
-        version = document.version(request.get("DocumentVersion"))
-        if request.get("DocumentHash", version.hash) != version.hash:
-            raise ApiError("InvalidDocument", "The document hash does not match the document.")
-        parameters = _checked_parameters(version, request.get("Parameters", {}))
-        instance_ids = self._instance_ids(request)
-        for instance_id in instance_ids:
-            caller.require("ssm:SendCommand", instances.arn(instance_id), instances.tags(instance_id))
-        command = Command(
-            request,
-            document,
-            version,
-            max_concurrency=max(1, _share(request.get("MaxConcurrency", "50"), len(instance_ids))),
-            max_errors=_share(request.get("MaxErrors", "0"), len(instance_ids)),
-            parameters=parameters,
-        )
-        description = command.describe()
-        steps = [step["name"] for step in version.content["mainSteps"]]
-        command.invocations = [Invocation(command, id_, [Plugin(name) for name in steps]) for id_ in instance_ids]
-        self.commands[command.id] = command
-        background.start(delivery.deliver, command, self.fleet)
-        return {"Command": description}
-
-    def get_invocation(self, request: dict) -> dict:
-        """GetCommandInvocation."""
-        for invocation in self._invocations(request["CommandId"], request["InstanceId"]):
-            plugin = invocation.plugin(request.get("PluginName"))
-            return {
-                "CommandId": invocation.command.id,
-                "InstanceId": invocation.instance_id,
-                "Comment": invocation.command.request.get("Comment", ""),
-                "DocumentName": invocation.command.request["DocumentName"],
-                "DocumentVersion": invocation.command.request.get("DocumentVersion", "$DEFAULT"),
-                "PluginName": plugin.name,
-                "ResponseCode": plugin.exit_code,
-                "ExecutionStartDateTime": _iso(plugin.started),
-                "ExecutionElapsedTime": _elapsed(plugin),
-                "ExecutionEndDateTime": _iso(plugin.ended),
-                "Status": invocation.status,
-                "StatusDetails": invocation.details,
-                "StandardOutputContent": _cut(plugin.stdout, STDOUT_LIMIT),
-                "StandardOutputUrl": "",
-                "StandardErrorContent": _cut(plugin.stderr, STDERR_LIMIT),
-                "StandardErrorUrl": "",
-                "CloudWatchOutputConfig": {"CloudWatchLogGroupName": "", "CloudWatchOutputEnabled": False},
-            }
-        raise ApiError("InvocationDoesNotExist", "")
-
-    def list_invocations(self, request: dict) -> dict:
-        """ListCommandInvocations, newest command first."""
-        details = request.get("Details", False)
-        found = self._invocations(request.get("CommandId"), request.get("InstanceId"))
-        found = [i for i in found if _matches(request.get("Filters", []), i.command, i.status)]
-        rows, rest = page([_listed(i, details) for i in found], request.get("NextToken"), request.get("MaxResults", 50))
-        return {"CommandInvocations": rows, **rest}
-
-    def list_commands(self, request: dict) -> dict:
-        """ListCommands, newest first."""
-        found = [
-            command.describe()
-            for command in reversed(self.commands.values())
-            if request.get("CommandId", command.id) == command.id
-            and ("InstanceId" not in request or request["InstanceId"] in _targets(command))
-            and _matches(request.get("Filters", []), command, command.status)
-        ]
-        rows, rest = page(found, request.get("NextToken"), request.get("MaxResults", 50))
-        return {"Commands": rows, **rest}
-
-    def cancel(self, request: dict) -> dict:
-        """CancelCommand: nodes that have not started do not; what runs is not stopped."""
-        command = self.commands.get(request["CommandId"])
-        if command is None:
-            raise ApiError("InvalidCommandId", "The specified command ID is not valid.")
-        chosen = request.get("InstanceIds")
-        with command.changed:
-            command.cancelled = not chosen
-            command.changed.notify_all()
-        for invocation in command.invocations:
-            if invocation.status == "Pending" and (not chosen or invocation.instance_id in chosen):
-                invocation.move("Cancelled")
-        return {}
-
-    def _instance_ids(self, request: dict) -> list[str]:
-        """Returns the instances a request addresses, or refuses it for one that cannot take a command."""
-        named = list(request.get("InstanceIds", []))
-        tag_targets = []
-        for target in request.get("Targets", []):
-            if target["Key"] == "InstanceIds":
-                named += target["Values"]
-            elif target["Key"].startswith("tag:"):
-                tag_targets.append(target)
-            else:
-                raise ApiError("InvalidTarget", f"The local cloud does not resolve targets by {target['Key']}.")
-        if not named and not tag_targets:
-            raise ApiError("ValidationException", "InstanceIds or Targets is required.")
-        if len(set(named)) != len(named):
-            raise ApiError("DuplicateInstanceId", "You can't specify an instance ID more than once.")
-        registered = {node.instance_id: node for node in self.fleet.registered()}
-        unfit = [id_ for id_ in named if id_ not in registered or registered[id_].state != "running"]
-        if unfit:
-            raise ApiError("InvalidInstanceId", f"Instances [[{', '.join(unfit)}]] not in a valid state for account")
-        if not tag_targets:
-            return named
-        return [id_ for id_ in registered if (not named or id_ in named) and _has_tags(id_, tag_targets)]
-
-    def _invocations(self, command_id: str | None, instance_id: str | None) -> list[Invocation]:
-        return [
-            invocation
-            for command in reversed(self.commands.values())
-            for invocation in command.invocations
-            if command_id in (None, command.id) and instance_id in (None, invocation.instance_id)
-        ]
-
-
-def _checked_parameters(version: Version, given: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Returns the parameters with the document's defaults, or refuses them as SSM does."""
-    unknown = given.keys() - version.parameters.keys()
-    if unknown:
-        raise ApiError("InvalidParameters", f"Parameters {sorted(unknown)} are not defined in the document.")
-    result = {}
-    for name, spec in version.parameters.items():
-        if name not in given and "default" not in spec:
-            raise ApiError("InvalidParameters", f"Parameter {name} is required.")
-        values = given.get(name) or _as_values(spec["default"])
-        if spec["type"] != "StringList" and len(values) != 1:
-            raise ApiError("InvalidParameters", f"Parameter {name} takes one value of type {spec['type']}.")
-        for fault in documents.value_faults(name, spec, values):
-            raise ApiError("InvalidParameters", fault)
-        result[name] = values
-    return result
-
-
-def _as_values(default) -> list[str]:
-    if isinstance(default, list):
-        return default
-    return [default if isinstance(default, str) else json.dumps(default)]
-
-
-def _has_tags(instance_id: str, targets: list[dict]) -> bool:
-    tags = instances.tags(instance_id)
-    return all(tags.get(target["Key"].removeprefix("tag:")) in target["Values"] for target in targets)
-
-
-def _share(amount: str, of: int) -> int:
-    """Returns a number, or a percentage of the targets rounded down."""
-    return of * int(amount[:-1]) // 100 if amount.endswith("%") else int(amount)
-
-
-def _targets(command: Command) -> list[str]:
-    return [invocation.instance_id for invocation in command.invocations]
-
-
-def _matches(filters: list[dict], command: Command, status: str) -> bool:
-    stage = "Complete" if status in TERMINAL else "Executing"
-    facts = {"Status": status, "DocumentName": command.document.name, "ExecutionStage": stage}
-    for filter_ in filters:
-        key, value = filter_["key"], filter_["value"]
-        if key == "InvokedAfter" and _iso(command.requested) < value:
-            return False
-        if key == "InvokedBefore" and _iso(command.requested) > value:
-            return False
-        if facts.get(key, value) != value:
-            return False
-    return True
-
-
-def _listed(invocation: Invocation, details: bool) -> dict:
-    command = invocation.command
-    return {
-        "CommandId": command.id,
-        "InstanceId": invocation.instance_id,
-        "InstanceName": instances.tags(invocation.instance_id).get("Name", ""),
-        "Comment": command.request.get("Comment", ""),
-        "DocumentName": command.request["DocumentName"],
-        "DocumentVersion": command.request.get("DocumentVersion", "$DEFAULT"),
-        "RequestedDateTime": command.requested.timestamp(),
-        "Status": invocation.status,
-        "StatusDetails": invocation.details,
-        "StandardOutputUrl": "",
-        "StandardErrorUrl": "",
-        "CommandPlugins": [_listed_plugin(plugin) for plugin in invocation.plugins] if details else [],
-        "ServiceRole": command.request.get("ServiceRoleArn", ""),
-        "NotificationConfig": command.request.get("NotificationConfig", {}),
-        "CloudWatchOutputConfig": command.request.get("CloudWatchOutputConfig", {"CloudWatchOutputEnabled": False}),
-    }
-
-
-def _listed_plugin(plugin: Plugin) -> dict:
-    row = {
-        "Name": plugin.name,
-        "Status": plugin.status,
-        "StatusDetails": plugin.details,
-        "ResponseCode": plugin.exit_code,
-        "Output": _cut(plugin.stdout + (ERROR_SEPARATOR + plugin.stderr if plugin.stderr else ""), LIST_LIMIT),
-        "StandardOutputUrl": "",
-        "StandardErrorUrl": "",
-        "OutputS3Region": REGION,
-        "OutputS3BucketName": "",
-        "OutputS3KeyPrefix": "",
-    }
-    if plugin.started:
-        row["ResponseStartDateTime"] = plugin.started.timestamp()
-    if plugin.ended:
-        row["ResponseFinishDateTime"] = plugin.ended.timestamp()
-    return row
-
-
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(TRUNCATED)] + TRUNCATED
 
 
 def _iso(moment: datetime | None) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") if moment else ""
-
-
-def _elapsed(plugin: Plugin) -> str:
-    if not plugin.started:
-        return ""
-    seconds = ((plugin.ended or datetime.now(UTC)) - plugin.started).total_seconds()
-    return f"PT{seconds:.3f}S"

@@ -1,24 +1,15 @@
 """How a command reaches its nodes: rate control, delivery timeouts, and the agent that runs the document."""
 
-import json
-import re
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from local import background
-from local.documents import REFERENCE
+from local.commands import Command, Invocation, Plugin
 from local.fleet import Fleet, ManagedNode
 from local.settings import scaled
 
-if TYPE_CHECKING:
-    from local.commands import Command, Invocation, Plugin
 
-EXECUTION_TIMEOUT = 3600
-"""Seconds a step may run when the document does not say (aws:runShellScript, timeoutSeconds)."""
-
-
-def deliver(command: "Command", fleet: Fleet) -> None:
+def deliver(command: Command, fleet: Fleet) -> None:
     """Sends a command to its nodes, as many at a time as rate control allows, and settles its status."""
     if command.invocations:
         command.move("InProgress")
@@ -36,18 +27,11 @@ def deliver(command: "Command", fleet: Fleet) -> None:
     command.settle()
 
 
-def execution_timeout(command: "Command") -> int:
-    """Returns the seconds the document's first step may run."""
-    [step, *_] = command.version.content["mainSteps"]
-    timeout = str(step["inputs"].get("timeoutSeconds", EXECUTION_TIMEOUT))
-    return int(_substituted(timeout, command, set(command.parameters)))
-
-
-def _in_flight(sent: list["Invocation"]) -> int:
+def _in_flight(sent: list[Invocation]) -> int:
     return sum(invocation.status in ("Pending", "InProgress", "Delayed") for invocation in sent)
 
 
-def _deliver_to_node(invocation: "Invocation", node: ManagedNode) -> None:
+def _deliver_to_node(invocation: Invocation, node: ManagedNode) -> None:
     """Delivers to one node and reports what becomes of it; a node that dies is noticed by its silence."""
     deadline = time.monotonic() + scaled(invocation.command.delivery_seconds)
     if not node.wait_online(deadline, lambda: invocation.status != "Pending"):
@@ -60,16 +44,21 @@ def _deliver_to_node(invocation: "Invocation", node: ManagedNode) -> None:
         if invocation.status != "Pending":
             return
         invocation.move("InProgress")
-        outcome = _run_steps(invocation, node)
+        try:
+            outcome = _run_steps(invocation, node)
+        except Exception as error:
+            invocation.plugin(None).stderr = f"The local cloud itself failed: {error}"
+            invocation.move("Failed")
+            raise
     if outcome is None or not node.wait_online(deadline, lambda: False):
         time.sleep(max(0.0, deadline - time.monotonic()))
         outcome = "TimedOut", "ExecutionTimedOut"
     invocation.move(*outcome)
 
 
-def _run_steps(invocation: "Invocation", node: ManagedNode) -> tuple[str, str] | None:
+def _run_steps(invocation: Invocation, node: ManagedNode) -> tuple[str, str] | None:
     """Runs the document's steps until one fails; returns the outcome, None when the node died."""
-    for step, plugin in zip(invocation.command.version.content["mainSteps"], invocation.plugins, strict=True):
+    for step, plugin in zip(invocation.command.steps, invocation.plugins, strict=True):
         plugin.started = datetime.now(UTC)
         plugin.status = plugin.details = "InProgress"
         if not _run_step(invocation.command, step, plugin, node):
@@ -80,14 +69,14 @@ def _run_steps(invocation: "Invocation", node: ManagedNode) -> tuple[str, str] |
     return "Success", "Success"
 
 
-def _run_step(command: "Command", step: dict, plugin: "Plugin", node: ManagedNode) -> bool:
+def _run_step(command: Command, step: dict, plugin: Plugin, node: ManagedNode) -> bool:
     """Runs one step; returns False when the node died."""
     if step["action"] != "aws:runShellScript":
         plugin.stderr = f"The local cloud does not run {step['action']}."
         plugin.status = plugin.details = "Failed"
         return True
     script, environment = _rendered(command, step["inputs"]["runCommand"], node.knobs.agent)
-    completed = node.run(script, environment, execution_timeout(command))
+    completed = node.run(script, environment, command.execution_timeout)
     if completed is None:
         return False
     plugin.stdout, plugin.stderr = completed.stdout, completed.stderr
@@ -99,22 +88,9 @@ def _run_step(command: "Command", step: dict, plugin: "Plugin", node: ManagedNod
     return True
 
 
-def _rendered(command: "Command", lines: list[str], agent: str) -> tuple[str, dict[str, str]]:
+def _rendered(command: Command, lines: list[str], agent: str) -> tuple[str, dict[str, str]]:
     """Returns the script and its environment: an agent of today hands ENV_VAR parameters over as variables."""
     specs = command.version.parameters
     in_environment = {name for name, spec in specs.items() if agent == "new" and "interpolationType" in spec}
     environment = {f"SSM_{name}": command.parameters[name][0] for name in in_environment}
-    return _substituted("\n".join(lines) + "\n", command, specs.keys() - in_environment), environment
-
-
-def _substituted(text: str, command: "Command", names: set[str]) -> str:
-    """Puts the parameters' values in place of `{{ name }}`, as text."""
-
-    def value(match: re.Match) -> str:
-        name = match[1]
-        if name not in names:
-            return match[0]
-        values = command.parameters[name]
-        return json.dumps(values) if command.version.parameters[name]["type"] == "StringList" else values[0]
-
-    return REFERENCE.sub(value, text)
+    return command.substituted("\n".join(lines) + "\n", specs.keys() - in_environment), environment

@@ -16,17 +16,48 @@ MAX_BYTES = 64 * 1024
 """The largest content CreateDocument takes (SSM quotas)."""
 
 ACTIONS = frozenset(
-    f"aws:{name}"
-    for name in (
-        "applications cloudWatch configureDocker configurePackage domainJoin downloadContent psModule"
-        " refreshAssociation runDockerAction runDocument runPowerShellScript runShellScript softwareInventory"
-        " updateAgent updateSsmAgent"
-    ).split()
+    {
+        "aws:applications",
+        "aws:cloudWatch",
+        "aws:configureDocker",
+        "aws:configurePackage",
+        "aws:domainJoin",
+        "aws:downloadContent",
+        "aws:psModule",
+        "aws:refreshAssociation",
+        "aws:runDockerAction",
+        "aws:runDocument",
+        "aws:runPowerShellScript",
+        "aws:runShellScript",
+        "aws:softwareInventory",
+        "aws:updateAgent",
+        "aws:updateSsmAgent",
+    }
 )
-PARAMETER_TYPES = {"String": str, "StringList": list, "Boolean": bool, "Integer": int, "MapList": list, "StringMap": dict}
+"""The plugins of a Command document (Systems Manager user guide, plugin reference)."""
+
+PARAMETER_TYPES = {
+    "String": str,
+    "StringList": list,
+    "Boolean": bool,
+    "Integer": int,
+    "MapList": list,
+    "StringMap": dict,
+}
 PARAMETER_FIELDS = frozenset(
-    "type description default allowedValues allowedPattern displayType interpolationType"
-    " minItems maxItems minChars maxChars".split()
+    {
+        "type",
+        "description",
+        "default",
+        "allowedValues",
+        "allowedPattern",
+        "displayType",
+        "interpolationType",
+        "minItems",
+        "maxItems",
+        "minChars",
+        "maxChars",
+    }
 )
 REFERENCE = re.compile(r"{{\s*(\w+)\s*}}")
 
@@ -263,7 +294,11 @@ def _check_parameter(name: str, spec: dict) -> None:
         raise _invalid(f"Parameter {name} has unknown properties: {', '.join(sorted(unknown))}.")
     if spec.get("type") not in PARAMETER_TYPES:
         raise _invalid(f"Parameter {name} has the unknown type {spec.get('type')}.")
-    if spec.get("interpolationType", "ENV_VAR") != "ENV_VAR" or "interpolationType" in spec and spec["type"] != "String":
+    if (
+        spec.get("interpolationType", "ENV_VAR") != "ENV_VAR"
+        or "interpolationType" in spec
+        and spec["type"] != "String"
+    ):
         raise _invalid(f"Parameter {name}: interpolationType ENV_VAR is for parameters of type String only.")
     if "allowedPattern" in spec:
         try:
@@ -374,7 +409,9 @@ def _delete_resource(name: str, properties: dict) -> None:
 
 def _resource_request(name: str, properties: dict) -> dict:
     passed = ("DocumentType", "DocumentFormat", "TargetType", "VersionName", "Tags")
-    return {"Name": name, "Content": _content(properties)} | {key: properties[key] for key in passed if key in properties}
+    return {"Name": name, "Content": _content(properties)} | {
+        key: properties[key] for key in passed if key in properties
+    }
 
 
 def _content(properties: dict) -> str:

@@ -30,6 +30,8 @@ class Knobs:
     """`old`: the agent knows no interpolationType and substitutes parameters in the script's text."""
     containerd: str = "2.1"
     """The containerd it runs; `none` for a node without a container runtime."""
+    login: str = "provider"
+    """Where it gets the registry's login: kubelet's credential `provider`, the `aws-cli`, or `none`."""
     managed: bool | None = None
     """Whether the agent may register with SSM; None: when the instance has an instance profile."""
 
@@ -70,7 +72,7 @@ class ManagedNode:
         """Returns the node itself, started."""
         with self._lock:
             if self._node is None:
-                self._node = self._make(self.instance_id, self.knobs.containerd)
+                self._node = self._make(self.instance_id, self.knobs)
                 self._node.start()
             return self._node
 

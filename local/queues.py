@@ -108,7 +108,7 @@ def _checked_create(logical_id: str, properties: dict, stack: str) -> tuple[str,
     arn = properties.get("EventSourceArn", "")
     queue = sqs._queue_by_arn(arn)
     if queue:
-        function, config, _ = lambda_svc._get_func_record_for_ref(properties["FunctionName"])
+        _, config, _ = lambda_svc._get_func_record_for_ref(properties["FunctionName"])
         for fault in _mapping_faults(properties, arn, queue, config):
             raise ValueError(f"Invalid request provided: {fault} (Service: Lambda, Status Code: 400)")
     return _create_mapping(logical_id, properties, stack)

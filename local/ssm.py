@@ -8,9 +8,12 @@ from ministack.services import ec2, ssm
 
 from local import documents, instances
 from local.api import ApiError, Response, answer, check, page
-from local.commands import RunCommand
 from local.fleet import Fleet, ManagedNode
 from local.iam import Caller
+from local.runcommand import RunCommand
+
+PAGE_SIZE = 10
+"""Rows of DescribeInstanceInformation when the request names no MaxResults."""
 
 AGENT_VERSIONS = {"new": "3.3.3050.0", "old": "3.2.2303.0"}
 
@@ -63,7 +66,7 @@ class Ssm:
             for node in self.fleet.registered()
             if all(_fact(node, key) in values for key, values in filters + old_filters)
         ]
-        rows, rest = page(rows, request.get("NextToken"), request.get("MaxResults", 50))
+        rows, rest = page(rows, request.get("NextToken"), request.get("MaxResults", PAGE_SIZE))
         return {"InstanceInformationList": rows, **rest}
 
 

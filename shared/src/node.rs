@@ -103,3 +103,70 @@ fn named_cluster<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
         _ => key.strip_prefix("kubernetes.io/cluster/"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rule::parse_rules;
+
+    fn cluster() -> Cluster {
+        Cluster {
+            name: "prod".to_owned(),
+            tag_key: "aws:eks:cluster-name".to_owned(),
+        }
+    }
+
+    fn tags<const N: usize>(tags: [(&str, &str); N]) -> HashMap<String, String> {
+        tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    }
+
+    #[test]
+    fn membership_is_told_by_the_clusters_tag_and_expected_by_others() {
+        let cases = [
+            (tags([("aws:eks:cluster-name", "prod")]), Membership::Ours),
+            (
+                tags([
+                    ("aws:eks:cluster-name", "test"),
+                    ("kubernetes.io/cluster/prod", "owned"),
+                ]),
+                Membership::Foreign,
+            ),
+            (tags([("kubernetes.io/cluster/prod", "owned")]), Membership::Expected),
+            (
+                tags([("eks:eks-cluster-name", "prod"), ("team", "ml")]),
+                Membership::Expected,
+            ),
+            (tags([("kubernetes.io/cluster/test", "owned")]), Membership::Foreign),
+            (tags([("team", "ml")]), Membership::Unknown),
+            (tags([]), Membership::Unknown),
+        ];
+        for (tags, expected) in cases {
+            assert_eq!(cluster().membership(&tags), expected, "{tags:?}");
+        }
+    }
+
+    proptest! {
+        /// SSM ANDs targets and ORs the values of one: what it resolves is what [`NodeSelector::matches`] says.
+        #[test]
+        fn a_selector_matches_the_nodes_that_ssm_resolves_its_targets_to(
+            wanted in prop::collection::btree_map("[a-c]", prop::collection::vec("[x-z]", 1..3), 0..=MAX_NODE_TAGS),
+            carried in prop::collection::hash_map("[a-c]", "[x-z]", 0..4),
+            ours in any::<bool>(),
+        ) {
+            let rules = serde_json::json!([{"name": "rule", "nodes": wanted}]).to_string();
+            let selector = NodeSelector::new(&cluster(), &parse_rules(&rules).unwrap()[0]);
+            let mut carried = carried;
+            carried.insert("aws:eks:cluster-name".to_owned(), if ours { "prod" } else { "test" }.to_owned());
+            let targets = selector.targets();
+            prop_assert!(targets.len() <= 5);
+            let resolved = targets.iter().all(|target| {
+                let key = target.key().unwrap().strip_prefix("tag:").unwrap();
+                carried.get(key).is_some_and(|value| target.values().contains(value))
+            });
+            prop_assert_eq!(selector.matches(&carried), resolved);
+            prop_assert!(ours || !resolved);
+        }
+    }
+}

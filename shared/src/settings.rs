@@ -101,3 +101,56 @@ fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> 
         accepted: accepted.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::report;
+
+    fn read(name: &str, value: Option<&str>) -> Result<Settings, SettingsError> {
+        Settings::read(|asked| match asked {
+            _ if asked == name => value.map(str::to_owned),
+            "RULES" => Some(r#"[{"name": "default"}]"#.to_owned()),
+            "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
+            _ => Some("text".to_owned()),
+        })
+    }
+
+    #[test]
+    fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+        let cases = [
+            (
+                "CLUSTER_NAME",
+                None,
+                "CLUSTER_NAME: \"\" is not accepted: it takes a text that is not empty",
+            ),
+            ("DOCUMENT_NAME", Some(" "), "DOCUMENT_NAME: \" \" is not accepted"),
+            (
+                "DELIVERY_TIMEOUT_SECONDS",
+                Some("29"),
+                "\"29\" is not accepted: it takes a whole number of seconds from 30",
+            ),
+            ("EXECUTION_TIMEOUT_SECONDS", Some("1h"), "\"1h\" is not accepted"),
+            (
+                "RULES",
+                Some("[{}]"),
+                "RULES cannot be used: rule number 1: field name: nothing is not accepted",
+            ),
+            (
+                "RULES",
+                Some(r#"[{"name": "a", "nodes": {"text": ["x"]}}]"#),
+                "tag keys other than the cluster's own",
+            ),
+        ];
+        for (name, value, expected) in cases {
+            let error = report(&read(name, value).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn usable_settings_are_read() {
+        let settings = read("EXECUTION_TIMEOUT_SECONDS", Some("172800")).unwrap();
+        assert_eq!((settings.delivery_timeout, settings.execution_timeout), (600, 172_800));
+    }
+}

@@ -51,8 +51,8 @@ impl Ignored {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Detail {
-    repository_name: String,
-    image_digest: String,
+    repository_name: Option<String>,
+    image_digest: Option<String>,
     image_tag: Option<String>,
     action_type: Option<String>,
     result: Option<String>,
@@ -70,15 +70,21 @@ pub fn arrived_image(payload: Value) -> Result<Image, Ignored> {
     let detail: Detail = detail_of_image_event(&event)?;
     check_arrival(&event.detail_type, &detail)?;
     let tag = runnable_tag(&detail)?;
-    let account = event.account.as_deref().unwrap_or_default();
-    let region = event.region.as_deref().unwrap_or_default();
+    let repository = required("repository-name", detail.repository_name.as_deref())?;
+    let digest = required("image-digest", detail.image_digest.as_deref())?;
+    let account = required("account", event.account.as_deref())?;
+    let region = required("region", event.region.as_deref())?;
     ecr_registry(account, region)
-        .and_then(|registry| Image::new(&registry, &detail.repository_name, Some(tag), &detail.image_digest))
+        .and_then(|registry| Image::new(&registry, repository, Some(tag), digest))
         .map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
 }
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Ignored> {
     serde_json::from_value(value).map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
+}
+
+fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Ignored> {
+    value.ok_or_else(|| Ignored::new(Reason::Malformed, format!("the field {field} is missing")))
 }
 
 fn detail_of_image_event(event: &EventBridgeEvent) -> Result<Detail, Ignored> {

@@ -143,3 +143,203 @@ fn log_ignored(id: &str, ignored: &Ignored) {
         info!(event.id = id, "event {id} is ignored: {}", ignored.message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ssm::{
+        operation::send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
+        types::{Command, error::InvalidDocument},
+    };
+    use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+    use serde_json::json;
+
+    use super::*;
+
+    const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+    #[tokio::test]
+    async fn an_image_that_arrives_becomes_one_command_for_all_nodes_that_want_it() {
+        let cases = [
+            (
+                include_str!("../../../events/image-push.tagged.json"),
+                format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.index.json"),
+                format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.docker-list.json"),
+                format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.replication.json"),
+                format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.pull-through-cache.json"),
+                format!("{REGISTRY}/docker-hub/library/alpine:3.21@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.china.json"),
+                format!("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/team/app:v1.4.2@{DIGEST}"),
+            ),
+            (
+                include_str!("../../../events/image-push.longest-tag.json"),
+                format!("{REGISTRY}/team/app:{}@{DIGEST}", "x".repeat(128)),
+            ),
+        ];
+        for (event, image) in cases {
+            let wanted = image.clone();
+            let sends = sending(move |input| input.parameters().unwrap()["images"] == [wanted.clone()]);
+            let answer = answer(
+                &sends,
+                r#"[{"name": "all"}, {"name": "none", "repositories": ["x"]}]"#,
+                event,
+            )
+            .await;
+            assert_eq!(
+                answer.unwrap(),
+                json!({"decision": "sent", "image": image, "commands": [{"rule": "all", "command": "command-1"}]})
+            );
+            assert_eq!(sends.num_calls(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() {
+        let cases = [
+            (include_str!("../../../events/image-push.index-child.json"), "untagged"),
+            (include_str!("../../../events/image-push.by-digest.json"), "untagged"),
+            (
+                include_str!("../../../events/image-push.signature.json"),
+                "not-an-image",
+            ),
+            (include_str!("../../../events/image-push.chart.json"), "not-an-image"),
+            (include_str!("../../../events/image-push.delete.json"), "not-a-push"),
+            (include_str!("../../../events/image-push.failed.json"), "not-successful"),
+            (
+                include_str!("../../../events/image-push.pull-through-cache-failed.json"),
+                "not-successful",
+            ),
+            (include_str!("../../../events/image-push.no-rule.json"), "no-rule"),
+            (
+                include_str!("../../../events/image-push.scan.json"),
+                "not-an-image-event",
+            ),
+            (include_str!("../../../events/image-push.hostile-tag.json"), "malformed"),
+            (
+                include_str!("../../../events/image-push.hostile-repository.json"),
+                "malformed",
+            ),
+            (
+                include_str!("../../../events/image-push.missing-fields.json"),
+                "malformed",
+            ),
+            (include_str!("../../../events/image-push.no-event.json"), "malformed"),
+            ("[]", "malformed"),
+            ("null", "malformed"),
+            ("\"PUSH\"", "malformed"),
+        ];
+        for (event, reason) in cases {
+            let sends = sending(|_| true);
+            let rules = r#"[{"name": "default", "repositories": ["*", "!unwanted/*"]}]"#;
+            let answer = answer(&sends, rules, event).await.unwrap();
+            assert_eq!(
+                (answer["decision"].as_str(), answer["reason"].as_str()),
+                (Some("ignored"), Some(reason))
+            );
+            assert!(!answer["message"].as_str().unwrap().is_empty());
+            assert_eq!(sends.num_calls(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_names_document_nodes_limits_and_why_it_was_sent() {
+        let sends = sending(|input| {
+            let targets: Vec<(&str, &[String])> =
+                input.targets().iter().map(|t| (t.key().unwrap(), t.values())).collect();
+            assert_eq!(
+                targets,
+                [
+                    ("tag:aws:eks:cluster-name", &["prod".to_owned()][..]),
+                    ("tag:team", &["ml".to_owned(), "ai".to_owned()])
+                ]
+            );
+            assert_eq!(
+                (input.document_name(), input.document_version()),
+                (Some("prefetch-images"), Some("$LATEST"))
+            );
+            assert_eq!((input.max_concurrency(), input.max_errors()), (Some("10%"), Some("3")));
+            assert_eq!(input.timeout_seconds(), Some(600));
+            assert_eq!(input.parameters().unwrap()["executionTimeout"], ["3600"]);
+            assert_eq!(input.comment(), Some("prefetch trigger=push rule=gpu attempt=1"));
+            assert!(input.instance_ids().is_empty());
+            true
+        });
+        let rules = r#"[{"name": "gpu", "nodes": {"team": ["ml", "ai"]}, "maxConcurrency": "10%", "maxErrors": 3}]"#;
+        answer(&sends, rules, include_str!("../../../events/image-push.tagged.json"))
+            .await
+            .unwrap();
+        assert_eq!(sends.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_sent() {
+        let refused = mock!(Client::send_command)
+            .match_requests(|input| input.comment().unwrap().contains("rule=first"))
+            .then_error(|| {
+                let cause = InvalidDocument::builder().message("no such document").build();
+                SendCommandError::InvalidDocument(cause)
+            });
+        let sent = sending(|input| input.comment().unwrap().contains("rule=second"));
+        let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&refused, &sent]);
+        let settings = settings(r#"[{"name": "first"}, {"name": "second"}]"#);
+        let event = include_str!("../../../events/image-push.tagged.json");
+        let error = handle(&client, &settings, serde_json::from_str(event).unwrap())
+            .await
+            .unwrap_err();
+        let diagnostic = Diagnostic::from(error);
+        assert_eq!(diagnostic.error_type, "PushError");
+        assert!(
+            diagnostic.error_message.contains("rule first"),
+            "{}",
+            diagnostic.error_message
+        );
+        assert!(
+            diagnostic.error_message.contains("no such document"),
+            "{}",
+            diagnostic.error_message
+        );
+        assert_eq!((refused.num_calls(), sent.num_calls()), (1, 1));
+    }
+
+    fn sending(expected: impl Fn(&SendCommandInput) -> bool + Send + Sync + 'static) -> Mock {
+        mock!(Client::send_command).match_requests(expected).then_output(|| {
+            let command = Command::builder().command_id("command-1").build();
+            SendCommandOutput::builder().command(command).build()
+        })
+    }
+
+    async fn answer(sends: &Mock, rules: &str, event: &str) -> Result<Value, PushError> {
+        let client = mock_client!(aws_sdk_ssm, [sends]);
+        let decision = handle(&client, &settings(rules), serde_json::from_str(event).unwrap()).await?;
+        Ok(serde_json::to_value(decision).unwrap())
+    }
+
+    fn settings(rules: &str) -> Settings {
+        Settings::read(|name| {
+            Some(match name {
+                "CLUSTER_NAME" => "prod".to_owned(),
+                "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
+                "DOCUMENT_NAME" => "prefetch-images".to_owned(),
+                "RULES" => rules.to_owned(),
+                "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
+                "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
+                _ => return None,
+            })
+        })
+        .unwrap()
+    }
+}

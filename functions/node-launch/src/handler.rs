@@ -389,3 +389,6 @@ fn log_unusable(kind: &str, id: &str, why: &Why) {
         info!("{kind} {id} is dropped: {}", why.message);
     }
 }
+
+#[cfg(test)]
+mod tests;

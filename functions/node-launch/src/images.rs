@@ -69,7 +69,7 @@ impl NewestImages {
         Ok(Self::with_client(Client::new(config), region))
     }
 
-    fn with_client(ecr: Client, region: String) -> Self {
+    pub fn with_client(ecr: Client, region: String) -> Self {
         Self {
             ecr,
             region,
@@ -101,16 +101,25 @@ impl NewestImages {
         }
         let all = match self.repositories.get("", now) {
             Some(all) => all,
-            None => self.repositories.put("", now, self.list_repositories().await?),
+            None => {
+                let all = self.list_repositories().await?;
+                self.repositories.put("", now, all.clone());
+                all
+            }
         };
         Ok(all.into_iter().filter(|name| rule.repositories.matches(name)).collect())
     }
 
     async fn pushed_to(&self, repository: &str, now: SystemTime) -> Result<Vec<Pushed>, ImagesError> {
-        match self.images.get(repository, now) {
-            Some(pushed) => Ok(pushed),
-            None => Ok(self.images.put(repository, now, self.list_images(repository).await?)),
+        if let Some(pushed) = self.images.get(repository, now) {
+            return Ok(pushed);
         }
+        let pushed = self.list_images(repository).await?;
+        // That there is nothing is not remembered: a node that registers right after the first push would get nothing.
+        if !pushed.is_empty() {
+            self.images.put(repository, now, pushed.clone());
+        }
+        Ok(pushed)
     }
 
     async fn list_repositories(&self) -> Result<Vec<String>, ImagesError> {
@@ -212,9 +221,8 @@ impl<T: Clone> Memo<T> {
             .then(|| answer.clone())
     }
 
-    fn put(&self, key: &str, now: SystemTime, answer: T) -> T {
+    fn put(&self, key: &str, now: SystemTime, answer: T) {
         let mut answers = self.0.lock().expect("no holder of the lock panics");
-        answers.insert(key.to_owned(), (now, answer.clone()));
-        answer
+        answers.insert(key.to_owned(), (now, answer));
     }
 }

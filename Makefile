@@ -1,0 +1,90 @@
+# EKS image prefetch: every command a person or CI runs. `make help` lists them.
+
+TOOLS  := .tools/venv
+export PATH := $(CURDIR)/.tools/bin:$(CURDIR)/$(TOOLS)/bin:$(PATH)
+export SAM_CLI_TELEMETRY := 0
+SHELL  := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+FUNCTION ?= ImagePush
+EVENT    ?= events/image-push.tagged.json
+
+.PHONY: help
+help: ## Lists the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: tools build ## Deploys on a local cloud, pushes an image, launches a node, shows both warm
+	@python -m local demo
+
+.PHONY: test
+test: lint unit e2e ## Runs everything: lints, unit tests, the deployed stack on real containerd
+
+.PHONY: lint
+lint: tools ## Checks format, lints, licenses, template, scripts
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo deny --locked check bans licenses sources
+	ruff check local tests benches
+	ruff format --check local tests benches
+	shellcheck ssm/prefetch-images.sh local/install-node-tools .ci/run
+	sam validate --lint
+	cfn-lint template.yaml
+
+.PHONY: unit
+unit: ## Runs the Rust tests
+	cargo test --locked --workspace
+
+.PHONY: e2e
+e2e: tools build ## Runs the document on real containerd, the local cloud, and the deployed stack on it
+	pytest tests
+
+.PHONY: build
+build: tools document ## Builds both functions (sam build)
+	sam build
+
+.PHONY: document
+document: tools ## Writes the Command document anew from its script
+	python -m local.document
+
+.PHONY: deploy
+deploy: build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
+	sam deploy --guided
+
+.PHONY: invoke
+invoke: tools build ## Replays EVENT through FUNCTION, deployed on a local cloud
+	@python -m local invoke $(FUNCTION) $(EVENT)
+
+.PHONY: cloud
+cloud: tools ## Runs a local cloud until Ctrl-C
+	python -m local up
+
+.PHONY: bench
+bench: tools build ## Measures the README's figures beside their rivals
+	python -m benches
+
+.PHONY: lock
+lock: tools ## Resolves local/requirements.in into hashes
+	pip install --quiet uv
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 \
+		--override local/overrides.txt local/requirements.in --output-file local/requirements.txt
+
+.PHONY: clean
+clean: ## Removes all that was built and installed
+	rm -rf target .aws-sam .tools
+
+# Installs what the commands need, pinned, under .tools.
+.PHONY: tools
+tools: $(TOOLS)/.ready .tools/bin/cargo-deny
+	@local/install-node-tools
+
+.tools/bin/cargo-deny:
+	cargo install --quiet --locked --debug --root .tools cargo-deny@0.20.2
+
+$(TOOLS)/.ready: local/requirements.txt
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	rm -rf $(TOOLS)
+	python3 -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --no-deps --require-hashes -r local/requirements.txt
+	touch $@

@@ -1,0 +1,560 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_sdk_ec2::{
+    operation::describe_instances::DescribeInstancesOutput,
+    primitives::DateTime,
+    types::{InstanceState, InstanceStateName, OperatorResponse, Reservation, Tag},
+};
+use aws_sdk_ecr::{
+    operation::{describe_images::DescribeImagesOutput, describe_repositories::DescribeRepositoriesOutput},
+    types::{ImageDetail, Repository},
+};
+use aws_sdk_ssm::{
+    operation::{
+        describe_instance_information::DescribeInstanceInformationOutput,
+        send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
+    },
+    types::{Command, PingStatus, error::InvalidInstanceId},
+};
+use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const NOW: Duration = Duration::from_secs(1_794_793_474);
+const ONE: &str = "i-0abc0000000000001";
+const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+#[tokio::test]
+async fn every_event_by_which_a_node_is_launched_ends_with_its_newest_image() {
+    for event in [
+        include_str!("../../../../events/node-launch.running.json"),
+        include_str!("../../../../events/node-launch.asg-launch.json"),
+        include_str!("../../../../events/node-launch.lifecycle.json"),
+    ] {
+        let cloud = Cloud::with(vec![node(ONE)]);
+        let expected =
+            json!({"instance": ONE, "decision": "sent", "commands": [{"rule": "default", "command": "command-1"}]});
+        assert_eq!(cloud.answer(event).await, expected);
+        assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_launches_no_node_is_dropped_without_a_call() {
+    for (event, reason) in [
+        (
+            include_str!("../../../../events/node-launch.terminated.json"),
+            "not-running",
+        ),
+        (
+            include_str!("../../../../events/node-launch.no-event.json"),
+            "malformed",
+        ),
+        (
+            include_str!("../../../../events/image-push.tagged.json"),
+            "not-a-launch",
+        ),
+        (r#"{"Records": 1}"#, "malformed"),
+        ("null", "malformed"),
+    ] {
+        let cloud = Cloud::with(vec![node(ONE)]);
+        let answer = cloud.answer(event).await;
+        assert_eq!(
+            (answer["decision"].as_str(), answer["reason"].as_str()),
+            (Some("dropped"), Some(reason)),
+            "{event}"
+        );
+        assert_eq!(cloud.calls(), (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_one_costs_three_calls_beside_ecr_and_hands_nothing_back() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let event = include_str!("../../../../events/node-launch.sqs-one.json");
+    assert_eq!(cloud.answer(event).await, json!({"batchItemFailures": []}));
+    assert_eq!(cloud.calls(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn of_a_mixed_batch_only_what_may_still_come_online_is_handed_back() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let cloud = Cloud::with(vec![
+        node(&id(1)),
+        Node {
+            cluster: Some("other"),
+            ..node(&id(2))
+        },
+        Node {
+            state: InstanceStateName::Terminated,
+            ..node(&id(3))
+        },
+        // 4 is gone.
+        Node {
+            online: None,
+            ..node(&id(5))
+        },
+        Node {
+            online: Some(PingStatus::ConnectionLost),
+            ..node(&id(6))
+        },
+        Node {
+            cluster: None,
+            age: Duration::from_secs(30),
+            ..node(&id(7))
+        },
+        Node {
+            cluster: None,
+            age: Duration::from_mins(10),
+            ..node(&id(8))
+        },
+        Node {
+            auto_mode: true,
+            ..node(&id(9))
+        },
+        Node {
+            state: InstanceStateName::Pending,
+            ..node(&id(10))
+        },
+    ]);
+    let answer = cloud
+        .answer(include_str!("../../../../events/node-launch.sqs-ten.json"))
+        .await;
+    let handed_back: Vec<&str> = answer["batchItemFailures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| {
+            failure["itemIdentifier"]
+                .as_str()
+                .unwrap()
+                .rsplit_once("6619757")
+                .unwrap()
+                .1
+        })
+        .collect();
+    assert_eq!(handed_back, ["00005", "00006", "00007", "00010"]);
+    assert_eq!(cloud.sent(), [vec![id(1)]]);
+}
+
+#[tokio::test]
+async fn a_poison_message_neither_holds_up_the_others_nor_comes_back() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let answer = cloud
+        .answer(include_str!("../../../../events/node-launch.sqs-poison.json"))
+        .await;
+    assert_eq!(answer, json!({"batchItemFailures": []}));
+    assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+}
+
+#[tokio::test]
+async fn two_messages_of_one_instance_become_one_command_and_are_handed_back_together() {
+    let once: Value = serde_json::from_str(include_str!("../../../../events/node-launch.sqs-one.json")).unwrap();
+    let mut twice = once.clone();
+    twice["Records"]
+        .as_array_mut()
+        .unwrap()
+        .push(once["Records"][0].clone());
+    twice["Records"][1]["messageId"] = "second".into();
+
+    let online = Cloud::with(vec![node(ONE)]);
+    online.answer(&twice.to_string()).await;
+    assert_eq!(online.sent(), [vec![ONE.to_owned()]]);
+
+    let offline = Cloud::with(vec![Node {
+        online: None,
+        ..node(ONE)
+    }]);
+    let answer = offline.answer(&twice.to_string()).await;
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn nodes_of_several_rules_get_a_command_for_each_with_the_rules_own_limits() {
+    let rules = r#"[{"name": "all", "repositories": ["team/app"]},
+        {"name": "gpu", "repositories": ["team/app"], "nodes": {"team": ["ml"]}, "maxConcurrency": "1"},
+        {"name": "other", "nodes": {"team": ["web"]}}]"#;
+    let cloud = Cloud::new(
+        vec![Node {
+            team: Some("ml"),
+            ..node(ONE)
+        }],
+        rules,
+    );
+    let answer = cloud
+        .answer(include_str!("../../../../events/node-launch.running.json"))
+        .await;
+    let of: Vec<&str> = answer["commands"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["rule"].as_str().unwrap())
+        .collect();
+    assert_eq!(of, ["all", "gpu"]);
+    let inputs = cloud.inputs();
+    assert_eq!(
+        (inputs[0].max_concurrency(), inputs[1].max_concurrency()),
+        (Some("50"), Some("1"))
+    );
+    assert_eq!(inputs[1].comment(), Some("prefetch trigger=launch rule=gpu attempt=1"));
+}
+
+#[tokio::test]
+async fn a_node_that_no_rule_wants_is_dropped() {
+    let cloud = Cloud::new(vec![node(ONE)], r#"[{"name": "gpu", "nodes": {"team": ["ml"]}}]"#);
+    let answer = cloud
+        .answer(include_str!("../../../../events/node-launch.running.json"))
+        .await;
+    assert_eq!(answer["reason"], "no-rule");
+    assert_eq!(cloud.calls(), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn one_vanished_node_is_handed_back_and_never_blocks_its_batch() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let nodes: Vec<Node> = (1..=10)
+        .map(|k| Node {
+            refused: k == 4,
+            ..node(&id(k))
+        })
+        .collect();
+    let cloud = Cloud::with(nodes);
+    let answer = cloud
+        .answer(include_str!("../../../../events/node-launch.sqs-ten.json"))
+        .await;
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 1);
+    let mut sent = cloud.sent().concat();
+    sent.sort_unstable();
+    assert_eq!(sent, (1..=10).filter(|k| *k != 4).map(id).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
+    for seconds in [0, 10, 29] {
+        cloud
+            .launch
+            .handle_at(event.clone(), now() + Duration::from_secs(seconds))
+            .await
+            .unwrap();
+    }
+    assert_eq!(cloud.describe_images.num_calls(), 1);
+    cloud
+        .launch
+        .handle_at(event, now() + Duration::from_secs(31))
+        .await
+        .unwrap();
+    assert_eq!(cloud.describe_images.num_calls(), 2);
+}
+
+#[tokio::test]
+async fn an_error_of_ec2_fails_the_call_with_its_cause() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let failing = mock!(aws_sdk_ec2::Client::describe_instances).then_error(|| {
+        aws_sdk_ec2::operation::describe_instances::DescribeInstancesError::generic(
+            aws_sdk_ec2::error::ErrorMetadata::builder()
+                .code("UnauthorizedOperation")
+                .message("not allowed")
+                .build(),
+        )
+    });
+    let launch = NodeLaunch {
+        ec2: mock_client!(aws_sdk_ec2, [&failing]),
+        ..cloud.launch
+    };
+    let event = serde_json::from_str(include_str!("../../../../events/node-launch.sqs-one.json")).unwrap();
+    let diagnostic = Diagnostic::from(launch.handle(event).await.unwrap_err());
+    assert_eq!(diagnostic.error_type, "LaunchError");
+    assert!(
+        diagnostic.error_message.contains("UnauthorizedOperation"),
+        "{}",
+        diagnostic.error_message
+    );
+}
+
+#[tokio::test]
+async fn wildcard_rules_take_the_newest_of_every_repository_by_each_tag_they_take() {
+    let rules = r#"[{"name": "default", "repositories": ["team/*"], "tags": ["v*"], "newest": 2}]"#;
+    let cloud = Cloud::new(vec![node(ONE)], rules);
+    cloud
+        .answer(include_str!("../../../../events/node-launch.running.json"))
+        .await;
+    let images = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
+    let tags: Vec<&str> = images
+        .split(' ')
+        .map(|image| image.rsplit_once('@').unwrap().0.rsplit_once('/').unwrap().1)
+        .collect();
+    assert_eq!(tags, ["app:v3", "app:v3.0", "app:v2"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn every_online_node_is_in_exactly_one_command_and_none_has_over_fifty(nodes in prop::collection::vec((any::<bool>(), 0..20u8), 1..160)) {
+        let id = |k: usize| format!("i-0abc0000000000{k:03}");
+        // One in twenty is refused by SSM although it is online.
+        let refused = |state: u8| state == 0;
+        let all = nodes.iter().enumerate().map(|(k, (online, state))| Node {
+            online: online.then_some(PingStatus::Online),
+            refused: refused(*state),
+            ..node(&id(k))
+        }).collect();
+        let cloud = Cloud::with(all);
+        let ids: Vec<String> = (0..nodes.len()).map(id).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
+        let sent = cloud.sent();
+        prop_assert!(sent.iter().all(|ids| ids.len() <= MAX_INSTANCES));
+        let mut sent = sent.concat();
+        sent.sort_unstable();
+        let wanted: Vec<String> = nodes.iter().enumerate().filter(|(_, (online, state))| *online && !refused(*state)).map(|(k, _)| id(k)).collect();
+        prop_assert_eq!(&sent, &wanted);
+        for id in &ids {
+            prop_assert_eq!(matches!(decisions[id], Decision::Sent { .. }), wanted.contains(id));
+            prop_assert_eq!(matches!(decisions[id], Decision::HandedBack(_)), !wanted.contains(id));
+        }
+    }
+}
+
+/// An instance as EC2 and SSM know it.
+#[derive(Clone)]
+struct Node {
+    id: String,
+    cluster: Option<&'static str>,
+    team: Option<&'static str>,
+    state: InstanceStateName,
+    age: Duration,
+    auto_mode: bool,
+    online: Option<PingStatus>,
+    /// SSM answers InvalidInstanceId for it.
+    refused: bool,
+}
+
+/// A node of the cluster, online for some minutes.
+fn node(id: &str) -> Node {
+    Node {
+        id: id.to_owned(),
+        cluster: Some("prod"),
+        team: None,
+        state: InstanceStateName::Running,
+        age: Duration::from_mins(5),
+        auto_mode: false,
+        online: Some(PingStatus::Online),
+        refused: false,
+    }
+}
+
+/// The function before mocked AWS services that answer of these nodes.
+struct Cloud {
+    launch: NodeLaunch,
+    describe_instances: Mock,
+    describe_nodes: Mock,
+    describe_images: Mock,
+    sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
+}
+
+impl Cloud {
+    fn with(nodes: Vec<Node>) -> Self {
+        Self::new(nodes, r#"[{"name": "default", "repositories": ["team/app"]}]"#)
+    }
+
+    fn new(nodes: Vec<Node>, rules: &str) -> Self {
+        let nodes = Arc::new(nodes);
+        let (describe_instances, ec2) = ec2(&nodes);
+        let (describe_images, ecr) = ecr();
+        let (describe_nodes, ssm, sent) = ssm(&nodes);
+        let launch = NodeLaunch {
+            ec2,
+            ssm,
+            images: NewestImages::with_client(ecr, "us-east-1".to_owned()),
+            settings: settings(rules),
+        };
+        Self {
+            launch,
+            describe_instances,
+            describe_nodes,
+            describe_images,
+            sent,
+        }
+    }
+
+    async fn answer(&self, event: &str) -> Value {
+        let answer = self
+            .launch
+            .handle_at(serde_json::from_str(event).unwrap(), now())
+            .await
+            .unwrap();
+        serde_json::to_value(answer).unwrap()
+    }
+
+    fn inputs(&self) -> Vec<SendCommandInput> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    fn sent(&self) -> Vec<Vec<String>> {
+        self.inputs()
+            .iter()
+            .map(|input| input.instance_ids().to_vec())
+            .collect()
+    }
+
+    /// Calls of DescribeInstances, DescribeInstanceInformation and SendCommand that succeeded.
+    fn calls(&self) -> (usize, usize, usize) {
+        (
+            self.describe_instances.num_calls(),
+            self.describe_nodes.num_calls(),
+            self.inputs().len(),
+        )
+    }
+}
+
+fn ec2(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ec2::Client) {
+    let all = Arc::clone(nodes);
+    let describe = mock!(aws_sdk_ec2::Client::describe_instances)
+        .match_requests(|input| {
+            input.instance_ids().is_empty() && input.filters()[0].values().len() <= MAX_FILTER_VALUES
+        })
+        .then_output(move || {
+            let instances = all.iter().map(instance).collect();
+            DescribeInstancesOutput::builder()
+                .reservations(Reservation::builder().set_instances(Some(instances)).build())
+                .build()
+        });
+    let client = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]);
+    (describe, client)
+}
+
+fn instance(node: &Node) -> Instance {
+    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    Instance::builder()
+        .instance_id(&node.id)
+        .state(InstanceState::builder().name(node.state.clone()).build())
+        .launch_time(DateTime::from(now() - node.age))
+        .set_tags(Some(
+            node.cluster
+                .map(|value| tag("aws:eks:cluster-name", value))
+                .into_iter()
+                .chain(node.team.map(|value| tag("team", value)))
+                .collect(),
+        ))
+        .set_operator(node.auto_mode.then(|| {
+            OperatorResponse::builder()
+                .managed(true)
+                .principal("eks.amazonaws.com")
+                .build()
+        }))
+        .build()
+}
+
+fn ecr() -> (Mock, aws_sdk_ecr::Client) {
+    let repositories = mock!(aws_sdk_ecr::Client::describe_repositories).then_output(|| {
+        let named = |name: &str| Repository::builder().repository_name(name).build();
+        DescribeRepositoriesOutput::builder()
+            .repositories(named("team/app"))
+            .repositories(named("other/app"))
+            .build()
+    });
+    let images = mock!(aws_sdk_ecr::Client::describe_images)
+        .match_requests(|input| input.repository_name() == Some("team/app"))
+        .then_output(|| {
+            let pushed = |hours: i64, tags: &[&str], artifact: &str| {
+                ImageDetail::builder()
+                    .registry_id("123456789012")
+                    .image_digest(DIGEST.replace("7f5b", &format!("{hours:04}")))
+                    .set_image_tags(Some(tags.iter().map(ToString::to_string).collect()))
+                    .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(hours * 3600))
+                    .artifact_media_type(artifact)
+                    .build()
+            };
+            let image = "application/vnd.oci.image.config.v1+json";
+            let signature = format!("{}.sig", DIGEST.replace(':', "-"));
+            DescribeImagesOutput::builder()
+                .image_details(pushed(2, &["v2"], image))
+                .image_details(pushed(3, &["v3", "v3.0", "latest"], image))
+                .image_details(pushed(1, &["v1"], image))
+                .image_details(pushed(4, &[&signature], image))
+                .image_details(pushed(5, &["v5"], "application/vnd.cncf.helm.config.v1+json"))
+                .build()
+        });
+    let client = mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&repositories, &images]);
+    (images, client)
+}
+
+type Inputs = Arc<std::sync::Mutex<Vec<SendCommandInput>>>;
+
+fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
+    let all = Arc::clone(nodes);
+    let describe = mock!(aws_sdk_ssm::Client::describe_instance_information)
+        .match_requests(|input| input.filters()[0].values().len() <= 100)
+        .then_output(move || {
+            let known = all.iter().filter_map(|node| {
+                let status = node.online.clone()?;
+                Some(
+                    InstanceInformation::builder()
+                        .instance_id(&node.id)
+                        .ping_status(status)
+                        .platform_type(PlatformType::Linux)
+                        .build(),
+                )
+            });
+            DescribeInstanceInformationOutput::builder()
+                .set_instance_information_list(Some(known.collect()))
+                .build()
+        });
+    let refused = |nodes: &[Node], input: &SendCommandInput| {
+        nodes
+            .iter()
+            .any(|node| node.refused && input.instance_ids().contains(&node.id))
+    };
+    let all = Arc::clone(nodes);
+    let refusing = mock!(aws_sdk_ssm::Client::send_command)
+        .match_requests(move |input| refused(&all, input))
+        .then_error(|| SendCommandError::InvalidInstanceId(InvalidInstanceId::builder().build()));
+    let sent = Inputs::default();
+    let (all, inputs, count) = (Arc::clone(nodes), Arc::clone(&sent), AtomicUsize::new(0));
+    let sending = mock!(aws_sdk_ssm::Client::send_command)
+        .match_requests(move |input| {
+            let accepted = !refused(&all, input);
+            if accepted {
+                inputs.lock().unwrap().push(input.clone());
+            }
+            accepted
+        })
+        .then_output(move || {
+            let id = format!("command-{}", count.fetch_add(1, Ordering::SeqCst) + 1);
+            SendCommandOutput::builder()
+                .command(Command::builder().command_id(id).build())
+                .build()
+        });
+    let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&describe, &refusing, &sending]);
+    (describe, client, sent)
+}
+
+fn settings(rules: &str) -> Settings {
+    Settings::read(|name| {
+        Some(match name {
+            "CLUSTER_NAME" => "prod".to_owned(),
+            "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
+            "DOCUMENT_NAME" => "prefetch-images".to_owned(),
+            "RULES" => rules.to_owned(),
+            "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
+            "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
+            _ => return None,
+        })
+    })
+    .unwrap()
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + NOW
+}

@@ -1,0 +1,192 @@
+"""A client of the local cloud for tests, the demo and the benches: starts it, turns its knobs, asks its APIs."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import boto3
+import botocore.session
+from botocore.config import Config
+
+from local import images
+
+ROOT = Path(__file__).parent.parent
+UNCONFIGURED = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
+"""Has botocore look at nobody's profile and configuration."""
+
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+T = TypeVar("T")
+
+
+class LocalCloud:
+    """A local cloud of one's own: `with LocalCloud() as cloud: …`."""
+
+    def __init__(self, **settings: str):
+        self.settings = settings
+        self._process: subprocess.Popen | None = None
+        self._state: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local", "up"],
+            cwd=ROOT,
+            env={**os.environ, **self.settings},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The local cloud did not start; exit code {self._process.wait()}.")
+        self._state = json.loads(line)
+        self._session = boto3.Session(botocore_session=botocore.session.Session(UNCONFIGURED))
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what the cloud said of itself: endpoint, account, region, registry_url, registry_ca …"""
+        with contextlib.suppress(KeyError):
+            return self.__dict__["_state"][name]
+        raise AttributeError(name)
+
+    def env(self) -> dict[str, str]:
+        """Returns the environment for sam, aws and other tools: the cloud's endpoint, nothing ambient of AWS."""
+        ambient = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        loopback = "127.0.0.0/8,127.0.0.1,localhost"
+        return ambient | {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "SAM_CLI_TELEMETRY": "0",
+            "NO_PROXY": loopback,
+            "no_proxy": loopback,
+        }
+
+    def client(self, service: str, config: Config | None = None, **options: Any):
+        """Returns a boto3 client, the administrator's unless the options hold other credentials."""
+        return self._session.client(
+            service,
+            config=Config(proxies={}).merge(config or Config()),
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            **{
+                "aws_access_key_id": self.access_key_id,
+                "aws_secret_access_key": self.secret_access_key,
+                **options,
+            },
+        )
+
+    def push(self, repository: str, tag: str | None, image: images.Artifact) -> str:
+        """Pushes an image and returns its digest once ECR knows it."""
+        digest = images.push(self.registry_url, self.registry_ca, self.registry_password, repository, tag, image)
+        wanted = {"imageDigest": digest} | ({"imageTag": tag} if tag else {})
+        ecr = self.client("ecr")
+
+        def known() -> bool:
+            with contextlib.suppress(ecr.exceptions.ImageNotFoundException, ecr.exceptions.RepositoryNotFoundException):
+                return bool(ecr.describe_images(repositoryName=repository, imageIds=[wanted])["imageDetails"])
+            return False
+
+        until(known, 10, f"ECR to know {repository}:{tag}")
+        return digest
+
+    def launch(self, tags: Mapping[str, str], profile: str | None = "eks-node", **knobs: Any) -> str:
+        """Runs one instance with any tags, `aws:` ones too, and the knobs of its node; returns its id."""
+        body = {"tags": dict(tags), "profile": profile, "knobs": knobs}
+        return self.control("POST", "instances", body)["instance_id"]
+
+    def terminate(self, instance_id: str) -> None:
+        """Terminates an instance."""
+        self.client("ec2").terminate_instances(InstanceIds=[instance_id])
+
+    def turn(self, instance_id: str, **knobs: Any) -> None:
+        """Sets knobs of a node: online, online_after, delay, die_on_command, agent; `tags` adds tags."""
+        self.control("POST", f"nodes/{instance_id}", knobs)
+
+    def turn_defaults(self, **knobs: Any) -> None:
+        """Sets knobs for instances launched later."""
+        self.control("POST", "defaults", knobs)
+
+    def turn_registry(self, up: bool, stall: bool = False) -> None:
+        """Takes the registry down (refusing, or with `stall` accepting and never answering) or up again."""
+        self.control("POST", "registry", {"up": up, "stall": stall})
+
+    def throttle(self, service: str, action: str, times: int, code: str = "ThrottlingException") -> None:
+        """Fails the next calls of an action."""
+        self.control("POST", "throttle", {"service": service, "action": action, "times": times, "code": code})
+
+    def send_event(self, event: dict) -> None:
+        """Delivers a whole event of an AWS service to EventBridge."""
+        self.control("POST", "events", event)
+
+    def events(self, detail_type: str | None = None) -> list[dict]:
+        """Returns the events of AWS services so far, of one detail-type or all."""
+        raised = self.control("GET", "events")
+        return [event for event in raised if detail_type in (None, event["detail-type"])]
+
+    def calls(self, service: str | None = None) -> dict[str, int]:
+        """Returns how often each action was called since the start or the last `forget_calls`."""
+        return self.control("GET", f"calls?service={service}" if service else "calls")
+
+    def forget_calls(self) -> None:
+        """Starts counting from zero."""
+        self.control("DELETE", "calls")
+
+    def images(self, instance_id: str) -> dict[str, str]:
+        """Returns the names and digests in containerd's k8s.io namespace of a node."""
+        return self.control("GET", f"nodes/{instance_id}/images")
+
+    def image_status(self, instance_id: str, ref: str) -> str | None:
+        """Returns the id of the image that kubelet would see on a node under that reference."""
+        query = urllib.parse.urlencode({"ref": ref})
+        return self.control("GET", f"nodes/{instance_id}/images?{query}")["id"]
+
+    def state(self) -> dict:
+        """Returns the cloud's addresses and nodes."""
+        return self.control("GET", "state")
+
+    def until_online(self, *instance_ids: str, seconds: float = 10) -> None:
+        """Waits until SSM can reach the nodes."""
+
+        def online() -> bool:
+            nodes = self.state()["nodes"]
+            return all(nodes[instance_id]["online"] for instance_id in instance_ids)
+
+        until(online, seconds, "the nodes to be online")
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        """Calls a control endpoint."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.endpoint}/_local/{path}", data=data, method=method)
+        try:
+            with DIRECT.open(request, timeout=60) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.read().decode()}") from error
+
+
+def until(condition: Callable[[], T], seconds: float, what: str = "the condition") -> T:
+    """Waits until the condition holds and returns its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Waited {seconds} s for {what}.")
+        time.sleep(0.05)
+    return value

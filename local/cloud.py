@@ -1,0 +1,84 @@
+"""The whole cloud in one application: ministack with our layer in it, the registry, the nodes, the control endpoints."""
+
+import json
+import os
+import random
+import socket
+from pathlib import Path
+
+from hypercorn.asyncio import serve as serve_asgi
+from hypercorn.config import Config
+from ministack.app import app as ministack
+
+from local import asynchronous, documents, events, functions, iam, instances, queues
+from local.bare import BareNode
+from local.control import PREFIX, Control, Traffic
+from local.ecr import Ecr
+from local.fleet import Fleet, Knobs
+from local.node import Node
+from local.registry import Registry
+from local.settings import REGISTRY_HOST
+from local.ssm import Ssm
+
+REGISTRY_PORT = 443
+
+
+async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
+    """Starts the registry and serves on the listener until killed."""
+    notify_url = f"{endpoint}{PREFIX}registry-events"
+    registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
+    fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, knobs))
+    control = Control(folder, endpoint, fleet, Ecr(registry), Traffic())
+    modules = (iam, documents, functions, queues, asynchronous, events, instances)
+    for layer in (*modules, Ssm(fleet), control.ecr, control.traffic):
+        layer.install()
+    registry.start()
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    await serve_asgi(_application(control, folder / "ready.json"), config)
+
+
+def _application(control: Control, ready: Path):
+    """Returns the ASGI application; it writes the file once ministack has started."""
+
+    async def application(scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            await ministack(scope, receive, _announcing(send, ready, control))
+        elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await control(scope, receive, send)
+        else:
+            await ministack(scope, receive, send)
+
+    return application
+
+
+def _announcing(send, ready: Path, control: Control):
+    async def announce(message) -> None:
+        await send(message)
+        if message["type"] == "lifespan.startup.complete":
+            partial = ready.with_suffix(".partial")
+            partial.write_text(json.dumps(control.state()))
+            partial.rename(ready)
+
+    return announce
+
+
+def _node(folder: Path, registry: Registry, knobs: Knobs) -> Node | BareNode:
+    """Returns the node behind an instance, not yet started."""
+    if knobs.containerd == "none":
+        return BareNode(folder)
+    return Node(folder, folder.name, registry, knobs.containerd, login=knobs.login)
+
+
+def _free_address() -> str:
+    """Returns a loopback address whose port 443 nobody has."""
+    while True:
+        address = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}.{random.randint(1, 254)}"
+        with socket.socket() as probe:
+            try:
+                probe.bind((address, REGISTRY_PORT))
+            except PermissionError as error:
+                raise SystemExit(f"The registry needs port {REGISTRY_PORT} of {address}: {error}.") from error
+            except OSError:
+                continue
+        return address

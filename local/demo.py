@@ -1,0 +1,115 @@
+"""The main job end to end, for a person to watch: a push warms a node that runs, a launch warms a new one."""
+
+import json
+import time
+
+from local import images
+from local.client import LocalCloud, until
+from local.stack import Stack
+
+CLUSTER = {"aws:eks:cluster-name": "demo"}
+REPOSITORY = "team/app"
+WAIT = 30
+
+
+def run() -> None:
+    """Runs the demo; raises where something was not seen."""
+    step("A local cloud: AWS emulated, one node with a real containerd, a registry that asks for a login")
+    with LocalCloud() as cloud:
+        stack = Stack(cloud)
+        show("endpoint", cloud.endpoint)
+        started = time.monotonic()
+        stack.deploy(ClusterName="demo")
+        show("sam deploy", f"{len(stack.resources())} resources in {time.monotonic() - started:.0f} s")
+        seen = [pushed(cloud, stack), launched(cloud, stack), pushed_again(cloud, stack)]
+        table(seen)
+    print(
+        "\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event, `make cloud` keeps a cloud running,\n"
+        "`make deploy` deploys to your own account. The README says the rest."
+    )
+
+
+def pushed(cloud: LocalCloud, stack: Stack) -> dict:
+    """Pushes an image and shows it arrive on the node that runs."""
+    node = cloud.launch(CLUSTER, online_after=0)
+    cloud.until_online(node)
+    step(f"A push: {REPOSITORY}:v1 into the registry; node {node} runs")
+    digest = cloud.push(REPOSITORY, "v1", images.image("v1", layers=3, layer_bytes=8 << 20))
+    event = until(lambda: cloud.events("ECR Image Action"), WAIT, "ECR's event")[0]
+    show("event", json.dumps(event["detail"]))
+    return arrived(cloud, stack, "push", node, digest)
+
+
+def launched(cloud: LocalCloud, stack: Stack) -> dict:
+    """Launches a node, which SSM cannot reach at first, and shows the newest image arrive on it."""
+    digest = cloud.push(REPOSITORY, "v2", images.image("v2", layers=3, layer_bytes=8 << 20))
+    until(lambda: len(stack.commands("push")) == 2, WAIT, "the second push's command")
+    node = cloud.launch(CLUSTER, online_after=4)
+    step(f"A launch: node {node}")
+    show("SSM", f"{reachable(cloud, node)} at first: the message waits in the queue")
+    if reachable(cloud, node) != "not reachable":
+        raise RuntimeError("the node was reachable at once: nothing has waited")
+    cloud.until_online(node)
+    show("SSM", reachable(cloud, node))
+    return arrived(cloud, stack, "launch", node, digest)
+
+
+def pushed_again(cloud: LocalCloud, stack: Stack) -> dict:
+    """Delivers the newest push's event again, and shows that it costs the node milliseconds."""
+    event = cloud.events("ECR Image Action")[-1]
+    before = {command["CommandId"] for command in stack.commands("push")}
+    step("The same event again, as EventBridge may deliver it")
+    cloud.send_event(event)
+    again = until(
+        lambda: [command for command in stack.commands("push") if command["CommandId"] not in before],
+        WAIT,
+        "the event's command",
+    )[0]
+    node = next(iter(cloud.state()["nodes"]))
+    return reported(cloud, stack, again, node, event["detail"]["image-digest"], "cached")
+
+
+def arrived(cloud: LocalCloud, stack: Stack, trigger: str, node: str, digest: str) -> dict:
+    """Waits for the trigger's newest command and shows what became of it on the node."""
+    command = until(lambda: stack.commands(trigger), WAIT, f"a command for the {trigger}")[0]
+    return reported(cloud, stack, command, node, digest, "pulled")
+
+
+def reported(cloud: LocalCloud, stack: Stack, command: dict, node: str, digest: str, status: str) -> dict:
+    """Shows a command, the node's report of it, and the image's names in containerd."""
+    show("command", f"{command['CommandId']}  {command['Comment']}")
+    report = until(lambda: stack.report(command["CommandId"], node), WAIT, "the node's report")[0]
+    show("report", json.dumps(report))
+    if (report["status"], report["digest"]) != (status, digest):
+        raise RuntimeError(f"{status} {digest} was expected")
+    name = report["image"].partition("@")[0]
+    for reference in (name, f"{name.rpartition(':')[0]}@{digest}"):
+        if cloud.image_status(node, reference) is None:
+            raise RuntimeError(f"containerd on {node} knows no {reference}")
+        show("containerd", f"{node} has {reference}")
+    return {"node": node, "image": name.rpartition("/")[2], "status": report["status"], "seconds": report["seconds"]}
+
+
+def reachable(cloud: LocalCloud, node: str) -> str:
+    """Says whether SSM can reach the node."""
+    filters = [{"Key": "InstanceIds", "Values": [node]}]
+    known = cloud.client("ssm").describe_instance_information(Filters=filters)["InstanceInformationList"]
+    return "reachable" if known and known[0]["PingStatus"] == "Online" else "not reachable"
+
+
+def step(title: str) -> None:
+    """Prints the title of a step."""
+    print(f"\n\033[1m{title}\033[0m", flush=True)
+
+
+def show(what: str, value: str) -> None:
+    """Prints one fact."""
+    print(f"  {what:<11}{value}", flush=True)
+
+
+def table(rows: list[dict]) -> None:
+    """Prints the rows under their names."""
+    print()
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
+    for row in [{name: name for name in widths}, *rows]:
+        print("  " + "  ".join(f"{row[name]!s:<{width}}" for name, width in widths.items()))

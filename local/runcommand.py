@@ -1,0 +1,168 @@
+"""SSM Run Command: the operations that send, read and cancel commands."""
+
+import json
+
+from local import background, delivery, documents, instances
+from local.api import ApiError, page
+from local.commands import TERMINAL, Command, Invocation, Plugin
+from local.documents import Version
+from local.fleet import Fleet
+from local.iam import Caller
+from local.settings import ACCOUNT
+
+
+class RunCommand:
+    """The operations of Run Command on a fleet."""
+
+    def __init__(self, fleet: Fleet):
+        self.fleet = fleet
+        self.commands: dict[str, Command] = {}
+
+    def send(self, request: dict, caller: Caller) -> dict:
+        """SendCommand."""
+        document = documents.find(request["DocumentName"])
+        version = document.version(request.get("DocumentVersion"))
+        if request.get("DocumentHash", version.hash) != version.hash:
+            raise ApiError("InvalidDocument", "The document hash does not match the document.")
+        parameters = _checked_parameters(version, request.get("Parameters", {}))
+        instance_ids = self._instance_ids(request)
+        for instance_id in instance_ids:
+            caller.require("ssm:SendCommand", instances.arn(instance_id), instances.tags(instance_id))
+        command = Command(
+            request,
+            document,
+            version,
+            max_concurrency=max(1, _share(request.get("MaxConcurrency", "50"), len(instance_ids))),
+            max_errors=_share(request.get("MaxErrors", "0"), len(instance_ids)),
+            parameters=parameters,
+        )
+        description = command.describe()
+        for instance_id in instance_ids:
+            plugins = [Plugin(step["name"]) for step in command.steps]
+            command.invocations.append(Invocation(command, instance_id, plugins))
+        self.commands[command.id] = command
+        background.start(delivery.deliver, command, self.fleet)
+        return {"Command": description}
+
+    def get_invocation(self, request: dict) -> dict:
+        """GetCommandInvocation."""
+        for invocation in self._invocations(request["CommandId"], request["InstanceId"]):
+            return invocation.describe(invocation.plugin(request.get("PluginName")))
+        raise ApiError("InvocationDoesNotExist", "")
+
+    def list_invocations(self, request: dict) -> dict:
+        """ListCommandInvocations, newest command first."""
+        details = request.get("Details", False)
+        found = self._invocations(request.get("CommandId"), request.get("InstanceId"))
+        found = [i for i in found if _matches(request.get("Filters", []), i.command, i.status)]
+        rows, rest = page(found, request.get("NextToken"), request.get("MaxResults", 50))
+        return {"CommandInvocations": [row.listed(details) for row in rows], **rest}
+
+    def list_commands(self, request: dict) -> dict:
+        """ListCommands, newest first."""
+        found = [
+            command.describe()
+            for command in reversed(self.commands.values())
+            if request.get("CommandId", command.id) == command.id
+            and ("InstanceId" not in request or request["InstanceId"] in _targets(command))
+            and _matches(request.get("Filters", []), command, command.status)
+        ]
+        rows, rest = page(found, request.get("NextToken"), request.get("MaxResults", 50))
+        return {"Commands": rows, **rest}
+
+    def cancel(self, request: dict) -> dict:
+        """CancelCommand: nodes that have not started do not; what runs is not stopped."""
+        command = self.commands.get(request["CommandId"])
+        if command is None:
+            raise ApiError("InvalidCommandId", "The specified command ID is not valid.")
+        chosen = request.get("InstanceIds")
+        with command.changed:
+            command.cancelled = not chosen
+            command.changed.notify_all()
+        for invocation in command.invocations:
+            if invocation.status == "Pending" and (not chosen or invocation.instance_id in chosen):
+                invocation.move("Cancelled")
+        return {}
+
+    def _instance_ids(self, request: dict) -> list[str]:
+        """Returns the instances a request addresses, or refuses it for one that cannot take a command."""
+        named = list(request.get("InstanceIds", []))
+        tag_targets = []
+        for target in request.get("Targets", []):
+            if target["Key"] == "InstanceIds":
+                named += target["Values"]
+            elif target["Key"].startswith("tag:"):
+                tag_targets.append(target)
+            else:
+                raise ApiError("InvalidTarget", f"The local cloud does not resolve targets by {target['Key']}.")
+        if not named and not tag_targets:
+            raise ApiError("ValidationException", "InstanceIds or Targets is required.")
+        if len(set(named)) != len(named):
+            raise ApiError("DuplicateInstanceId", "You can't specify an instance ID more than once.")
+        registered = {node.instance_id: node for node in self.fleet.registered()}
+        unfit = [id_ for id_ in named if id_ not in registered or registered[id_].state != "running"]
+        if unfit:
+            message = f"Instances [[{', '.join(unfit)}]] not in a valid state for account {ACCOUNT}"
+            raise ApiError("InvalidInstanceId", message)
+        if not tag_targets:
+            return named
+        return [id_ for id_ in registered if (not named or id_ in named) and _has_tags(id_, tag_targets)]
+
+    def _invocations(self, command_id: str | None, instance_id: str | None) -> list[Invocation]:
+        return [
+            invocation
+            for command in reversed(self.commands.values())
+            for invocation in command.invocations
+            if command_id in (None, command.id) and instance_id in (None, invocation.instance_id)
+        ]
+
+
+def _checked_parameters(version: Version, given: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Returns the parameters with the document's defaults, or refuses them as SSM does."""
+    unknown = given.keys() - version.parameters.keys()
+    if unknown:
+        raise ApiError("InvalidParameters", f"Parameters {sorted(unknown)} are not defined in the document.")
+    result = {}
+    for name, spec in version.parameters.items():
+        if not given.get(name) and "default" not in spec:
+            raise ApiError("InvalidParameters", f"Parameter {name} is required.")
+        values = given.get(name) or _as_values(spec["default"])
+        if spec["type"] != "StringList" and len(values) != 1:
+            raise ApiError("InvalidParameters", f"Parameter {name} takes one value of type {spec['type']}.")
+        for fault in documents.value_faults(name, spec, values):
+            raise ApiError("InvalidParameters", fault)
+        result[name] = values
+    return result
+
+
+def _as_values(default) -> list[str]:
+    if isinstance(default, list):
+        return default
+    return [default if isinstance(default, str) else json.dumps(default)]
+
+
+def _has_tags(instance_id: str, targets: list[dict]) -> bool:
+    tags = instances.tags(instance_id)
+    return all(tags.get(target["Key"].removeprefix("tag:")) in target["Values"] for target in targets)
+
+
+def _share(amount: str, of: int) -> int:
+    """Returns a number, or a percentage of the targets rounded down."""
+    return of * int(amount[:-1]) // 100 if amount.endswith("%") else int(amount)
+
+
+def _targets(command: Command) -> list[str]:
+    return [invocation.instance_id for invocation in command.invocations]
+
+
+def _matches(filters: list[dict], command: Command, status: str) -> bool:
+    stage = "Complete" if status in TERMINAL else "Executing"
+    moment = command.requested.isoformat()
+    facts = {"Status": status, "DocumentName": command.document.name, "ExecutionStage": stage}
+    for filter_ in filters:
+        key, value = filter_["key"], filter_["value"]
+        if key == "InvokedAfter" and moment < value or key == "InvokedBefore" and moment > value:
+            return False
+        if facts.get(key, value) != value:
+            return False
+    return True

@@ -1,0 +1,90 @@
+"""The stack on a local cloud, deployed as every SAM user deploys it."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from local.client import ROOT, LocalCloud
+
+TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
+"""What `sam build` leaves for `sam deploy`."""
+
+
+class Stack:
+    """One deployment of the template."""
+
+    def __init__(self, cloud: LocalCloud, name: str = "eks-image-prefetch"):
+        self.cloud = cloud
+        self.name = name
+
+    def deploy(self, template: Path = TEMPLATE, **parameters: str) -> None:
+        """Runs `sam deploy`, new or as an update."""
+        overrides = [f'{name}="{value}"'.replace("\\", "\\\\") for name, value in parameters.items()]
+        self._sam(
+            "deploy",
+            "--template-file",
+            str(template),
+            "--resolve-s3",
+            "--no-confirm-changeset",
+            "--no-fail-on-empty-changeset",
+            "--capabilities",
+            "CAPABILITY_IAM",
+            "CAPABILITY_AUTO_EXPAND",
+            "--parameter-overrides",
+            *overrides,
+        )
+
+    def delete(self) -> None:
+        """Runs `sam delete`."""
+        self._sam("delete", "--no-prompts")
+
+    def resources(self) -> dict[str, str]:
+        """Returns the physical ids of the stack's resources by logical id."""
+        answer = self.cloud.client("cloudformation").describe_stack_resources(StackName=self.name)
+        return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in answer["StackResources"]}
+
+    def outputs(self) -> dict[str, str]:
+        """Returns the stack's outputs."""
+        stack = self.cloud.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def invoke(self, function: str, payload: Any) -> dict:
+        """Invokes a function by its logical id and waits for its answer; `error` is there where it failed."""
+        answer = self.cloud.client("lambda").invoke(
+            FunctionName=self.resources()[function], Payload=json.dumps(payload).encode()
+        )
+        body = json.load(answer["Payload"])
+        return {"error": body} if "FunctionError" in answer else body
+
+    def commands(self, trigger: str = "") -> list[dict]:
+        """Returns the commands that were sent for a trigger, newest first."""
+        pages = self.cloud.client("ssm").get_paginator("list_commands").paginate()
+        commands = [command for page in pages for command in page["Commands"]]
+        wanted = [command for command in commands if f"trigger={trigger}" in command["Comment"]]
+        return sorted(wanted, key=lambda command: command["RequestedDateTime"], reverse=True)
+
+    def report(self, command_id: str, instance_id: str) -> list[dict] | None:
+        """Returns a node's report, a line per image; None while the command has not ended there."""
+        ssm = self.cloud.client("ssm")
+        try:
+            invocation = ssm.get_command_invocation(CommandId=command_id, InstanceId=instance_id)
+        except ssm.exceptions.InvocationDoesNotExist:
+            return None
+        if invocation["Status"] in ("Pending", "InProgress", "Delayed"):
+            return None
+        return [json.loads(line) for line in invocation["StandardOutputContent"].splitlines()]
+
+    def _sam(self, command: str, *arguments: str) -> None:
+        ran = subprocess.run(
+            ["sam", command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
+            cwd=ROOT,
+            env=self.cloud.env(),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if ran.returncode:
+            raise RuntimeError(f"sam {command} ended with {ran.returncode}:\n{ran.stdout}")

@@ -1,0 +1,285 @@
+"""The deployed stack on the local cloud: what a push, a launch, bad input and failures end with."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from local import images
+from local.client import ROOT, LocalCloud, until
+from local.stack import Stack
+
+CLUSTER = {"aws:eks:cluster-name": "prod"}
+EVENTS = ROOT / "events"
+ONE_MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def stack(cloud):
+    stack = Stack(cloud)
+    stack.deploy(ClusterName="prod", Repositories="team/*,!team/unwanted")
+    yield stack
+    stack.delete()
+
+
+@pytest.fixture
+def node(cloud):
+    """A node of the cluster that SSM can reach."""
+    node = cloud.launch(CLUSTER, online_after=0)
+    cloud.until_online(node)
+    yield node
+    cloud.terminate(node)
+
+
+def test_a_push_ends_with_both_names_on_every_node_of_the_cluster_and_on_no_other(cloud, stack):
+    ours = [cloud.launch(CLUSTER, online_after=0, containerd=version) for version in ("1.7", "2.1")]
+    foreign = cloud.launch({"aws:eks:cluster-name": "test"}, online_after=0)
+    cloud.until_online(*ours, foreign)
+    digest = cloud.push("team/push", "v1", images.image("push", layer_bytes=ONE_MIB))
+    command = command_for(stack, "push", digest)
+    for node in ours:
+        [line] = report(stack, command, node)
+        assert (line["status"], line["digest"], line["attempts"]) == ("pulled", digest, 1)
+        assert cloud.image_status(node, f"{registry(cloud)}/team/push:v1")
+        assert cloud.image_status(node, f"{registry(cloud)}/team/push@{digest}")
+    invocations = cloud.client("ssm").list_command_invocations(CommandId=command["CommandId"])["CommandInvocations"]
+    assert {invocation["InstanceId"] for invocation in invocations} >= set(ours)
+    assert foreign not in {invocation["InstanceId"] for invocation in invocations}
+    for instance in (*ours, foreign):
+        cloud.terminate(instance)
+
+
+def test_a_multi_architecture_push_is_one_command_although_ecr_raises_an_event_for_each_manifest(cloud, stack, node):
+    seen = len(cloud.events("ECR Image Action"))
+    children = [images.image("index", architecture=architecture) for architecture in ("amd64", "arm64")]
+    digest = cloud.push("team/index", "v1", images.index(children))
+    until(lambda: len(cloud.events("ECR Image Action")) == seen + 3, 10, "three events")
+    command = command_for(stack, "push", digest)
+    [line] = report(stack, command, node)
+    assert line["status"] == "pulled"
+    assert [c for c in stack.commands("push") if "team/index" in c["Parameters"]["images"][0]] == [command]
+
+
+def test_the_same_event_again_costs_the_node_milliseconds(cloud, stack, node):
+    digest = cloud.push("team/again", "v1", images.image("again"))
+    first = command_for(stack, "push", digest)
+    report(stack, first, node)
+    cloud.send_event(cloud.events("ECR Image Action")[-1])
+    again = command_for(stack, "push", digest, besides=[first["CommandId"]])
+    [line] = report(stack, again, node)
+    assert (line["status"], line["attempts"]) == ("cached", 0)
+
+
+def test_a_launched_node_gets_the_newest_image_once_it_is_online(cloud, stack):
+    cloud.push("team/launch", "v1", images.image("old"))
+    digest = cloud.push("team/launch", "v2", images.image("new"))
+    node = cloud.launch(CLUSTER, online_after=3)
+    until(lambda: cloud.calls("ssm").get("ssm:DescribeInstanceInformation"), 10, "the first look")
+    assert not sent_to(stack, node)
+    cloud.until_online(node)
+    [command] = until(lambda: sent_to(stack, node), 20, "a command for the node")
+    lines = {line["image"].rpartition("/")[2].partition("@")[0]: line for line in report(stack, command, node)}
+    assert (lines["launch:v2"]["status"], lines["launch:v2"]["digest"]) == ("pulled", digest)
+    assert "launch:v1" not in lines
+    assert cloud.image_status(node, f"{registry(cloud)}/team/launch:v2")
+    cloud.terminate(node)
+
+
+def test_a_node_that_never_comes_online_ends_in_the_dead_letter_queue(cloud, stack):
+    node = cloud.launch(CLUSTER, managed=False)
+    queue = stack.resources()["NodeDeadLetters"]
+    letter = until(lambda: letter_about(cloud, queue, node), 60, "the node's message in the dead-letter queue")
+    assert json.loads(letter["Body"])["detail"]["instance-id"] == node
+    cloud.terminate(node)
+
+
+def test_a_foreign_instance_is_dropped(cloud, stack):
+    node = cloud.launch({"aws:eks:cluster-name": "test"}, online_after=0)
+    cloud.until_online(node)
+    event = running(node)
+    assert stack.invoke("NodeLaunch", event)["reason"] == "foreign"
+    cloud.terminate(node)
+
+
+def test_one_vanished_node_does_not_block_the_others(cloud, stack):
+    cloud.push("team/vanish", "v1", images.image("vanish"))
+    nodes = [cloud.launch(CLUSTER, online_after=0) for _ in range(3)]
+    cloud.until_online(*nodes)
+    cloud.terminate(nodes[1])
+    batch = {
+        "Records": [
+            {"messageId": node, "body": json.dumps(running(node)), "eventSource": "aws:sqs", "messageAttributes": {}}
+            for node in nodes
+        ]
+    }
+    assert stack.invoke("NodeLaunch", batch) == {"batchItemFailures": []}
+    until(lambda: sent_to(stack, nodes[0]) and sent_to(stack, nodes[2]), 20, "commands for the others")
+    for node in nodes:
+        cloud.terminate(node)
+
+
+@pytest.mark.parametrize("path", sorted(EVENTS.glob("image-push.*.json")), ids=lambda path: path.stem)
+def test_every_recorded_push_is_decided_of_by_the_real_function(stack, path):
+    answer = stack.invoke("ImagePush", json.loads(path.read_text()))
+    assert "error" not in answer
+    if answer["decision"] == "ignored":
+        assert answer["reason"] and answer["message"]
+    else:
+        assert [command["rule"] for command in answer["commands"]] == ["default"]
+
+
+@pytest.mark.parametrize("path", sorted(EVENTS.glob("node-launch.*.json")), ids=lambda path: path.stem)
+def test_every_recorded_launch_is_decided_of_by_the_real_function(stack, path):
+    answer = stack.invoke("NodeLaunch", json.loads(path.read_text()))
+    assert answer == {"batchItemFailures": []} or (answer["decision"] == "dropped" and answer["message"])
+
+
+def test_throttling_is_waited_out_by_the_sdk(cloud, stack, node):
+    cloud.throttle("ssm", "SendCommand", times=2)
+    digest = cloud.push("team/throttled", "v1", images.image("throttled"))
+    [line] = report(stack, command_for(stack, "push", digest), node)
+    assert line["status"] == "pulled"
+
+
+def test_what_fails_every_try_ends_in_the_dead_letter_queue_with_its_cause(cloud, stack):
+    cloud.throttle("ssm", "SendCommand", times=9)
+    digest = cloud.push("team/lost", "v1", images.image("lost"))
+    letter = until(
+        lambda: letter_about(cloud, stack.resources()["ImagePushDeadLetters"], digest), 60, "the event in the queue"
+    )
+    body = json.loads(letter["Body"])
+    assert body["requestPayload"]["detail"]["image-digest"] == digest
+    assert body["responsePayload"]["errorType"] == "PushError"
+    assert "ThrottlingException" in body["responsePayload"]["errorMessage"]
+
+
+def test_an_event_costs_the_calls_that_are_promised(cloud, stack, node):
+    until(lambda: sent_to(stack, node), 20, "the launch's command")
+    cloud.forget_calls()
+    stack.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
+    assert function_calls(cloud) == {"ssm:SendCommand": 1}
+    cloud.forget_calls()
+    stack.invoke("ImagePush", json.loads((EVENTS / "image-push.signature.json").read_text()))
+    assert function_calls(cloud) == {}
+
+
+def test_an_update_changes_the_document_in_place_and_a_delete_leaves_nothing(cloud, tmp_path):
+    stack = Stack(cloud, name="short-lived")
+    before = inventory(cloud)
+    stack.deploy(ClusterName="short")
+    document = stack.resources()["PrefetchImages"]
+    stack.deploy(ClusterName="short", template=changed_document(tmp_path))
+    assert stack.resources()["PrefetchImages"] == document
+    description = cloud.client("ssm").describe_document(Name=document)["Document"]
+    assert (description["LatestVersion"], description["DefaultVersion"]) == ("2", "2")
+    stack.delete()
+    assert inventory(cloud) == before
+
+
+def test_the_parameters_become_the_rule(cloud, stack):
+    tuned = Stack(cloud, name="tuned")
+    tuned.deploy(
+        ClusterName="tuned",
+        NodeTags="team=ml,karpenter.sh/nodepool=gpu|gpu-large",
+        Repositories="team/*,!team/x",
+        Tags="v*",
+        MaxConcurrency="10%",
+    )
+    event = json.loads((EVENTS / "image-push.tagged.json").read_text())
+    [sent] = tuned.invoke("ImagePush", event)["commands"]
+    [command] = [command for command in tuned.commands("push") if command["CommandId"] == sent["command"]]
+    assert {target["Key"]: target["Values"] for target in command["Targets"]} == {
+        "tag:aws:eks:cluster-name": ["tuned"],
+        "tag:team": ["ml"],
+        "tag:karpenter.sh/nodepool": ["gpu", "gpu-large"],
+    }
+    assert command["MaxConcurrency"] == "10%"
+    tuned.delete()
+
+
+def test_an_unusable_rule_list_stops_the_function_at_its_start_with_what_is_wrong(cloud):
+    wrong = Stack(cloud, name="wrong")
+    wrong.deploy(ClusterName="wrong", Rules='[{"name": "gpu", "newest": 0}]')
+    answer = wrong.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
+    assert "error" in answer
+    logs = log_lines(cloud, "/aws/lambda/wrong-image-push")
+    assert any(
+        "rule gpu: field newest: 0 is not accepted: it takes a whole number from 1 to 50" in line for line in logs
+    )
+    wrong.delete()
+
+
+def command_for(stack: Stack, trigger: str, digest: str, besides: list[str] = ()) -> dict:
+    """Waits for the command that carries an image."""
+
+    def found() -> dict | None:
+        commands = [c for c in stack.commands(trigger) if digest in c["Parameters"]["images"][0]]
+        return next((command for command in commands if command["CommandId"] not in besides), None)
+
+    return until(found, 20, f"a command for {digest}")
+
+
+def sent_to(stack: Stack, node: str) -> list[dict]:
+    return [command for command in stack.commands("launch") if node in command["InstanceIds"]]
+
+
+def report(stack: Stack, command: dict, node: str) -> list[dict]:
+    return until(lambda: stack.report(command["CommandId"], node), 30, f"the report of {node}")
+
+
+def running(node: str) -> dict:
+    event = json.loads((EVENTS / "node-launch.running.json").read_text())
+    event["detail"]["instance-id"] = node
+    return event
+
+
+def letter_about(cloud: LocalCloud, queue: str, what: str) -> dict | None:
+    messages = cloud.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    return next((message for message in messages.get("Messages", []) if what in message["Body"]), None)
+
+
+def function_calls(cloud: LocalCloud) -> dict[str, int]:
+    """The calls since `forget_calls` but those that the test itself made to reach the function."""
+    own = ("lambda:", "cloudformation:", "logs:", "sqs:", "sts:")
+    return {action: count for action, count in cloud.calls().items() if not action.startswith(own)}
+
+
+def registry(cloud: LocalCloud) -> str:
+    return f"{cloud.account}.dkr.ecr.{cloud.region}.amazonaws.com"
+
+
+def changed_document(folder: Path) -> Path:
+    """A copy of the built template whose document has one more line."""
+    built = (ROOT / ".aws-sam" / "build" / "template.yaml").read_text()
+    document = json.loads((ROOT / "ssm" / "prefetch-images.json").read_text())
+    document["mainSteps"][0]["inputs"]["runCommand"].append("# changed")
+    (folder / "document.json").write_text(json.dumps(document))
+    [location] = {line.split("Location:")[1].strip() for line in built.splitlines() if "Location:" in line}
+    changed = built.replace(location, str(folder / "document.json"))
+    for function in ("ImagePush", "NodeLaunch"):
+        changed = changed.replace(f"CodeUri: {function}", f"CodeUri: {ROOT / '.aws-sam' / 'build' / function}")
+    (folder / "template.yaml").write_text(changed)
+    return folder / "template.yaml"
+
+
+def inventory(cloud: LocalCloud) -> dict[str, list]:
+    """What an account holds of the kinds of thing that the template makes."""
+    client = cloud.client
+    return {
+        "functions": [f["FunctionName"] for f in client("lambda").list_functions()["Functions"]],
+        "mappings": [m["UUID"] for m in client("lambda").list_event_source_mappings()["EventSourceMappings"]],
+        "log groups": [g["logGroupName"] for g in client("logs").describe_log_groups()["logGroups"]],
+        "queues": client("sqs").list_queues().get("QueueUrls", []),
+        "rules": [r["Name"] for r in client("events").list_rules()["Rules"]],
+        "roles": [r["RoleName"] for r in client("iam").list_roles()["Roles"]],
+        "policies": [p["PolicyName"] for p in client("iam").list_policies(Scope="Local")["Policies"]],
+        "documents": [
+            d["Name"]
+            for d in client("ssm").list_documents(Filters=[{"Key": "Owner", "Values": ["Self"]}])["DocumentIdentifiers"]
+        ],
+    }
+
+
+def log_lines(cloud: LocalCloud, group: str) -> list[str]:
+    events = cloud.client("logs").filter_log_events(logGroupName=group)["events"]
+    return [event["message"] for event in events]

@@ -1,0 +1,95 @@
+"""Contracts of the template that no linter sees: event patterns, permissions, the functions' files."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from local.client import ROOT
+from local.document import DOCUMENT, render
+
+TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
+RESOURCES = TEMPLATE["Resources"]
+PUSH = RESOURCES["ImagePush"]["Properties"]["Events"]["ImageArrived"]["Properties"]["Pattern"]
+RUNNING = RESOURCES["NodeRunning"]["Properties"]["EventPattern"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "event", "matches"),
+    [
+        (PUSH, "image-push.tagged", True),
+        (PUSH, "image-push.index", True),
+        (PUSH, "image-push.replication", True),
+        (PUSH, "image-push.pull-through-cache", True),
+        (PUSH, "image-push.pull-through-cache-failed", False),
+        (PUSH, "image-push.delete", False),
+        (PUSH, "image-push.failed", False),
+        (PUSH, "image-push.scan", False),
+        (PUSH, "node-launch.running", False),
+        (RUNNING, "node-launch.running", True),
+        (RUNNING, "node-launch.terminated", False),
+        (RUNNING, "node-launch.asg-launch", False),
+    ],
+)
+def test_a_rule_takes_the_events_its_function_can_use_and_no_others(cloud, pattern, event, matches):
+    event = (ROOT / "events" / f"{event}.json").read_text()
+    answer = cloud.client("events").test_event_pattern(EventPattern=json.dumps(pattern), Event=event)
+    assert answer["Result"] is matches
+
+
+@pytest.mark.parametrize("pattern", [PUSH, RUNNING])
+def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
+    def leaves(value):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from (leaf for item in inner for leaf in leaves(item)) if name == "$or" else leaves(inner)
+        else:
+            yield value
+
+    assert all(isinstance(leaf, list) for leaf in leaves(pattern))
+
+
+def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_where_aws_has_no_finer():
+    statements = [
+        statement
+        for resource in RESOURCES.values()
+        for policy in resource["Properties"].get("Policies", [])
+        for statement in policy["Statement"]
+    ]
+    statements += json.loads(RESOURCES["SendPrefetchImages"]["Properties"]["PolicyDocument"]["Fn::Sub"])["Statement"]
+    assert statements
+    for statement in statements:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        assert not any("*" in action for action in actions)
+        if statement["Resource"] == "*":
+            assert set(actions) <= {"ec2:DescribeInstances", "ssm:DescribeInstanceInformation"}
+
+
+def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
+    functions = {name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function"}
+    folders = {folder.name for folder in (ROOT / "functions").iterdir()}
+    assert functions == {"".join(part.title() for part in folder.split("-")) for folder in folders}
+    assert {path.name.partition(".")[0] for path in (ROOT / "events").iterdir()} == folders
+    for name in functions:
+        assert RESOURCES[name]["Properties"]["CodeUri"].removeprefix("functions/") in folders
+
+
+def test_the_document_is_made_of_the_script_as_it_is():
+    assert DOCUMENT.read_text() == render(), "run `make document`"
+    document = json.loads(DOCUMENT.read_text())
+    [step] = document["mainSteps"]
+    assert (document["schemaVersion"], step["action"]) == ("2.2", "aws:runShellScript")
+    for name, parameter in document["parameters"].items():
+        assert parameter["type"] == "String" and parameter["interpolationType"] == "ENV_VAR", name
+        assert parameter["allowedPattern"].startswith("^") and parameter["allowedPattern"].endswith("$"), name
+
+
+@pytest.mark.parametrize("function", ["ImagePush", "NodeLaunch"])
+def test_a_binary_runs_on_amazon_linux_2023(function):
+    bootstrap = Path(ROOT, ".aws-sam", "build", function, "bootstrap")
+    symbols = subprocess.run(["objdump", "-T", bootstrap], capture_output=True, text=True, check=True).stdout
+    versions = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([0-9.]+)", symbols)}
+    assert versions and max(versions) <= (2, 34)
