@@ -16,7 +16,7 @@ help: ## Lists the commands
 
 .PHONY: demo
 demo: tools build ## Deploys on a local cloud, pushes an image, launches a node, shows both warm
-	@python -m local demo
+	@python -m local.demo
 
 .PHONY: test
 test: lint unit e2e ## Runs everything: lints, unit tests, the deployed stack on real containerd
@@ -54,7 +54,7 @@ deploy: build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
 
 .PHONY: invoke
 invoke: tools build ## Replays EVENT through FUNCTION, deployed on a local cloud
-	@python -m local invoke $(FUNCTION) $(EVENT)
+	@python -m local.invoke $(FUNCTION) $(EVENT)
 
 .PHONY: cloud
 cloud: tools ## Runs a local cloud until Ctrl-C

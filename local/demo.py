@@ -1,6 +1,7 @@
 """The main job end to end, for a person to watch: a push warms a node that runs, a launch warms a new one."""
 
 import json
+import sys
 import time
 
 from local import images
@@ -42,15 +43,14 @@ def pushed(cloud: LocalCloud, stack: Stack) -> dict:
 
 def launched(cloud: LocalCloud, stack: Stack) -> dict:
     """Launches a node, which SSM cannot reach at first, and shows the newest image arrive on it."""
-    digest = cloud.push(REPOSITORY, "v2", images.image("v2", layers=3, layer_bytes=8 << 20))
-    until(lambda: len(stack.commands("push")) == 2, WAIT, "the second push's command")
+    digest = cloud.events("ECR Image Action")[-1]["detail"]["image-digest"]
     node = cloud.launch(CLUSTER, online_after=4)
     step(f"A launch: node {node}")
-    show("SSM", f"{reachable(cloud, node)} at first: the message waits in the queue")
-    if reachable(cloud, node) != "not reachable":
+    if reachable(cloud, node):
         raise RuntimeError("the node was reachable at once: nothing has waited")
+    show("SSM", "not reachable yet: the node's message waits in the queue")
     cloud.until_online(node)
-    show("SSM", reachable(cloud, node))
+    show("SSM", "reachable")
     return arrived(cloud, stack, "launch", node, digest)
 
 
@@ -90,11 +90,11 @@ def reported(cloud: LocalCloud, stack: Stack, command: dict, node: str, digest: 
     return {"node": node, "image": name.rpartition("/")[2], "status": report["status"], "seconds": report["seconds"]}
 
 
-def reachable(cloud: LocalCloud, node: str) -> str:
-    """Says whether SSM can reach the node."""
+def reachable(cloud: LocalCloud, node: str) -> bool:
+    """Returns whether SSM can reach the node."""
     filters = [{"Key": "InstanceIds", "Values": [node]}]
     known = cloud.client("ssm").describe_instance_information(Filters=filters)["InstanceInformationList"]
-    return "reachable" if known and known[0]["PingStatus"] == "Online" else "not reachable"
+    return any(information["PingStatus"] == "Online" for information in known)
 
 
 def step(title: str) -> None:
@@ -113,3 +113,10 @@ def table(rows: list[dict]) -> None:
     widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
     for row in [{name: name for name in widths}, *rows]:
         print("  " + "  ".join(f"{row[name]!s:<{width}}" for name, width in widths.items()))
+
+
+if __name__ == "__main__":
+    try:
+        run()
+    except (RuntimeError, TimeoutError) as error:
+        sys.exit(f"The demo was not seen to its end: {error}")

@@ -296,8 +296,8 @@ def _check_parameter(name: str, spec: dict) -> None:
         raise _invalid(f"Parameter {name} has the unknown type {spec.get('type')}.")
     if (
         spec.get("interpolationType", "ENV_VAR") != "ENV_VAR"
-        or "interpolationType" in spec
-        and spec["type"] != "String"
+        or ("interpolationType" in spec
+        and spec["type"] != "String")
     ):
         raise _invalid(f"Parameter {name}: interpolationType ENV_VAR is for parameters of type String only.")
     if "allowedPattern" in spec:

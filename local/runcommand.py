@@ -161,7 +161,7 @@ def _matches(filters: list[dict], command: Command, status: str) -> bool:
     facts = {"Status": status, "DocumentName": command.document.name, "ExecutionStage": stage}
     for filter_ in filters:
         key, value = filter_["key"], filter_["value"]
-        if key == "InvokedAfter" and moment < value or key == "InvokedBefore" and moment > value:
+        if (key == "InvokedAfter" and moment < value) or (key == "InvokedBefore" and moment > value):
             return False
         if facts.get(key, value) != value:
             return False

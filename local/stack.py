@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from local.client import ROOT, LocalCloud
 
+SAM = Path(sys.executable).with_name("sam")
 TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 """What `sam build` leaves for `sam deploy`."""
 
@@ -20,7 +22,7 @@ class Stack:
 
     def deploy(self, template: Path = TEMPLATE, **parameters: str) -> None:
         """Runs `sam deploy`, new or as an update."""
-        overrides = [f'{name}="{value}"'.replace("\\", "\\\\") for name, value in parameters.items()]
+        overrides = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
         self._sam(
             "deploy",
             "--template-file",
@@ -77,7 +79,7 @@ class Stack:
 
     def _sam(self, command: str, *arguments: str) -> None:
         ran = subprocess.run(
-            ["sam", command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
+            [SAM, command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
             cwd=ROOT,
             env=self.cloud.env(),
             check=False,

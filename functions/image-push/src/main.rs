@@ -10,7 +10,10 @@ use serde_json::Value;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let settings = Settings::from_env().inspect_err(|error| tracing::error!("{}", report(error)))?;
+    let settings = Settings::from_env().unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    });
     let ssm = aws_sdk_ssm::Client::new(&aws::config().await);
     run(service_fn(|event: LambdaEvent<Value>| {
         handler::handle(&ssm, &settings, event.payload)

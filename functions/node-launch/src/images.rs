@@ -46,8 +46,8 @@ pub enum ImagesError {
 pub struct NewestImages {
     ecr: Client,
     region: String,
-    repositories: Memo<Vec<String>>,
-    images: Memo<Vec<Pushed>>,
+    repositories: Memo<String>,
+    images: Memo<Pushed>,
 }
 
 /// A tagged image that a node can run, as ECR keeps it.
@@ -101,25 +101,16 @@ impl NewestImages {
         }
         let all = match self.repositories.get("", now) {
             Some(all) => all,
-            None => {
-                let all = self.list_repositories().await?;
-                self.repositories.put("", now, all.clone());
-                all
-            }
+            None => self.repositories.put("", now, self.list_repositories().await?),
         };
         Ok(all.into_iter().filter(|name| rule.repositories.matches(name)).collect())
     }
 
     async fn pushed_to(&self, repository: &str, now: SystemTime) -> Result<Vec<Pushed>, ImagesError> {
-        if let Some(pushed) = self.images.get(repository, now) {
-            return Ok(pushed);
+        match self.images.get(repository, now) {
+            Some(pushed) => Ok(pushed),
+            None => Ok(self.images.put(repository, now, self.list_images(repository).await?)),
         }
-        let pushed = self.list_images(repository).await?;
-        // That there is nothing is not remembered: a node that registers right after the first push would get nothing.
-        if !pushed.is_empty() {
-            self.images.put(repository, now, pushed.clone());
-        }
-        Ok(pushed)
     }
 
     async fn list_repositories(&self) -> Result<Vec<String>, ImagesError> {
@@ -203,8 +194,8 @@ fn runnable(image: ImageDetail) -> Option<Pushed> {
     })
 }
 
-/// Answers by key, each good for [`MEMO`].
-struct Memo<T>(Mutex<HashMap<String, (SystemTime, T)>>);
+/// Lists by key, each good for [`MEMO`].
+struct Memo<T>(Mutex<HashMap<String, (SystemTime, Vec<T>)>>);
 
 impl<T> Default for Memo<T> {
     fn default() -> Self {
@@ -213,16 +204,37 @@ impl<T> Default for Memo<T> {
 }
 
 impl<T: Clone> Memo<T> {
-    fn get(&self, key: &str, now: SystemTime) -> Option<T> {
-        let answers = self.0.lock().expect("no holder of the lock panics");
-        let (since, answer) = answers.get(key)?;
+    fn get(&self, key: &str, now: SystemTime) -> Option<Vec<T>> {
+        let lists = self.0.lock().expect("no holder of the lock panics");
+        let (since, list) = lists.get(key)?;
         now.duration_since(*since)
             .is_ok_and(|age| age < MEMO)
-            .then(|| answer.clone())
+            .then(|| list.clone())
     }
 
-    fn put(&self, key: &str, now: SystemTime, answer: T) {
-        let mut answers = self.0.lock().expect("no holder of the lock panics");
-        answers.insert(key.to_owned(), (now, answer));
+    /// Remembers a list, and gives it back. That there is nothing is not remembered: a node that comes online right after
+    /// the first push would get nothing.
+    fn put(&self, key: &str, now: SystemTime, list: Vec<T>) -> Vec<T> {
+        if !list.is_empty() {
+            let mut lists = self.0.lock().expect("no holder of the lock panics");
+            lists.insert(key.to_owned(), (now, list.clone()));
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_remembered_for_thirty_seconds_and_that_there_is_none_is_not() {
+        let memo = Memo::default();
+        let now = SystemTime::UNIX_EPOCH;
+        assert_eq!(memo.put("full", now, vec![1]), [1]);
+        assert_eq!(memo.get("full", now + Duration::from_secs(29)), Some(vec![1]));
+        assert_eq!(memo.get("full", now + MEMO), None);
+        assert!(memo.put("empty", now, Vec::<i32>::new()).is_empty());
+        assert_eq!(memo.get("empty", now), None);
     }
 }

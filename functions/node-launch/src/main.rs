@@ -15,7 +15,10 @@ use crate::{handler::NodeLaunch, images::NewestImages};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let settings = Settings::from_env().inspect_err(|error| tracing::error!("{}", report(error)))?;
+    let settings = Settings::from_env().unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    });
     let config = aws::config().await;
     let launch = NodeLaunch {
         ec2: aws_sdk_ec2::Client::new(&config),

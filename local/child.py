@@ -1,0 +1,44 @@
+"""Child processes that never outlive their parent."""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Process 1 of a private PID namespace: ends, and with it the whole namespace, when the command ends or when the
+# parent does, however it dies, for then the pipe on standard input is closed.
+INIT = 'exec 3<&0 </dev/null; read -r <&3 & "$@" 3<&- & wait -n'
+
+
+class Child:
+    """Runs a command in a PID and mount namespace of its own that dies with this process, even by SIGKILL."""
+
+    def __init__(self, command: Sequence[str | Path], *, env: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["unshare", "--mount", "--pid", "--fork", "bash", "-c", INIT, "init", *map(str, command)],
+                env=dict(env),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Returns the process whose mount and child PID namespaces are the command's."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Tells whether the command still runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kills every process of the namespace and waits until they are gone."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def last_words(self) -> str:
+        """Returns the end of the log, for error messages."""
+        return self.log.read_text(errors="replace")[-2000:]

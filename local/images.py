@@ -1,0 +1,239 @@
+"""Real OCI images and artifacts, built in memory and pushed over HTTP."""
+
+import base64
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import random
+import ssl
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+OCI = "application/vnd.oci.image"
+DOCKER = "application/vnd.docker"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One manifest with the blobs and the child manifests that it refers to."""
+
+    media_type: str
+    manifest: bytes
+    blobs: Mapping[str, bytes] = field(default_factory=dict)
+    children: Sequence["Artifact"] = ()
+    platform: Mapping[str, str] | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Returns the manifest's digest."""
+        return digest(self.manifest)
+
+    @property
+    def size(self) -> int:
+        """Returns the compressed size in bytes: manifest, configuration and layers, without children."""
+        return len(self.manifest) + sum(map(len, self.blobs.values()))
+
+
+def image(
+    content: str = "hello",
+    *,
+    architecture: str = "amd64",
+    layers: int = 1,
+    layer_bytes: int = 0,
+    docker: bool = False,
+) -> Artifact:
+    """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data."""
+    files = [
+        {f"layer-{number}.txt": content.encode(), f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes)}
+        for number in range(layers)
+    ]
+    tars = [archive(entries) for entries in files]
+    compressed = [gzip.compress(tar, compresslevel=1, mtime=0) for tar in tars]
+    configuration = as_json(
+        {
+            "architecture": architecture,
+            "os": "linux",
+            "created": "2024-01-01T00:00:00Z",
+            "config": {"Cmd": ["/layer-0.txt"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]},
+        }
+    )
+    layer_type = f"{DOCKER}.image.rootfs.diff.tar.gzip" if docker else f"{OCI}.layer.v1.tar+gzip"
+    config_type = f"{DOCKER}.container.image.v1+json" if docker else f"{OCI}.config.v1+json"
+    manifest_type = f"{DOCKER}.distribution.manifest.v2+json" if docker else f"{OCI}.manifest.v1+json"
+    return manifest(
+        manifest_type,
+        (config_type, configuration),
+        [(layer_type, layer) for layer in compressed],
+        platform={"architecture": architecture, "os": "linux"},
+    )
+
+
+def index(children: Sequence[Artifact], *, docker: bool = False) -> Artifact:
+    """Builds a multi-platform index, or Docker's manifest list, of `children`."""
+    media_type = f"{DOCKER}.distribution.manifest.list.v2+json" if docker else f"{OCI}.index.v1+json"
+    rows = [
+        descriptor(child.media_type, child.manifest)
+        | ({"platform": child.platform} if child.platform else {})
+        | ({"annotations": child.annotations} if child.annotations else {})
+        for child in children
+    ]
+    return Artifact(
+        media_type,
+        as_json({"schemaVersion": 2, "mediaType": media_type, "manifests": rows}),
+        children=children,
+    )
+
+
+def multi_platform(content: str = "hello", *architectures: str, **options: int) -> Artifact:
+    """Builds an index of one image per architecture, amd64 and arm64 if none is named."""
+    return index([image(content, architecture=name, **options) for name in architectures or ("amd64", "arm64")])
+
+
+def attestation(subject: Artifact) -> Artifact:
+    """Builds the attestation manifest that BuildKit puts beside `subject` in an index."""
+    statement = as_json({"_type": "https://in-toto.io/Statement/v0.1", "subject": [{"digest": subject.digest}]})
+    built = manifest(
+        f"{OCI}.manifest.v1+json",
+        (f"{OCI}.config.v1+json", as_json({"architecture": "unknown", "os": "unknown"})),
+        [("application/vnd.in-toto+json", statement)],
+        platform={"architecture": "unknown", "os": "unknown"},
+    )
+    reference = {
+        "vnd.docker.reference.digest": subject.digest,
+        "vnd.docker.reference.type": "attestation-manifest",
+    }
+    return Artifact(built.media_type, built.manifest, built.blobs, (), built.platform, reference)
+
+
+def chart(name: str = "hello") -> Artifact:
+    """Builds a Helm chart as `helm push` stores it."""
+    return manifest(
+        f"{OCI}.manifest.v1+json",
+        ("application/vnd.cncf.helm.config.v1+json", as_json({"name": name, "version": "0.1.0", "apiVersion": "v2"})),
+        [("application/vnd.cncf.helm.chart.content.v1.tar+gzip", gzip.compress(archive({f"{name}/Chart.yaml": b""})))],
+    )
+
+
+def signature(subject: Artifact) -> Artifact:
+    """Builds a cosign signature of `subject`, to be pushed under `signature_tag(subject)`."""
+    payload = as_json({"critical": {"image": {"docker-manifest-digest": subject.digest}}})
+    return manifest(
+        f"{OCI}.manifest.v1+json",
+        (f"{OCI}.config.v1+json", as_json({"architecture": "", "os": "", "rootfs": {"type": "layers"}})),
+        [("application/vnd.dev.cosign.simplesigning.v1+json", payload)],
+    )
+
+
+def signature_tag(subject: Artifact) -> str:
+    """Returns the tag under which cosign stores the signature of `subject`."""
+    return subject.digest.replace(":", "-") + ".sig"
+
+
+def push(registry_url: str, ca: Path, password: str, repository: str, tag: str | None, artifact: Artifact) -> str:
+    """Pushes an artifact, its blobs and children first, as `docker push` does, and returns its digest."""
+    session = _Session(registry_url, ca, password)
+    try:
+        session.push(repository, tag, artifact)
+    finally:
+        session.close()
+    return artifact.digest
+
+
+class _Session:
+    """Speaks the registry's HTTP API over one connection."""
+
+    def __init__(self, url: str, ca: Path, password: str) -> None:
+        context = ssl.create_default_context(cafile=str(ca))
+        self._connection = http.client.HTTPSConnection(urlsplit(url).netloc, timeout=60, context=context)
+        self._login = "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def push(self, repository: str, tag: str | None, artifact: Artifact) -> None:
+        for child in artifact.children:
+            self.push(repository, None, child)
+        for name, blob in artifact.blobs.items():
+            self._push_blob(repository, name, blob)
+        path = f"/v2/{repository}/manifests/{tag or artifact.digest}"
+        self._request("PUT", path, artifact.manifest, {"Content-Type": artifact.media_type})
+
+    def _push_blob(self, repository: str, name: str, blob: bytes) -> None:
+        status, _ = self._request("HEAD", f"/v2/{repository}/blobs/{name}", accept=(200, 404))
+        if status == 200:
+            return
+        _, upload = self._request("POST", f"/v2/{repository}/blobs/uploads/")
+        target = urlsplit(upload)
+        self._request("PUT", f"{target.path}?{target.query}&digest={name}", blob)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        accept: Sequence[int] = (200, 201, 202),
+    ) -> tuple[int, str]:
+        headers = {"Content-Type": "application/octet-stream", "Authorization": self._login} | dict(headers or {})
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status not in accept:
+            raise RuntimeError(f"{method} {path}: {response.status} {answer.decode(errors='replace')[:500]}")
+        return response.status, response.headers.get("Location", "")
+
+
+def manifest(
+    media_type: str,
+    configuration: tuple[str, bytes],
+    layers: Sequence[tuple[str, bytes]],
+    platform: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Builds a manifest of a configuration and layers, each given as (media type, content)."""
+    body = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": descriptor(*configuration),
+        "layers": [descriptor(*layer) for layer in layers],
+    }
+    blobs = {digest(content): content for _, content in [configuration, *layers]}
+    return Artifact(media_type, as_json(body), blobs, platform=platform)
+
+
+def descriptor(media_type: str, content: bytes) -> dict:
+    """Returns the OCI descriptor of some content."""
+    return {"mediaType": media_type, "digest": digest(content), "size": len(content)}
+
+
+def digest(content: bytes) -> str:
+    """Returns the sha256 digest of some content."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def noise(seed: str, size: int) -> bytes:
+    """Returns `size` bytes that look random and are the same for the same seed."""
+    return random.Random(seed).randbytes(size)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Returns a tar file of `files`; empty ones are left out."""
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as tar:
+        for name, content in files.items():
+            if content:
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), 0o755
+                tar.addfile(entry, io.BytesIO(content))
+    return output.getvalue()
+
+
+def as_json(value: object) -> bytes:
+    """Returns compact JSON."""
+    return json.dumps(value, separators=(",", ":")).encode()

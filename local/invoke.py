@@ -1,0 +1,28 @@
+"""`python -m local.invoke FUNCTION EVENT`: replays an event through a function deployed on a local cloud."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from local.client import LocalCloud
+from local.stack import Stack
+
+
+def main() -> None:
+    """Prints the function's answer as JSON; exit code 1 where it failed."""
+    parser = argparse.ArgumentParser(prog="python -m local.invoke", description=__doc__)
+    parser.add_argument("function", choices=["ImagePush", "NodeLaunch"], help="the function's name in the template")
+    parser.add_argument("event", type=Path, help="a file of JSON, such as those in events/")
+    arguments = parser.parse_args()
+    payload = json.loads(arguments.event.read_text())
+    with LocalCloud() as cloud:
+        stack = Stack(cloud)
+        stack.deploy(ClusterName="demo")
+        answer = stack.invoke(arguments.function, payload)
+    print(json.dumps(answer, indent=2))
+    sys.exit("error" in answer)
+
+
+if __name__ == "__main__":
+    main()
