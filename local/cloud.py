@@ -1,4 +1,4 @@
-"""The whole cloud in one application: ministack with our layer in it, the registry, the nodes, the control endpoints."""
+"""The whole cloud in one application: ministack with our layer in it, registry, nodes and control endpoints."""
 
 import json
 import os

@@ -24,10 +24,8 @@ def run() -> None:
         show("sam deploy", f"{len(stack.resources())} resources in {time.monotonic() - started:.0f} s")
         seen = [pushed(cloud, stack), launched(cloud, stack), pushed_again(cloud, stack)]
         table(seen)
-    print(
-        "\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event, `make cloud` keeps a cloud running,\n"
-        "`make deploy` deploys to your own account. The README says the rest."
-    )
+    print("\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event,")
+    print("`make deploy` deploys to your own account. The README says the rest.")
 
 
 def pushed(cloud: LocalCloud, stack: Stack) -> dict:

@@ -294,10 +294,8 @@ def _check_parameter(name: str, spec: dict) -> None:
         raise _invalid(f"Parameter {name} has unknown properties: {', '.join(sorted(unknown))}.")
     if spec.get("type") not in PARAMETER_TYPES:
         raise _invalid(f"Parameter {name} has the unknown type {spec.get('type')}.")
-    if (
-        spec.get("interpolationType", "ENV_VAR") != "ENV_VAR"
-        or ("interpolationType" in spec
-        and spec["type"] != "String")
+    if spec.get("interpolationType", "ENV_VAR") != "ENV_VAR" or (
+        "interpolationType" in spec and spec["type"] != "String"
     ):
         raise _invalid(f"Parameter {name}: interpolationType ENV_VAR is for parameters of type String only.")
     if "allowedPattern" in spec:

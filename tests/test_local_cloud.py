@@ -581,9 +581,16 @@ def test_the_registry_can_be_taken_down_and_up(cloud):
 
 def test_a_whole_event_can_be_replayed(cloud):
     event = {
-        "version": "0", "id": "1", "detail-type": "ECR Replication Action", "source": "aws.ecr", "account": "210987654321",
-        "time": "2026-01-01T00:00:00Z", "region": "cn-north-1", "resources": [], "detail": {"action-type": "REPLICATE"},
-    }  # fmt: skip
+        "version": "0",
+        "id": "1",
+        "detail-type": "ECR Replication Action",
+        "source": "aws.ecr",
+        "account": "210987654321",
+        "time": "2026-01-01T00:00:00Z",
+        "region": "cn-north-1",
+        "resources": [],
+        "detail": {"action-type": "REPLICATE"},
+    }
     cloud.send_event(event)
     assert cloud.events("ECR Replication Action") == [event]
 

@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod command;
 pub mod image;
+pub mod log;
 pub mod node;
 pub mod report;
 pub mod rule;

@@ -1,10 +1,7 @@
 //! From an event to commands.
 
 use aws_sdk_ssm::Client;
-use lambda_runtime::{
-    Diagnostic,
-    tracing::{error, info, warn},
-};
+use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Destination, Trigger, send_command_input},
     image::Image,
@@ -16,6 +13,7 @@ use prefetch::{
 };
 use serde::Serialize;
 use serde_json::Value;
+use tracing::{error, info, warn};
 
 use crate::event::{Ignored, Reason, arrived_image};
 

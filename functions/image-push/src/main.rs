@@ -3,13 +3,13 @@
 mod event;
 mod handler;
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn, tracing};
-use prefetch::{aws, report::report, settings::Settings};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use prefetch::{aws, log, report::report, settings::Settings};
 use serde_json::Value;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    log::init();
     let settings = Settings::from_env().unwrap_or_else(|error| {
         tracing::error!("{}", report(&error));
         std::process::exit(1)

@@ -12,10 +12,7 @@ use aws_sdk_ec2::{
     types::{Filter, Instance},
 };
 use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
-use lambda_runtime::{
-    Diagnostic,
-    tracing::{error, info, warn},
-};
+use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
     image::Image,
@@ -28,6 +25,7 @@ use prefetch::{
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
+use tracing::{error, info, warn};
 
 use crate::{
     decision::{Decision, Reason, Sent, Why},

@@ -13,12 +13,12 @@ use aws_sdk_ecr::{
     operation::{describe_images::DescribeImagesError, describe_repositories::DescribeRepositoriesError},
     types::{DescribeImagesFilter, ImageDetail, TagStatus},
 };
-use lambda_runtime::tracing::warn;
 use prefetch::{
     image::{Image, ImageError, ecr_registry, is_referrer_tag, not_runnable},
     rule::Rule,
 };
 use thiserror::Error;
+use tracing::warn;
 
 /// How long an answer of ECR is good: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);

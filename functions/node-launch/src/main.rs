@@ -6,15 +6,15 @@ mod images;
 mod instance;
 mod message;
 
-use lambda_runtime::{Error, LambdaEvent, run, service_fn, tracing};
-use prefetch::{aws, report::report, settings::Settings};
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use prefetch::{aws, log, report::report, settings::Settings};
 use serde_json::Value;
 
 use crate::{handler::NodeLaunch, images::NewestImages};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    tracing::init_default_subscriber();
+    log::init();
     let settings = Settings::from_env().unwrap_or_else(|error| {
         tracing::error!("{}", report(&error));
         std::process::exit(1)
