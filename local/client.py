@@ -129,7 +129,7 @@ class LocalCloud:
         self.control("POST", "registry", {"up": up, "stall": stall})
 
     def throttle(self, service: str, action: str, times: int, code: str = "ThrottlingException") -> None:
-        """Fails the next calls of an action."""
+        """Fails the next calls of an action, in place of what was set before; none with 0."""
         self.control("POST", "throttle", {"service": service, "action": action, "times": times, "code": code})
 
     def send_event(self, event: dict) -> None:

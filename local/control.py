@@ -30,7 +30,7 @@ class Traffic:
 
     def __init__(self):
         self.calls: Counter[str] = Counter()
-        self.faults: list[dict] = []
+        self.faults: dict[str, dict] = {}
 
     def install(self) -> None:
         """Puts itself in front of every service."""
@@ -51,11 +51,11 @@ class Traffic:
         return {a: n for a, n in sorted(self.calls.items()) if service is None or a.startswith(f"{service}:")}
 
     def _fault(self, action: str) -> str | None:
-        for fault in self.faults:
-            if fault["times"] > 0 and f"{fault['service']}:{fault['action']}" == action:
-                fault["times"] -= 1
-                return fault.get("code", "ThrottlingException")
-        return None
+        fault = self.faults.get(action)
+        if fault is None or fault["times"] <= 0:
+            return None
+        fault["times"] -= 1
+        return fault.get("code", "ThrottlingException")
 
 
 class Control:
@@ -126,7 +126,7 @@ class Control:
             case "POST", ["registry"]:
                 self._turn_registry(**body)
             case "POST", ["throttle"]:
-                self.traffic.faults.append(body)
+                self.traffic.faults[f"{body['service']}:{body['action']}"] = body
             case "GET", ["events"]:
                 return events.raised()
             case "POST", ["events"]:

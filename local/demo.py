@@ -1,6 +1,6 @@
 """The main job end to end, for a person to watch: a push warms a node that runs, a launch warms a new one."""
 
-import json
+import re
 import sys
 import time
 
@@ -35,7 +35,11 @@ def pushed(cloud: LocalCloud, stack: Stack) -> dict:
     step(f"A push: {REPOSITORY}:v1 into the registry; node {node} runs")
     digest = cloud.push(REPOSITORY, "v1", images.image("v1", layers=3, layer_bytes=8 << 20))
     event = until(lambda: cloud.events("ECR Image Action"), WAIT, "ECR's event")[0]
-    show("event", json.dumps(event["detail"]))
+    detail = event["detail"]
+    show(
+        "event",
+        f"{event['detail-type']}: {detail['action-type']} {detail['result']}, {REPOSITORY}:{detail['image-tag']}",
+    )
     return arrived(cloud, stack, "push", node, digest)
 
 
@@ -75,16 +79,19 @@ def arrived(cloud: LocalCloud, stack: Stack, trigger: str, node: str, digest: st
 
 def reported(cloud: LocalCloud, stack: Stack, command: dict, node: str, digest: str, status: str) -> dict:
     """Shows a command, the node's report of it, and the image's names in containerd."""
-    show("command", f"{command['CommandId']}  {command['Comment']}")
+    rule = re.search(r"rule=(\S+)", command["Comment"])[1]
+    show("rule", f"{rule} wants it")
+    show("command", f"{command['CommandId']} ({command['Comment']})")
     report = until(lambda: stack.report(command["CommandId"], node), WAIT, "the node's report")[0]
-    show("report", json.dumps(report))
+    milliseconds = round(report["seconds"] * 1000)
+    show("report", f"{report['status']} in {milliseconds} ms, {report['bytes']:,} bytes, {report['attempts']} attempts")
     if (report["status"], report["digest"]) != (status, digest):
         raise RuntimeError(f"{status} {digest} was expected")
     name = report["image"].partition("@")[0]
     for reference in (name, f"{name.rpartition(':')[0]}@{digest}"):
         if cloud.image_status(node, reference) is None:
             raise RuntimeError(f"containerd on {node} knows no {reference}")
-        show("containerd", f"{node} has {reference}")
+        show("containerd", f"has {reference}")
     return {"node": node, "image": name.rpartition("/")[2], "status": report["status"], "seconds": report["seconds"]}
 
 

@@ -140,6 +140,7 @@ def test_every_recorded_launch_is_decided_of_by_the_real_function(stack, path):
 
 
 def test_throttling_is_waited_out_by_the_sdk(cloud, stack, node):
+    until(lambda: sent_to(stack, node), 20, "the launch's command")
     cloud.throttle("ssm", "SendCommand", times=2)
     digest = cloud.push("team/throttled", "v1", images.image("throttled"))
     [line] = report(stack, command_for(stack, "push", digest), node)
@@ -149,10 +150,11 @@ def test_throttling_is_waited_out_by_the_sdk(cloud, stack, node):
 def test_what_fails_every_try_ends_in_the_dead_letter_queue_with_its_cause(cloud, stack):
     cloud.throttle("ssm", "SendCommand", times=1000)
     digest = cloud.push("team/lost", "v1", images.image("lost"))
-    letter = until(
-        lambda: letter_about(cloud, stack.resources()["ImagePushDeadLetters"], digest), 60, "the event in the queue"
-    )
-    cloud.throttle("ssm", "SendCommand", times=0)
+    queue = stack.resources()["ImagePushDeadLetters"]
+    try:
+        letter = until(lambda: letter_about(cloud, queue, digest), 60, "the event in the dead-letter queue")
+    finally:
+        cloud.throttle("ssm", "SendCommand", times=0)
     body = json.loads(letter["Body"])
     assert body["requestPayload"]["detail"]["image-digest"] == digest
     assert body["responsePayload"]["errorType"] == "PushError"
