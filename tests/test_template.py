@@ -9,7 +9,6 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from local.client import ROOT
-from local.document import DOCUMENT, render
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 RESOURCES = TEMPLATE["Resources"]
@@ -53,19 +52,26 @@ def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
 
 
 def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_where_aws_has_no_finer():
+    roles = [resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::IAM::Role"]
     statements = [
         statement
-        for resource in RESOURCES.values()
-        for policy in resource["Properties"].get("Policies", [])
-        for statement in policy["Statement"]
+        for role in roles
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
     ]
     statements += json.loads(RESOURCES["SendPrefetchImages"]["Properties"]["PolicyDocument"]["Fn::Sub"])["Statement"]
-    assert statements
+    assert not any("ManagedPolicyArns" in role for role in roles)
     for statement in statements:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions)
         if statement["Resource"] == "*":
             assert set(actions) <= {"ec2:DescribeInstances", "ssm:DescribeInstanceInformation"}
+
+
+def test_every_function_has_a_role_of_its_own_to_which_sam_adds_nothing():
+    for name in ("ImagePush", "NodeLaunch"):
+        assert RESOURCES[name]["Properties"]["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
+        assert "Policies" not in RESOURCES[name]["Properties"]
 
 
 def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
@@ -75,16 +81,6 @@ def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
     assert {path.name.partition(".")[0] for path in (ROOT / "events").iterdir()} == folders
     for name in functions:
         assert RESOURCES[name]["Properties"]["CodeUri"].removeprefix("functions/") in folders
-
-
-def test_the_document_is_made_of_the_script_as_it_is():
-    assert DOCUMENT.read_text() == render(), "run `make document`"
-    document = json.loads(DOCUMENT.read_text())
-    [step] = document["mainSteps"]
-    assert (document["schemaVersion"], step["action"]) == ("2.2", "aws:runShellScript")
-    for name, parameter in document["parameters"].items():
-        assert parameter["type"] == "String" and parameter["interpolationType"] == "ENV_VAR", name
-        assert parameter["allowedPattern"].startswith("^") and parameter["allowedPattern"].endswith("$"), name
 
 
 @pytest.mark.parametrize("function", ["ImagePush", "NodeLaunch"])

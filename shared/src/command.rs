@@ -9,8 +9,9 @@ use crate::{image::Image, rule::Rule, settings::Settings};
 
 /// How many instance ids one SendCommand takes (SSM service model, `InstanceIds`).
 pub const MAX_INSTANCES: usize = 50;
-/// How many images one command carries: the document's own limit.
-pub const MAX_IMAGES: usize = 50;
+/// How many images one command carries. The document takes 50, but SSM returns 24,000 characters of a node's report
+/// (`GetCommandInvocation`), and the line of an image with the longest names takes 680.
+pub const MAX_IMAGES: usize = 30;
 
 /// What made a command necessary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

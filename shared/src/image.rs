@@ -78,12 +78,6 @@ impl Image {
         })
     }
 
-    /// The registry's host, with its port if it has one.
-    #[must_use]
-    pub fn registry(&self) -> &str {
-        &self.registry
-    }
-
     /// The repository's path in its registry.
     #[must_use]
     pub fn repository(&self) -> &str {

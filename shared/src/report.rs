@@ -1,6 +1,8 @@
-//! How an error is told: once, at the boundary, with its causes.
+//! How errors and reasons are told.
 
 use std::error::Error;
+
+use serde::Serialize;
 
 /// Writes an error and its causes on one line, outermost first, separated by `: `.
 #[must_use]
@@ -16,6 +18,17 @@ pub fn report(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
+}
+
+/// Writes a reason as the word by which answers and logs know it.
+///
+/// # Panics
+/// Where the value is not serialised as a text.
+pub fn word(reason: &impl Serialize) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => panic!("a reason is serialised as a word, not as {other:?}"),
+    }
 }
 
 #[cfg(test)]

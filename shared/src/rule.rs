@@ -1,9 +1,17 @@
 //! Rules: which images go to which nodes.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::LazyLock,
+};
 
 use glob::{Pattern, PatternError};
 use regex_lite::Regex;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -19,8 +27,10 @@ static NAME: LazyLock<Regex> = LazyLock::new(|| pattern("[a-z0-9-]{1,32}"));
 static MAX_CONCURRENCY: LazyLock<Regex> = LazyLock::new(|| pattern("[1-9][0-9]{0,6}|[1-9][0-9]?%|100%"));
 /// SSM's own pattern and length for rate control (SSM service model, `MaxErrors`).
 static MAX_ERRORS: LazyLock<Regex> = LazyLock::new(|| pattern("0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%"));
-/// The characters of SSM's `TargetKey`, less `tag:` (SSM service model); letters are not limited to ASCII there.
-static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=+@-]{1,128}"));
+/// The ASCII characters of SSM's `TargetKey`, less `tag:` (SSM service model).
+static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=@-]{1,128}"));
+/// What repositories and tags are made of, and what globs add; anything else could match nothing.
+static GLOB: LazyLock<Regex> = LazyLock::new(|| pattern(r"!?[A-Za-z0-9._/*?\[\]!-]+"));
 
 /// One rule of the list: images that match it go to nodes that match it.
 #[derive(Clone, Debug)]
@@ -77,6 +87,7 @@ pub enum RuleError {
 /// # Errors
 /// [`RuleError`] for the first thing in it that cannot be used.
 pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleError> {
+    serde_json::from_str::<UniqueKeys>(text).map_err(RuleError::Json)?;
     let list = match serde_json::from_str(text).map_err(RuleError::Json)? {
         Value::Array(list) if list.is_empty() => return Err(RuleError::NotAList("an empty list")),
         Value::Array(list) => list,
@@ -192,7 +203,7 @@ impl<'a> Fields<'a> {
         let patterns = match self.fields.get(field) {
             None => vec!["*"],
             Some(value) => strings(value)
-                .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|p| !matches!(*p, "" | "!")))
+                .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|pattern| GLOB.is_match(pattern)))
                 .ok_or_else(|| self.refuse(field, "a list of at least one glob, such as [\"app-*\", \"!*-debug\"]"))?,
         };
         Globs::new(patterns).map_err(|error| self.refuse(field, &format!("globs that can be read ({error})")))
@@ -256,6 +267,62 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Any JSON in which no object has a key twice: of two, [`Value`] would silently keep the last.
+struct UniqueKeys;
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueKeys {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut keys = BTreeSet::new();
+        while let Some((key, Self)) = map.next_entry::<String, Self>()? {
+            if let Some(key) = keys.replace(key) {
+                return Err(A::Error::custom(format!("the key {key:?} stands twice in one object")));
+            }
+        }
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+}
+
 fn strings(value: &Value) -> Option<Vec<&str>> {
     value.as_array()?.iter().map(Value::as_str).collect()
 }
@@ -307,6 +374,14 @@ mod tests {
             ),
             (r#"[{"name": "a", "tags": []}]"#, "field tags: [] is not accepted"),
             (r#"[{"name": "a", "tags": ["[z"]}]"#, "it takes globs that can be read"),
+            (
+                r#"[{"name": "a", "tags": ["{v1,v2}"]}]"#,
+                "field tags: [\"{v1,v2}\"] is not accepted",
+            ),
+            (
+                r#"[{"name": "a", "nodes": {"team": ["ml"], "team": ["web"]}}]"#,
+                "the key \"team\" stands twice",
+            ),
             (
                 r#"[{"name": "a", "nodes": {"a":["1"],"b":["1"],"c":["1"],"d":["1"],"e":["1"]}}]"#,
                 "at most 4 EC2 tag keys",

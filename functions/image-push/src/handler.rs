@@ -6,7 +6,7 @@ use prefetch::{
     command::{Destination, Trigger, send_command_input},
     image::Image,
     node::NodeSelector,
-    report::report,
+    report::{report, word},
     rule::Rule,
     settings::Settings,
     ssm::{self, SsmError},
@@ -136,9 +136,19 @@ async fn send(client: &Client, settings: &Settings, rule: &Rule, image: &Image) 
 
 fn log_ignored(id: &str, ignored: &Ignored) {
     if ignored.reason == Reason::Malformed {
-        warn!(event.id = id, "event {id} is ignored: {}", ignored.message);
+        warn!(
+            event.id = id,
+            reason = word(&ignored.reason),
+            "event {id} is ignored: {}",
+            ignored.message
+        );
     } else {
-        info!(event.id = id, "event {id} is ignored: {}", ignored.message);
+        info!(
+            event.id = id,
+            reason = word(&ignored.reason),
+            "event {id} is ignored: {}",
+            ignored.message
+        );
     }
 }
 

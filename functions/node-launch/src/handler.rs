@@ -17,7 +17,7 @@ use prefetch::{
     command::{Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
     image::Image,
     node::NodeSelector,
-    report::report,
+    report::{report, word},
     rule::Rule,
     settings::Settings,
     ssm::{self, SsmError},
@@ -236,7 +236,7 @@ impl NodeLaunch {
             .collect())
     }
 
-    /// Sends each node the images of its rules: per rule, one command for each 50 nodes and 50 images.
+    /// Sends each node the images of its rules: per rule, one command for each 50 nodes and 30 images.
     async fn send_images(&self, nodes: Vec<NodeWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
         let mut by_node: BTreeMap<String, Vec<Decision>> = BTreeMap::new();
         for rule in &self.settings.rules {
@@ -375,16 +375,26 @@ fn log(id: &str, decision: &Decision) {
                 .collect::<Vec<_>>()
                 .join(", ")
         ),
-        Decision::HandedBack(why) => info!(instance.id = id, "{id}: handed back: {}", why.message),
-        Decision::Dropped(why) => info!(instance.id = id, "{id}: dropped: {}", why.message),
+        Decision::HandedBack(why) => info!(
+            instance.id = id,
+            reason = word(&why.reason),
+            "{id}: handed back: {}",
+            why.message
+        ),
+        Decision::Dropped(why) => info!(
+            instance.id = id,
+            reason = word(&why.reason),
+            "{id}: dropped: {}",
+            why.message
+        ),
     }
 }
 
 fn log_unusable(kind: &str, id: &str, why: &Why) {
     if why.reason == Reason::Malformed {
-        warn!("{kind} {id} is dropped: {}", why.message);
+        warn!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
     } else {
-        info!("{kind} {id} is dropped: {}", why.message);
+        info!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
     }
 }
 

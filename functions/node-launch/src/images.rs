@@ -13,6 +13,7 @@ use aws_sdk_ecr::{
     operation::{describe_images::DescribeImagesError, describe_repositories::DescribeRepositoriesError},
     types::{DescribeImagesFilter, ImageDetail, TagStatus},
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::{
     image::{Image, ImageError, ecr_registry, is_referrer_tag, not_runnable},
     rule::Rule,
@@ -22,6 +23,8 @@ use tracing::warn;
 
 /// How long an answer of ECR is good: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);
+/// How many repositories are asked for at once: hundreds of them must be done within the function's 25 seconds.
+const AT_ONCE: usize = 16;
 /// How many rows one page of ECR has at most (ECR service model).
 const PAGE_SIZE: i32 = 1000;
 
@@ -87,12 +90,17 @@ impl NewestImages {
     /// # Errors
     /// [`ImagesError`] where ECR cannot be asked.
     pub async fn of_rule(&self, rule: &Rule, now: SystemTime) -> Result<Vec<Image>, ImagesError> {
-        let mut images = Vec::new();
-        for repository in self.repositories_of(rule, now).await? {
+        let repositories = self.repositories_of(rule, now).await?;
+        let of_repository = |repository: String| async move {
             let pushed = self.pushed_to(&repository, now).await?;
-            images.extend(newest(&pushed, rule, &repository, &self.region)?);
-        }
-        Ok(images)
+            newest(&pushed, rule, &repository, &self.region)
+        };
+        let images: Vec<Vec<Image>> = stream::iter(repositories)
+            .map(of_repository)
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(images.concat())
     }
 
     async fn repositories_of(&self, rule: &Rule, now: SystemTime) -> Result<Vec<String>, ImagesError> {

@@ -10,7 +10,7 @@ use prefetch::node::{Cluster, Membership};
 
 use crate::decision::{Decision, Reason};
 
-/// How long after its launch an instance's tags may still be missing; nothing is documented of when they come.
+/// How long after its launch an instance without any cluster's tag may still get one; nothing is documented of when.
 const TAGS_SETTLE: Duration = Duration::from_mins(3);
 
 /// An instance's tags, by key.
@@ -46,14 +46,14 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, now: SystemTime) -> Res
 
 fn untagged(membership: Membership, cluster: &Cluster, age: Duration) -> Decision {
     let key = &cluster.tag_key;
-    if age < TAGS_SETTLE {
-        Decision::handed_back(Reason::NotTagged, format!("its tag {key} is not there yet"))
-    } else if membership == Membership::Expected {
+    if membership == Membership::Expected {
         let message = format!(
-            "other tags call it a node of {}, but it has no {key}: see ClusterTagKey",
+            "other tags call it a node of {}, but it has no {key} yet: see ClusterTagKey",
             cluster.name
         );
-        Decision::dropped(Reason::Foreign, message)
+        Decision::handed_back(Reason::NotTagged, message)
+    } else if age < TAGS_SETTLE {
+        Decision::handed_back(Reason::NotTagged, format!("its tag {key} is not there yet"))
     } else {
         let age = age.as_secs();
         Decision::dropped(
