@@ -9,3 +9,4 @@ pub mod report;
 pub mod rule;
 pub mod settings;
 pub mod ssm;
+mod unique_keys;

@@ -1,21 +1,16 @@
 //! Rules: which images go to which nodes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use glob::{Pattern, PatternError};
 use regex_lite::Regex;
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
-};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::node::{MAX_NODE_TAGS, MAX_TAG_VALUES};
+use crate::{
+    node::{MAX_NODE_TAGS, MAX_TAG_VALUES},
+    unique_keys::UniqueKeys,
+};
 
 /// The most images of one repository that a rule may ask for; one command carries no more either.
 const NEWEST_MAX: u64 = 50;
@@ -264,62 +259,6 @@ impl<'a> Fields<'a> {
                 .map_or_else(|| "nothing".to_owned(), Value::to_string),
             accepted: accepted.to_owned(),
         }
-    }
-}
-
-/// Any JSON in which no object has a key twice: of two, [`Value`] would silently keep the last.
-struct UniqueKeys;
-
-impl<'de> Deserialize<'de> for UniqueKeys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Self)
-    }
-}
-
-impl<'de> Visitor<'de> for UniqueKeys {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        let mut keys = BTreeSet::new();
-        while let Some((key, Self)) = map.next_entry::<String, Self>()? {
-            if let Some(key) = keys.replace(key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice in one object")));
-            }
-        }
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
-        while list.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
     }
 }
 

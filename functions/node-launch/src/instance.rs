@@ -86,3 +86,40 @@ fn is_auto_mode(instance: &Instance) -> bool {
         operator.managed() == Some(true) && operator.principal().is_some_and(|p| p.contains("eks"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::{
+        primitives::DateTime,
+        types::{InstanceState, Tag},
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_only_other_tags_call_ours_is_handed_back_whatever_its_age() {
+        let decision = node_tags(&instance("kubernetes.io/cluster/prod"), &cluster(), SystemTime::now()).unwrap_err();
+        assert!(matches!(decision, Decision::HandedBack(why) if why.message.contains("ClusterTagKey")));
+    }
+
+    #[test]
+    fn an_old_instance_that_no_tag_calls_a_node_is_dropped() {
+        let decision = node_tags(&instance("team"), &cluster(), SystemTime::now()).unwrap_err();
+        assert!(matches!(decision, Decision::Dropped(why) if why.reason == Reason::Foreign));
+    }
+
+    fn instance(tag: &str) -> Instance {
+        Instance::builder()
+            .state(InstanceState::builder().name(InstanceStateName::Running).build())
+            .launch_time(DateTime::from_secs(0))
+            .tags(Tag::builder().key(tag).value("owned").build())
+            .build()
+    }
+
+    fn cluster() -> Cluster {
+        Cluster {
+            name: "prod".to_owned(),
+            tag_key: "aws:eks:cluster-name".to_owned(),
+        }
+    }
+}
