@@ -1,0 +1,99 @@
+"""A TLS endpoint that answers what the functions ask of AWS, at once and always the same."""
+
+import contextlib
+import json
+import socket
+import ssl
+import threading
+from pathlib import Path
+from typing import Self
+
+import certifi
+
+from benches.http1 import Connection, Request
+from local.authority import Authority
+from local.client import ROOT
+
+INSTANCE = json.loads((ROOT / "events/node-launch.running.json").read_text())["detail"]["instance-id"]
+
+JSON_ANSWERS = {
+    "AmazonSSM.SendCommand": {"Command": {"CommandId": "11111111-2222-3333-4444-555555555555", "Status": "Pending"}},
+    "AmazonSSM.DescribeInstanceInformation": {
+        "InstanceInformationList": [{"InstanceId": INSTANCE, "PingStatus": "Online", "PlatformType": "Linux"}]
+    },
+    "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories": {"repositories": [{"repositoryName": "team/app"}]},
+    "AmazonEC2ContainerRegistry_V20150921.DescribeImages": {
+        "imageDetails": [
+            {
+                "registryId": "123456789012",
+                "repositoryName": "team/app",
+                "imageDigest": "sha256:" + "7" * 64,
+                "imageTags": ["v1.4.2"],
+                "imagePushedAt": 1763690400.0,
+                "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json",
+                "artifactMediaType": "application/vnd.oci.image.config.v1+json",
+            }
+        ]
+    },
+}
+
+DESCRIBE_INSTANCES = f"""<?xml version="1.0" encoding="UTF-8"?>
+<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>bench</requestId><reservationSet>
+<item><reservationId>r-1</reservationId><ownerId>123456789012</ownerId><instancesSet><item>
+<instanceId>{INSTANCE}</instanceId><instanceState><code>16</code><name>running</name></instanceState>
+<launchTime>2026-01-01T00:00:00.000Z</launchTime>
+<tagSet><item><key>aws:eks:cluster-name</key><value>prod</value></item></tagSet>
+</item></instancesSet></item></reservationSet></DescribeInstancesResponse>""".encode()
+
+
+class AwsEndpoint:
+    """Serves on loopback under a private certificate authority, a thread for each connection."""
+
+    def __init__(self, folder: Path):
+        authority = Authority(folder / "ca")
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(*authority.issue("endpoint", ["localhost"], ["127.0.0.1"]))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        # The authority amid the public ones: reading them all is part of a cold start.
+        self.trust = folder / "trust.pem"
+        self.trust.write_text(Path(certifi.where()).read_text() + authority.certificate.read_text())
+        self.commands: list[dict] = []
+        """Every SendCommand so far."""
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    @property
+    def url(self) -> str:
+        """Returns the endpoint's address."""
+        return f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def environment(self) -> dict[str, str]:
+        """Returns what sends an SDK here."""
+        trust = str(self.trust)
+        return {"AWS_ENDPOINT_URL": self.url, "AWS_CA_BUNDLE": trust, "SSL_CERT_FILE": trust}
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the function was killed
+            connection = Connection(self._context.wrap_socket(plain, server_side=True))
+            while request := connection.read():
+                connection.answer(*self._answer(request))
+
+    def _answer(self, request: Request) -> tuple[str, str, bytes]:
+        operation = request.headers.get("x-amz-target")
+        if operation is None:
+            return "200 OK", "text/xml;charset=UTF-8", DESCRIBE_INSTANCES
+        if operation == "AmazonSSM.SendCommand":
+            self.commands.append(json.loads(request.body))
+        return "200 OK", "application/x-amz-json-1.1", json.dumps(JSON_ANSWERS[operation]).encode()
