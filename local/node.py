@@ -130,6 +130,13 @@ class Node:
         """Makes the credential provider, or the AWS CLI, hand out another password."""
         _write(self.folder / "password", password)
 
+    def freeze(self) -> None:
+        """Makes containerd hang: it keeps its socket and answers nothing until the node ends."""
+        assert self._child
+        for pid in descendants(self._child.pid):
+            if Path(f"/proc/{pid}/exe").resolve().name == "containerd":
+                os.kill(pid, signal.SIGSTOP)
+
     def alive(self) -> bool:
         """Tells whether containerd runs."""
         return self._child is not None and self._child.alive()

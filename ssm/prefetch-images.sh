@@ -4,9 +4,11 @@
 # In:   SSM_images            1 to 50 references registry/repository[:tag]@sha256:<64 hex>, one space between two
 #       SSM_executionTimeout  seconds after which SSM kills the command; this script ends by itself before that
 # Out:  stdout  one JSON line per image: image, digest, status, reason, seconds, bytes, attempts;
-#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, else 0
+#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, else 0;
+#               reason is tag-moved where the image is here, but its tag stands for another one and stays there
 #       stderr  what went wrong, for people
-#       exit    0 every image was pulled, cached or skipped; 1 at least one failed; 2 unusable parameters, nothing done
+#       exit    0 every image was pulled, cached or skipped; 1 at least one failed; 2 unusable parameters or
+#               a node without ctr, nothing done
 set -u -o pipefail
 export LC_ALL=C
 
@@ -16,9 +18,9 @@ readonly PLUGINS=/etc/eks/image-credential-provider
 
 readonly MAX_IMAGES=50
 readonly MAX_ATTEMPTS=4
-readonly FIRST_ATTEMPT_SECONDS=300 # doubles with each attempt
-readonly BOOT_SECONDS=60            # how long containerd may take to answer at all
-readonly LOOK_UP_SECONDS=30        # one question to containerd, the registry or a login helper
+readonly MIN_ATTEMPT_SECONDS=10
+readonly BOOT_SECONDS=60    # how long containerd may take to answer at all
+readonly LOOK_UP_SECONDS=30 # one question to containerd, the registry or a login helper
 
 main() {
     read_parameters
@@ -39,8 +41,8 @@ main() {
 images=() digests=() registries=() names_by_digest=() names_by_tag=() statuses=()
 
 read_parameters() {
-    # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
-    # allowedPattern admits none.
+    # SSM writes executionTimeout into this text, and an agent that does not know interpolationType ENV_VAR writes
+    # the images too. The quotes hold: allowedPattern admits none.
     [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
     [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
 
@@ -48,6 +50,7 @@ read_parameters() {
     local margin=$((SSM_executionTimeout / 10))
     margin=$((margin < 2 ? 2 : margin > 15 ? 15 : margin))
     deadline=$((SSM_executionTimeout - margin))
+    clean_up_seconds=$((margin / 2))
 
     ((${#SSM_images} <= 40000)) || refuse "images is longer than $MAX_IMAGES references can be"
     [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
@@ -86,6 +89,7 @@ refuse() {
 }
 
 prepare() {
+    command -v ctr >/dev/null || refuse "there is no ctr on this node; it cannot be prefetched to"
     exec 8>&1 # the reports' way out, also from a trap that strikes while standard output leads elsewhere
     umask 077
     work=$RUN/$$
@@ -101,6 +105,7 @@ prepare() {
 exit_code=0
 began=$EPOCHREALTIME
 attempts=0
+note='' # tag-moved, or nothing
 
 # Reports an image, counting its seconds from $began: <number> <status> <reason> <bytes> <attempts>
 report() {
@@ -142,8 +147,8 @@ fail_the_rest() {
 interrupt() {
     trap '' TERM INT HUP
     [[ -z $child ]] || kill "$child" 2>/dev/null
-    [[ -z $current ]] || remove_new_names "$current"
     fail_the_rest interrupted
+    [[ -z $current ]] || clean_up "$current"
     exit "$exit_code"
 }
 
@@ -184,13 +189,9 @@ prefetch_the_rest() {
 }
 
 prefetch() {
-    began=$EPOCHREALTIME attempts=0
-    if has_content "$1" && add_missing_name "$1"; then
-        report "$1" cached "" 0 0
-        return
-    fi
+    began=$EPOCHREALTIME attempts=0 reason=timeout outcome=cached note=''
     while ((SECONDS < deadline)); do
-        attempts=$((attempts + 1)) reason='' detail='' bytes=0
+        attempts=$((attempts + 1)) reason='' detail=''
         try "$1" && break
         tell "$1"
         if ! may_pass || ((attempts == MAX_ATTEMPTS)) || ! back_off; then
@@ -200,28 +201,62 @@ prefetch() {
     conclude "$1"
 }
 
-conclude() {
-    ((attempts > 0)) || reason=timeout
-    case $reason in
-        '') report "$1" pulled "" "$bytes" "$attempts" ;;
-        platform) remove_new_names "$1" && report "$1" skipped "$reason" 0 "$attempts" ;;
-        *) remove_new_names "$1" && report "$1" failed "$reason" 0 "$attempts" ;;
-    esac
-    attempts=0
+# Makes one attempt; where it fails, $reason says why. What is found here complete is no attempt.
+try() {
+    look_for_images "$1" || { reason=interrupted detail="containerd does not answer" && return 1; }
+    if has_content "$1"; then
+        add_names "$1" || return
+        [[ $outcome == pulled ]] || attempts=$((attempts - 1))
+    else
+        fetch "$1" && add_names "$1"
+    fi
 }
 
-# Makes one attempt; where it fails, $reason says why.
-try() {
+fetch() {
     log_in "$1"
     describe "$1" ask_registry
     [[ $platform != foreign ]] || { reason=platform && return 1; }
     pull "$1" || return
     [[ $platform == own ]] || describe "$1" ask_containerd
     [[ $platform != foreign ]] || { reason=platform && return 1; }
+    outcome=pulled
     right[${names_by_digest[$1]}]=yes
-    add_missing_name "$1" && look_for_images "$1" && is_complete "$1" && return
-    reason=interrupted detail="containerd does not hold it completely after the pull"
+}
+
+add_names() {
+    add_missing_name "$1" || return
+    look_for_images "$1" && is_complete "$1" && return
+    reason=interrupted detail="containerd does not hold it completely"
     return 1
+}
+
+# Reports, and only then cleans up: containerd may not answer, and time may be short.
+conclude() {
+    if [[ -n $reason && $reason != platform ]] && came_meanwhile "$1"; then
+        reason=''
+    fi
+    [[ $outcome == pulled ]] || bytes=0
+    case $reason in
+        '') report "$1" "$outcome" "$note" "$bytes" "$attempts" ;;
+        platform) report "$1" skipped "$reason" 0 "$attempts" ;;
+        *) report "$1" failed "$reason" 0 "$attempts" ;;
+    esac
+    if [[ -n $reason ]] && ((attempts > 0)); then
+        ((SECONDS < deadline)) || fail_the_rest_in_time
+        clean_up "$1"
+    fi
+    attempts=0
+}
+
+fail_the_rest_in_time() {
+    began=$EPOCHREALTIME attempts=0
+    fail_the_rest timeout
+}
+
+# Tells whether somebody else, such as kubelet, has pulled the image since the last attempt began, and names it.
+came_meanwhile() {
+    ((attempts > 0 && SECONDS < deadline)) && ! has_content "$1" &&
+        look_for_images "$1" && has_content "$1" && ! is_foreign "$1" && add_names "$1"
 }
 
 # Tells whether the same may succeed later. A refused login may, if a login helper failed at it.
@@ -262,6 +297,7 @@ look_for_images() {
             names+=("name==$name,target.digest==${digests[number]}")
             unset "right[$name]"
         done
+        unset "unpacked[${digests[number]}]"
     done
     ask_about_images ls --quiet "${names[@]}" || return
     while read -r name; do
@@ -291,9 +327,9 @@ ask_about_images() {
 
 # Looks again once no other command is at work, and waits a while for a containerd that does not answer, as at boot.
 remember_what_was_here() {
-    local name
+    local name patience=$((SECONDS + BOOT_SECONDS))
     until look_for_images "${!images[@]}"; do
-        if ((SECONDS > BOOT_SECONDS || SECONDS >= deadline)); then
+        if ((SECONDS > patience || SECONDS >= deadline)); then
             fail_the_rest interrupted
             exit "$exit_code"
         fi
@@ -307,7 +343,7 @@ remember_what_was_here() {
 
 is_complete() {
     has_content "$1" && [[ -n ${right[${names_by_digest[$1]}]-} ]] &&
-        [[ -z ${names_by_tag[$1]} || -n ${right[${names_by_tag[$1]}]-} ]]
+        [[ -z ${names_by_tag[$1]} || -n ${right[${names_by_tag[$1]}]-} || $note == tag-moved ]]
 }
 
 has_content() {
@@ -318,16 +354,49 @@ has_content() {
 add_missing_name() {
     local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]}
     [[ -n ${right[$by_digest]-} ]] || copy_name "$by_tag" "$by_digest" || return
-    [[ -z $by_tag || -n ${right[$by_tag]-} ]] || copy_name "$by_digest" "$by_tag"
+    [[ -n $by_tag && -z ${right[$by_tag]-} ]] || return 0
+    look_for_tag "$1" || return
+    [[ $note == tag-moved ]] || copy_name "$by_digest" "$by_tag"
 }
 
 copy_name() {
-    limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images tag --force "$1" "$2" >/dev/null 2>"$work/error"
+    limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images tag --force "$1" "$2" >/dev/null 2>"$work/error" && return
+    reason=interrupted detail=$(tail -n 1 "$work/error")
+    return 1
 }
 
-# Removes the names that a pull which came to nothing left behind; those that were there before stay.
+# Sets $note to tag-moved where the tag stands for another image, here and by now in the registry as well: commands
+# may come late. Fails where the registry does not say.
+look_for_tag() {
+    note=''
+    ask_about_images ls --quiet "name==${names_by_tag[$1]},target.digest!=${digests[$1]}" ||
+        { reason=interrupted && return 1; }
+    [[ -s $work/images ]] || return 0
+    log_in "$1"
+    if ask_registry_for_tag "$1"; then
+        [[ $(sha256sum "$work/blob") != "${digests[$1]#sha256:} "* ]] || return 0
+    else
+        explain $? "$(tail -n 1 "$work/error")"
+        [[ $reason == not-found ]] || return
+        reason=''
+    fi
+    note="tag-moved"
+    echo "prefetch-images: ${images[$1]}: the tag stands for another image by now and stays there" >&2
+}
+
+# Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
+clean_up() {
+    grace=$clean_up_seconds
+    if look_for_images "$1" && { ! has_content "$1" || is_foreign "$1"; }; then
+        remove_new_names "$1"
+    fi
+    grace=0
+}
+
+# Removes the names that a pull left behind; those that were there before stay.
 remove_new_names() {
     local name new=() ids=() others=0
+    ask_about_images ls --quiet "target.digest==${digests[$1]}" || return
     while read -r name; do
         case $name in
             sha256:*) ids+=("$name") ;;
@@ -339,10 +408,9 @@ remove_new_names() {
                 fi
                 ;;
         esac
-    done < <(ctr --namespace k8s.io images ls --quiet "target.digest==${digests[$1]}" 2>/dev/null 9>&-)
+    done <"$work/images"
     ((others)) || new+=("${ids[@]}") # the name by which CRI alone knows the image
     ((${#new[@]} == 0)) || limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images rm "${new[@]}" >/dev/null 2>&1
-    return 0
 }
 
 is_name_of() {
@@ -381,6 +449,7 @@ describe() {
     "$2" "$1" object "${digests[$1]}" && read -r kind first rest < <(summary) || return
     if [[ $kind == index ]]; then
         [[ $first != none ]] || { platform=foreign && return; }
+        [[ $first != unknown ]] || return
         "$2" "$1" object "$first" && read -r kind first rest < <(summary) || return
         platform=own
     fi
@@ -388,20 +457,33 @@ describe() {
     [[ $platform == own ]] || ! "$2" "$1" blob "$first" || read_platform
 }
 
-# Prints "index <digest of this node's manifest, or none>" or "manifest <digest of its configuration> <bytes>".
+is_foreign() {
+    describe "$1" ask_containerd
+    [[ $platform == foreign ]]
+}
+
+# Prints "index <digest of this node's manifest>", "index none", "index unknown" where children name no platform, or
+# "manifest <digest of its configuration> <bytes>".
 summary() {
-    jq --raw-output --arg architecture "$ARCHITECTURE" '
+    jq --raw-output --arg architecture "$ARCHITECTURE" "$NORMALIZE"'
         if .manifests then
-            [.manifests[] | select(.platform.os == "linux" and .platform.architecture == $architecture)]
-            | "index \(.[0].digest // "none")"
+            [.manifests[] | select(.platform.os == "linux" and (.platform.architecture | normalize) == $architecture)]
+                as $own
+            | (if any(.manifests[]; .platform == null) then "unknown" else "none" end) as $otherwise
+            | "index \($own[0].digest // $otherwise)"
         else
             "manifest \(.config.digest) \(.config.size + ([.layers[].size] | add // 0))"
         end' "$work/blob" 2>/dev/null
 }
 
+# Other words for an architecture, which containerd takes as well.
+readonly NORMALIZE='
+    def normalize:
+        if . == "x86_64" or . == "x86-64" then "amd64" elif . == "aarch64" then "arm64" else . end;'
+
 read_platform() {
     local found
-    found=$(jq --raw-output '"\(.os)/\(.architecture)"' "$work/blob" 2>/dev/null)
+    found=$(jq --raw-output "$NORMALIZE"'"\(.os)/\(.architecture | normalize)"' "$work/blob" 2>/dev/null)
     case $found in
         "linux/$ARCHITECTURE") platform=own ;;
         *null* | */ | '') ;;
@@ -414,6 +496,12 @@ read_platform() {
 ask_registry() {
     limited "$LOOK_UP_SECONDS" ctr content "fetch-$2" --hosts-dir "$work/hosts" "${names_by_digest[$1]%@*}@$3" "$3" \
         >"$work/blob" 2>"$work/error"
+}
+
+# Puts the manifest that the tag has now into $work/blob.
+ask_registry_for_tag() {
+    limited "$LOOK_UP_SECONDS" ctr content fetch-object --hosts-dir "$work/hosts" "${names_by_tag[$1]}" \
+        "${digests[$1]}" >"$work/blob" 2>"$work/error"
 }
 
 # shellcheck disable=SC2317
@@ -432,8 +520,10 @@ esac
 curl_features=
 
 # Pulls by digest into CRI's snapshotter: through CRI, as kubelet does, or with ctr where curl cannot speak to CRI.
+# The first attempt may take a third of the whole time, each further one twice as long: what is cut off starts anew.
 pull() {
-    local limit=$((FIRST_ATTEMPT_SECONDS << (attempts - 1)))
+    local limit=$((deadline / 3))
+    limit=$(((limit < MIN_ATTEMPT_SECONDS ? MIN_ATTEMPT_SECONDS : limit) << (attempts - 1)))
     [[ -n $curl_features ]] || curl_features=$(curl --version 2>&1 9>&-)
     if [[ $curl_features == *HTTP2* && $curl_features == *UnixSockets* ]]; then
         pull_through_cri "$1" "$limit"
@@ -444,6 +534,7 @@ pull() {
 
 pull_through_cri() {
     local line status='' message='' code
+    : >"$work/answer"
     limited "$2" curl --disable --silent --show-error --noproxy '*' --http2-prior-knowledge --unix-socket "$SOCKET" \
         --header 'content-type: application/grpc' --header 'te: trailers' --data-binary @- \
         --dump-header "$work/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage \
@@ -478,7 +569,7 @@ pull_with_ctr() {
 # Sets $reason and $detail from what a pull ended with. What fails once the image is resolved is the transfer.
 explain() {
     detail=$2
-    case $1:$2 in
+    case $1:$(without_names "$2") in
         124:* | 137:* | *'context deadline exceeded'*) reason=timeout ;;
         *'no match for platform'*) reason=platform ;;
         *'failed to copy'*) reason=registry ;;
@@ -488,6 +579,16 @@ explain() {
         *'not found'*) reason=not-found ;;
         *) reason=registry ;;
     esac
+}
+
+# Prints a message without the image's own names, which may hold any word.
+without_names() {
+    local message=$1 name=${names_by_digest[$current]%@*} word
+    message=${message//"${name%%/*}"/}
+    for word in "${name#*/}" "${names_by_tag[$current]##*:}"; do
+        [[ -z $word ]] || message=${message//[\/:]"$word"[\/:@\"]/ }
+    done
+    printf '%s' "$message"
 }
 
 # Prints gRPC's frame and CRI's PullImageRequest: image 1 { image 1 }, auth 2 { username 1, password 2 }.
@@ -565,7 +666,7 @@ ask_provider() {
         IFS= read -r user
         IFS= read -r password
     } < <(printf '{"kind":"CredentialProviderRequest","apiVersion":"%s","image":"%s"}' "$2" "$3" |
-        timeout --foreground "$LOOK_UP_SECONDS" env "${environment[@]}" "$PLUGINS/$1" "${arguments[@]}" 9>&- |
+        limited "$LOOK_UP_SECONDS" env "${environment[@]}" "$PLUGINS/$1" "${arguments[@]}" |
         jq --raw-output --arg registry "${3%%/*}" '.auth | .[$registry] // first(.[]) | .username, .password')
     [[ -n $password ]] || login_has_failed "$1"
 }
@@ -577,8 +678,7 @@ provider_setting() {
 log_in_by_aws_cli() {
     [[ $1 =~ ^[0-9]{12}\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\. ]] && command -v aws >/dev/null || return
     user=AWS
-    IFS= read -r password < <(timeout --foreground "$LOOK_UP_SECONDS" \
-        aws ecr get-login-password --region "${BASH_REMATCH[2]}" 9>&-)
+    IFS= read -r password < <(limited "$LOOK_UP_SECONDS" aws ecr get-login-password --region "${BASH_REMATCH[2]}")
     [[ -n $password ]] || login_has_failed "the AWS CLI"
 }
 
@@ -622,9 +722,12 @@ write_hosts() {
 
 # ---------------------------------------------------------------------------------------------------------- processes
 
-# Runs a command for at most so many seconds, and never past the deadline; signals are handled meanwhile.
+grace=0
+
+# Runs a command for at most so many seconds, and never past the deadline, save for the grace that cleaning up has;
+# signals are handled meanwhile.
 limited() {
-    local seconds=$1 left=$((deadline - SECONDS))
+    local seconds=$1 left=$((deadline + grace - SECONDS))
     shift
     ((seconds < left)) || seconds=$left
     ((seconds > 0)) || return 124

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import json
 import platform
 import random
@@ -108,6 +109,41 @@ def test_a_tag_that_moved_stands_for_the_new_image(node: Node, pushed) -> None:
     assert node_finds(node, by_digest(old_reference)) == image_id(old)
 
 
+def test_a_command_that_was_overtaken_leaves_the_tag_where_it_is(node: Node, pushed) -> None:
+    old, new = images.image("old"), images.image("new")
+    old_reference = pushed("team/app", "latest", old)
+    new_reference = pushed("team/app", "latest", new)
+    assert run(node, new_reference).outcomes() == [("pulled", "")]
+
+    late = [run(node, old_reference) for _ in range(2)]
+
+    assert [result.exit_code for result in late] == [0, 0]
+    assert [result.outcomes() for result in late] == [[("pulled", "tag-moved")], [("cached", "tag-moved")]]
+    assert "the tag stands for another image" in late[0].stderr
+    assert tags(node, new_reference) == new.digest
+    assert node_finds(node, by_digest(old_reference)) == image_id(old)
+    assert run(node, new_reference).outcomes() == [("cached", "")]
+
+
+def test_a_tag_is_not_moved_while_the_registry_cannot_be_asked(node: Node, pushed, own_registry: Registry) -> None:
+    old, new = images.image("old"), images.image("new")
+    for image in (old, new):
+        new_reference = pushed("team/app", "latest", image)
+        assert run(node, new_reference).outcomes() == [("pulled", "")]
+    old_reference = pushed("team/app", "latest", old)
+    own_registry.pause()
+
+    result = run(node, old_reference)
+
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "registry")])
+    assert result.only()["attempts"] == 4
+    assert tags(node, new_reference) == new.digest
+    assert node_finds(node, by_digest(old_reference)) == image_id(old)
+    own_registry.resume()
+    assert run(node, old_reference).outcomes() == [("cached", "")]
+    assert tags(node, old_reference) == old.digest
+
+
 @pytest.mark.parametrize("missing", ["tag", "digest"])
 def test_a_missing_name_is_added_without_the_registry(node: Node, pushed, own_registry: Registry, missing: str) -> None:
     reference = pushed("team/app", "v1", images.image("named"))
@@ -167,6 +203,26 @@ def test_a_foreign_manifest_that_only_the_pull_reveals_leaves_no_name(node: Node
     assert node.images() == {}
 
 
+@pytest.mark.parametrize("client", ["cri", "ctr"])
+def test_an_index_that_names_no_platform_is_pulled_as_kubelet_pulls_it(
+    node: Node, pushed, tmp_path: Path, client: str
+) -> None:
+    single = dataclasses.replace(images.image("plain", architecture=OWN_ARCHITECTURE), platform=None)
+    reference = pushed("team/app", "v1", images.index([single]))
+
+    assert run(node, reference, env=without_http2(tmp_path) if client == "ctr" else {}).statuses() == ["pulled"]
+    assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
+def test_other_words_for_an_architecture_are_understood(node: Node, pushed) -> None:
+    single = images.image("alias", architecture=OWN_ARCHITECTURE)
+    alias = {"os": "linux", "architecture": {"amd64": "x86_64", "arm64": "aarch64"}[OWN_ARCHITECTURE]}
+    reference = pushed("team/app", "v1", images.index([dataclasses.replace(single, platform=alias)]))
+
+    assert run(node, reference).statuses() == ["pulled"]
+    assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
 # ── What fails ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,8 +251,11 @@ def test_a_wrong_password_is_denied_and_not_tried_again(node: Node, pushed, tmp_
     assert result.only()["attempts"] == 1
 
 
-def test_a_registry_that_is_down_is_tried_again_and_then_reported(node: Node, pushed, own_registry: Registry) -> None:
-    reference = pushed("team/app", "v1", images.image("down"))
+@pytest.mark.parametrize(("repository", "tag"), [("team/app", "v1"), ("team/denied-page", "denied")])
+def test_a_registry_that_is_down_is_tried_again_and_then_reported(
+    node: Node, pushed, own_registry: Registry, repository: str, tag: str
+) -> None:
+    reference = pushed(repository, tag, images.image("down"))
     own_registry.pause()
 
     result = run(node, reference)
@@ -234,6 +293,44 @@ def test_a_registry_that_stalls_is_reported_before_ssm_ends_the_command(
     assert node.images() == {}
 
 
+def test_a_containerd_that_hangs_is_reported_before_ssm_ends_the_command(
+    node: Node, pushed, own_registry: Registry
+) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"hung {number}")) for number in range(2)]
+    own_registry.pause(stall=True)
+    command = begin(node, *references, limit=10)
+    wait_for_file(node, "/run/prefetch-images/lock")
+    time.sleep(1)
+    node.freeze()
+
+    result = Result(command.wait(10))
+
+    own_registry.resume()
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")] * 2)
+    assert result.seconds < 10
+
+
+def test_attempts_may_take_a_third_of_the_time_and_then_twice_that(quick_node: Node, tmp_path: Path) -> None:
+    env = without_http2(tmp_path, "case $1 in --version) echo HTTP2 UnixSockets ;; *) exec sleep 60 ;; esac")
+
+    result = run(quick_node, GOOD, limit=15, env=env)
+
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")])
+    assert result.only()["attempts"] == 2, "one of ten seconds, one of what is left"
+    assert result.seconds < 15
+
+
+def test_a_node_without_ctr_is_refused_at_once(quick_node: Node, tmp_path: Path) -> None:
+    for name, program in {"sh": "bash", "bash": "bash", "nsenter": "nsenter"}.items():
+        (tmp_path / name).symlink_to(f"/usr/bin/{program}")
+
+    result = run(quick_node, GOOD, env={"PATH": str(tmp_path)})
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "prefetch-images: there is no ctr on this node; it cannot be prefetched to\n"
+    assert result.seconds < 2
+
+
 # ── One command at a time, and its end by force ─────────────────────────────────────────────────────────────────────
 
 
@@ -265,6 +362,43 @@ def test_a_terminated_command_reports_what_it_did_not_finish(node: Node, pushed,
     assert (result.exit_code, result.outcomes()) == (1, [("failed", "interrupted")] * 2)
     assert result.seconds < 8
     assert run(node, *references).statuses() == ["pulled"] * 2
+
+
+@pytest.mark.parametrize("end", ["failure", "signal"])
+def test_what_kubelet_pulled_meanwhile_stays(node: Node, pushed, own_registry: Registry, end: str) -> None:
+    reference = pushed("team/app", "v1", images.image("by kubelet"))
+    pulling = "/run/pulling"
+    script = SCRIPT.replace("\npull() {", f"\npull() {{ >{pulling}; while [[ -e {pulling} ]]; do sleep 0.1; done", 1)
+    command = node.begin(script, parameters(reference))
+    wait_for_file(node, pulling)
+    node.shell(f"ctr -n k8s.io images pull --user AWS:{own_registry.password} {by_tag(reference)}")
+    own_registry.pause()
+    if end == "signal":
+        command.signal(signal.SIGTERM)
+    node.shell(f"rm {pulling}")
+
+    result = Result(command.wait(60))
+
+    outcome = {"failure": (0, [("cached", "")]), "signal": (1, [("failed", "interrupted")])}[end]
+    assert (result.exit_code, result.outcomes()) == outcome
+    assert by_tag(reference) in node.images()
+    assert run(node, reference).outcomes() == [("cached", "")]
+
+
+def test_an_end_by_force_at_the_second_tag_leaves_the_first(node: Node, pushed, tmp_path: Path) -> None:
+    image = images.image("two tags")
+    first, second = pushed("team/app", "v1", image), pushed("team/app", "v1.0", image)
+    script = SCRIPT.replace("\ncopy_name() {", "\ncopy_name() { [[ $2 != *:v1.0 ]] || limited 30 sleep 30", 1)
+    command = node.begin(script, parameters(first, second))
+    assert eventually(lambda: by_tag(first) in node.images(), True)
+    time.sleep(1)
+
+    command.signal(signal.SIGTERM)
+    result = Result(command.wait(10))
+
+    assert result.outcomes() == [("pulled", ""), ("failed", "interrupted")]
+    assert {by_tag(first), by_digest(first)} <= node.images().keys()
+    assert run(node, first).outcomes() == [("cached", "")]
 
 
 def test_a_killed_command_leaves_no_lock_and_its_files_go_with_the_next(
@@ -431,8 +565,9 @@ def test_the_document_is_what_ssm_accepts() -> None:
     assert step["precondition"] == {"StringEquals": ["platformType", "Linux"]}
     assert step["inputs"]["runCommand"][0].startswith("#!"), "the agent runs the file with `sh -c`"
     assert sorted(set(re.findall(r"{{.*?}}", text))) == ["{{ executionTimeout }}", "{{ images }}"]
+    assert PARAMETERS["images"]["interpolationType"] == "ENV_VAR"
+    assert "interpolationType" not in PARAMETERS["executionTimeout"], "its value stands in timeoutSeconds as text"
     for parameter in PARAMETERS.values():
-        assert parameter["interpolationType"] == "ENV_VAR"
         assert parameter["allowedPattern"].startswith("^") and parameter["allowedPattern"].endswith("$")
 
 
@@ -535,8 +670,13 @@ def run(node: Node, *references: str, limit: int = 60, env: dict[str, str] | Non
     return Result(node.run(SCRIPT, {**parameters(*references, limit=limit), **(env or {})}, limit))
 
 
-def begin(node: Node, *references: str) -> Running:
-    return node.begin(SCRIPT, parameters(*references))
+def begin(node: Node, *references: str, limit: int = 60) -> Running:
+    return node.begin(SCRIPT, parameters(*references, limit=limit))
+
+
+def tags(node: Node, reference: str) -> str:
+    """Returns the digest of the image that the reference's tag stands for on the node."""
+    return node.images()[by_tag(reference)]
 
 
 def by_tag(reference: str) -> str:
@@ -582,11 +722,11 @@ def snapshots(node: Node, snapshotter: str) -> int:
     return len(node.shell(f"ctr -n k8s.io snapshots --snapshotter {snapshotter} ls").splitlines()) - 1
 
 
-def without_http2(folder: Path) -> dict[str, str]:
-    """Returns an environment whose curl cannot speak to CRI: ctr must pull."""
+def without_http2(folder: Path, instead: str = "echo 'Features: alt-svc IPv6 SSL'") -> dict[str, str]:
+    """Returns an environment whose curl cannot speak to CRI, so that ctr must pull, or does something else."""
     curl = folder / "standins/curl"
     curl.parent.mkdir(exist_ok=True)
-    curl.write_text("#!/bin/sh\necho 'Features: alt-svc IPv6 SSL'\n")
+    curl.write_text(f"#!/bin/sh\n{instead}\n")
     curl.chmod(0o755)
     return {"PATH": f"{curl.parent}:{ENVIRONMENT['PATH']}"}
 
