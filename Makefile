@@ -74,9 +74,8 @@ lock: tools ## Resolves local/requirements.in into hashes
 clean: ## Removes all that was built and installed
 	rm -rf target .aws-sam .tools
 
-# Installs what the commands need, pinned, under .tools.
 .PHONY: tools
-tools: $(TOOLS)/.ready .tools/bin/cargo-deny
+tools: $(TOOLS)/.ready .tools/bin/cargo-deny ## Installs what the others need, pinned, under .tools
 	@local/install-node-tools
 
 .tools/bin/cargo-deny:

@@ -92,8 +92,8 @@ impl From<LaunchError> for Diagnostic {
 impl NodeLaunch {
     /// Sends launched nodes the images of their rules, and hands back those that cannot be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule and 50 nodes;
-    /// ECR is asked at most once per repository in 30 seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule, 50 nodes and 30
+    /// images; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
