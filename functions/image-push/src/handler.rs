@@ -187,7 +187,7 @@ mod tests {
             ),
             (
                 include_str!("../../../events/image-push.pull-through-cache.json"),
-                format!("{REGISTRY}/docker-hub/library/alpine:3.21@{DIGEST}"),
+                format!("{REGISTRY}/ecr-public/docker/library/alpine:3.21@{DIGEST}"),
             ),
             (
                 include_str!("../../../events/image-push.china.json"),
