@@ -31,7 +31,8 @@ def main() -> None:
 def run(port: int) -> int:
     """Runs the cloud until told to stop; leaves no process and no file behind."""
     _end_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for end in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(end, signal.default_int_handler)
     _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     log = folder / "server.log"
