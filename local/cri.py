@@ -1,9 +1,9 @@
-"""The one question that kubelet asks of containerd before it pulls: is this image here?"""
+"""What kubelet asks of containerd about images: is this one here, pull it, remove it."""
 
 import subprocess
 from pathlib import Path
 
-IMAGE_STATUS = "/runtime.v1.ImageService/ImageStatus"
+SERVICE = "/runtime.v1.ImageService"
 
 
 class NotReady(Exception):
@@ -12,16 +12,36 @@ class NotReady(Exception):
 
 def image_status(socket: Path, reference: str) -> str | None:
     """Returns the id under which CRI knows an image, None where it knows none."""
-    image = _field(_call(socket, IMAGE_STATUS, _message(1, _message(1, reference.encode()))), 1)
+    image = _image(socket, reference)
     return _field(image, 1).decode() if image else None
+
+
+def pinned(socket: Path, reference: str) -> bool:
+    """Tells whether CRI holds an image to be exempt from garbage collection."""
+    return bool(_field(_image(socket, reference), 8))
+
+
+def pull_image(socket: Path, reference: str, user: str, password: str) -> None:
+    """Pulls an image."""
+    login = _text(1, user) + _text(2, password)
+    _call(socket, f"{SERVICE}/PullImage", _message(1, _text(1, reference)) + _message(2, login))
+
+
+def remove_image(socket: Path, reference: str) -> None:
+    """Removes an image with all its names."""
+    _call(socket, f"{SERVICE}/RemoveImage", _message(1, _text(1, reference)))
+
+
+def _image(socket: Path, reference: str) -> bytes:
+    return _field(_call(socket, f"{SERVICE}/ImageStatus", _message(1, _text(1, reference))), 1)
 
 
 def _call(socket: Path, method: str, request: bytes) -> bytes:
     frame = b"\0" + len(request).to_bytes(4, "big") + request
-    curl = ["curl", "-sS", "--noproxy", "*", "--max-time", "10", "--http2-prior-knowledge"]
+    curl = ["curl", "-sS", "--noproxy", "*", "--max-time", "60", "--http2-prior-knowledge"]
     curl += ["--unix-socket", str(socket), "-D", "/dev/stderr", "--data-binary", "@-"]
     curl += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://localhost{method}"]
-    answer = subprocess.run(curl, input=frame, check=False, capture_output=True, timeout=20)
+    answer = subprocess.run(curl, input=frame, check=False, capture_output=True, timeout=70)
     if b"grpc-status: 0" not in answer.stderr:
         raise NotReady(answer.stderr.decode(errors="replace").strip())
     return answer.stdout[5:]
@@ -29,6 +49,10 @@ def _call(socket: Path, method: str, request: bytes) -> bytes:
 
 def _message(number: int, content: bytes) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _text(number: int, content: str) -> bytes:
+    return _message(number, content.encode())
 
 
 def _varint(value: int) -> bytes:
@@ -40,15 +64,17 @@ def _varint(value: int) -> bytes:
 
 
 def _field(message: bytes, wanted: int) -> bytes:
-    """Returns the first length-delimited field `wanted` of a protobuf message, b"" if it has none."""
+    """Returns the first field `wanted` of a protobuf message, b"" if it has none or 0."""
     position = 0
     while position < len(message):
         key, position = _read_varint(message, position)
         value, position = _read_varint(message, position)
         if key & 7 == 2:
-            if key >> 3 == wanted:
-                return message[position : position + value]
-            position += value
+            content, position = message[position : position + value], position + value
+        else:
+            content = _varint(value) if value else b""
+        if key >> 3 == wanted:
+            return content
     return b""
 
 

@@ -1,6 +1,7 @@
 """Real OCI images and artifacts, built in memory and pushed over HTTP."""
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import http.client
@@ -44,35 +45,59 @@ def image(
     content: str = "hello",
     *,
     architecture: str = "amd64",
+    system: str = "linux",
     layers: int = 1,
     layer_bytes: int = 0,
+    zeros: int = 0,
+    base: Artifact | None = None,
+    compressed: bool = True,
+    tells_size: bool = False,
     docker: bool = False,
 ) -> Artifact:
-    """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data."""
+    """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data and so many zeros.
+
+    They lie upon the layers of `base`. With `tells_size`, the manifest says how large they are once unpacked, in
+    eStargz's annotation; otherwise only the media type of those that are not compressed does.
+    """
     files = [
-        {f"layer-{number}.txt": content.encode(), f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes)}
+        {
+            f"layer-{number}.txt": content.encode(),
+            f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes),
+            f"layer-{number}.zeros": bytes(zeros),
+        }
         for number in range(layers)
     ]
     tars = [archive(entries) for entries in files]
-    compressed = [gzip.compress(tar, compresslevel=1, mtime=0) for tar in tars]
+    below = json.loads(base.blobs[json.loads(base.manifest)["config"]["digest"]])["rootfs"]["diff_ids"] if base else []
     configuration = as_json(
         {
             "architecture": architecture,
-            "os": "linux",
+            "os": system,
             "created": "2024-01-01T00:00:00Z",
             "config": {"Cmd": ["/layer-0.txt"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest(tar) for tar in tars]},
+            "rootfs": {"type": "layers", "diff_ids": [*below, *map(digest, tars)]},
         }
     )
-    layer_type = f"{DOCKER}.image.rootfs.diff.tar.gzip" if docker else f"{OCI}.layer.v1.tar+gzip"
+    layer_type = f"{DOCKER}.image.rootfs.diff.tar" if docker else f"{OCI}.layer.v1.tar"
+    if compressed:
+        layer_type += ".gzip" if docker else "+gzip"
     config_type = f"{DOCKER}.container.image.v1+json" if docker else f"{OCI}.config.v1+json"
     manifest_type = f"{DOCKER}.distribution.manifest.v2+json" if docker else f"{OCI}.manifest.v1+json"
-    return manifest(
+    built = manifest(
         manifest_type,
         (config_type, configuration),
-        [(layer_type, layer) for layer in compressed],
-        platform={"architecture": architecture, "os": "linux"},
+        [(layer_type, gzip.compress(tar, compresslevel=1, mtime=0) if compressed else tar) for tar in tars],
+        platform={"architecture": architecture, "os": system},
+        sizes=[len(tar) for tar in tars] if tells_size else (),
     )
+    return upon(base, built) if base else built
+
+
+def upon(base: Artifact, image: Artifact) -> Artifact:
+    """Puts the layers of `image` upon those of `base`."""
+    body = json.loads(image.manifest)
+    body["layers"] = json.loads(base.manifest)["layers"] + body["layers"]
+    return dataclasses.replace(image, manifest=as_json(body), blobs={**base.blobs, **image.blobs})
 
 
 def index(children: Sequence[Artifact], *, docker: bool = False) -> Artifact:
@@ -136,9 +161,17 @@ def signature_tag(subject: Artifact) -> str:
     return subject.digest.replace(":", "-") + ".sig"
 
 
-def push(registry_url: str, ca: Path, password: str, repository: str, tag: str | None, artifact: Artifact) -> str:
+def push(
+    registry_url: str,
+    ca: Path,
+    password: str,
+    repository: str,
+    tag: str | None,
+    artifact: Artifact,
+    user: str = "AWS",
+) -> str:
     """Pushes an artifact, its blobs and children first, as `docker push` does, and returns its digest."""
-    session = _Session(registry_url, ca, password)
+    session = _Session(registry_url, ca, user, password)
     try:
         session.push(repository, tag, artifact)
     finally:
@@ -149,10 +182,10 @@ def push(registry_url: str, ca: Path, password: str, repository: str, tag: str |
 class _Session:
     """Speaks the registry's HTTP API over one connection."""
 
-    def __init__(self, url: str, ca: Path, password: str) -> None:
+    def __init__(self, url: str, ca: Path, user: str, password: str) -> None:
         context = ssl.create_default_context(cafile=str(ca))
         self._connection = http.client.HTTPSConnection(urlsplit(url).netloc, timeout=60, context=context)
-        self._login = "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()
+        self._login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def close(self) -> None:
         self._connection.close()
@@ -195,14 +228,20 @@ def manifest(
     configuration: tuple[str, bytes],
     layers: Sequence[tuple[str, bytes]],
     platform: Mapping[str, str] | None = None,
+    sizes: Sequence[int] = (),
 ) -> Artifact:
-    """Builds a manifest of a configuration and layers, each given as (media type, content)."""
+    """Builds a manifest of a configuration and layers, each given as (media type, content).
+
+    `sizes` are what the layers take unpacked, to be told in eStargz's annotation.
+    """
     body = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": descriptor(*configuration),
         "layers": [descriptor(*layer) for layer in layers],
     }
+    for layer, size in zip(body["layers"], sizes, strict=False):
+        layer["annotations"] = {"io.containers.estargz.uncompressed-size": str(size)}
     blobs = {digest(content): content for _, content in [configuration, *layers]}
     return Artifact(media_type, as_json(body), blobs, platform=platform)
 

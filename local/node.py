@@ -1,5 +1,6 @@
 """A node: containerd as EKS AL2023 configures it, and commands that run as the SSM agent runs them."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import threading
 import time
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +22,38 @@ from local.registry import TOOLS, Registry, descendants
 
 START_LIMIT_SECONDS = 20
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+SOCI = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
 OWN_FILES = Path(__file__).parent / "node_files"
 
+# /tmp is the node's own, with nothing in it but the node's folder where that lies there. A containerd that was killed
+# comes back only where `kill_containerd` asked for it, after one second for systemd's five.
 BOOT = """
 set -e
-folder=$1 tools=$2
+folder=$1 tools=$2 soci=$3
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 varlib /var/lib
-mkdir -p /run/lock /var/lib/containerd
-mount --bind "$folder/containerd" /var/lib/containerd
+mkdir -p /run/lock /run/folder /var/lib/containerd
+if [ -e "$folder/disk" ]; then
+    mount -o loop "$folder/disk" /var/lib/containerd
+else
+    mount --bind "$folder/containerd" /var/lib/containerd
+fi
 mount -t overlay -o "lowerdir=/etc,upperdir=$folder/etc,workdir=$folder/etc.work" etc /etc
-mount -t overlay -o "lowerdir=$folder/bin:$tools/usr/bin:/usr/bin" bin /usr/bin
+mount -t overlay -o "lowerdir=$folder/bin:$tools/usr/bin:$soci/usr/bin:/usr/bin" bin /usr/bin
+mount --bind "$folder" /run/folder
+mount -t tmpfs -o mode=1777 tmp /tmp
+mkdir -p "$folder"
+mount --move /run/folder "$folder"
+rmdir /run/folder
 cd /
-exec containerd
+if [ -e /etc/soci-snapshotter-grpc/config.toml ]; then
+    soci-snapshotter-grpc &
+fi
+while containerd || true; [ -e "$folder/again" ]; do
+    rm "$folder/again"
+    sleep 1
+done
 """
 
 
@@ -59,13 +79,25 @@ class Node:
         *,
         login: Literal["provider", "aws-cli", "none"] = "provider",
         snapshotter: str | None = None,
+        disk_mib: int | None = None,
+        neighbours: Sequence[Registry] = (),
+        mirrors: Mapping[str, Registry] = types.MappingProxyType({}),
     ) -> None:
+        """Describes a node that knows `registry` and its `neighbours`; nothing runs before `start`.
+
+        Its snapshotter is containerd's default, another built-in one, or soci, which runs beside containerd.
+        With `disk_mib`, containerd's files lie on a file system of that size. `mirrors` are registry hosts of
+        containerd's, asked first for the images of the host that each stands under, or of all under `_default`.
+        """
         self.folder = folder.resolve()
         self.name = name
         self.registry = registry
         self.containerd = containerd
         self.login = login
         self.snapshotter = snapshotter
+        self.disk_mib = disk_mib
+        self.neighbours = neighbours
+        self.mirrors = mirrors
         self._child: Child | None = None
         self._numbers = itertools.count(1)
 
@@ -83,7 +115,9 @@ class Node:
             raise RuntimeError("a node needs root: it mounts and unshares")
         self._write_files()
         self._child = Child(
-            ["bash", "-c", BOOT, "boot", self.folder, tools], env=ENVIRONMENT, log=self.folder / "containerd.log"
+            ["bash", "-c", BOOT, "boot", self.folder, tools, TOOLS / "soci-snapshotter"],
+            env=ENVIRONMENT,
+            log=self.folder / "containerd.log",
         )
         self._wait_for_cri()
 
@@ -126,20 +160,61 @@ class Node:
         """Returns the id under which kubelet would find an image, None where it would pull."""
         return cri.image_status(self.socket, reference)
 
+    def pinned(self, reference: str) -> bool:
+        """Tells whether kubelet's garbage collection would spare an image."""
+        return cri.pinned(self.socket, reference)
+
+    def kubelet_pulls(self, reference: str) -> None:
+        """Pulls an image as kubelet does for a pod."""
+        cri.pull_image(self.socket, reference, self.registry.user, self.registry.password)
+
+    def kubelet_removes(self, reference: str) -> None:
+        """Removes an image as kubelet's garbage collection does: all its names."""
+        cri.remove_image(self.socket, reference)
+
     def set_password(self, password: str) -> None:
         """Makes the credential provider, or the AWS CLI, hand out another password."""
         _write(self.folder / "password", password)
 
     def freeze(self) -> None:
-        """Makes containerd hang: it keeps its socket and answers nothing until the node ends."""
+        """Makes containerd hang: it keeps its socket and answers nothing until `thaw`."""
+        self._signal("containerd", signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Makes a containerd that hangs go on."""
+        self._signal("containerd", signal.SIGCONT)
+
+    def kill_containerd(self) -> None:
+        """Ends containerd as the kernel does when memory is short, and returns once it is back, as by systemd."""
+        (self.folder / "again").touch()
+        self.socket.unlink()
+        self._signal("containerd", signal.SIGKILL)
+        self._wait_for_cri()
+
+    def kill_snapshotter(self) -> None:
+        """Ends the snapshotter that runs beside containerd, for good."""
+        self._signal("soci-snapshotter-grpc", signal.SIGKILL)
+
+    def processes(self) -> dict[int, str]:
+        """Returns the names of the node's processes by their ids outside of it, without those that boot it."""
         assert self._child
-        for pid in descendants(self._child.pid):
-            if Path(f"/proc/{pid}/exe").resolve().name == "containerd":
-                os.kill(pid, signal.SIGSTOP)
+        space = os.readlink(f"/proc/{self._child.pid}/ns/pid_for_children")
+        names = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(process / "ns/pid") == space and BOOT.encode() not in (process / "cmdline").read_bytes():
+                    names[int(process.name)] = (process / "comm").read_text().strip()
+        return names
 
     def alive(self) -> bool:
         """Tells whether containerd runs."""
         return self._child is not None and self._child.alive()
+
+    def _signal(self, program: str, number: signal.Signals) -> None:
+        assert self._child
+        for pid in descendants(self._child.pid):
+            if Path(f"/proc/{pid}/exe").resolve().name == program:
+                os.kill(pid, number)
 
     @property
     def _files(self) -> Path:
@@ -157,43 +232,77 @@ class Node:
     def _write_files(self) -> None:
         for folder in ("containerd", "etc", "etc.work", "bin"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
-        for folder in ("containerd", "docker", "eks"):
+        self._make_disk()
+        for folder in ("containerd", "docker", "eks", "kubernetes", "soci-snapshotter-grpc"):
             (self.folder / "etc" / folder).mkdir(exist_ok=True)
             os.setxattr(self.folder / "etc" / folder, "trusted.overlay.opaque", b"y")
 
         etc = self.folder / "etc"
-        _write(etc / "hosts", f"127.0.0.1 localhost\n{self.registry.address} {' '.join(self.registry.hosts)}\n")
+        registries = [self.registry, *self.neighbours]
+        hosts = ["127.0.0.1 localhost", *(f"{known.address} {' '.join(known.hosts)}" for known in registries)]
+        _write(etc / "hosts", "\n".join(hosts) + "\n")
         for bundle in ("ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt"):
-            _write(etc / bundle, self.registry.ca.read_text())
+            _write(etc / bundle, "".join(known.ca.read_text() for known in registries))
+        for host, mirror in self.mirrors.items():
+            server = "" if host == "_default" else f'server = "https://{host}"\n\n'
+            asked = f'[host."https://{mirror.hosts[0]}"]\ncapabilities = ["pull", "resolve"]\n'
+            _write(etc / f"containerd/certs.d/{host}/hosts.toml", server + asked)
         _write(etc / "containerd/config.toml", self._configuration())
         _write(etc / "containerd/base-runtime-spec.json", json.dumps({"ociVersion": "1.1.0"}))
+        if self.snapshotter == "soci":
+            _write(etc / "soci-snapshotter-grpc/config.toml", (OWN_FILES / "soci-snapshotter.toml").read_text())
+            kubelet = {"kind": "KubeletConfiguration", "imageServiceEndpoint": f"unix://{SOCI}"}
+            _write(etc / "kubernetes/kubelet/config.json", json.dumps(kubelet))
         shell = self.folder / "bin/sh"  # AL2023's sh is bash
         shell.unlink(missing_ok=True)
         shell.symlink_to("bash")
         self._write_login()
 
+    def _make_disk(self) -> None:
+        disk = self.folder / "disk"
+        if self.disk_mib and not disk.exists():
+            with disk.open("wb") as file:
+                file.truncate(self.disk_mib << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(disk)], check=True)
+
     def _configuration(self) -> str:
         text = (OWN_FILES / f"containerd-{self.containerd}.toml").read_text()
         if not self.snapshotter:
             return text
+        settings = f'snapshotter = "{self.snapshotter}"\n'
+        if self.snapshotter == "soci":
+            settings += "disable_snapshot_annotations = false\n"
+            text += (OWN_FILES / "containerd-soci.toml").read_text()
         line = "discard_unpacked_layers = true\n"
-        return text.replace(line, f'{line}snapshotter = "{self.snapshotter}"\n')
+        return text.replace(line, line + settings)
 
     def _write_login(self) -> None:
         self.set_password(self.registry.password)
-        password = str(self.folder / "password")
-        provider = self.folder / "etc/eks/image-credential-provider"
         aws = self.folder / "bin/aws"
-        shutil.rmtree(provider, ignore_errors=True)
+        shutil.rmtree(self.folder / "etc/eks/image-credential-provider", ignore_errors=True)
         aws.unlink(missing_ok=True)
         if self.login == "provider":
-            _write(provider / "config.json", (OWN_FILES / "image-credential-provider.json").read_text())
-            standin = (OWN_FILES / "ecr-credential-provider").read_text()
-            _write(provider / "ecr-credential-provider", standin.replace("@PASSWORD_FILE@", password), 0o755)
+            self._write_providers()
         if self.login == "aws-cli":
-            _write(aws, (OWN_FILES / "aws").read_text().replace("@PASSWORD_FILE@", password), 0o755)
+            _write(aws, self._stand_in("aws"), 0o755)
         else:
             os.mknod(aws, stat.S_IFCHR)  # overlayfs's whiteout: the machine's own AWS CLI is not the node's
+
+    def _write_providers(self) -> None:
+        folder = self.folder / "etc/eks/image-credential-provider"
+        config = json.loads((OWN_FILES / "image-credential-provider.json").read_text())
+        _write(folder / "ecr-credential-provider", self._stand_in("ecr-credential-provider"), 0o755)
+        for neighbour in self.neighbours:
+            if not neighbour.anonymous:
+                provider = json.loads((OWN_FILES / "private-credential-provider.json").read_text())
+                config["providers"].append({**provider, "matchImages": neighbour.hosts})
+                _write(self.folder / "login", f"{neighbour.user}\n{neighbour.password}\n")
+                _write(folder / provider["name"], self._stand_in(provider["name"]), 0o755)
+        _write(folder / "config.json", json.dumps(config, indent=2))
+
+    def _stand_in(self, name: str) -> str:
+        text = (OWN_FILES / name).read_text().replace("@PASSWORD_FILE@", str(self.folder / "password"))
+        return text.replace("@LOGIN_FILE@", str(self.folder / "login"))
 
     def _wait_for_cri(self) -> None:
         assert self._child
@@ -225,7 +334,16 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=_default_signals,
         )
+        self._output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        self._readers = [threading.Thread(target=self._read, args=[name], daemon=True) for name in self._output]
+        for reader in self._readers:
+            reader.start()
+
+    def errors(self) -> str:
+        """Returns what the script has said on standard error so far."""
+        return _text(self._output["stderr"])
 
     def pids(self) -> list[int]:
         """Returns the script's processes, the script itself first."""
@@ -234,25 +352,49 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to every process of the script, as systemd does when it stops the agent."""
         for pid in self.pids():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Ends the script and all that it has started by SIGKILL, and waits for the end."""
+        self.signal(signal.SIGKILL)
+        self.wait(10)
+
+    def kill_script(self) -> None:
+        """Ends the script alone by SIGKILL; what it has started lives on until it notices."""
+        os.kill(self.pids()[0], signal.SIGKILL)
 
     def wait(self, timeout: float) -> Completed:
         """Waits for the end, which comes by SIGKILL to the process group after `timeout` seconds."""
         expired = threading.Event()
         killer = threading.Timer(timeout, self._expire, [expired])
         killer.start()
-        stdout, stderr = self._process.communicate()
+        for reader in self._readers:
+            reader.join()
+        self._process.wait()
         killer.cancel()
         ended = self._process.returncode if not expired.is_set() and self._node.alive() else None
-        return Completed(ended, _text(stdout), _text(stderr), time.monotonic() - self._started)
+        stdout, stderr = (_text(self._output[name]) for name in ("stdout", "stderr"))
+        return Completed(ended, stdout, stderr, time.monotonic() - self._started)
+
+    def _read(self, name: str) -> None:
+        with getattr(self._process, name) as pipe:
+            while chunk := pipe.read1():
+                self._output[name] += chunk
 
     def _expire(self, expired: threading.Event) -> None:
         expired.set()
         os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def _text(output: bytes) -> str:
+def _text(output: bytes | bytearray) -> str:
     return output.decode(errors="replace")
+
+
+def _default_signals() -> None:
+    """Undoes what this process was started with: a shell cannot trap what was ignored when it began."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _write(file: Path, content: str, mode: int = 0o644) -> None:

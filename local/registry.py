@@ -22,18 +22,27 @@ ACCESS = re.compile(r'"((?:GET|HEAD|POST|PUT|PATCH|DELETE) \S+) HTTP/[\d.]+" (\d
 
 
 class Registry:
-    """Runs docker-registry on port 443 of a loopback address, under the host names of ECR, for the user `AWS`."""
+    """Runs docker-registry on port 443 of a loopback address, under the host names of ECR or others, for one user."""
 
     def __init__(
-        self, folder: Path, address: str, hosts: Sequence[str], password: str, notify_url: str | None = None
+        self,
+        folder: Path,
+        address: str,
+        hosts: Sequence[str],
+        password: str,
+        notify_url: str | None = None,
+        *,
+        user: str = "AWS",
+        anonymous: bool = False,
     ) -> None:
         self.folder = folder
         self.address = address
         self.hosts = list(hosts)
+        self.user = user
         self.password = password
         self.notify_url = notify_url
         self.url = f"https://{address}"
-        self.anonymous = False
+        self.anonymous = anonymous
         """Whether no login is asked for; takes effect at the next start."""
         self._child: Child | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +102,7 @@ class Registry:
         }
         if not self.anonymous:
             users = self.folder / "htpasswd"
-            users.write_text(f"AWS:{bcrypt(self.password)}\n")
+            users.write_text(f"{self.user}:{bcrypt(self.password)}\n")
             configuration["auth"] = {"htpasswd": {"realm": "ecr", "path": str(users)}}
         if self.notify_url:
             endpoint = {"name": "cloud", "url": self.notify_url, "timeout": "5s", "threshold": 3, "backoff": "1s"}

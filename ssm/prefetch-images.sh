@@ -3,34 +3,49 @@
 #
 # In:   SSM_images            1 to 50 references registry/repository[:tag]@sha256:<64 hex>, one space between two
 #       SSM_executionTimeout  seconds after which SSM kills the command; this script ends by itself before that
+#       SSM_imageGCHighThresholdPercent  no pull may fill containerd's file system above it, in percent
+#       SSM_maxParallelImagePulls        how many images are pulled at once
+#       SSM_maxImageGiB       images of more compressed GiB are skipped; 0 for no limit
+#       SSM_keep              how many newest images of ours stay per repository; 0 to remove none
+#       SSM_pin               true to exempt images of ours from kubelet's garbage collection while they are kept
+#       SSM_dryRun            true to say what would be done and to change nothing
 # Out:  stdout  one JSON line per image: image, digest, status, reason, seconds, bytes, attempts;
-#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, else 0;
+#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, or would
+#               be in a dry run, else 0;
 #               reason is tag-moved where the image is here, but its tag stands for another one and stays there
 #       stderr  what went wrong, for people
 #       exit    0 every image was pulled, cached or skipped; 1 at least one failed; 2 unusable parameters or
-#               a node without ctr, nothing done
+#               a node that is not supported, nothing done
 set -u -o pipefail
-export LC_ALL=C
+export LC_ALL=C TZ=UTC
 
 readonly RUN=/run/prefetch-images
 readonly SOCKET=/run/containerd/containerd.sock
-readonly PLUGINS=/etc/eks/image-credential-provider
 
 readonly MAX_IMAGES=50
 readonly MAX_ATTEMPTS=4
-readonly MIN_ATTEMPT_SECONDS=10
+readonly STALL_SECONDS=30   # how long a first attempt may make no progress
 readonly BOOT_SECONDS=60    # how long containerd may take to answer at all
 readonly LOOK_UP_SECONDS=30 # one question to containerd, the registry or a login helper
+readonly BALLAST_BYTES=$((4 << 20)) # what containerd needs to clean up on a full disk
+readonly MAX_BLOB_KIB=8192           # of a manifest or configuration; registries take 4 MiB
+FILE_LIMIT=$(ulimit -S -f)
+readonly FILE_LIMIT
+readonly MAX_TALK=7000      # characters on standard error, of which SSM returns the first 8,000
+
+# On every name that a pull of ours made: when. An image is ours where its name by digest carries it.
+readonly OURS=prefetch-images/pulled-at
+readonly PINNED=io.cri-containerd.pinned
 
 main() {
     read_parameters
     prepare
-    look_for_images "${!images[@]}"
-    report_complete_images
-    if work_is_left; then
+    look_for_images "${!images[@]}" && report_complete_images
+    if work_is_left || ((keep > 0)); then
         take_lock
-        remember_what_was_here
+        look_again
         prefetch_the_rest
+        let_go_of_older_images
     fi
     exit "$exit_code"
 }
@@ -38,17 +53,33 @@ main() {
 # -------------------------------------------------------------------------------------------------------- parameters
 
 # Per image: its digest and registry, its two names (without a tag only one) and, once it has an outcome, its status.
-images=() digests=() registries=() names_by_digest=() names_by_tag=() statuses=()
+images=() digests=() registries=() names_by_digest=() names_by_tag=() outcomes=()
 
 read_parameters() {
-    # SSM writes executionTimeout into this text, and an agent that does not know interpolationType ENV_VAR writes
-    # the images too. The quotes hold: allowedPattern admits none.
+    # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
+    # allowedPattern admits none.
     [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
     [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
+    [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
+    [[ -n ${SSM_maxParallelImagePulls+set} ]] || SSM_maxParallelImagePulls='{{ maxParallelImagePulls }}'
+    [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
+    [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
+    [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
+    [[ -n ${SSM_dryRun+set} ]] || SSM_dryRun='{{ dryRun }}'
 
-    [[ $SSM_executionTimeout =~ ^([5-9]|[1-9][0-9]{1,5})$ ]] || refuse "executionTimeout is no number of seconds from 5"
+    accept_number executionTimeout 5 172800
+    accept_number imageGCHighThresholdPercent 1 100
+    accept_number maxParallelImagePulls 1 16
+    accept_number maxImageGiB 0 9999
+    accept_number keep 0 50
+    accept_switch pin
+    accept_switch dryRun
+    threshold=$SSM_imageGCHighThresholdPercent keep=$SSM_keep
+    ! dry_run || dry="dry run: "
+    [[ $SSM_pin == false ]] || ((keep > 0)) || refuse "pin needs keep, or what is pinned fills the disk"
+
     local margin=$((SSM_executionTimeout / 10))
-    margin=$((margin < 2 ? 2 : margin > 15 ? 15 : margin))
+    margin=$((margin < 3 ? 3 : margin > 15 ? 15 : margin))
     deadline=$((SSM_executionTimeout - margin))
     clean_up_seconds=$((margin / 2))
 
@@ -61,6 +92,18 @@ read_parameters() {
     for image in "${images[@]}"; do
         read_reference "$image"
     done
+}
+
+# <name> <least> <most>
+accept_number() {
+    local variable=SSM_$1
+    [[ ${!variable} =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((${!variable} >= $2 && ${!variable} <= $3)) && return
+    refuse "$1 is no whole number from $2 to $3"
+}
+
+accept_switch() {
+    local variable=SSM_$1
+    [[ ${!variable} =~ ^(true|false)$ ]] || refuse "$1 is neither true nor false"
 }
 
 readonly LABEL='[a-z0-9]+(-+[a-z0-9]+)*'
@@ -80,7 +123,7 @@ read_reference() {
     registries+=("$registry")
     names_by_digest+=("$registry/$repository@${1##*@}")
     names_by_tag+=("${tag:+$registry/$repository:$tag}")
-    statuses+=("")
+    outcomes+=("")
 }
 
 refuse() {
@@ -88,67 +131,127 @@ refuse() {
     exit 2
 }
 
+dry=''
+
+dry_run() {
+    [[ $SSM_dryRun == true ]]
+}
+
+# Where the machine's own file system and programs are, as seen from here, and ctr for Kubernetes' images.
+host='' on_host=() ctr=(ctr --namespace k8s.io) plugins=/etc/eks/image-credential-provider
+
 prepare() {
-    command -v ctr >/dev/null || refuse "there is no ctr on this node; it cannot be prefetched to"
+    if [[ -n ${in_admin-} ]]; then
+        # The host's mounts as they are now; what runs there needs no other namespace of the host's.
+        host=/proc/1/root on_host=(nsenter --target 1 --mount --) ctr=("${on_host[@]}" "${ctr[@]}")
+        plugins=/usr/libexec/kubernetes/kubelet/plugins
+    elif [[ -e /etc/bottlerocket-release ]]; then
+        hand_over_to_admin
+    fi
+    ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) ||
+        refuse "bash $BASH_VERSION is too old: it takes 5.1 (Amazon Linux 2 is not supported)"
+    local program
+    for program in "${ctr[0]}" jq flock; do
+        command -v "$program" >/dev/null ||
+            refuse "there is no $program on this node; it cannot be prefetched to"
+    done
     exec 8>&1 # the reports' way out, also from a trap that strikes while standard output leads elsewhere
     umask 077
-    work=$RUN/$$
-    mkdir -p "$work"
-    trap 'rm -rf "$work"' EXIT
-    trap interrupt TERM INT HUP
-    containerd config dump >"$work/config" 2>/dev/null &
+    # The folder of this command; each of its processes at work has one of its own in it.
+    shared=$host$RUN/$$ files=$shared hosts=$shared/hosts
+    rm -rf "$shared"
+    mkdir -p "$hosts"
+    trap 'rm -rf "$shared"' EXIT
+    trap 'stopped=yes; [[ -n $busy ]] || $on_signal' TERM INT HUP
+    begin "$LOOK_UP_SECONDS" "${on_host[@]}" containerd config dump >"$files/config" 2>/dev/null
     config_dump=$!
 }
 
 # ----------------------------------------------------------------------------------------------------------- outcomes
 
 exit_code=0
-began=$EPOCHREALTIME
+shared=''
+began=${EPOCHREALTIME-$SECONDS.000000}
 attempts=0
+reason='' detail='' outcome='' bytes=0 platform=unknown
 note='' # tag-moved, or nothing
 
-# Reports an image, counting its seconds from $began: <number> <status> <reason> <bytes> <attempts>
+# Reports an image: <number> <status> <reason> <bytes> <attempts> [<microseconds>, else those since $began]
 report() {
-    local now=${EPOCHREALTIME/[.,]/} seconds
-    local spent=$((now - ${began/[.,]/}))
+    local seconds spent=${6:-$(microseconds)} outcome=$2
+    busy=yes
+    ((spent > 0)) || spent=0 # the clock was set back
     printf -v seconds '%d.%03d' $((spent / 1000000)) $((spent % 1000000 / 1000))
     printf '{"image":"%s","digest":"%s","status":"%s","reason":"%s","seconds":%s,"bytes":%d,"attempts":%d}\n' \
         "${images[$1]}" "${digests[$1]}" "$2" "$3" "$seconds" "$4" "$5" >&8
-    statuses[$1]=$2
+    [[ $3 != dry-run ]] || outcome=$3
+    [[ -z $shared ]] || echo "$outcome" >"$shared/$1.outcome"
+    settle "$1" "$outcome"
+    busy=''
+    [[ -z $stopped ]] || $on_signal
+}
+
+# Prints the microseconds since $began.
+microseconds() {
+    local now=${EPOCHREALTIME-$SECONDS.000000} # without it on bash 4.2, of which see Bottlerocket
+    echo $((${now/[.,]/} - ${began/[.,]/}))
+}
+
+settle() {
+    outcomes[$1]=$2
     [[ $2 != failed ]] || exit_code=1
 }
 
 report_complete_images() {
     local number
     for number in "${!images[@]}"; do
-        ! is_complete "$number" || report "$number" cached "" 0 0
+        [[ -n ${outcomes[number]} || " ${workers[*]} " == *" $number "* ]] || ! is_complete "$number" ||
+            report "$number" cached "" 0 0
     done
 }
 
 work_is_left() {
     local status
-    for status in "${statuses[@]}"; do
+    for status in "${outcomes[@]}"; do
         [[ -n $status ]] || return 0
     done
     return 1
 }
 
-# Gives every image without an outcome the same one: <reason>
+# Gives every image that has no outcome, is not at work and not done the same one: <reason>
 fail_the_rest() {
     local number
     for number in "${!images[@]}"; do
-        [[ -n ${statuses[number]} ]] || report "$number" failed "$1" 0 "$attempts"
-        attempts=0
+        [[ -n ${outcomes[number]} || " ${workers[*]-} ${done[*]-} " == *" $number "* ]] || report "$number" failed "$1" 0 0
     done
 }
+
+talk=$((MAX_TALK / 5)) # characters that this process may still say
+
+# Tells people, within the characters that SSM returns.
+say() {
+    local line="prefetch-images: $dry$1"
+    ((${#line} < talk)) || line=${line:0:talk}
+    talk=$((talk - ${#line}))
+    [[ -z $line ]] || echo "$line" >&2
+}
+
+# What a signal leads to; not in the middle of a report, which is made once.
+on_signal=interrupt stopped='' busy=''
 
 # shellcheck disable=SC2317 # called by trap
 # Ends on a signal: what is being pulled and what was not begun is reported as failed, to be tried again.
 interrupt() {
     trap '' TERM INT HUP
-    [[ -z $child ]] || kill "$child" 2>/dev/null
+    stopped=''
+    ((deadline < SECONDS + 3)) || deadline=$((SECONDS + 3))
+    # shellcheck disable=SC2086 # several
+    [[ -z $children ]] || kill $children 2>/dev/null
+    ((${#workers[@]} == 0)) || kill "${!workers[@]}" 2>/dev/null
     fail_the_rest interrupted
-    [[ -z $current ]] || clean_up "$current"
+    wait_for_workers 0
+    grace=$clean_up_seconds
+    verify last
     exit "$exit_code"
 }
 
@@ -156,54 +259,190 @@ interrupt() {
 
 # Waits for the other commands of this node. The lock dies with this process: children do not inherit it.
 take_lock() {
-    exec 9>"$RUN/lock"
+    ! dry_run || return 0
+    exec 9>"$host$RUN/lock"
     if ! flock --nonblock 9; then
-        echo "prefetch-images: waiting for another command on this node" >&2
+        say "waiting for another command on this node"
+        looked=
         flock --wait "$((deadline > SECONDS ? deadline - SECONDS : 0))" 9 &
-        if ! wait_for_child $!; then
+        if ! wait_for_children $!; then
             fail_the_rest timeout
             exit "$exit_code"
         fi
     fi
-    remove_leftovers
 }
 
-# Removes the folders of commands that were killed.
+# Removes what commands that were killed left behind: their folders, and leases that a containerd which was killed left.
 remove_leftovers() {
-    local folder
-    for folder in "$RUN"/[0-9]*; do
-        [[ -e /proc/${folder##*/} ]] || rm -rf "$folder"
+    local folder lease
+    ! dry_run || return 0
+    for folder in "$host$RUN"/[0-9]*; do
+        [[ -e /proc/${folder##*/} ]] || { remove_lease_of_ctr "$folder" && rm -rf "$folder"; }
+    done
+    # Whose pull did not end before this containerd began has ended with the one before.
+    for lease in $(leases); do
+        (($(date --date "${lease#*=}" +%s) < $(stat --format %Y "$host$SOCKET"))) || continue
+        say "removing the lease ${lease%%=*} of a pull that died with its containerd"
+        limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm "${lease%%=*}" >/dev/null 2>&1
     done
 }
 
-# --------------------------------------------------------------------------------------------------------- one image
+# Looks again where the first look is old or failed, and waits a while for a containerd that does not answer, as at boot.
+look_again() {
+    local patience=$((SECONDS + BOOT_SECONDS))
+    until [[ -n $looked ]] || look_for_images "${!images[@]}"; do
+        if ((SECONDS > patience || SECONDS >= deadline)); then
+            fail_the_rest interrupted
+            exit "$exit_code"
+        fi
+        sleep 1 9>&- &
+        wait_for_children $!
+    done
+    report_complete_images
+}
 
-# The image in work.
-current=
+# ----------------------------------------------------------------------------------------------- several images at once
 
+# The images that are being worked on, by the process that does, and those that are done and not verified.
+declare -A workers=()
+done=()
+
+curl_features=''
+
+# Gives each image that is left to a process of its own, so many at a time. They share the login, and what is looked at
+# here: before an image is begun, and for all that are done, so that an image costs no look of its own.
 prefetch_the_rest() {
-    for current in "${!images[@]}"; do
-        [[ -n ${statuses[current]} ]] || prefetch "$current"
+    local number curl name at_once=$SSM_maxParallelImagePulls
+    work_is_left || return 0
+    exec {curl}< <(exec 9>&- && curl --version 2>&1)
+    for number in "${!images[@]}"; do
+        wait_for_workers $((at_once - 1))
+        ((SECONDS < deadline)) || break
+        ((SECONDS - looked < 2)) || verify
+        [[ -z ${outcomes[number]} ]] || continue
+        began=$EPOCHREALTIME
+        log_in "$number"
+        [[ -n $curl_features ]] || curl_features=$(cat <&"$curl")
+        find_image_service
+        can_ask_cri || at_once=1 # a killed ctr's lease can be told from others only where one ctr runs
+        for name in "${names_by_digest[number]}" "${names_by_tag[number]:-none}"; do
+            right_before[$name]=${right[$name]-}
+        done
+        work_on "$number" &
+        workers[$!]=$number
     done
-    current=
+    remove_leftovers
+    wait_for_workers 0
+    grace=$clean_up_seconds
+    verify last
+    grace=0
+    fail_the_rest timeout
 }
+
+# Waits until no more than so many are at work.
+wait_for_workers() {
+    local ended number pids
+    while ((${#workers[@]} > $1)); do
+        pids=("${!workers[@]}")
+        wait -n -p ended "${pids[@]}"
+        ended=${ended:-${pids[0]}} # nothing is left to wait for
+        number=${workers[$ended]}
+        if [[ -r $shared/$number.outcome ]]; then
+            settle "$number" "$(<"$shared/$number.outcome")"
+        elif [[ -r $shared/$number.done ]]; then
+            done+=("$number")
+        else
+            report "$number" failed interrupted 0 0
+            : >"$shared/$number.room"
+        fi
+        unset "workers[$ended]"
+        ((SECONDS - looked < 2)) || verify
+    done
+}
+
+# Looks at all images: reports those that are done as what they are where they are complete, and others that came
+# meanwhile. The last look waits for a containerd that does not answer.
+verify() {
+    local number outcome bytes attempts spent note seen=yes
+    until look_for_images "${!images[@]}"; do
+        [[ ${1-} == last ]] || return 0
+        ((SECONDS < deadline)) || { seen='' && break; }
+        sleep 1 9>&- &
+        wait_for_children $!
+    done
+    for number in "${done[@]}"; do
+        [[ -z ${outcomes[number]} ]] || continue
+        read -r outcome bytes attempts spent note <"$shared/$number.done"
+        if [[ -n $seen ]] && is_complete "$number"; then
+            report "$number" "$outcome" "$note" "$bytes" "$attempts" "$spent"
+        else
+            say "${images[number]}: containerd does not hold it completely"
+            report "$number" failed interrupted 0 "$attempts" "$spent"
+            reason=interrupted
+            clean_up "$number"
+        fi
+    done
+    done=() note=''
+    [[ -z $seen ]] || report_complete_images
+}
+
+work_on() {
+    exec 9>&-
+    trap - EXIT
+    on_signal="stop_work $1"
+    trap 'stopped=yes; [[ -n $busy ]] || $on_signal' TERM INT HUP
+    workers=()
+    talk=$((MAX_TALK * 4 / 5 / ${#images[@]}))
+    files=$shared/$1.files
+    mkdir "$files"
+    prefetch "$1"
+}
+
+# shellcheck disable=SC2317 # called by trap
+stop_work() {
+    trap '' TERM INT HUP
+    stopped=''
+    ((deadline < SECONDS + 3)) || deadline=$((SECONDS + 3))
+    # shellcheck disable=SC2086 # several
+    [[ -z $children ]] || kill $children 2>/dev/null
+    [[ ! -e $shared/$1.done ]] || exit
+    [[ -e $shared/$1.outcome ]] || report "$1" failed interrupted 0 "$attempts"
+    reason=interrupted
+    clean_up "$1"
+    exit
+}
+
+# Ends where the command's own process is gone.
+end_as_orphan() {
+    local parent
+    read -r _ _ _ parent _ <"/proc/$BASHPID/stat"
+    ((parent != $$)) || return 0
+    # shellcheck disable=SC2086 # several
+    [[ -z $children ]] || { kill $children && wait $children; } 2>/dev/null
+    remove_lease_of_ctr "$shared"
+    rm -rf "$shared"
+    exit
+}
+
+# ----------------------------------------------------------------------------------------------------------- one image
 
 prefetch() {
-    began=$EPOCHREALTIME attempts=0 reason=timeout outcome=cached note=''
+    began=$EPOCHREALTIME attempts=0 reason=timeout outcome=cached note='' detail=''
     while ((SECONDS < deadline)); do
-        attempts=$((attempts + 1)) reason='' detail=''
+        attempts=$((attempts + 1)) reason='' detail='' cut_off=''
         try "$1" && break
         tell "$1"
-        if ! may_pass || ((attempts == MAX_ATTEMPTS)) || ! back_off; then
+        if ! may_pass "$1" || ((attempts == MAX_ATTEMPTS)) || ! back_off; then
             break
         fi
     done
     conclude "$1"
 }
 
-# Makes one attempt; where it fails, $reason says why. What is found here complete is no attempt.
+# Makes one attempt; where it fails, $reason says why. Finding the image complete does not count as one.
 try() {
-    look_for_images "$1" || { reason=interrupted detail="containerd does not answer" && return 1; }
+    ((attempts == 1 && SECONDS - looked < 2)) || look_for_images "$1" ||
+        { reason=interrupted detail="containerd does not answer" && return 1; }
     if has_content "$1"; then
         add_names "$1" || return
         [[ $outcome == pulled ]] || attempts=$((attempts - 1))
@@ -213,132 +452,210 @@ try() {
 }
 
 fetch() {
+    if [[ -n $no_snapshotter ]]; then
+        reason=snapshotter detail="containerd is set to use $snapshotter, which does not run"
+        return 1
+    fi
     log_in "$1"
-    describe "$1" ask_registry
+    if ! describe ask_registry "${names_by_digest[$1]}" && dry_run; then
+        explain "$1" 1 "$(last_words)"
+        return 1
+    fi
     [[ $platform != foreign ]] || { reason=platform && return 1; }
+    has_room "$1" || return
+    ! dry_run || { reason="dry-run" detail="would pull $bytes bytes" && return 1; }
+    take_ballast
     pull "$1" || return
-    [[ $platform == own ]] || describe "$1" ask_containerd
+    [[ $platform == own ]] || describe ask_containerd "${names_by_digest[$1]}"
     [[ $platform != foreign ]] || { reason=platform && return 1; }
     outcome=pulled
     right[${names_by_digest[$1]}]=yes
 }
 
+# Labels what a pull of ours made, and gives the image the names that are missing: each gets the labels of the other.
 add_names() {
-    add_missing_name "$1" || return
-    look_for_images "$1" && is_complete "$1" && return
-    reason=interrupted detail="containerd does not hold it completely"
-    return 1
+    local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]}
+    ! dry_run || return 0
+    [[ $outcome != pulled || -n ${right_before[$by_digest]-} ]] || label "$by_digest" "$OURS=$(now)"
+    [[ -n ${right[$by_digest]-} ]] || copy_name "$by_tag" "$by_digest" || return
+    [[ -n $by_tag && -z ${right[$by_tag]-} ]] || return 0
+    # Without force, this fails where the name stands for something.
+    ! tag "$by_digest" "$by_tag" || return 0
+    ask_about_images ls --quiet "name==$by_tag,target.digest!=${digests[$1]}" || { reason=interrupted && return 1; }
+    [[ -s $files/answer ]] || return 0 # kubelet has just given it the name
+    look_for_tag "$1" || return
+    [[ $note == tag-moved ]] || copy_name "$by_digest" "$by_tag"
 }
 
 # Reports, and only then cleans up: containerd may not answer, and time may be short.
 conclude() {
-    if [[ -n $reason && $reason != platform ]] && came_meanwhile "$1"; then
-        reason=''
-    fi
-    [[ $outcome == pulled ]] || bytes=0
+    : >"$shared/$1.room"
     case $reason in
-        '') report "$1" "$outcome" "$note" "$bytes" "$attempts" ;;
-        platform) report "$1" skipped "$reason" 0 "$attempts" ;;
+        '' | platform | too-large | dry-run) ;;
+        *) ! came_meanwhile "$1" || reason='' ;;
+    esac
+    [[ $outcome == pulled || $reason == dry-run ]] || bytes=0
+    case $reason in
+        '')
+            if dry_run; then
+                report "$1" "$outcome" "" 0 "$attempts"
+            else
+                echo "$outcome $bytes $attempts $(microseconds) $note" >"$shared/$1.done"
+            fi
+            ;;
+        dry-run) report "$1" skipped "$reason" "$bytes" 0 ;;
+        platform | too-large | no-space | snapshotter) report "$1" skipped "$reason" 0 "$attempts" ;;
         *) report "$1" failed "$reason" 0 "$attempts" ;;
     esac
-    if [[ -n $reason ]] && ((attempts > 0)); then
-        ((SECONDS < deadline)) || fail_the_rest_in_time
-        clean_up "$1"
-    fi
-    attempts=0
-}
-
-fail_the_rest_in_time() {
-    began=$EPOCHREALTIME attempts=0
-    fail_the_rest timeout
+    [[ -z $reason ]] || ((attempts == 0)) || clean_up "$1"
 }
 
 # Tells whether somebody else, such as kubelet, has pulled the image since the last attempt began, and names it.
 came_meanwhile() {
-    ((attempts > 0 && SECONDS < deadline)) && ! has_content "$1" &&
+    ((attempts > 0 && SECONDS < deadline)) && ! dry_run && ! has_content "$1" &&
         look_for_images "$1" && has_content "$1" && ! is_foreign "$1" && add_names "$1"
 }
 
-# Tells whether the same may succeed later. A refused login may, if a login helper failed at it.
+# Tells whether the same may succeed later. A refused login may, if a login helper failed at it, or has another now.
 may_pass() {
+    local refused=${passwords[${registries[$1]}]-}
+    ! dry_run || return
     case $reason in
         registry | timeout | interrupted) return 0 ;;
-        denied) [[ $login_failed == yes ]] ;;
+        denied)
+            [[ $renewed == no || -n ${logins_failed[${registries[$1]}]-} ]] || return
+            renewed=yes
+            log_in_anew "$1"
+            [[ -n ${logins_failed[${registries[$1]}]-} || ${passwords[${registries[$1]}]-} != "$refused" ]]
+            ;;
         *) return 1 ;;
     esac
 }
+
+renewed=no
 
 # Sleeps 1 to 2 seconds after the first attempt, 2 to 4 after the second, 4 to 8 after the third.
 back_off() {
     local base=$((1000 << (attempts - 1))) pause
     pause=$((base + RANDOM % base))
-    login_registry=
     ((pause / 1000 < deadline - SECONDS)) || return
-    sleep "$((pause / 1000)).$((pause % 1000 / 100))" 9>&- &
-    wait_for_child $!
+    sleep "$((pause / 1000)).$((pause % 1000 / 100))" &
+    wait_for_children $!
 }
 
+# Tells what became of an attempt: the end of the image's name, the reason, and the end of the cause, where the
+# innermost stands.
 tell() {
-    local cause=$detail
-    ((${#cause} <= 300)) || cause="…${cause: -300}" # the innermost cause stands last
-    echo "prefetch-images: ${images[$1]}: attempt $attempts: $reason${cause:+: $cause}" >&2
+    local name=${names_by_tag[$1]:-${names_by_digest[$1]}} cause=$detail room
+    ((${#name} <= 60)) || name=…${name: -59}
+    room=$((talk - ${#name} - ${#reason} - 40))
+    ((room < 300)) || room=300
+    ((${#cause} <= room)) || { ((room > 20)) && cause="…${cause: -room}"; } || cause=''
+    say "$name: attempt $attempts: $reason${cause:+: $cause}"
 }
 
 # ---------------------------------------------------------------------------------------------- what containerd holds
 
-# Names that stand for their image's digest, those that did before any pull, and digests that are unpacked.
-declare -A right=() right_before=() unpacked=()
+# Names that stand for their image's digest, and those that did before any pull.
+declare -A right=() right_before=()
 
-# Looks for both names of these images in one question, and for the unpacked content behind them in another.
+# What containerd holds: the labels of each content, the snapshots, one per layer of an image, and those of them that
+# a container stands on.
+declare -A contents=() snapshots=() used_snapshots=()
+
+no_snapshotter='' # whether containerd has not the one that it is set to use
+looked=''         # when all images were last looked for, in $SECONDS
+
+# Looks for both names of these images and for what is behind them, in three questions at once.
 look_for_images() {
-    local names=() contents=() number name
+    local filters=() number name guess=${snapshotter:-overlayfs} pids=()
+    no_snapshotter=''
     for number; do
         for name in "${names_by_digest[number]}" ${names_by_tag[number]:+"${names_by_tag[number]}"}; do
-            names+=("name==$name,target.digest==${digests[number]}")
+            filters+=("name==$name,target.digest==${digests[number]}")
             unset "right[$name]"
         done
-        unset "unpacked[${digests[number]}]"
     done
-    ask_about_images ls --quiet "${names[@]}" || return
+    begin "$LOOK_UP_SECONDS" "${ctr[@]}" images ls --quiet "${filters[@]}" >"$files/names" 2>"$files/error" || return
+    pids=($!)
+    begin "$LOOK_UP_SECONDS" "${ctr[@]}" content ls >"$files/contents" 2>"$files/error.contents" || return
+    pids+=($!)
+    begin "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$guess" ls >"$files/snapshots" \
+        2>"$files/error.snapshots" || return
+    wait_for_children "${pids[@]}" $! || snapshotter_is_missing || {
+        say "containerd does not answer: $(last_words)"
+        return 1
+    }
+    read_containerd_config
+    [[ $guess == "$snapshotter" ]] || list_snapshots || return
+    read_answers
+    looked=$SECONDS
+}
+
+read_answers() {
+    local name digest labels
     while read -r name; do
         right[$name]=yes
-    done <"$work/images"
+    done <"$files/names"
+    contents=()
+    while IFS=$'\t' read -r digest _ _ labels; do
+        contents[$digest]=$labels
+    done <"$files/contents"
+    read_snapshots
+}
 
-    for number; do
-        for name in "${names_by_digest[number]}" "${names_by_tag[number]}"; do
-            [[ -z ${right[${name:-none}]-} ]] || { contents+=("name==$name") && break; }
-        done
+list_snapshots() {
+    no_snapshotter=''
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$snapshotter" ls >"$files/snapshots" \
+        2>"$files/error.snapshots" || snapshotter_is_missing
+}
+
+snapshotter_is_missing() {
+    grep --invert-match --fixed-strings "$SOCKET" "$files/error.snapshots" |
+        grep --quiet 'snapshotter not loaded\|dial unix' && no_snapshotter=yes
+}
+
+# Reads key, parent and kind, in columns; what is being unpacked has a key of two words, and a base layer no parent.
+read_snapshots() {
+    local key parent kind
+    snapshots=() used_snapshots=() unpacking=''
+    while read -r key parent kind; do
+        case $key:$kind in
+            extract-*) unpacking=yes ;;
+            *:Active | *:View) used_snapshots[$parent]=yes ;;
+            *) snapshots[$key]=yes ;;
+        esac
+    done <"$files/snapshots"
+}
+
+# Sets chains to the topmost snapshots of an image, one per platform that is here (an index leads to manifests, a
+# manifest to its configuration, and that to the snapshot: labels that containerd's garbage collection follows).
+find_chains() {
+    chains=()
+    follow "$1"
+}
+
+follow() {
+    local labels=${contents[$1]-}
+    if [[ $labels =~ containerd\.io/gc\.ref\.snapshot\.$snapshotter=(sha256:[0-9a-f]{64}) ]]; then
+        chains+=("${BASH_REMATCH[1]}")
+        return
+    fi
+    while [[ $labels =~ containerd\.io/gc\.ref\.content\.(config|(m\.)?[0-9]+)=(sha256:[0-9a-f]{64})(.*) ]]; do
+        labels=${BASH_REMATCH[4]}
+        follow "${BASH_REMATCH[3]}"
     done
-    ((${#contents[@]})) || return 0
-    find_snapshotter
-    ask_about_images check --snapshotter "$snapshotter" "${contents[@]}" || return
-    local line columns
-    while read -r line; do
-        read -r -a columns <<<"$line"
-        unpacked[${columns[2]-none}]=${columns[-1]} # STATUS, between, says little: EKS discards unpacked layers
-    done <"$work/images"
 }
 
 ask_about_images() {
-    limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images "$@" >"$work/images" 2>"$work/error" && return
-    echo "prefetch-images: containerd does not answer: $(tail -n 1 "$work/error")" >&2
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" images "$@" >"$files/answer" 2>"$files/error" && return
+    say "containerd does not answer: $(last_words)"
     return 1
 }
 
-# Looks again once no other command is at work, and waits a while for a containerd that does not answer, as at boot.
-remember_what_was_here() {
-    local name patience=$((SECONDS + BOOT_SECONDS))
-    until look_for_images "${!images[@]}"; do
-        if ((SECONDS > patience || SECONDS >= deadline)); then
-            fail_the_rest interrupted
-            exit "$exit_code"
-        fi
-        sleep 1 9>&- &
-        wait_for_child $!
-    done
-    for name in "${!right[@]}"; do
-        right_before[$name]=yes
-    done
+# Prints what the last command complained of; ctr says how its configuration is deprecated every time.
+last_words() {
+    grep --invert-match --extended-regexp 'level=(info|warning)' "$files/error" | tr '\n' ' '
 }
 
 is_complete() {
@@ -347,48 +664,54 @@ is_complete() {
 }
 
 has_content() {
-    [[ ${unpacked[${digests[$1]}]-} == true ]]
-}
-
-# Gives the image whichever of its names is missing, so that kubelet finds it by tag and by digest.
-add_missing_name() {
-    local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]}
-    [[ -n ${right[$by_digest]-} ]] || copy_name "$by_tag" "$by_digest" || return
-    [[ -n $by_tag && -z ${right[$by_tag]-} ]] || return 0
-    look_for_tag "$1" || return
-    [[ $note == tag-moved ]] || copy_name "$by_digest" "$by_tag"
-}
-
-copy_name() {
-    limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images tag --force "$1" "$2" >/dev/null 2>"$work/error" && return
-    reason=interrupted detail=$(tail -n 1 "$work/error")
+    local chains chain
+    [[ -n ${right[${names_by_digest[$1]}]-} || -n ${right[${names_by_tag[$1]:-none}]-} ]] || return
+    find_chains "${digests[$1]}"
+    for chain in "${chains[@]}"; do
+        [[ -z ${snapshots[$chain]-} ]] || return 0
+    done
     return 1
 }
 
-# Sets $note to tag-moved where the tag stands for another image, here and by now in the registry as well: commands
-# may come late. Fails where the registry does not say.
+# Gives an image another name: <name> <other name>
+copy_name() {
+    tag --force "$1" "$2" && return
+    reason=interrupted detail=$(last_words)
+    return 1
+}
+
+tag() {
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" images tag --local "$@" >/dev/null 2>"$files/error"
+}
+
+# Sets $note to tag-moved where the tag, which stands for another image here, by now does so in the registry as well:
+# commands may come late. Fails where the registry does not say.
 look_for_tag() {
     note=''
-    ask_about_images ls --quiet "name==${names_by_tag[$1]},target.digest!=${digests[$1]}" ||
-        { reason=interrupted && return 1; }
-    [[ -s $work/images ]] || return 0
     log_in "$1"
-    if ask_registry_for_tag "$1"; then
-        [[ $(sha256sum "$work/blob") != "${digests[$1]#sha256:} "* ]] || return 0
+    if ask_registry object "${names_by_tag[$1]}" "${digests[$1]}"; then
+        ! is_genuine "${digests[$1]}" || return 0
     else
-        explain $? "$(tail -n 1 "$work/error")"
+        explain "$1" $? "$(last_words)"
         [[ $reason == not-found ]] || return
         reason=''
     fi
     note="tag-moved"
-    echo "prefetch-images: ${images[$1]}: the tag stands for another image by now and stays there" >&2
+    detail="the tag stands for another image by now and stays there"
+    reason=$note tell "$1"
 }
 
 # Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
 clean_up() {
+    ! dry_run || return 0
     grace=$clean_up_seconds
+    [[ -z $ballast ]] || { exec {ballast}>&- && ballast=''; }
+    remove_lease_of_ctr "$shared"
     if look_for_images "$1" && { ! has_content "$1" || is_foreign "$1"; }; then
         remove_new_names "$1"
+    fi
+    if [[ $reason =~ ^(no-space|registry|timeout|interrupted)$ ]] && ((SECONDS < deadline + grace)); then
+        collect_garbage
     fi
     grace=0
 }
@@ -408,72 +731,131 @@ remove_new_names() {
                 fi
                 ;;
         esac
-    done <"$work/images"
+    done <"$files/answer"
     ((others)) || new+=("${ids[@]}") # the name by which CRI alone knows the image
-    ((${#new[@]} == 0)) || limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io images rm "${new[@]}" >/dev/null 2>&1
+    ((${#new[@]} == 0)) || remove_names "${new[@]}"
 }
 
 is_name_of() {
     [[ $2 == "${names_by_digest[$1]}" || $2 == "${names_by_tag[$1]}" ]]
 }
 
-snapshotter=
+remove_names() {
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" images rm "$@" >/dev/null 2>"$files/error"
+}
 
-# Reads from containerd, once, which snapshotter CRI unpacks into.
-find_snapshotter() {
-    local line table=''
+# Makes containerd collect what no name and no lease holds, now: it does so whenever a lease goes.
+collect_garbage() {
+    local lease=prefetch-images-$BASHPID
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases create --id "$lease" --expires 30s >/dev/null 2>&1 || return
+    grace=$((grace + 1)) # it must not stay for want of time
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm --sync "$lease" >/dev/null 2>&1
+}
+
+snapshotter='' containerd_root=/var/lib/containerd hosts_paths='' proxies=' '
+
+# Reads from containerd, once, where it stores, which snapshotter CRI unpacks into, and where its registry hosts stand.
+read_containerd_config() {
+    local line table='' value
     [[ -z $snapshotter ]] || return 0
-    wait_for_child "$config_dump"
+    wait_for_children "$config_dump"
     snapshotter=overlayfs
     while read -r line; do
+        value=${line#*= }
+        value=${value#[\"\']}
+        value=${value%[\"\']}
         case $line in
-            '['*) table=$line ;;
+            '['*']')
+                table=$line
+                [[ $line != *'[proxy_plugins.'* ]] || proxies+="$(tr -d "[]\"'" <<<"${line#*'[proxy_plugins.'}") "
+                ;;
+            'root = '*) [[ -n $table ]] || containerd_root=$value ;;
+            'disabled_plugins = '*cri*)
+                [[ -n $table ]] ||
+                    refuse "containerd's CRI is disabled: kubelet uses another runtime, such as Docker, which is not supported"
+                ;;
             'snapshotter = '*)
                 case $table in
-                    *'io.containerd.grpc.v1.cri".containerd]' | *"io.containerd.cri.v1.images']")
-                        line=${line#*[\"\']}
-                        snapshotter=${line%[\"\']*}
+                    *'io.containerd.grpc.v1.cri".containerd]' | *"io.containerd.cri.v1.images']") snapshotter=$value ;;
+                esac
+                ;;
+            'config_path = '*)
+                case $table in
+                    *'io.containerd.grpc.v1.cri".registry]' | *"io.containerd.cri.v1.images'.registry]")
+                        hosts_paths=$value
                         ;;
                 esac
                 ;;
         esac
-    done <"$work/config"
+    done <"$files/config"
 }
 
 # --------------------------------------------------------------------------------------------------- what the image is
 
-# Sets $platform to own, foreign or unknown and $bytes to the compressed size: <number> <ask_registry|ask_containerd>
+# The manifest that was last described: its configuration's digest, its layers (a line each: digest, compressed bytes,
+# unpacked bytes), and the compressed bytes of each layer.
+config='' layers=()
+declare -A layer_bytes=()
+
+# Sets $platform to own, foreign or unknown, $bytes to the compressed size, $config and $layers: <ask_…> <repo@digest>
+# What no node can run, such as an artifact or a manifest of schema 1, is foreign to this one too.
 describe() {
-    local kind first rest
-    platform=unknown bytes=0
-    "$2" "$1" object "${digests[$1]}" && read -r kind first rest < <(summary) || return
-    if [[ $kind == index ]]; then
-        [[ $first != none ]] || { platform=foreign && return; }
-        [[ $first != unknown ]] || return
-        "$2" "$1" object "$first" && read -r kind first rest < <(summary) || return
-        platform=own
-    fi
-    bytes=$rest
-    [[ $platform == own ]] || ! "$2" "$1" blob "$first" || read_platform
+    local lines kind line depth=0
+    platform=unknown bytes=0 config='' layers=() layer_bytes=()
+    "$1" object "$2" "${2##*@}" || return
+    mapfile -t lines < <(summary)
+    while [[ ${lines[0]-} == 'index sha256:'* ]] && ((depth++ < 3)); do # of another index, rarely
+        line=${2%@*}@${lines[0]#index }
+        "$1" object "$line" "${line##*@}" || return
+        mapfile -t lines < <(summary)
+    done
+    case ${lines[0]-} in
+        'manifest '*) ((depth == 0)) || platform=own ;;
+        'index none') platform=foreign detail="it has none for linux/$ARCHITECTURE" ;;
+        'index '*) ;;
+        *) ((depth > 0)) || ! is_genuine "${2##*@}" || platform=foreign detail="it is no image that a node can run" ;;
+    esac
+    [[ ${lines[0]-} == 'manifest '* ]] || return 0
+    read -r kind config bytes <<<"${lines[0]}"
+    layers=("${lines[@]:1}")
+    for line in "${layers[@]}"; do
+        read -r kind line _ <<<"$line"
+        layer_bytes[$kind]=$line
+    done
+    [[ $platform == own ]] || ! "$1" blob "${2%@*}@$config" "$config" || read_platform
+    return 0
 }
 
 is_foreign() {
-    describe "$1" ask_containerd
+    describe ask_containerd "${names_by_digest[$1]}"
     [[ $platform == foreign ]]
 }
 
-# Prints "index <digest of this node's manifest>", "index none", "index unknown" where children name no platform, or
-# "manifest <digest of its configuration> <bytes>".
+is_genuine() {
+    [[ $(sha256sum "$files/blob") == "${1#sha256:} "* ]]
+}
+
+# Prints of the manifest in $files/blob "index <digest of this node's manifest>", "index none", "index unknown" where
+# children name no platform, or "manifest <digest of its configuration> <bytes>" and a line per layer: its digest, its
+# bytes, and its unpacked bytes, twice the compressed ones where the manifest does not tell.
 summary() {
     jq --raw-output --arg architecture "$ARCHITECTURE" "$NORMALIZE"'
+        def digest: .digest | strings | select(test("^sha256:[0-9a-f]{64}$"));
+        def bytes: numbers | select(0 <= . and . < 1e15) | floor;
+        def unpacked: (.annotations["io.containers.estargz.uncompressed-size"]? // empty | tonumber? | bytes) //
+            ((.size | bytes) * (if .mediaType | test("gzip|zstd") then 2 else 1 end));
         if .manifests then
             [.manifests[] | select(.platform.os == "linux" and (.platform.architecture | normalize) == $architecture)]
                 as $own
             | (if any(.manifests[]; .platform == null) then "unknown" else "none" end) as $otherwise
-            | "index \($own[0].digest // $otherwise)"
+            | "index \($own[0] | if . then digest else $otherwise end)"
+        elif (.config.mediaType | IN("application/vnd.oci.image.config.v1+json",
+            "application/vnd.docker.container.image.v1+json")) and any(.layers[]; .mediaType | contains("tar")) then
+            "manifest \(.config | digest) \(([.config, .layers[]] | map(.size | bytes) | add))",
+            (.layers[] | "\(digest) \(.size | bytes) \(unpacked)")
         else
-            "manifest \(.config.digest) \(.config.size + ([.layers[].size] | add // 0))"
-        end' "$work/blob" 2>/dev/null
+            empty
+        end' "$files/blob" 2>/dev/null
 }
 
 # Other words for an architecture, which containerd takes as well.
@@ -483,7 +865,7 @@ readonly NORMALIZE='
 
 read_platform() {
     local found
-    found=$(jq --raw-output "$NORMALIZE"'"\(.os)/\(.architecture | normalize)"' "$work/blob" 2>/dev/null)
+    found=$(jq --raw-output "$NORMALIZE"'"\(.os)/\(.architecture | normalize)"' "$files/blob" 2>/dev/null)
     case $found in
         "linux/$ARCHITECTURE") platform=own ;;
         *null* | */ | '') ;;
@@ -491,22 +873,21 @@ read_platform() {
     esac
 }
 
-# shellcheck disable=SC2317 # both are called by describe
-# Both put a manifest (object) or a configuration (blob) into $work/blob: <number> <object|blob> <digest>
+# shellcheck disable=SC2317 # called by describe
+# Both put a manifest (object) or a configuration (blob) into $files/blob: <object|blob> <name> <digest>
 ask_registry() {
-    limited "$LOOK_UP_SECONDS" ctr content "fetch-$2" --hosts-dir "$work/hosts" "${names_by_digest[$1]%@*}@$3" "$3" \
-        >"$work/blob" 2>"$work/error"
-}
-
-# Puts the manifest that the tag has now into $work/blob.
-ask_registry_for_tag() {
-    limited "$LOOK_UP_SECONDS" ctr content fetch-object --hosts-dir "$work/hosts" "${names_by_tag[$1]}" \
-        "${digests[$1]}" >"$work/blob" 2>"$work/error"
+    local code
+    ulimit -S -f "$MAX_BLOB_KIB" # whatever the registry sends: this is memory
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" content "fetch-$1" --hosts-dir "${hosts#"$host"}" "$2" "$3" \
+        >"$files/blob" 2>"$files/error"
+    code=$?
+    ulimit -S -f "$FILE_LIMIT"
+    return "$code"
 }
 
 # shellcheck disable=SC2317
 ask_containerd() {
-    limited "$LOOK_UP_SECONDS" ctr --namespace k8s.io content get "$3" >"$work/blob" 2>"$work/error"
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" content get "$3" >"$files/blob" 2>"$files/error"
 }
 
 case $HOSTTYPE in
@@ -515,63 +896,228 @@ case $HOSTTYPE in
     *) ARCHITECTURE=$HOSTTYPE ;;
 esac
 
+# ---------------------------------------------------------------------------------------------------------- disk guard
+
+need=0     # bytes that the image takes on the disk
+ballast='' # a file that holds some more
+
+# Tells whether the image may be pulled: it is not too large, and the disk stays below the threshold with what it and
+# the images at work beside it need. Waits for those where only they are in the way.
+has_room() {
+    local line exact=''
+    need=0
+    ((SSM_maxImageGiB == 0 || bytes <= SSM_maxImageGiB << 30)) ||
+        { reason=too-large detail="$bytes bytes, more than $SSM_maxImageGiB GiB" && return 1; }
+    for line in "${layers[@]}"; do
+        read -r _ _ line <<<"$line"
+        need=$((need + line))
+    done
+    need=$((need + bytes))
+    while ((SECONDS < deadline)); do
+        reserve "$1" "$need"
+        case $? in
+            0) return 0 ;;
+            1)
+                if [[ -n $exact ]]; then
+                    reason=no-space
+                    detail="it needs $need bytes, and $used of $capacity are used; the threshold is $threshold %"
+                    return 1
+                fi
+                exact=yes
+                count_missing_layers "$1"
+                ;;
+            2)
+                end_as_orphan
+                sleep 0.5 &
+                wait_for_children $!
+                ;;
+        esac
+    done
+    reason=timeout
+    return 1
+}
+
+# Reserves room for an image; 1 where there is too little, 2 where there would be without the images beside it.
+reserve() {
+    local other others=0 file
+    {
+        flock 7
+        for file in "$shared"/*.room; do
+            other=0
+            [[ $file == "$shared/$1.room" || ! -r $file ]] || read -r other <"$file"
+            others=$((others + ${other:-0}))
+        done
+        if fits $(($2 + others)); then
+            dry_run || echo "$2" >"$shared/$1.room"
+        elif ((others > 0)) && fits "$2"; then
+            return 2
+        else
+            return 1
+        fi
+    } 7>"$shared/room"
+}
+
+# Tells whether so many further bytes leave the disk at or below the threshold, counted as kubelet counts, or
+# another one: <bytes> [<percent>]. True where the disk cannot be read.
+fits() {
+    local block blocks available
+    read -r block blocks available < <(stat --file-system --format '%S %b %a' "$host$containerd_root" 2>/dev/null)
+    [[ -n ${available-} ]] || return 0
+    capacity=$((block * blocks)) used=$((block * (blocks - available)))
+    (((used + $1) * 100 <= ${2:-$threshold} * capacity))
+}
+
+# Holds some room where little is going to be left, for a containerd without any cannot even remove what filled the disk.
+# The file has no name: it goes with this process.
+take_ballast() {
+    local file=$host$containerd_root/prefetch-images.$BASHPID
+    [[ -z $ballast ]] && ! fits $((need + BALLAST_BYTES * 16)) 100 || return 0
+    { exec {ballast}>"$file"; } 2>/dev/null || return 0
+    rm -f "$file"
+    fallocate --length "$BALLAST_BYTES" "/proc/self/fd/$ballast" 2>/dev/null
+}
+
+# Sets need to what the layers that are not here yet take: those unpacked here take nothing, those whose content is
+# here only their unpacked bytes.
+count_missing_layers() {
+    local index digest size unpacked chains=()
+    ! ask_registry blob "${names_by_digest[$1]%@*}@$config" "$config" || mapfile -t chains < <(chain_ids)
+    need=0
+    for index in "${!layers[@]}"; do
+        read -r digest size unpacked <<<"${layers[index]}"
+        [[ -z ${snapshots[${chains[index]:-none}]-} ]] || continue
+        [[ -n ${contents[$digest]+set} ]] || need=$((need + size))
+        need=$((need + unpacked))
+    done
+}
+
+# Prints the names of the snapshots, one per layer, that the configuration in $files/blob stands for (OCI image
+# specification, ChainID).
+chain_ids() {
+    local diff chain=''
+    while read -r diff; do
+        if [[ -n $chain ]]; then
+            chain=$(printf '%s %s' "$chain" "$diff" | sha256sum)
+            chain=sha256:${chain%% *}
+        else
+            chain=$diff
+        fi
+        echo "$chain"
+    done < <(jq --raw-output '.rootfs.diff_ids[] | strings | select(test("^sha256:[0-9a-f]{64}$"))' "$files/blob" 2>/dev/null)
+}
+
 # --------------------------------------------------------------------------------------------------------------- pull
 
-curl_features=
+image_service=''
 
 # Pulls by digest into CRI's snapshotter: through CRI, as kubelet does, or with ctr where curl cannot speak to CRI.
-# The first attempt may take a third of the whole time, each further one twice as long: what is cut off starts anew.
 pull() {
-    local limit=$((deadline / 3))
-    limit=$(((limit < MIN_ATTEMPT_SECONDS ? MIN_ATTEMPT_SECONDS : limit) << (attempts - 1)))
-    [[ -n $curl_features ]] || curl_features=$(curl --version 2>&1 9>&-)
-    if [[ $curl_features == *HTTP2* && $curl_features == *UnixSockets* ]]; then
-        pull_through_cri "$1" "$limit"
+    if can_ask_cri; then
+        pull_through_cri "$1"
     else
-        pull_with_ctr "$1" "$limit"
+        pull_with_ctr "$1"
     fi
 }
 
+can_ask_cri() {
+    [[ $curl_features == *HTTP2* && $curl_features == *UnixSockets* ]]
+}
+
 pull_through_cri() {
-    local line status='' message='' code
-    : >"$work/answer"
-    limited "$2" curl --disable --silent --show-error --noproxy '*' --http2-prior-knowledge --unix-socket "$SOCKET" \
+    local line rest status='' message='' code
+    : >"$files/answer"
+    watched curl --disable --silent --show-error --noproxy '*' --http2-prior-knowledge --unix-socket "$host$image_service" \
         --header 'content-type: application/grpc' --header 'te: trailers' --data-binary @- \
-        --dump-header "$work/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage \
-        < <(pull_request "$1") 2>"$work/error"
+        --dump-header "$files/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage \
+        < <(pull_request "$1") 2>"$files/error"
     code=$?
     while IFS=': ' read -r line rest; do
         case $line in
             grpc-status) status=${rest%$'\r'} ;;
             grpc-message) message=${rest%$'\r'} ;;
         esac
-    done <"$work/answer"
+    done <"$files/answer"
     [[ $status != 0 ]] || return 0
-    [[ -n $status ]] || message=$(tail -n 1 "$work/error")
-    explain "$code" "$message"
-    [[ -n $status || $reason == timeout ]] || reason=interrupted
+    if [[ ($status == 12 || $code == 7) && $image_service != "$SOCKET" ]]; then # unimplemented, or nobody listens
+        image_service=$SOCKET
+        pull_through_cri "$1"
+        return
+    fi
+    [[ -n $status ]] || message=$(last_words)
+    explain "$1" "$code" "$message"
+    [[ -n $status || $reason != registry ]] || reason=interrupted
     return 1
 }
 
+# kubelet may be told to ask another socket for images than containerd's: SOCI's snapshotter passes them on from its
+# own, and learns the login by it.
+find_image_service() {
+    local folder=$host/etc/kubernetes/kubelet
+    [[ -z $image_service ]] || return 0
+    image_service=$(sed --quiet 's/^.*imageServiceEndpoint"\{0,1\} *: *"\{0,1\}unix:\/\/\([^", ]*\).*$/\1/p' \
+        "$folder/config" "$folder/config.json" "$folder"/config.json.d/* 2>/dev/null | tail -n 1)
+    image_service=${image_service:-$SOCKET}
+}
+
+# Pulls with ctr, which knows nothing of what a snapshotter outside containerd needs to be told.
 pull_with_ctr() {
-    local code options=(--hosts-dir "$work/hosts" --platform "linux/$ARCHITECTURE")
-    find_snapshotter
-    options+=(--snapshotter "$snapshotter")
+    local code before options=(--hosts-dir "${hosts#"$host"}" --platform "linux/$ARCHITECTURE" --snapshotter "$snapshotter")
+    if [[ $proxies == *" $snapshotter "* ]]; then
+        reason=snapshotter detail="only CRI can pull into $snapshotter, and this node's curl cannot speak to CRI"
+        return 1
+    fi
     # containerd 2.x unpacks into another snapshotter than its default only when ctr does the work itself.
-    [[ $(ctr images pull --help 2>&1 9>&-) != *--local* ]] || options+=(--local)
-    limited "$2" ctr --namespace k8s.io images pull "${options[@]}" "${names_by_digest[$1]}" >/dev/null 2>"$work/error"
+    [[ $("${ctr[@]}" images pull --help 2>&1) != *--local* ]] || options+=(--local)
+    before=$(leases | tr '\n' ' ')
+    echo "${EPOCHREALTIME/[.,]/} $before" >"$shared/ctr"
+    watched "${ctr[@]}" images pull "${options[@]}" "${names_by_digest[$1]}" 2>"$files/error"
     code=$?
+    ((code >= 124)) || rm "$shared/ctr" # it ended by itself
     ((code)) || return 0
-    explain "$code" "$(grep -v level=warning "$work/error" | tail -n 1)"
+    remove_lease_of_ctr "$shared"
+    explain "$1" "$code" "$(last_words)"
     return 1
 }
 
-# Sets $reason and $detail from what a pull ended with. What fails once the image is resolved is the transfer.
+# Prints the leases that have a made-up name and nothing but an end, as those of pulls have: their names and since when.
+leases() {
+    local name created rest
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases ls 2>/dev/null | while read -r name created rest; do
+        [[ ! $name =~ ^[0-9]+-[A-Za-z0-9_=-]+$ || $rest != containerd.io/gc.expire=* || $rest == *,* ]] || echo "$name=$created"
+    done
+}
+
+# Removes the lease that a killed ctr of a command has left, with what it holds, where it can be told from all others:
+# the only new one of the two seconds in which that ctr began. A lease's name begins with its nanoseconds.
+# <the command's folder>
+remove_lease_of_ctr() {
+    local lease age began before found=()
+    [[ -r $1/ctr ]] && read -r began before <"$1/ctr" || return 0
+    for lease in $(leases); do
+        age=$(($(date --date "${lease#*=}" +%s) * 1000000 + 10#${lease%%-*} / 1000 - began))
+        [[ " $before " == *" $lease "* ]] || ((age < 0 || age > 2000000)) || found+=("${lease%%=*}")
+    done 2>/dev/null
+    rm "$1/ctr"
+    ((${#found[@]} != 1)) ||
+        limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm --sync "${found[0]}" >/dev/null 2>&1
+}
+
+# Sets $reason and $detail from what a pull ended with: <number> <exit code> <message>
+# What fails once the image is resolved is the transfer, also where a login has become too old for it.
 explain() {
-    detail=$2
-    case $1:$(without_names "$2") in
+    local message
+    # shellcheck disable=SC2001
+    detail=$(sed 's/?[^" ]*/?…/g' <<<"$3") # an address may be signed
+    [[ -z $cut_off ]] || { reason=${cut_off%%:*} detail=${cut_off#*: } && return; }
+    message=$(without_names "$1" "$3")
+    case $2:$message in
         124:* | 137:* | *'context deadline exceeded'*) reason=timeout ;;
-        *'no match for platform'*) reason=platform ;;
+        *'no space left on device'*) reason=no-space ;;
+        *'no match for platform'* | *'distribution.manifest.v1+'* | *'no signatures'*) reason=platform ;;
+        *'snapshotter not loaded'* | *'extraction snapshot'*'dial unix'*) reason=snapshotter ;;
+        *'failed to extract'* | *'parent snapshot'* | *'content digest'*'not found'* | *'lease'*'not found'*)
+            reason=interrupted # by containerd's garbage collection, or another pull
+            ;;
         *'failed to copy'*) reason=registry ;;
         *'401 Unauthorized'* | *'403 Forbidden'* | *'authorization failed'* | *'no basic auth'* | *denied*)
             reason=denied
@@ -579,13 +1125,18 @@ explain() {
         *'not found'*) reason=not-found ;;
         *) reason=registry ;;
     esac
+    case $message in
+        *'failed to copy'*'401 Unauthorized'* | *'failed to copy'*'403 Forbidden'* | *'failed to copy'*'authorization failed'*)
+            log_in_anew "$1"
+            ;;
+    esac
 }
 
-# Prints a message without the image's own names, which may hold any word.
+# Prints a message without the image's own names, which may hold any word: <number> <message>
 without_names() {
-    local message=$1 name=${names_by_digest[$current]%@*} word
+    local message=$2 name=${names_by_digest[$1]%@*} word
     message=${message//"${name%%/*}"/}
-    for word in "${name#*/}" "${names_by_tag[$current]##*:}"; do
+    for word in "${name#*/}" "${names_by_tag[$1]##*:}"; do
         [[ -z $word ]] || message=${message//[\/:]"$word"[\/:@\"]/ }
     done
     printf '%s' "$message"
@@ -594,13 +1145,13 @@ without_names() {
 # Prints gRPC's frame and CRI's PullImageRequest: image 1 { image 1 }, auth 2 { username 1, password 2 }.
 # printf is part of bash: the password reaches curl through a pipe and is seen nowhere else.
 pull_request() {
-    local message name
+    local message name user=${users[${registries[$1]}]-} password=${passwords[${registries[$1]}]-}
     protobuf_field 0a "${names_by_digest[$1]}"
     protobuf_field 0a "$field"
     message=$field
     if [[ -n $password ]]; then
-        protobuf_field 0a "$user"
-        name=$field
+        name=''
+        [[ -z $user ]] || { protobuf_field 0a "${user//\\/\\\\}" && name=$field; }
         protobuf_field 12 "${password//\\/\\\\}"
         protobuf_field 12 "$name$field"
         message+=$field
@@ -630,80 +1181,192 @@ escaped_length() {
     length=${#bytes}
 }
 
-# -------------------------------------------------------------------------------------------------------------- login
+# -------------------------------------------------------------------------------------------------- while it is pulled
 
-login_registry='' login_failed='' user='' password=''
+cut_off='' # the reason why a pull was cut off, and the cause
 
-# Gets the login of the image's registry: from kubelet's credential provider, else the AWS CLI, else none.
-log_in() {
-    [[ $login_registry != "${registries[$1]}" ]] || return 0
-    user='' password='' login_failed=''
-    rm -rf "$work/hosts"
-    mkdir -p "$work/hosts"
-    log_in_as_kubelet "${names_by_digest[$1]%@*}" || log_in_by_aws_cli "${registries[$1]}" || true
-    [[ -z $password ]] || write_hosts "${registries[$1]}"
-    login_registry=${registries[$1]}
+# Runs a pull, and cuts it off where it makes no progress, where the disk fills, or where nobody waits for it any more.
+# A pull has no time limit of its own: what moves may take as long as it likes, up to the deadline.
+watched() {
+    local pipe pull seen='' begun=${contents[${config:-none}]+yes} quiet_since=$SECONDS looked_at=$SECONDS limit=$((STALL_SECONDS << (attempts - 1))) code
+    local left=$((deadline - SECONDS))
+    cut_off=''
+    ((left > 0)) || return 124
+    # The pipe ends when the pull does: no process has to sleep in order to look once a second.
+    exec {pipe}< <(exec timeout --foreground --kill-after 1 "$left" "$@" 7>&1 >/dev/null 8>&-)
+    pull=$!
+    children=$pull
+    until read -r -t 1 -u "$pipe" || (($? < 128)); do
+        end_as_orphan
+        if ! fits 0; then
+            cut_off="no-space: $used of $capacity bytes are used; the threshold is $threshold %"
+        elif ((SECONDS - looked_at >= (limit + 5) / 6)); then
+            looked_at=$SECONDS
+            ! has_moved || quiet_since=$SECONDS
+            ((SECONDS - quiet_since < limit)) || cut_off="timeout: no progress for $limit seconds"
+        fi
+        [[ -z $cut_off ]] || kill "$pull" 2>/dev/null
+    done
+    wait "$pull"
+    code=$?
+    children=''
+    exec {pipe}<&-
+    return "$code"
 }
 
-log_in_as_kubelet() {
-    local name version patterns
-    [[ -r $PLUGINS/config.json ]] || return
-    while IFS=$'\t' read -r name version patterns; do
-        if matches_any "$1" "$patterns" && ask_provider "$name" "$version" "$1"; then
-            return
+# Tells whether a pull goes on: what is being downloaded of it grows or, where all of it waits, what others download;
+# where nothing of it is left to download, it is being unpacked, which shows no progress.
+has_moved() {
+    local ref size rest layer own='' waiting='' others='' unpacking=''
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" content active >"$files/active" 2>/dev/null || return
+    while read -r ref size rest; do
+        [[ $ref == *-sha256:* ]] || continue
+        layer=sha256:${ref##*-sha256:}
+        if [[ -n ${layer_bytes[$layer]-} || ${#layers[@]} == 0 ]]; then
+            case $size in
+                0B) waiting+="$ref;" ;;
+                *) is_whole "$size" "${layer_bytes[$layer]-}" || own+="$ref $size;" ;;
+            esac
+        else
+            others+="$ref $size;"
         fi
-    done < <(jq --raw-output '.providers[] | [.name, .apiVersion, (.matchImages | join(" "))] | @tsv' \
-        "$PLUGINS/config.json")
+    done <"$files/active"
+    if [[ -n $waiting ]]; then
+        own=${own:-$waiting$others}
+    elif [[ -z $own && -n $seen$begun ]] && list_snapshots; then
+        read_snapshots
+        [[ -z $unpacking ]] || return 0
+    fi
+    [[ $own != "$seen" ]] || return
+    seen=$own begun=yes
+}
+
+# Tells whether a size as ctr shows it, such as 12.58MB, is all of so many bytes: <size> <bytes, or nothing>
+is_whole() {
+    [[ -n $2 && $1 =~ ^([0-9]+)(\.([0-9]+))?([kMGT]?)B$ ]] || return
+    local fraction=${BASH_REMATCH[3]}000 shown unit=1
+    shown=$((BASH_REMATCH[1] * 1000 + 10#${fraction:0:3}))
+    case ${BASH_REMATCH[4]} in
+        k) unit=1000 ;;
+        M) unit=1000000 ;;
+        G) unit=1000000000 ;;
+        T) unit=1000000000000 ;;
+    esac
+    ((shown * unit >= $2 * 999)) # in thousandths; four digits are shown
+}
+
+# -------------------------------------------------------------------------------------------------------------- login
+
+# The logins by registry; those that a login helper failed to give.
+declare -A users=() passwords=() logins_failed=()
+
+# Gets the login of the image's registry, once: from kubelet's credential provider, else the AWS CLI, else none.
+log_in() {
+    local registry=${registries[$1]}
+    [[ -z ${users[$registry]+set} ]] || return 0
+    users[$registry]='' passwords[$registry]='' logins_failed[$registry]=''
+    log_in_as_kubelet "$registry" "${names_by_digest[$1]%@*}" || log_in_by_aws_cli "$registry" || true
+    write_hosts "$registry"
+}
+
+# Gets another login for this process alone, beside which others still use the one before.
+log_in_anew() {
+    hosts=$files/hosts
+    unset "users[${registries[$1]}]"
+    log_in "$1"
+}
+
+# Asks the first of kubelet's plugins whose matchImages take the image and that has a login for it.
+log_in_as_kubelet() {
+    local word rest name='' version='' matched='' arguments=() environment=()
+    while read -r word rest; do
+        case $word in
+            provider)
+                read -r name version <<<"$rest"
+                matched='' arguments=() environment=()
+                ;;
+            match) ! matches "$2" "$rest" || matched=yes ;;
+            argument) arguments+=("$rest") ;;
+            environment) environment+=("$rest") ;;
+            end) [[ -z $matched ]] || ! ask_provider "$1" "$2" || return 0 ;;
+        esac
+    done < <(providers)
     return 1
 }
 
-# Asks one of kubelet's plugins, with the arguments and the environment that kubelet's configuration gives it.
-ask_provider() {
-    local arguments environment
-    mapfile -t arguments < <(provider_setting "$1" '.args[]?')
-    mapfile -t environment < <(provider_setting "$1" '.env[]? | "\(.name)=\(.value)"')
-    {
-        IFS= read -r user
-        IFS= read -r password
-    } < <(printf '{"kind":"CredentialProviderRequest","apiVersion":"%s","image":"%s"}' "$2" "$3" |
-        limited "$LOOK_UP_SECONDS" env "${environment[@]}" "$PLUGINS/$1" "${arguments[@]}" |
-        jq --raw-output --arg registry "${3%%/*}" '.auth | .[$registry] // first(.[]) | .username, .password')
-    [[ -n $password ]] || login_has_failed "$1"
+# Prints kubelet's credential providers as lines. Bottlerocket's configuration has one, in YAML.
+providers() {
+    exec 9>&-
+    if [[ -z $host ]]; then
+        jq --raw-output '.providers[] | "provider \(.name) \(.apiVersion)", "match " + .matchImages[],
+            "argument " + .args[]?, (.env[]? | "environment \(.name)=\(.value)"), "end"' "$plugins/config.json"
+    else
+        echo "provider ecr-credential-provider credentialprovider.kubelet.k8s.io/v1"
+        sed --quiet "s/^ *- *[\"']\(.*\)[\"'] *\$/match \1/p; /name: *AWS_PROFILE/ {
+            n; s/^ *value: *[\"']*\([^\"']*\).*/environment AWS_PROFILE=\1/p }" \
+            "$host/etc/kubernetes/kubelet/credential-provider-config.yaml"
+        printf 'environment HOME=/root\nend\n'
+    fi 2>/dev/null
 }
 
-provider_setting() {
-    jq --raw-output --arg name "$1" ".providers[] | select(.name == \$name) | $2" "$PLUGINS/config.json"
+# Asks a plugin, with the arguments and the environment that kubelet's configuration gives it: <registry> <repository>
+# Its answer has logins by globs; the first in reverse order that matches is meant, as by kubelet.
+ask_provider() {
+    local key user='' password='' taken=''
+    ask_helper "${on_host[@]}" "$plugins/$name" "${arguments[@]}" \
+        < <(printf '{"kind":"CredentialProviderRequest","apiVersion":"%s","image":"%s"}' "$version" "$2")
+    while IFS= read -r key && IFS= read -r user && IFS= read -r password; do
+        if matches "$2" "$key"; then
+            taken=yes
+            break
+        fi
+    done < <(jq --raw-output '.auth | to_entries | sort_by(.key) | reverse[]
+        | .key, .value.username // "", .value.password // ""' "$files/login" 2>/dev/null)
+    : >"$files/login"
+    take_login "$1" "$user" "${taken:+$password}" "$name"
 }
 
 log_in_by_aws_cli() {
+    local password='' environment=()
     [[ $1 =~ ^[0-9]{12}\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\. ]] && command -v aws >/dev/null || return
-    user=AWS
-    IFS= read -r password < <(limited "$LOOK_UP_SECONDS" aws ecr get-login-password --region "${BASH_REMATCH[2]}")
-    [[ -n $password ]] || login_has_failed "the AWS CLI"
+    ask_helper aws ecr get-login-password --region "${BASH_REMATCH[2]}" </dev/null
+    IFS= read -r password <"$files/login"
+    : >"$files/login"
+    take_login "$1" AWS "$password" "the AWS CLI"
 }
 
-login_has_failed() {
-    login_failed=yes
-    echo "prefetch-images: $1 gave no login" >&2
-    return 1
+# Runs a login helper with the environment in $environment, and puts what it prints into $files/login. It has a process
+# group of its own, of which nothing outlives its time, and nothing of it stands on a command line.
+ask_helper() {
+    local left=$((deadline - SECONDS))
+    : >"$files/login"
+    ((left > 0)) || return 124
+    ((left < LOOK_UP_SECONDS)) || left=$LOOK_UP_SECONDS
+    {
+        exec 8>&- 9>&-
+        ((${#environment[@]} == 0)) || export "${environment[@]}"
+        exec timeout --kill-after 1 "$left" "$@"
+    } <&0 >"$files/login" 2>"$files/error" &
+    wait_for_children $!
 }
 
-# Matches an image as kubelet matches it with matchImages: equally many labels of the host, each a glob, then the path.
-matches_any() {
-    local pattern patterns
-    read -r -a patterns <<<"$2"
-    for pattern in "${patterns[@]}"; do
-        matches "$1" "$pattern" && return
-    done
-    return 1
+take_login() {
+    if [[ -z $3 ]]; then
+        logins_failed[$1]=yes
+        say "$4 gave no login for $1: $(last_words)"
+        return 1
+    fi
+    users[$1]=$2 passwords[$1]=$3 logins_failed[$1]=''
 }
 
+# Matches an image as kubelet matches it with matchImages: equally many labels of the host, each a glob, and the path's
+# beginning.
 matches() {
-    local image=$1/ pattern=${2#*://}/ index
-    local image_host=${image%%/*} pattern_host=${pattern%%/*} labels globs
-    [[ ${image#*/} == "${pattern#*/}"* || ${pattern#*/} == '' ]] || return
-    IFS=.: read -r -a labels <<<"$image_host"
-    IFS=.: read -r -a globs <<<"$pattern_host"
+    local pattern=${2#*://} path='' index labels globs
+    [[ $pattern != */* ]] || path=${pattern#*/}
+    [[ ${1#*/} == "$path"* ]] || return
+    IFS=.: read -r -a labels <<<"${1%%/*}"
+    IFS=.: read -r -a globs <<<"${pattern%%/*}"
     ((${#labels[@]} == ${#globs[@]})) || return
     for index in "${!labels[@]}"; do
         # shellcheck disable=SC2053 # a glob on the right is meant
@@ -711,39 +1374,252 @@ matches() {
     done
 }
 
-# Writes the login where ctr, and containerd for it, look: on tmpfs, for root alone, until this process ends.
+# Writes what ctr has to know of a registry: this node's own settings for it, mirrors among them, and the login. It is
+# on tmpfs, for root alone, until this command ends.
 write_hosts() {
-    mkdir "$work/hosts/$1"
-    {
-        printf 'server = "https://%s"\ncapabilities = ["pull", "resolve"]\n[header]\n' "$1"
-        printf 'Authorization = "Basic %s"\n[host]\n' "$(printf '%s:%s' "$user" "$password" | base64 --wrap 0)"
-    } >"$work/hosts/$1/hosts.toml"
+    local folder source='' file certificates='' server
+    local -a folders
+    IFS=: read -r -a folders <<<"$hosts_paths"
+    for folder in "${folders[@]}"; do
+        for file in "${1/:/_}_" "$1" _default; do
+            [[ -n $source || ! -d $host$folder/$file ]] || source=$host$folder/$file
+        done
+    done
+    mkdir -p "$hosts/$1"
+    [[ -z $source ]] || cp -RL "$source/." "$hosts/$1"
+    [[ -n ${passwords[$1]} ]] || return 0
+
+    file=$hosts/$1/hosts.toml
+    if [[ ! -e $file ]]; then
+        for folder in "$hosts/$1"/*.crt; do
+            [[ ! -e $folder ]] || certificates+="\"${folder##*/}\", "
+        done
+        printf 'server = "https://%s"\ncapabilities = ["pull", "resolve"]\nca = [%s]\n' "$1" "$certificates" >"$file"
+    fi
+    # Settings with a header of their own bring the login themselves; to another host than the registry it is not sent.
+    server=$(sed --quiet 's/^[[:space:]]*server[[:space:]]*=[[:space:]]*"\(.*\)".*/\1/p' "$file")
+    [[ -z $server || $server/ == "https://$1/"* ]] || return 0
+    if ! grep -q '^[[:space:]]*\[header\]' "$file"; then
+        printf '\n[header]\nAuthorization = "Basic %s"\n' \
+            "$(printf '%s:%s' "${users[$1]}" "${passwords[$1]}" | base64 --wrap 0)" >>"$file"
+    fi
+    grep -q '^[[:space:]]*\[host' "$file" || echo '[host]' >>"$file"
+}
+
+# ---------------------------------------------------------------------------------------------------- older images of ours
+
+# The names that we made: when, for which digest, and whether they are pinned.
+declare -A our_times=() our_digests=() our_pins=()
+
+# Keeps the newest images of ours in each repository, pinned where that is wanted, and lets go of the older ones.
+let_go_of_older_images() {
+    local number repository
+    local -A tidied=()
+    ((keep > 0 && SECONDS < deadline)) && read_ours && look_for_images "${!images[@]}" || return
+    for number in "${!images[@]}"; do
+        repository=${names_by_digest[number]%@*}
+        [[ ${outcomes[number]} =~ ^(pulled|cached|dry-run)$ ]] || continue
+        [[ -z ${tidied[$repository]-} ]] || continue
+        tidied[$repository]=yes
+        tidy "$repository"
+    done
+}
+
+read_ours() {
+    local name digest rest
+    ask_about_images ls "labels.\"$OURS\"" || return
+    while read -r name _ digest rest; do
+        [[ $rest =~ $OURS=([0-9TZ:.-]+) ]] || continue
+        our_times[$name]=${BASH_REMATCH[1]}
+        our_digests[$name]=$digest
+        our_pins[$name]=''
+        [[ $rest != *"$PINNED=pinned"* ]] || our_pins[$name]=yes
+    done <"$files/answer"
+}
+
+# What this command named stays in any case, but displaces nothing that came later: a command may be late, or come twice.
+tidy() {
+    local name named=' ' kept=0 number
+    for number in "${!images[@]}"; do
+        named+="${names_by_digest[number]} "
+        [[ ${outcomes[number]} != dry-run || ${names_by_digest[number]} != "$1@"* ]] || kept=$((kept + 1))
+    done
+    while read -r _ name; do
+        if ((kept < keep)) || [[ $named == *" $name "* ]]; then
+            kept=$((kept + 1))
+            # One pinned name pins the image.
+            [[ $SSM_pin == false || -n ${our_pins[$name]} ]] || label "$name" "$PINNED=pinned"
+        else
+            let_go "$name"
+        fi
+    done < <(
+        for name in "${!our_times[@]}"; do
+            [[ $name != "$1@"* ]] || echo "${our_times[$name]} $name"
+        done | sort --reverse
+    )
+}
+
+# Removes an image by its names, or only unpins it where somebody else has named it or a container uses it.
+let_go() {
+    local name why='' elsewhere='' names ids=()
+    mapfile -t names < <(our_names "$1")
+    ask_about_images ls --quiet "target.digest==${1##*@}" || return
+    while read -r name; do
+        case " ${names[*]} " in
+            *" $name "*) ;;
+            *)
+                if [[ $name == sha256:* ]]; then
+                    ids+=("$name")
+                elif [[ -n ${our_times[$name]-} && -n ${our_times[$(repository_of "$name")@${1##*@}]-} ]]; then
+                    elsewhere=yes # ours in another repository, which has newest images of its own
+                else
+                    why="it is also named $name"
+                fi
+                ;;
+        esac
+    done <"$files/answer"
+    [[ -z $elsewhere ]] || ids=()
+    [[ -n $why ]] || ! is_used "$1" || why="a container uses it"
+    if [[ -z $why ]]; then
+        say "removing $1: of ours, the newest $keep are kept"
+        dry_run || remove_names "${names[@]}" "${ids[@]}" || say "could not remove $1: $(last_words)"
+        return
+    fi
+    for name in "${names[@]}"; do
+        [[ -z ${our_pins[$name]} ]] || { say "unpinning $name; it stays: $why" && label "$name" "$PINNED="; }
+    done
+}
+
+# Prints the repository of a name by digest or by tag.
+repository_of() {
+    [[ $1 == *@* ]] && echo "${1%@*}" || echo "${1%:*}"
+}
+
+# Prints the names of ours that an image has in its repository: <repository@digest>
+our_names() {
+    local name
+    for name in "${!our_times[@]}"; do
+        [[ ${our_digests[$name]} != "${1##*@}" || $name != "${1%@*}"[:@]* ]] || echo "$name"
+    done
+}
+
+# Tells whether a container stands on an image, or that cannot be told.
+is_used() {
+    local chains chain
+    find_chains "${1##*@}"
+    for chain in "${chains[@]}"; do
+        [[ -z ${used_snapshots[$chain]-} ]] || return 0
+    done
+    ((${#chains[@]} == 0))
+}
+
+# Sets labels of a name, or takes off those without a value: <name> <label=value>...
+label() {
+    ! dry_run || return 0
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" images label "$@" >/dev/null 2>"$files/error" ||
+        say "could not label $1: $(last_words)"
+}
+
+# Prints the time (RFC 3339, to the microsecond, so that pulls have an order).
+now() {
+    printf '%(%Y-%m-%dT%H:%M:%S)T.%sZ' "${EPOCHREALTIME%[.,]*}" "${EPOCHREALTIME#*[.,]}"
 }
 
 # ---------------------------------------------------------------------------------------------------------- processes
 
 grace=0
+children=''
 
-# Runs a command for at most so many seconds, and never past the deadline, save for the grace that cleaning up has;
-# signals are handled meanwhile.
-limited() {
+# Starts a command for at most so many seconds, and never past the deadline, save for the grace that cleaning up has.
+begin() {
     local seconds=$1 left=$((deadline + grace - SECONDS))
     shift
     ((seconds < left)) || seconds=$left
     ((seconds > 0)) || return 124
     timeout --foreground --kill-after 1 "$seconds" "$@" <&0 8>&- 9>&- &
-    wait_for_child $!
 }
 
-child=
+# Starts a command likewise and waits for its end; signals are handled meanwhile.
+limited() {
+    begin "$@" || return
+    wait_for_children $!
+}
 
-wait_for_child() {
-    local code
-    child=$1
-    wait "$child"
-    code=$?
-    child=
+# Returns the exit code of the last that failed, or 0.
+wait_for_children() {
+    local pid code=0 others=$children
+    children+=" $*"
+    for pid; do
+        wait "$pid" || code=$?
+    done
+    children=$others
     return "$code"
 }
 
-main
+# -------------------------------------------------------------------------------------------------------- Bottlerocket
+
+# SSM's agent runs in Bottlerocket's control container, from where nothing reaches containerd. There, this script hands
+# itself over to the admin container, and passes on what it prints. Until then it has to do with bash 4.2.
+# (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec)
+hand_over_to_admin() {
+    local line code='' apiclient
+    apiclient=$(command -v apiclient || echo /usr/local/bin/apiclient)
+    exec 8>&1
+    trap 'fail_the_rest interrupted; exit "$exit_code"' TERM INT HUP
+    wait_for_admin
+    # Both of the script's outputs come back as one; apiclient ends with 1 also where it has lost the script.
+    while read -r line; do
+        case $line in
+            '{'*'}') pass_on "$line" ;;
+            'exit '*) code=${line#exit } ;;
+            ?*) echo "$line" >&2 ;;
+        esac
+    done < <(
+        payload | timeout --foreground $((deadline - SECONDS + clean_up_seconds)) "$apiclient" exec -T admin sh -c 'test -x /opt/bin/bash && exec /opt/bin/bash; exec bash' 2>&1
+        printf '\nexit %s\n' "${PIPESTATUS[1]}"
+    )
+    [[ $code != 2 ]] || exit 2
+    fail_the_rest interrupted
+    exit "$exit_code"
+}
+
+# Prints the parameters, which were accepted, and this script: bash reads both from its standard input, for arguments
+# are limited and an environment does not come through.
+payload() {
+    local name value
+    echo in_admin=yes
+    SSM_executionTimeout=$((SSM_executionTimeout - SECONDS > 5 ? SSM_executionTimeout - SECONDS : 5))
+    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxImageGiB keep pin dryRun; do
+        value=SSM_$name
+        printf "SSM_%s='%s'\n" "$name" "${!value}"
+    done
+    cat "$0"
+}
+
+wait_for_admin() {
+    local patience=$((SECONDS + BOOT_SECONDS))
+    until timeout --foreground 10 "$apiclient" exec -T admin nsenter -t 1 -m -- true </dev/null >/dev/null 2>&1; do
+        if ((SECONDS > patience || SECONDS >= deadline)) ||
+            [[ $("$apiclient" get settings.host-containers.admin.enabled 2>&1) != *true* ]]; then
+            refuse "on Bottlerocket it takes the admin container: set settings.host-containers.admin.enabled = true"
+        fi
+        sleep 1
+    done
+}
+
+# Passes a report on and remembers it.
+pass_on() {
+    local number
+    echo "$1" >&8
+    for number in "${!images[@]}"; do
+        [[ -z ${outcomes[number]} && $1 == "{\"image\":\"${images[number]}\","* ]] || continue
+        case $1 in
+            *'"status":"failed"'*) settle "$number" failed ;;
+            *) settle "$number" reported ;;
+        esac
+        return
+    done
+}
+
+# The lines above are complete: what reads this script from standard input is done reading.
+main </dev/null

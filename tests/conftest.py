@@ -1,17 +1,31 @@
-"""Fixtures that test files share."""
+"""Fixtures that test files share, and how the tests are spread over the processes that run them."""
 
 import sys
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from local.client import LocalCloud
 
 
+class OneCloudPerFile(LoadScopeScheduling):
+    """Keeps the tests of a file that uses a local cloud in one process, and hands out all others one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).name in ("test_local_cloud.py", "test_stack.py") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneCloudPerFile:
+    """Spreads the tests."""
+    return OneCloudPerFile(config, log)
+
+
 @pytest.fixture(scope="session")
 def cloud():
-    """One local cloud for the whole run."""
+    """One local cloud for all tests that one process runs."""
     with LocalCloud() as cloud:
         yield cloud

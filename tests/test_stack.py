@@ -18,15 +18,16 @@ ONE_MIB = 1 << 20
 def stack(cloud):
     stack = Stack(cloud)
     stack.deploy(ClusterName="prod", Repositories="team/*,!team/unwanted")
+    cloud.push("team/first", "v1", images.image("first"))
     yield stack
     stack.delete()
 
 
 @pytest.fixture
-def node(cloud):
-    """A node of the cluster that SSM can reach."""
+def node(cloud, stack):
+    """A node of the cluster that SSM can reach, and whose launch was answered with a command."""
     node = cloud.launch(CLUSTER, online_after=0)
-    cloud.until_online(node)
+    until(lambda: sent_to(stack, node), 40, "the launch's command")
     yield node
     cloud.terminate(node)
 
@@ -34,7 +35,8 @@ def node(cloud):
 def test_a_push_ends_with_both_names_on_every_node_of_the_cluster_and_on_no_other(cloud, stack):
     ours = [cloud.launch(CLUSTER, online_after=0, containerd=version) for version in ("1.7", "2.1")]
     foreign = cloud.launch({"aws:eks:cluster-name": "test"}, online_after=0)
-    cloud.until_online(*ours, foreign)
+    cloud.until_online(foreign)
+    until(lambda: all(sent_to(stack, node) for node in ours), 40, "the launches' commands")
     digest = cloud.push("team/push", "v1", images.image("push", layer_bytes=ONE_MIB))
     command = command_for(stack, "push", digest)
     for node in ours:
@@ -131,7 +133,7 @@ def test_of_a_mixed_batch_only_what_may_still_come_online_is_handed_back(cloud, 
 def test_one_refused_node_does_not_block_the_others(cloud, stack):
     nodes = [cloud.launch(CLUSTER, online_after=0) for _ in range(3)]
     cloud.until_online(*nodes)
-    until(lambda: all(sent_to(stack, node) for node in nodes), 20, "the launches' commands")
+    until(lambda: all(sent_to(stack, node) for node in nodes), 40, "the launches' commands")
     batch = json.loads((EVENTS / "node-launch.sqs-ten.json").read_text())
     batch["Records"] = batch["Records"][:3]
     for record, node in zip(batch["Records"], nodes, strict=True):
@@ -162,7 +164,6 @@ def test_every_recorded_launch_is_decided_of_by_the_real_function(stack, path):
 
 
 def test_throttling_is_waited_out_by_the_sdk(cloud, stack, node):
-    until(lambda: sent_to(stack, node), 20, "the launch's command")
     cloud.throttle("ssm", "SendCommand", times=2)
     digest = cloud.push("team/throttled", "v1", images.image("throttled"))
     [line] = report(stack, command_for(stack, "push", digest), node)
@@ -184,7 +185,6 @@ def test_what_fails_every_try_ends_in_the_dead_letter_queue_with_its_cause(cloud
 
 
 def test_an_event_costs_the_calls_that_are_promised(cloud, stack, node):
-    until(lambda: sent_to(stack, node), 20, "the launch's command")
     cloud.forget_calls()
     stack.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
     assert function_calls(cloud) == {"ssm:SendCommand": 1}
@@ -213,18 +213,49 @@ def test_the_parameters_become_the_rule(cloud, stack):
         NodeTags="team=ml,karpenter.sh/nodepool=gpu|gpu-large",
         Repositories="team/*,!team/x",
         Tags="v*",
+        Newest="2",
+        Keep="3",
+        Pin="true",
+        MaxImageGiB="20",
         MaxConcurrency="10%",
+        ImageGCHighThresholdPercent="90",
+        MaxParallelImagePulls="4",
     )
     event = json.loads((EVENTS / "image-push.tagged.json").read_text())
-    [sent] = tuned.invoke("ImagePush", event)["commands"]
-    [command] = [command for command in tuned.commands("push") if command["CommandId"] == sent["command"]]
+    [command] = sent_for(tuned, event)
     assert {target["Key"]: target["Values"] for target in command["Targets"]} == {
         "tag:aws:eks:cluster-name": ["tuned"],
         "tag:team": ["ml"],
         "tag:karpenter.sh/nodepool": ["gpu", "gpu-large"],
     }
     assert command["MaxConcurrency"] == "10%"
+    assert parameters(command) == {
+        "executionTimeout": "3600",
+        "imageGCHighThresholdPercent": "90",
+        "maxParallelImagePulls": "4",
+        "maxImageGiB": "20",
+        "keep": "3",
+        "pin": "true",
+        "dryRun": "false",
+    }
     tuned.delete()
+
+
+def test_each_rules_own_fields_reach_the_document_and_what_is_unsaid_means_nothing(cloud):
+    ruled = Stack(cloud, name="ruled")
+    rules = [{"name": "gpu", "newest": 2, "keep": 3, "pin": True, "maxImageGiB": 20}, {"name": "rest"}]
+    # Beside Rules the simple parameters are none: a Pin without a Keep is no mistake then.
+    ruled.deploy(ClusterName="ruled", Rules=json.dumps(rules), Pin="true")
+    gpu, rest = sent_for(ruled, json.loads((EVENTS / "image-push.tagged.json").read_text()))
+    fields = ("maxImageGiB", "keep", "pin")
+    assert [parameters(gpu)[name] for name in fields] == ["20", "3", "true"]
+    assert [parameters(rest)[name] for name in fields] == ["0", "0", "false"]
+    ruled.delete()
+
+
+def test_a_pin_without_a_keep_is_not_deployed(cloud):
+    with pytest.raises(RuntimeError, match="Pin takes a Keep of at least 1"):
+        Stack(cloud, name="pinned").deploy(ClusterName="pinned", Pin="true")
 
 
 def test_an_unusable_rule_list_stops_the_function_at_its_start_with_what_is_wrong(cloud):
@@ -244,6 +275,18 @@ def command_for(stack: Stack, trigger: str, digest: str, besides: list[str] = ()
         return next((command for command in commands if command["CommandId"] not in besides), None)
 
     return until(found, 20, f"a command for {digest}")
+
+
+def sent_for(stack: Stack, event: dict) -> list[dict]:
+    """Returns the commands that the function sends for a push, in the order of their rules."""
+    ids = [sent["command"] for sent in stack.invoke("ImagePush", event)["commands"]]
+    commands = {command["CommandId"]: command for command in stack.commands("push")}
+    return [commands[id_] for id_ in ids]
+
+
+def parameters(command: dict) -> dict[str, str]:
+    """Returns what the document is told beside the images, its own defaults included."""
+    return {name: value for name, [value] in command["Parameters"].items() if name != "images"}
 
 
 def sent_to(stack: Stack, node: str) -> list[dict]:

@@ -12,6 +12,7 @@ from local.client import ROOT
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 RESOURCES = TEMPLATE["Resources"]
+DOCUMENT = json.loads((ROOT / "ssm" / "document.json").read_text())
 PUSH = RESOURCES["ImagePush"]["Properties"]["Events"]["ImageArrived"]["Properties"]["Pattern"]
 RUNNING = RESOURCES["NodeRunning"]["Properties"]["EventPattern"]
 
@@ -81,6 +82,28 @@ def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
     assert {path.name.partition(".")[0] for path in (ROOT / "events").iterdir()} == folders
     for name in functions:
         assert RESOURCES[name]["Properties"]["CodeUri"].removeprefix("functions/") in folders
+
+
+@pytest.mark.parametrize("name", ["ImageGCHighThresholdPercent", "MaxParallelImagePulls", "MaxImageGiB", "Keep"])
+def test_a_number_that_reaches_the_document_has_its_default_and_its_range(name):
+    parameter, documented = TEMPLATE["Parameters"][name], DOCUMENT["parameters"][name[0].lower() + name[1:]]
+    assert str(parameter["Default"]) == documented["default"]
+    accepted = [n for n in range(10_002) if re.fullmatch(documented["allowedPattern"], str(n))]
+    assert accepted == list(range(parameter["MinValue"], parameter["MaxValue"] + 1))
+
+
+def test_pin_has_the_values_and_the_default_of_the_documents():
+    parameter, documented = TEMPLATE["Parameters"]["Pin"], DOCUMENT["parameters"]["pin"]
+    assert parameter["Default"] == documented["default"]
+    assert all(re.fullmatch(documented["allowedPattern"], value) for value in parameter["AllowedValues"])
+
+
+def test_every_parameter_stands_in_one_group_of_the_console_and_in_the_readme_with_its_default():
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(TEMPLATE["Parameters"])
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    for name, parameter in TEMPLATE["Parameters"].items():
+        assert rows[name].strip(" `") == str(parameter.get("Default", "\N{EN DASH}"))
 
 
 @pytest.mark.parametrize("function", ["ImagePush", "NodeLaunch"])

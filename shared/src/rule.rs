@@ -1,6 +1,6 @@
 //! Rules: which images go to which nodes.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::LazyLock};
 
 use glob::{Pattern, PatternError};
 use regex_lite::Regex;
@@ -12,10 +12,12 @@ use crate::{
     unique_keys::UniqueKeys,
 };
 
-/// The most images of one repository that a rule may ask for; one command carries no more either.
-const NEWEST_MAX: u64 = 50;
+/// The most images of one repository that a rule may ask for, or let a node keep; one command carries no more either.
+const IMAGES_MAX: usize = 50;
+/// The largest limit on an image's size that the document takes.
+const GIB_MAX: usize = 9999;
 
-const FIELDS: &str = "name, repositories, tags, nodes, newest, maxConcurrency, maxErrors";
+const FIELDS: &str = "name, repositories, tags, nodes, newest, keep, pin, maxImageGiB, maxConcurrency, maxErrors";
 
 static NAME: LazyLock<Regex> = LazyLock::new(|| pattern("[a-z0-9-]{1,32}"));
 /// SSM's own pattern and length for rate control (SSM service model, `MaxConcurrency`).
@@ -40,6 +42,13 @@ pub struct Rule {
     pub nodes: BTreeMap<String, Vec<String>>,
     /// How many newest images per repository a new node gets.
     pub newest: usize,
+    /// How many newest images per repository, of those that were prefetched, stay on a node: none is removed where it
+    /// is 0, and it is never less than `newest` otherwise.
+    pub keep: usize,
+    /// Whether prefetched images are exempt from kubelet's garbage collection while they are kept.
+    pub pin: bool,
+    /// The compressed size above which an image is skipped, in GiB; 0 is no limit.
+    pub max_image_gib: usize,
     /// On how many nodes a command runs at once: a number or a percentage.
     pub max_concurrency: String,
     /// After how many failing nodes a command is sent to no further ones: a number or a percentage.
@@ -176,12 +185,17 @@ impl<'a> Fields<'a> {
                 &format!("nothing, for there is no such field: the fields are {FIELDS}"),
             ));
         }
+        let newest = self.whole("newest", 1, 1..=IMAGES_MAX)?;
+        let keep = self.keep(newest)?;
         Ok(Rule {
             name: self.name()?,
             repositories: self.globs("repositories")?,
             tags: self.globs("tags")?,
             nodes: self.nodes()?,
-            newest: self.newest()?,
+            newest,
+            keep,
+            pin: self.pin(keep)?,
+            max_image_gib: self.whole("maxImageGiB", 0, 0..=GIB_MAX)?,
             max_concurrency: self.rate("maxConcurrency", "50", &MAX_CONCURRENCY, "1 to 9999999 or 1% to 100%")?,
             max_errors: self.rate("maxErrors", "100%", &MAX_ERRORS, "0 to 9999999 or 0% to 100%")?,
         })
@@ -225,14 +239,35 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    fn newest(&self) -> Result<usize, RuleError> {
-        match self.fields.get("newest") {
-            None => Ok(1),
+    fn keep(&self, newest: usize) -> Result<usize, RuleError> {
+        match self.whole("keep", 0, 0..=IMAGES_MAX)? {
+            keep if keep > 0 && keep < newest => {
+                let accepted = format!("0, or from newest, which is {newest}, to {IMAGES_MAX}");
+                Err(self.refuse("keep", &accepted))
+            }
+            keep => Ok(keep),
+        }
+    }
+
+    fn pin(&self, keep: usize) -> Result<bool, RuleError> {
+        match self.fields.get("pin") {
+            None | Some(Value::Bool(false)) => Ok(false),
+            Some(Value::Bool(true)) if keep > 0 => Ok(true),
+            _ => Err(self.refuse("pin", "false, or true where keep is 1 or more")),
+        }
+    }
+
+    fn whole(&self, field: &str, default: usize, accepted: RangeInclusive<usize>) -> Result<usize, RuleError> {
+        match self.fields.get(field) {
+            None => Ok(default),
             Some(value) => value
                 .as_u64()
-                .filter(|newest| (1..=NEWEST_MAX).contains(newest))
-                .and_then(|newest| usize::try_from(newest).ok())
-                .ok_or_else(|| self.refuse("newest", &format!("a whole number from 1 to {NEWEST_MAX}"))),
+                .and_then(|number| usize::try_from(number).ok())
+                .filter(|number| accepted.contains(number))
+                .ok_or_else(|| {
+                    let (min, max) = accepted.into_inner();
+                    self.refuse(field, &format!("a whole number from {min} to {max}"))
+                }),
         }
     }
 
@@ -285,7 +320,8 @@ mod tests {
         let rules = parse_rules(r#"[{"name": "default"}]"#).unwrap();
         assert!(rules[0].wants("any/repository", "any-tag"));
         assert!(rules[0].nodes.is_empty());
-        assert_eq!(rules[0].newest, 1);
+        assert_eq!((rules[0].newest, rules[0].keep, rules[0].pin), (1, 0, false));
+        assert_eq!(rules[0].max_image_gib, 0);
         assert_eq!(
             (rules[0].max_concurrency.as_str(), rules[0].max_errors.as_str()),
             ("50", "100%")
@@ -330,6 +366,34 @@ mod tests {
                 "field nodes: {\"team\":\"ml\"} is not accepted",
             ),
             (r#"[{"name": "a", "newest": 0}]"#, "a whole number from 1 to 50"),
+            (
+                r#"[{"name": "a", "keep": 51}]"#,
+                "rule a: field keep: 51 is not accepted: it takes a whole number from 0 to 50",
+            ),
+            (
+                r#"[{"name": "a", "keep": "3"}]"#,
+                "field keep: \"3\" is not accepted: it takes a whole number",
+            ),
+            (
+                r#"[{"name": "a", "newest": 3, "keep": 2}]"#,
+                "field keep: 2 is not accepted: it takes 0, or from newest, which is 3, to 50",
+            ),
+            (
+                r#"[{"name": "a", "pin": true}]"#,
+                "field pin: true is not accepted: it takes false, or true where keep is 1 or more",
+            ),
+            (
+                r#"[{"name": "a", "keep": 1, "pin": "true"}]"#,
+                "field pin: \"true\" is not accepted",
+            ),
+            (
+                r#"[{"name": "a", "maxImageGiB": 10000}]"#,
+                "field maxImageGiB: 10000 is not accepted: it takes a whole number from 0 to 9999",
+            ),
+            (
+                r#"[{"name": "a", "maxImageGiB": 0.5}]"#,
+                "field maxImageGiB: 0.5 is not accepted",
+            ),
             (
                 r#"[{"name": "a", "maxErrors": "101%"}]"#,
                 "field maxErrors: \"101%\" is not accepted",
@@ -386,6 +450,18 @@ mod tests {
         fn what_is_excluded_is_never_taken(pattern in "(\\*|[a-z?]){0,1}([a-z?]\\*?){1,3}", text in "[a-z]{1,6}") {
             let globs = Globs::new([pattern.as_str(), &format!("!{pattern}")]).unwrap();
             prop_assert!(!globs.matches(&text));
+        }
+
+        #[test]
+        fn a_node_never_keeps_less_than_it_is_sent_and_pins_nothing_for_ever(
+            newest in 1..=51_usize,
+            keep in 0..=51_usize,
+            pin: bool,
+        ) {
+            let text = format!(r#"[{{"name": "a", "newest": {newest}, "keep": {keep}, "pin": {pin}}}]"#);
+            let usable = newest <= 50 && (keep == 0 && !pin || (newest..=50).contains(&keep));
+            let parsed = parse_rules(&text).map(|rules| (rules[0].newest, rules[0].keep, rules[0].pin));
+            prop_assert_eq!(parsed.ok(), usable.then_some((newest, keep, pin)));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! Settings: what the template decided, read once from the environment.
 
-use std::fmt::Display;
+use std::{fmt::Display, ops::RangeInclusive};
 
 use thiserror::Error;
 
@@ -22,6 +22,10 @@ pub struct Settings {
     pub delivery_timeout: i32,
     /// How long a command may run on a node, in seconds (`EXECUTION_TIMEOUT_SECONDS`).
     pub execution_timeout: i32,
+    /// Up to how much of containerd's filesystem a pull may fill, in percent (`IMAGE_GC_HIGH_THRESHOLD_PERCENT`).
+    pub image_gc_high_threshold: i32,
+    /// How many images a node pulls at once (`MAX_PARALLEL_IMAGE_PULLS`).
+    pub max_parallel_image_pulls: i32,
 }
 
 /// Why the settings cannot be used; the message names the variable, its value and what is accepted.
@@ -74,24 +78,29 @@ impl Settings {
             }
             .into());
         }
-        // The limits are SSM's: TimeoutSeconds and the plugin's timeoutSeconds (SSM service model and documentation).
-        let seconds = |name, min, max| seconds(name, look_up(name), min, max);
+        let whole = |name, accepted| whole(name, look_up(name), accepted);
         Ok(Self {
             cluster,
             document: text("DOCUMENT_NAME")?,
             rules,
-            delivery_timeout: seconds("DELIVERY_TIMEOUT_SECONDS", 30, 2_592_000)?,
-            execution_timeout: seconds("EXECUTION_TIMEOUT_SECONDS", 5, 172_800)?,
+            // The limits are SSM's: TimeoutSeconds and the plugin's timeoutSeconds (SSM service model and documentation).
+            delivery_timeout: whole("DELIVERY_TIMEOUT_SECONDS", 30..=2_592_000)?,
+            execution_timeout: whole("EXECUTION_TIMEOUT_SECONDS", 5..=172_800)?,
+            image_gc_high_threshold: whole("IMAGE_GC_HIGH_THRESHOLD_PERCENT", 1..=100)?,
+            max_parallel_image_pulls: whole("MAX_PARALLEL_IMAGE_PULLS", 1..=16)?,
         })
     }
 }
 
-fn seconds(name: &'static str, value: Option<String>, min: i32, max: i32) -> Result<i32, SettingsError> {
+fn whole(name: &'static str, value: Option<String>, accepted: RangeInclusive<i32>) -> Result<i32, SettingsError> {
     value
         .as_deref()
         .and_then(|value| value.parse().ok())
-        .filter(|seconds| (min..=max).contains(seconds))
-        .ok_or_else(|| refuse(name, value, format!("a whole number of seconds from {min} to {max}")))
+        .filter(|number| accepted.contains(number))
+        .ok_or_else(|| {
+            let (min, max) = accepted.into_inner();
+            refuse(name, value, format!("a whole number from {min} to {max}"))
+        })
 }
 
 fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> SettingsError {
@@ -112,6 +121,8 @@ mod tests {
             _ if asked == name => value.map(str::to_owned),
             "RULES" => Some(r#"[{"name": "default"}]"#.to_owned()),
             "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
+            "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => Some("85".to_owned()),
+            "MAX_PARALLEL_IMAGE_PULLS" => Some("2".to_owned()),
             _ => Some("text".to_owned()),
         })
     }
@@ -128,9 +139,19 @@ mod tests {
             (
                 "DELIVERY_TIMEOUT_SECONDS",
                 Some("29"),
-                "\"29\" is not accepted: it takes a whole number of seconds from 30",
+                "\"29\" is not accepted: it takes a whole number from 30",
             ),
             ("EXECUTION_TIMEOUT_SECONDS", Some("1h"), "\"1h\" is not accepted"),
+            (
+                "IMAGE_GC_HIGH_THRESHOLD_PERCENT",
+                Some("101"),
+                "\"101\" is not accepted: it takes a whole number from 1 to 100",
+            ),
+            (
+                "MAX_PARALLEL_IMAGE_PULLS",
+                Some("0"),
+                "\"0\" is not accepted: it takes a whole number from 1 to 16",
+            ),
             (
                 "RULES",
                 Some("[{}]"),
@@ -152,5 +173,9 @@ mod tests {
     fn usable_settings_are_read() {
         let settings = read("EXECUTION_TIMEOUT_SECONDS", Some("172800")).unwrap();
         assert_eq!((settings.delivery_timeout, settings.execution_timeout), (600, 172_800));
+        assert_eq!(
+            (settings.image_gc_high_threshold, settings.max_parallel_image_pulls),
+            (85, 2)
+        );
     }
 }

@@ -281,12 +281,20 @@ mod tests {
             );
             assert_eq!((input.max_concurrency(), input.max_errors()), (Some("10%"), Some("3")));
             assert_eq!(input.timeout_seconds(), Some(600));
-            assert_eq!(input.parameters().unwrap()["executionTimeout"], ["3600"]);
+            let parameter = |name| input.parameters().unwrap()[name][0].as_str();
+            assert_eq!(parameter("executionTimeout"), "3600");
+            assert_eq!(
+                (parameter("keep"), parameter("pin"), parameter("maxImageGiB")),
+                ("3", "true", "20")
+            );
+            assert_eq!(parameter("imageGCHighThresholdPercent"), "85");
+            assert_eq!(parameter("maxParallelImagePulls"), "2");
             assert_eq!(input.comment(), Some("prefetch trigger=push rule=gpu attempt=1"));
             assert!(input.instance_ids().is_empty());
             true
         });
-        let rules = r#"[{"name": "gpu", "nodes": {"team": ["ml", "ai"]}, "maxConcurrency": "10%", "maxErrors": 3}]"#;
+        let rules = r#"[{"name": "gpu", "nodes": {"team": ["ml", "ai"]}, "keep": 3, "pin": true, "maxImageGiB": 20,
+            "maxConcurrency": "10%", "maxErrors": 3}]"#;
         answer(&sends, rules, include_str!("../../../events/image-push.tagged.json"))
             .await
             .unwrap();
@@ -345,6 +353,8 @@ mod tests {
                 "RULES" => rules.to_owned(),
                 "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
                 "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
+                "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
+                "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
                 _ => return None,
             })
         })

@@ -549,6 +549,8 @@ fn settings(rules: &str) -> Settings {
             "RULES" => rules.to_owned(),
             "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
             "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
+            "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
+            "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
             _ => return None,
         })
     })

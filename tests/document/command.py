@@ -1,0 +1,93 @@
+"""The Command document's script: how a test runs it and reads what it said."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from local import document
+from local.node import ENVIRONMENT, Completed, Node, Running
+
+HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+A_DIGEST = "sha256:" + "a" * 64
+GOOD = f"{HOST}/team/app:v1@{A_DIGEST}"
+SCRIPT = "\n".join(json.loads(document.DOCUMENT.read_text())["mainSteps"][0]["inputs"]["runCommand"])
+PARAMETERS = json.loads(document.DOCUMENT.read_text())["parameters"]
+DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items() if "default" in parameter}
+
+
+Client = Literal["cri", "ctr"]
+
+
+class Result:
+    """A finished command with its reports; every line of its output must be one."""
+
+    def __init__(self, completed: Completed) -> None:
+        self.exit_code = completed.exit_code
+        self.stdout = completed.stdout
+        self.stderr = completed.stderr
+        self.seconds = completed.seconds
+        self.reports = [json.loads(line) for line in completed.stdout.splitlines()]
+
+    def only(self) -> dict:
+        """Returns the one report that there must be."""
+        assert len(self.reports) == 1, self.stderr
+        return self.reports[0]
+
+    def of(self, reference: str) -> dict:
+        """Returns the report of one image; lines come as images are done, not as they were named."""
+        [report] = [report for report in self.reports if report["image"] == reference]
+        return report
+
+    def statuses(self) -> list[str]:
+        """Returns what became of each image."""
+        return [report["status"] for report in self.reports]
+
+    def outcomes(self) -> list[tuple[str, str]]:
+        """Returns what became of each image and why."""
+        return [(report["status"], report["reason"]) for report in self.reports]
+
+
+def run(node: Node, *references: str, limit: int = 60, **how: object) -> Result:
+    """Runs the document on a node; see `begin`."""
+    return Result(begin(node, *references, limit=limit, **how).wait(limit))
+
+
+def begin(
+    node: Node,
+    *references: str,
+    limit: int = 60,
+    client: Client = "cri",
+    script: str = SCRIPT,
+    env: Mapping[str, str] = MappingProxyType({}),
+    **settings: object,
+) -> Running:
+    """Starts the document and returns without waiting for its end; `settings` are further parameters, by name."""
+    environment = {**parameters(*references, limit=limit, **settings), **env}
+    if client == "ctr":
+        environment["PATH"] = with_stand_in(node, "curl", "echo 'Features: alt-svc IPv6 SSL'")
+    return node.begin(script, environment)
+
+
+def parameters(*references: str, limit: int = 60, **settings: object) -> dict[str, str]:
+    """Returns the environment that the SSM agent makes of parameters, defaults included."""
+    defaults = {name: parameter.get("default", "") for name, parameter in PARAMETERS.items()}
+    given = {"images": " ".join(references), "executionTimeout": limit, **settings}
+    values = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+    assert values.keys() <= defaults.keys()
+    return {f"SSM_{name}": value for name, value in {**defaults, **values}.items()}
+
+
+def changed(old: str, new: str, script: str = SCRIPT) -> str:
+    """Returns the script with one passage replaced; fails where it does not hold the passage exactly once."""
+    assert script.count(old) == 1, f"the script holds {script.count(old)} times: {old}"
+    return script.replace(old, new)
+
+
+def with_stand_in(node: Node, program: str, instead: str) -> str:
+    """Returns a PATH on which a program does something else."""
+    file = node.folder / "standins" / program
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"#!/bin/sh\n{instead}\n")
+    file.chmod(0o755)
+    return f"{file.parent}:{ENVIRONMENT['PATH']}"

@@ -1,0 +1,93 @@
+"""A dry run says what would be done, and changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from local import images
+from local.node import Node
+from local.registry import Registry
+
+from .command import A_DIGEST, HOST, Client, begin, run
+from .nodes import CTR, is_ours, running
+from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, eventually, own, wait_for_file
+
+
+def test_a_dry_run_tells_every_outcome_and_changes_nothing(node: Node, pushed, client: Client) -> None:
+    new = images.multi_platform("new", layer_bytes=1000)
+    cached, unnamed, old = (images.image(content) for content in ("cached", "unnamed", "old"))
+    references = {
+        "new": pushed("team/new", "v1", new),
+        "cached": pushed("team/cached", "v1", cached),
+        "unnamed": pushed("team/unnamed", "v1", unnamed),
+        "foreign": pushed("team/foreign", "v1", images.image("foreign", architecture=OTHER_ARCHITECTURE)),
+        "missing": f"{HOST}/team/none:v1@{A_DIGEST}",
+        "old": pushed("team/kept", "old", old),
+    }
+    run(node, references["cached"], references["unnamed"], references["old"], client=client)
+    node.shell(f"{CTR} images rm {by_tag(references['unnamed'])}")
+    references["successor"] = pushed("team/kept", "new", images.image("successor"))
+    named = [reference for name, reference in references.items() if name != "old"]
+    before = state(node)
+
+    result = run(node, *named, client=client, dryRun=True, keep=1, pin=True)
+
+    assert state(node) == before
+    outcomes = {
+        name: (report["status"], report["reason"], report["bytes"])
+        for name, reference in references.items()
+        for report in result.reports
+        if report["image"] == reference
+    }
+    assert outcomes == {
+        "new": ("skipped", "dry-run", own(new).size - len(own(new).manifest)),
+        "cached": ("cached", "", 0),
+        "unnamed": ("cached", "", 0),
+        "foreign": ("skipped", "platform", 0),
+        "missing": ("failed", "not-found", 0),
+        "successor": ("skipped", "dry-run", outcomes["successor"][2]),
+    }
+    assert "dry run: removing" in result.stderr and "team/kept@" + old.digest in result.stderr
+    assert result.exit_code == 1
+
+
+def test_a_dry_run_tells_what_there_is_no_room_for(tmp_path: Path, containerd: str, registry: Registry, pushed) -> None:
+    reference = pushed("team/large", "v1", images.image("large", layer_bytes=20 << 20, architecture=OWN_ARCHITECTURE))
+    with running(Node(tmp_path / "node", "node", registry, containerd, disk_mib=64)) as node:
+        assert run(node, reference, dryRun=True).outcomes() == [("skipped", "no-space")]
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_dry_run_does_not_wait_for_another_command(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
+    holder = node.begin("mkdir -p /run/prefetch-images; flock /run/prefetch-images/lock sleep 30", {})
+    wait_for_file(node, "/run/prefetch-images/lock")
+
+    result = run(node, reference, limit=5, dryRun=True)
+
+    assert result.outcomes() == [("skipped", "dry-run")]
+    holder.kill()
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_dry_run_of_a_registry_that_is_down_is_not_tried_again(node: Node, pushed, registry: Registry) -> None:
+    reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
+    registry.pause()
+
+    command = begin(node, reference, dryRun=True)
+
+    assert eventually(lambda: command.errors() != "" or not command.pids())
+    assert command.wait(30).seconds < 20
+
+
+def state(node: Node) -> dict[str, object]:
+    """Returns all that a command could have changed."""
+    assert eventually(lambda: node.shell(f"{CTR} leases ls -q"), "")
+    files = node.shell("find /run /tmp /etc /var/lib -xdev 2>/dev/null; find /etc /var/lib/containerd -type f")
+    return {
+        "images": sorted(node.shell(f"{CTR} images ls").splitlines()),
+        "content": sorted(line.split()[0] for line in node.shell(f"{CTR} content ls").splitlines()),
+        "ingests": node.shell(f"{CTR} content active"),
+        "snapshots": sorted(node.shell(f"{CTR} snapshots ls").splitlines()),
+        "files": sorted(file for file in files.splitlines() if is_ours(node, file)),
+    }

@@ -1,0 +1,92 @@
+"""Several images, and several commands, at once."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from local import images
+from local.front import Front
+from local.node import Node
+from local.registry import Registry
+
+from .command import Result, begin, run
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, layer_digests, node_finds
+
+LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
+
+
+def test_of_two_commands_at_once_one_pulls_and_the_other_finds_it_cached(
+    node: Node, pushed, registry: Registry
+) -> None:
+    image = images.image("twice", layer_bytes=20_000_000)
+    reference = pushed("team/app", "v1", image)
+
+    first, second = begin(node, reference), begin(node, reference)
+    results = [Result(command.wait(60)) for command in (first, second)]
+
+    assert sorted(result.statuses()[0] for result in results) == ["cached", "pulled"]
+    [layer] = [layer["digest"] for layer in json.loads(image.manifest)["layers"]]
+    assert registry.requests("team/app").count(f"GET /v2/team/app/blobs/{layer} 200") == 1
+
+
+def test_a_command_of_cached_images_does_not_wait_for_another(fronted: Node, front: Front, pushed) -> None:
+    cached = pushed("team/cached", "v1", images.image("cached", architecture=OWN_ARCHITECTURE))
+    run(fronted, cached)
+    front.hold()
+    command = begin(fronted, pushed("team/slow", "v1", images.image("slow", **LAYER)))
+    assert eventually(lambda: len(front.being_pulled()), 1)
+
+    assert run(fronted, cached).outcomes() == [("cached", "")]
+
+    front.release()
+    assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_no_more_images_are_pulled_at_once_than_allowed(fronted: Node, front: Front, pushed, at_once: int) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"{number}", **LAYER)) for number in range(4)]
+    front.hold()
+    command = begin(fronted, *references, maxParallelImagePulls=at_once)
+    assert eventually(lambda: len(front.being_pulled()), at_once)
+    front.bytes_per_second = 2 << 20
+    front.release()
+
+    assert Result(command.wait(60)).outcomes() == [("pulled", "")] * 4
+    assert front.most_at_once() == at_once
+
+
+def test_kubelet_and_a_command_may_pull_the_same_image_at_once(fronted: Node, front: Front, pushed) -> None:
+    image = images.image("both", **LAYER)
+    reference = pushed("team/app", "v1", image)
+    front.hold()
+    with ThreadPoolExecutor() as pool:
+        kubelet = pool.submit(fronted.kubelet_pulls, by_tag(reference))
+        assert eventually(lambda: len(front.being_pulled()), 1)
+        command = begin(fronted, reference)
+        assert eventually(lambda: len([line for line in front.requests() if "/manifests/" in line]) >= 6)
+        front.release()
+        kubelet.result()
+
+    assert Result(command.wait(60)).only()["status"] in ("pulled", "cached")
+    assert node_finds(fronted, by_tag(reference)) == node_finds(fronted, by_digest(reference)) == image_id(image)
+
+
+def test_an_image_that_is_named_twice_is_pulled_once(fronted: Node, front: Front, pushed) -> None:
+    image = images.image("twice", **LAYER)
+    first, second = pushed("team/app", "v1", image), pushed("team/app", "v2", image)
+
+    result = run(fronted, first, second, first, maxParallelImagePulls=3)
+
+    assert sorted(result.statuses()) in (["cached", "cached", "pulled"], ["cached", "pulled", "pulled"], ["pulled"] * 3)
+    [layer] = layer_digests(image)
+    assert sum(layer in request and request.startswith("GET") for request in front.requests()) == 1
+    assert [run(fronted, reference).outcomes() for reference in (first, second)] == [[("cached", "")]] * 2
+
+
+def test_lines_come_as_images_are_done(fronted: Node, front: Front, pushed) -> None:
+    slow = pushed("team/slow", "v1", images.image("slow", **LAYER))
+    quick = pushed("team/quick", "v1", images.image("quick", architecture=OWN_ARCHITECTURE))
+    front.bytes_per_second = 500_000
+
+    assert [report["image"] for report in run(fronted, slow, quick).reports] == [quick, slow]

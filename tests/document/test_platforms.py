@@ -1,0 +1,111 @@
+"""Images for other platforms, and manifests that are no image."""
+
+import dataclasses
+
+import pytest
+
+from local import images
+from local.front import Front
+from local.node import Node
+
+from .command import HOST, Client, changed, run
+from .nodes import each_in_turn
+from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, image_id, node_finds
+
+SCHEMA_1 = {
+    "schemaVersion": 1,
+    "name": "team/old",
+    "tag": "v1",
+    "architecture": OWN_ARCHITECTURE,
+    "fsLayers": [{"blobSum": "sha256:" + "a" * 64}],
+    "history": [{"v1Compatibility": "{}"}],
+    "signatures": [],
+}
+NO_IMAGES = {
+    "schema 1": ("application/vnd.docker.distribution.manifest.v1+prettyjws", images.as_json(SCHEMA_1)),
+    "schema 1 without signature": ("application/vnd.docker.distribution.manifest.v1+json", images.as_json(SCHEMA_1)),
+    "empty object": (f"{images.OCI}.manifest.v1+json", b"{}"),
+    "empty index": (f"{images.OCI}.index.v1+json", b'{"schemaVersion":2,"manifests":[]}'),
+    "other types": (f"{images.OCI}.manifest.v1+json", b'{"schemaVersion":2,"config":[],"layers":{},"manifests":7}'),
+    "no JSON": (f"{images.OCI}.manifest.v1+json", b"\x00\xff<html>"),
+    "nothing": (f"{images.OCI}.manifest.v1+json", b""),
+}
+
+
+@each_in_turn
+@pytest.mark.parametrize("kind", ["index", "manifest", "windows"])
+def test_an_image_for_other_platforms_is_skipped_and_leaves_no_name(
+    node: Node, pushed, kind: str, client: Client
+) -> None:
+    single = images.image("foreign", architecture=OTHER_ARCHITECTURE, layer_bytes=1000)
+    if kind == "windows":
+        single = images.image("foreign", architecture=OWN_ARCHITECTURE, system="windows")
+    reference = pushed("team/foreign", "v1", images.index([single]) if kind == "index" else single)
+
+    result = run(node, reference, client=client)
+
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "platform")])
+    assert node.images() == {}
+
+
+@each_in_turn
+@pytest.mark.parametrize("kind", ["chart", "signature", "attestation", "no layers"])
+def test_an_artifact_is_skipped(node: Node, pushed, kind: str, client: Client) -> None:
+    subject = images.image("subject")
+    artifact = {
+        "chart": images.chart("hello"),
+        "signature": images.signature(subject),
+        "attestation": images.attestation(subject),
+        "no layers": images.image("nothing", architecture=OWN_ARCHITECTURE, layers=0),
+    }[kind]
+    reference = pushed("team/artifact", "v1", artifact)
+
+    assert run(node, reference, client=client).outcomes() == [("skipped", "platform")]
+    assert node.images() == {}
+
+
+@pytest.mark.parametrize("kind", NO_IMAGES)
+def test_a_manifest_that_is_no_image_is_skipped(fronted: Node, front: Front, kind: str) -> None:
+    reference = f"{HOST}/team/odd:v1@{front.offer('team/odd', 'v1', *NO_IMAGES[kind])}"
+
+    result = run(fronted, reference)
+
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "platform")])
+    assert fronted.images() == {}
+
+
+def test_a_foreign_manifest_that_only_the_pull_reveals_leaves_no_name(node: Node, pushed, client: Client) -> None:
+    image = images.image("foreign", architecture=OTHER_ARCHITECTURE)
+    reference = pushed("team/foreign", "v1", image)
+    script = changed("\nask_registry() {", "\nask_registry() { return 1;")
+
+    assert run(node, reference, script=script, client=client).outcomes() == [("skipped", "platform")]
+    assert node.images() == {}
+
+
+def test_an_index_that_names_no_platform_is_pulled_as_kubelet_pulls_it(node: Node, pushed, client: Client) -> None:
+    single = dataclasses.replace(images.image("plain", architecture=OWN_ARCHITECTURE), platform=None)
+    reference = pushed("team/app", "v1", images.index([single]))
+
+    assert run(node, reference, client=client).statuses() == ["pulled"]
+    assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
+@each_in_turn
+@pytest.mark.parametrize("named", [True, False], ids=["of a platform", "of none"])
+def test_an_index_in_an_index_is_pulled_as_kubelet_pulls_it(node: Node, pushed, client: Client, named: bool) -> None:
+    single = images.image("nested", architecture=OWN_ARCHITECTURE)
+    inner = dataclasses.replace(images.index([single]), platform=single.platform if named else None)
+    reference = pushed("team/app", "v1", images.index([inner]))
+
+    assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+    assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
+def test_other_words_for_an_architecture_are_understood(node: Node, pushed) -> None:
+    single = images.image("alias", architecture=OWN_ARCHITECTURE)
+    alias = {"os": "linux", "architecture": {"amd64": "x86_64", "arm64": "aarch64"}[OWN_ARCHITECTURE]}
+    reference = pushed("team/app", "v1", images.index([dataclasses.replace(single, platform=alias)]))
+
+    assert run(node, reference).statuses() == ["pulled"]
+    assert node_finds(node, by_tag(reference)) == image_id(single)

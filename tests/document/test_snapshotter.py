@@ -1,0 +1,74 @@
+"""Images are unpacked where CRI looks for them, or not pulled at all."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local import images
+from local.node import Node
+from local.registry import Registry
+
+from .command import Client, run
+from .nodes import running
+from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds, snapshots
+
+
+@pytest.fixture
+def soci(tmp_path: Path, containerd: str, registry: Registry) -> Iterator[Node]:
+    """A node with the SOCI snapshotter, which runs beside containerd."""
+    with running(Node(tmp_path / "soci", "soci", registry, containerd, snapshotter="soci")) as node:
+        yield node
+
+
+def test_images_are_unpacked_into_the_snapshotter_that_cri_uses(
+    tmp_path: Path, containerd: str, pushed, registry: Registry, client: Client
+) -> None:
+    reference = pushed("team/app", "v1", images.image("native", architecture=OWN_ARCHITECTURE))
+    with running(Node(tmp_path / "native", "native", registry, containerd, snapshotter="native")) as node:
+        assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+        assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 0)
+        assert run(node, reference, client=client).outcomes() == [("cached", "")]
+
+
+def test_a_snapshotter_beside_containerd_is_pulled_into_through_cri(soci: Node, pushed) -> None:
+    image = images.image("soci", architecture=OWN_ARCHITECTURE, layers=2)
+    reference = pushed("team/app", "v1", image)
+
+    assert run(soci, reference).outcomes() == [("pulled", "")]
+    assert (snapshots(soci, "soci"), snapshots(soci, "overlayfs")) == (2, 0)
+    assert node_finds(soci, by_tag(reference)) == image_id(image)
+    assert run(soci, reference).outcomes() == [("cached", "")]
+
+
+def test_a_snapshotter_beside_containerd_is_not_pulled_into_without_cri(soci: Node, pushed, registry: Registry) -> None:
+    image = images.image("soci", architecture=OWN_ARCHITECTURE)
+    reference = pushed("team/app", "v1", image)
+
+    result = run(soci, reference, client="ctr")
+
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "snapshotter")])
+    assert soci.images() == {}
+
+
+@pytest.mark.parametrize("when", ["before any pull", "after one"])
+def test_a_snapshotter_that_does_not_work_is_told_and_leaves_no_name(soci: Node, pushed, when: str) -> None:
+    first = pushed("team/first", "v1", images.image("first", architecture=OWN_ARCHITECTURE))
+    second = pushed("team/second", "v1", images.image("second", architecture=OWN_ARCHITECTURE))
+    if when == "after one":
+        assert run(soci, first).outcomes() == [("pulled", "")]
+    before = soci.images()
+    soci.kill_snapshotter()
+
+    result = run(soci, second)
+
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "snapshotter")])
+    assert soci.images() == before
+
+
+def test_without_a_working_snapshotter_nothing_counts_as_cached(soci: Node, pushed, client: Client) -> None:
+    reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
+    assert run(soci, reference).outcomes() == [("pulled", "")]
+    soci.kill_snapshotter()
+
+    assert run(soci, reference, client=client).outcomes() == [("skipped", "snapshotter")]

@@ -1,0 +1,161 @@
+"""Commands, and containerds, that are ended by force."""
+
+import signal
+import time
+
+import pytest
+
+from local import images
+from local.front import Front
+from local.node import Node
+from local.registry import Registry
+
+from .command import Client, Result, begin, changed, run
+from .nodes import CTR, assert_clean, leftovers
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, node_finds, wait_for_file
+
+LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
+
+
+def test_a_terminated_command_reports_what_it_did_not_finish(
+    fronted: Node, front: Front, pushed, client: Client
+) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"ended {number}", **LAYER)) for number in range(3)]
+    before = leftovers(fronted)
+    command = held(fronted, front, *references, client=client)
+
+    command.signal(signal.SIGTERM)
+    result = Result(command.wait(10))
+
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "interrupted")] * 3)
+    assert result.seconds < 8
+    assert_clean(fronted, before)
+    front.release()
+    assert run(fronted, *references).statuses() == ["pulled"] * 3
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_command_that_waits_for_another_can_be_ended(node: Node, pushed, number: signal.Signals) -> None:
+    reference = pushed("team/app", "v1", images.image("waiting"))
+    holder = node.begin("mkdir -p /run/prefetch-images; flock /run/prefetch-images/lock sleep 30", {})
+    wait_for_file(node, "/run/prefetch-images/lock")
+    command = begin(node, reference)
+    assert eventually(lambda: "waiting for another command" in command.errors())
+
+    command.signal(number)
+
+    assert Result(command.wait(5)).outcomes() == [("failed", "interrupted")]
+    holder.kill()
+
+
+@pytest.mark.parametrize("whom", ["script", "group"])
+def test_a_killed_command_leaves_nothing_at_work_and_nothing_that_the_next_does_not_clear(
+    fronted: Node, front: Front, pushed, client: Client, whom: str
+) -> None:
+    image = images.image("killed", **LAYER)
+    reference = pushed("team/app", "v1", image)
+    command = held(fronted, front, reference, client=client)
+
+    if whom == "script":
+        command.kill_script()
+    else:
+        command.signal(signal.SIGKILL)
+    command.wait(10)
+
+    assert eventually(lambda: set(fronted.processes().values()), {"containerd"})
+    front.release()
+    assert run(fronted, reference, client=client).outcomes() == [("pulled", "")]
+    assert node_finds(fronted, by_tag(reference)) == image_id(image)
+
+
+def test_a_containerd_that_is_killed_in_mid_pull_comes_back_to_the_same_command(
+    fronted: Node, front: Front, pushed, client: Client
+) -> None:
+    image = images.image("resumed", **LAYER)
+    reference = pushed("team/app", "v1", image)
+    command = held(fronted, front, reference, client=client)
+
+    fronted.kill_containerd()
+    front.release()
+    result = Result(command.wait(60))
+
+    assert result.outcomes() == [("pulled", "")]
+    assert result.only()["attempts"] > 1
+    assert node_finds(fronted, by_tag(reference)) == node_finds(fronted, by_digest(reference)) == image_id(image)
+    other = pushed("team/other", "v1", images.image("other"))
+    assert run(fronted, other, client=client).statuses() == ["pulled"], "and clears what the containerd has left"
+
+
+def test_a_node_that_loses_power_in_mid_pull_is_cleared_by_the_next_command(
+    fronted: Node, front: Front, pushed, client: Client
+) -> None:
+    image = images.image("power", **LAYER)
+    reference = pushed("team/app", "v1", image)
+    command = held(fronted, front, reference, client=client)
+
+    fronted.kill_running()
+    command.wait(10)
+    then = int(time.time())
+    assert eventually(lambda: time.time() >= then + 1), "leases tell seconds only"
+    fronted.start()
+    front.release()
+
+    assert run(fronted, reference, client=client).outcomes() == [("pulled", "")]
+    assert node_finds(fronted, by_tag(reference)) == image_id(image)
+
+
+def test_a_lease_of_somebody_else_stays(node: Node, pushed) -> None:
+    node.shell(f"{CTR} leases create --id mine")
+    node.kill_containerd()
+
+    assert run(node, pushed("team/app", "v1", images.image("leased"))).statuses() == ["pulled"]
+    assert node.shell(f"{CTR} leases ls -q").split() == ["mine"]
+    node.shell(f"{CTR} leases rm mine")
+
+
+@pytest.mark.parametrize("end", ["failure", "signal"])
+def test_what_kubelet_pulled_meanwhile_stays(node: Node, pushed, registry: Registry, end: str) -> None:
+    reference = pushed("team/app", "v1", images.image("by kubelet"))
+    pulling = "/run/pulling"
+    script = changed("\npull() {", f"\npull() {{ >{pulling}; while [[ -e {pulling} ]]; do sleep 0.1; done")
+    command = begin(node, reference, script=script)
+    wait_for_file(node, pulling)
+    node.kubelet_pulls(by_tag(reference))
+    registry.pause()
+    if end == "signal":
+        command.signal(signal.SIGTERM)
+    node.shell(f"rm {pulling}")
+
+    result = Result(command.wait(60))
+
+    outcome = {"failure": (0, [("cached", "")]), "signal": (1, [("failed", "interrupted")])}[end]
+    assert (result.exit_code, result.outcomes()) == outcome
+    assert by_tag(reference) in node.images()
+    assert run(node, reference).outcomes() == [("cached", "")]
+
+
+def test_an_end_by_force_at_the_second_tag_leaves_the_first(node: Node, pushed) -> None:
+    image = images.image("two tags")
+    first, second = pushed("team/app", "v1", image), pushed("team/app", "v1.0", image)
+    tagging = "/run/tagging"
+    wait = f"[[ $2 != *:v1.0 ]] || {{ >{tagging}; limited 30 sleep 30; }}"
+    script = changed("\ntag() {", f"\ntag() {{ {wait}")
+    command = begin(node, first, second, script=script, maxParallelImagePulls=1)
+    wait_for_file(node, tagging)
+
+    command.signal(signal.SIGTERM)
+    result = Result(command.wait(10))
+
+    node.shell(f"rm {tagging}")
+    assert sorted(result.outcomes()) == [("failed", "interrupted"), ("pulled", "")]
+    assert {by_tag(first), by_digest(first)} <= node.images().keys()
+    assert run(node, first).outcomes() == [("cached", "")]
+
+
+def held(node: Node, front: Front, *references: str, client: Client):
+    """Starts a command and returns it once the layers of its first images are being pulled, but do not come."""
+    front.hold()
+    command = begin(node, *references, client=client)
+    assert eventually(lambda: bool(front.being_pulled())), "nothing is being pulled"
+    return command

@@ -1,0 +1,114 @@
+"""Limits of time."""
+
+import pytest
+
+from local import images
+from local.front import Front
+from local.node import Node
+from local.registry import Registry
+
+from .command import Client, Result, begin, changed, run
+from .state import OWN_ARCHITECTURE, eventually, wait_for_file
+
+IMPATIENT = changed("\nreadonly STALL_SECONDS=30 ", "\nreadonly STALL_SECONDS=3 ")
+LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
+
+
+def test_a_slow_pull_that_goes_on_outlasts_the_limit(fronted: Node, front: Front, pushed, client: Client) -> None:
+    front.bytes_per_second = 700_000  # containerd writes a MiB at a time: every 1.5 seconds
+    reference = pushed("team/slow", "v1", images.image("slow", architecture=OWN_ARCHITECTURE, layer_bytes=4 << 20))
+
+    result = run(fronted, reference, script=IMPATIENT, client=client)
+
+    assert (result.outcomes(), result.only()["attempts"]) == ([("pulled", "")], 1)
+    assert result.seconds > 4
+
+
+def test_a_pull_without_progress_is_cut_off_and_tried_again(
+    fronted: Node, front: Front, pushed, client: Client
+) -> None:
+    reference = pushed("team/stalled", "v1", images.image("stalled", **LAYER))
+    front.hold()
+    command = begin(fronted, reference, script=IMPATIENT, client=client)
+    assert eventually(lambda: "no progress" in command.errors(), seconds=20)
+    front.release()
+
+    result = Result(command.wait(60))
+
+    assert (result.outcomes(), result.only()["attempts"]) == ([("pulled", "")], 2)
+
+
+def test_one_image_that_stalls_does_not_keep_another(fronted: Node, front: Front, pushed) -> None:
+    stalled = pushed("team/stalled", "v1", images.image("stalled", **LAYER))
+    good = pushed("team/good", "v1", images.image("good", architecture=OWN_ARCHITECTURE))
+    front.hold()
+
+    result = run(fronted, stalled, good, limit=8)
+
+    assert (result.of(good)["status"], result.of(stalled)["reason"]) == ("pulled", "timeout")
+    assert result.of(good)["seconds"] < 3 < result.of(stalled)["seconds"]
+
+
+def test_a_registry_that_stalls_is_reported_before_ssm_ends_the_command(
+    node: Node, pushed, registry: Registry, client: Client
+) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"stalled {number}")) for number in range(3)]
+    registry.pause(stall=True)
+
+    result = run(node, *references, limit=8, client=client)
+
+    registry.resume()
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")] * 3)
+    assert result.seconds < 8
+    assert node.images() == {}
+
+
+def test_a_containerd_that_hangs_is_reported_before_ssm_ends_the_command(fronted: Node, front: Front, pushed) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"hung {number}", **LAYER)) for number in range(2)]
+    front.hold()
+    command = begin(fronted, *references, limit=10)
+    assert eventually(lambda: len(front.being_pulled()), 2)
+    fronted.freeze()
+
+    result = Result(command.wait(10))
+
+    fronted.thaw()
+    front.release()
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")] * 2)
+    assert result.seconds < 10
+
+
+def test_a_containerd_that_hangs_from_the_start_is_reported_before_ssm_ends_the_command(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("hung"))
+    node.freeze()
+
+    result = run(node, reference, limit=8)
+
+    node.thaw()
+    assert result.exit_code == 1
+    assert result.outcomes() in ([("failed", "timeout")], [("failed", "interrupted")])
+    assert result.seconds < 8
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_login_helper_that_hangs_is_reported_before_ssm_ends_the_command(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("hung"))
+    node.shell("echo 'exec sleep 60' >/etc/eks/image-credential-provider/ecr-credential-provider")
+
+    result = run(node, reference, limit=8)
+
+    assert (result.exit_code, result.statuses()) == (1, ["failed"])
+    assert result.seconds < 8
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_command_that_waits_too_long_for_another_reports_timeout(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("locked"))
+    holder = node.begin("mkdir -p /run/prefetch-images; flock /run/prefetch-images/lock sleep 6", {})
+    wait_for_file(node, "/run/prefetch-images/lock")
+
+    result = run(node, reference, limit=5)
+
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")])
+    assert result.seconds < 5
+    holder.wait(10)
