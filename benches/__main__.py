@@ -1,4 +1,4 @@
-"""`python -m benches [cold-start|calls|document …]`: measures, and prints a table for each; `make bench` runs all."""
+"""`python -m benches [subject …]`: measures, and prints a table for each; `make bench` runs all."""
 
 import argparse
 import os
@@ -9,11 +9,11 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import calls, cold_start, document
+from benches import calls, cold_start, document, parallel
 from benches.table import markdown
 from local.stack import TEMPLATE
 
-SUBJECTS = {"cold-start": cold_start, "calls": calls, "document": document}
+SUBJECTS = {"cold-start": cold_start, "calls": calls, "document": document, "parallel": parallel}
 
 
 def main() -> int:

@@ -24,6 +24,8 @@ SETTINGS = {
     "DOCUMENT_NAME": "eks-image-prefetch-prefetch-images",
     "DELIVERY_TIMEOUT_SECONDS": "600",
     "EXECUTION_TIMEOUT_SECONDS": "3600",
+    "IMAGE_GC_HIGH_THRESHOLD_PERCENT": "85",
+    "MAX_PARALLEL_IMAGE_PULLS": "2",
 }
 RULE = {
     "name": "default",

@@ -1,10 +1,9 @@
 """A table of measurements, in Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 NOTHING = "-"
-HEAD = ("what", "ours", "rival", "ours ÷ rival", "target", "met")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Below:
 
 @dataclass(frozen=True)
 class PartOfRival:
-    """Ours is at most one part of the rival's: with `parts=1`, no more than the rival's."""
+    """Ours is at most one part of the rival's, of the best rival's: with `parts=1`, no more than it."""
 
     parts: int
 
@@ -57,33 +56,58 @@ Target = Below | PartOfRival | Exactly
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement; without a `why_not` it has been measured."""
+    """One measurement; without a `why_not` it has been measured. Several rivals have names, one needs none."""
 
     what: str
     unit: str
     ours: float | None
-    rival: float | None = None
+    rival: float | Mapping[str, float] | None = None
     target: Target | None = None
     why_not: str = ""
 
-    def cells(self) -> tuple[str, ...]:
-        """Returns the row's texts, in the order of HEAD."""
+    @property
+    def rivals(self) -> Mapping[str, float]:
+        """Returns the rivals' measurements by their names."""
+        if self.rival is None:
+            return {}
+        return self.rival if isinstance(self.rival, Mapping) else {"rival": self.rival}
+
+    def cells(self, rivals: Sequence[str]) -> tuple[str, ...]:
+        """Returns the row's texts, in the order of `head`."""
         target = self.target.text(self.unit) if self.target else ""
         if self.ours is None:
-            return (self.what, NOTHING, NOTHING, NOTHING, target, f"**not measured**: {self.why_not}")
-        rival = NOTHING if self.rival is None else quantity(self.rival, self.unit)
-        ratio = NOTHING if not self.rival else part(self.ours / self.rival)
-        return (self.what, quantity(self.ours, self.unit), rival, ratio, target, self._met())
+            return (
+                self.what,
+                NOTHING,
+                *(NOTHING for _ in rivals),
+                NOTHING,
+                target,
+                f"**not measured**: {self.why_not}",
+            )
+        theirs = [quantity(self.rivals[name], self.unit) if name in self.rivals else NOTHING for name in rivals]
+        ratio = part(self.ours / self._best) if self._best else NOTHING
+        return (self.what, quantity(self.ours, self.unit), *theirs, ratio, target, self._met())
+
+    @property
+    def _best(self) -> float | None:
+        return min(self.rivals.values(), default=None)
 
     def _met(self) -> str:
         if self.target is None or self.ours is None:
             return ""
-        return "yes" if self.target.met(self.ours, self.rival) else "**no**"
+        return "yes" if self.target.met(self.ours, self._best) else "**no**"
+
+
+def head(rivals: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of the columns; ratio and target are those of the best rival."""
+    return ("what", "ours", *rivals, "ours ÷ rival" if len(rivals) == 1 else "ours ÷ best", "target", "met")
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """Returns the rows as a table whose columns are aligned."""
-    lines = [HEAD, *(row.cells() for row in rows)]
+    rows = list(rows)
+    rivals = list(dict.fromkeys(name for row in rows for name in row.rivals)) or ["rival"]
+    lines = [head(rivals), *(row.cells(rivals) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -102,4 +126,4 @@ def quantity(value: float, unit: str) -> str:
 
 def part(ratio: float) -> str:
     """Returns a ratio, a small one as a fraction."""
-    return f"1/{1 / ratio:.0f}" if ratio < 0.1 else f"{ratio:.2f}"
+    return f"1/{1 / ratio:.0f}" if 0 < ratio < 0.1 else f"{ratio:.2f}"
