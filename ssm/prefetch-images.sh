@@ -272,9 +272,10 @@ take_lock() {
     fi
 }
 
-# Removes what commands that were killed left behind: their folders, and leases that a containerd which was killed left.
+# Removes what commands that were killed left behind: their folders, snapshots of theirs, and leases that a containerd
+# which was killed left.
 remove_leftovers() {
-    local folder lease
+    local folder lease snapshot
     ! dry_run || return 0
     for folder in "$host$RUN"/[0-9]*; do
         [[ -e /proc/${folder##*/} ]] || { remove_lease_of_ctr "$folder" && rm -rf "$folder"; }
@@ -284,6 +285,10 @@ remove_leftovers() {
         (($(date --date "${lease#*=}" +%s) < $(stat --format %Y "$host$SOCKET"))) || continue
         say "removing the lease ${lease%%=*} of a pull that died with its containerd"
         limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm "${lease%%=*}" >/dev/null 2>&1
+    done
+    for snapshot in "${!snapshots[@]}"; do
+        [[ $snapshot != prefetch-images-* || -e /proc/${snapshot##*-} ]] ||
+            limited "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$snapshotter" rm "$snapshot" >/dev/null 2>&1
     done
 }
 
@@ -339,13 +344,24 @@ prefetch_the_rest() {
     fail_the_rest timeout
 }
 
-# Waits until no more than so many are at work.
+pause='' # a sleep, after which what is done is looked at
+
+# Waits until no more than so many are at work. What is done is told within seconds, not when the slowest is.
 wait_for_workers() {
     local ended number pids
     while ((${#workers[@]} > $1)); do
+        if [[ -z $pause ]] && ((${#done[@]} > 0)); then
+            sleep 2 >/dev/null 2>&1 8>&- 9>&- &
+            pause=$!
+        fi
         pids=("${!workers[@]}")
-        wait -n -p ended "${pids[@]}"
+        wait -n -p ended $pause "${pids[@]}"
         ended=${ended:-${pids[0]}} # nothing is left to wait for
+        if [[ $ended == "$pause" ]]; then
+            pause=''
+            verify
+            continue
+        fi
         number=${workers[$ended]}
         if [[ -r $shared/$number.outcome ]]; then
             settle "$number" "$(<"$shared/$number.outcome")"
@@ -358,6 +374,8 @@ wait_for_workers() {
         unset "workers[$ended]"
         ((SECONDS - looked < 2)) || verify
     done
+    [[ -z $pause ]] || kill "$pause" 2>/dev/null
+    pause=''
 }
 
 # Looks at all images: reports those that are done as what they are where they are complete, and others that came
@@ -744,12 +762,17 @@ remove_names() {
     limited "$LOOK_UP_SECONDS" "${ctr[@]}" images rm "$@" >/dev/null 2>"$files/error"
 }
 
-# Makes containerd collect what no name and no lease holds, now: it does so whenever a lease goes.
+# Makes containerd collect what no name and no lease holds, now: it does so whenever a lease goes. What it could not remove
+# from a snapshotter on a full disk it tries again only once a snapshot has been removed there.
 collect_garbage() {
-    local lease=prefetch-images-$BASHPID
-    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases create --id "$lease" --expires 30s >/dev/null 2>&1 || return
+    local own=prefetch-images-$BASHPID
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases create --id "$own" --expires 30s >/dev/null 2>&1 || return
     grace=$((grace + 1)) # it must not stay for want of time
-    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm --sync "$lease" >/dev/null 2>&1
+    if [[ $reason == no-space ]]; then
+        limited "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$snapshotter" prepare "$own"
+        limited "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$snapshotter" rm "$own"
+    fi >/dev/null 2>&1
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm --sync "$own" >/dev/null 2>&1
 }
 
 snapshotter='' containerd_root=/var/lib/containerd hosts_paths='' proxies=' '

@@ -105,6 +105,16 @@ def test_a_node_that_loses_power_in_mid_pull_is_cleared_by_the_next_command(
     assert node_finds(fronted, by_tag(reference)) == image_id(image)
 
 
+def test_a_snapshot_of_a_command_that_was_killed_in_its_clean_up_is_removed(node: Node, pushed) -> None:
+    ours, theirs = "prefetch-images-4000000", "4000000"
+    node.shell(f"for key in {ours} {theirs}; do {CTR} snapshots prepare $key; done")
+
+    assert run(node, pushed("team/app", "v1", images.image("after"))).statuses() == ["pulled"]
+
+    held = node.shell(f"{CTR} snapshots ls").split()
+    assert (ours in held, theirs in held) == (False, True)
+
+
 def test_a_lease_of_somebody_else_stays(node: Node, pushed) -> None:
     node.shell(f"{CTR} leases create --id mine")
     node.kill_containerd()
