@@ -161,8 +161,8 @@ prepare() {
     shared=$host$RUN/$$ files=$shared hosts=$shared/hosts
     rm -rf "$shared"
     mkdir -p "$hosts"
-    trap 'rm -rf "$shared"' EXIT
-    trap 'stopped=yes; [[ -n $busy ]] || $on_signal' TERM INT HUP
+    trap '[[ $BASHPID != "$self" ]] || rm -rf "$shared"' EXIT
+    trap stop TERM INT HUP
     begin "$LOOK_UP_SECONDS" "${on_host[@]}" containerd config dump >"$files/config" 2>/dev/null
     config_dump=$!
 }
@@ -237,7 +237,15 @@ say() {
 }
 
 # What a signal leads to; not in the middle of a report, which is made once.
-on_signal=interrupt stopped='' busy=''
+self=$BASHPID on_signal=interrupt stopped='' busy=''
+
+# shellcheck disable=SC2317 # called by trap
+# Takes a signal. What was just forked, to become a program, has the traps of the process it comes from.
+stop() {
+    [[ $BASHPID == "$self" ]] || exit
+    stopped=yes
+    [[ -n $busy ]] || $on_signal
+}
 
 # shellcheck disable=SC2317 # called by trap
 # Ends on a signal: what is being pulled and what was not begun is reported as failed, to be tried again.
@@ -407,8 +415,8 @@ verify() {
 work_on() {
     exec 9>&-
     trap - EXIT
-    on_signal="stop_work $1"
-    trap 'stopped=yes; [[ -n $busy ]] || $on_signal' TERM INT HUP
+    self=$BASHPID on_signal="stop_work $1"
+    trap stop TERM INT HUP
     workers=()
     talk=$((MAX_TALK * 4 / 5 / ${#images[@]}))
     files=$shared/$1.files
