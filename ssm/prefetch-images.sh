@@ -1069,7 +1069,8 @@ pull_through_cri() {
         esac
     done <"$files/answer"
     [[ $status != 0 ]] || return 0
-    if [[ ($status == 12 || $code == 7) && $image_service != "$SOCKET" ]]; then # unimplemented, or nobody listens
+    # Unimplemented, nobody listens, or it was answered before curl had asked in full: unimplemented, where curl does not see it.
+    if [[ ($status == 12 || $code == 7 || -z $status && $code == 92) && $image_service != "$SOCKET" ]]; then
         image_service=$SOCKET
         pull_through_cri "$1"
         return

@@ -23,7 +23,7 @@ def test_fifty_images_that_do_not_exist_are_told_within_the_limits(quick_node: N
 def test_fifty_images_of_a_registry_that_is_down_are_told_within_the_limits(node: Node, registry: Registry) -> None:
     registry.pause()
 
-    result = run(node, *NAMES, maxParallelImagePulls=16, script=HURRIED)
+    result = run(node, *NAMES, maxParallelImagePulls=16, script=HURRIED, limit=300)
 
     assert result.outcomes() == [("failed", "registry")] * 50
     assert (len(result.stdout) < 20_000, len(result.stderr) < 7_500) == (True, True)
