@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::LazyLock};
 
 use regex_lite::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize, de::Error};
 use thiserror::Error;
 
 /// The longest repository path that containerd's reference grammar takes, in characters (distribution/reference).
@@ -126,6 +126,12 @@ impl FromStr for Image {
 impl Serialize for Image {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Image {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

@@ -1,8 +1,12 @@
 //! Nodes: how those that want an image are told apart, by SSM's targets and by an instance's own tags.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use aws_sdk_ssm::types::Target;
+use regex_lite::Regex;
 
 use crate::rule::Rule;
 
@@ -10,6 +14,15 @@ use crate::rule::Rule;
 pub const MAX_NODE_TAGS: usize = 4;
 /// How many values of one tag key a rule may accept (SSM service model, `TargetValues`).
 pub const MAX_TAG_VALUES: usize = 50;
+
+static INSTANCE_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$").expect("the pattern is a constant"));
+
+/// Whether a text is shaped like an EC2 instance's id.
+#[must_use]
+pub fn is_instance_id(text: &str) -> bool {
+    INSTANCE_ID.is_match(text)
+}
 
 /// The tags by which the nodes of a rule are known: the cluster's own and the rule's, ANDed; values of one key ORed.
 #[derive(Clone, Debug, PartialEq, Eq)]

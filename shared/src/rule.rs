@@ -86,6 +86,12 @@ pub enum RuleError {
     },
 }
 
+/// Whether a text is shaped like a rule's name.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    NAME.is_match(text)
+}
+
 /// Parses a rule list from its JSON text.
 ///
 /// # Errors

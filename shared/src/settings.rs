@@ -60,15 +60,12 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`] for the first variable that cannot be used.
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
-        let text = |name: &'static str| match look_up(name) {
-            Some(value) if !value.trim().is_empty() => Ok(value),
-            value => Err(refuse(name, value, "a text that is not empty")),
-        };
+        let variables = Variables::new(look_up);
         let cluster = Cluster {
-            name: text("CLUSTER_NAME")?,
-            tag_key: text("CLUSTER_TAG_KEY")?,
+            name: variables.text("CLUSTER_NAME")?,
+            tag_key: variables.text("CLUSTER_TAG_KEY")?,
         };
-        let rules = parse_rules(&text("RULES")?)?;
+        let rules = parse_rules(&variables.text("RULES")?)?;
         if let Some(rule) = rules.iter().find(|rule| rule.nodes.contains_key(&cluster.tag_key)) {
             return Err(RuleError::Field {
                 rule: rule.name.clone(),
@@ -78,29 +75,69 @@ impl Settings {
             }
             .into());
         }
-        let whole = |name, accepted| whole(name, look_up(name), accepted);
         Ok(Self {
             cluster,
-            document: text("DOCUMENT_NAME")?,
+            document: variables.text("DOCUMENT_NAME")?,
             rules,
-            // The limits are SSM's: TimeoutSeconds and the plugin's timeoutSeconds (SSM service model and documentation).
-            delivery_timeout: whole("DELIVERY_TIMEOUT_SECONDS", 30..=2_592_000)?,
-            execution_timeout: whole("EXECUTION_TIMEOUT_SECONDS", 5..=172_800)?,
-            image_gc_high_threshold: whole("IMAGE_GC_HIGH_THRESHOLD_PERCENT", 1..=100)?,
-            max_parallel_image_pulls: whole("MAX_PARALLEL_IMAGE_PULLS", 1..=16)?,
+            delivery_timeout: variables.delivery_timeout()?,
+            execution_timeout: variables.execution_timeout()?,
+            image_gc_high_threshold: variables.whole("IMAGE_GC_HIGH_THRESHOLD_PERCENT", 1..=100)?,
+            max_parallel_image_pulls: variables.whole("MAX_PARALLEL_IMAGE_PULLS", 1..=16)?,
         })
     }
 }
 
-fn whole(name: &'static str, value: Option<String>, accepted: RangeInclusive<i32>) -> Result<i32, SettingsError> {
-    value
-        .as_deref()
-        .and_then(|value| value.parse().ok())
-        .filter(|number| accepted.contains(number))
-        .ok_or_else(|| {
-            let (min, max) = accepted.into_inner();
-            refuse(name, value, format!("a whole number from {min} to {max}"))
-        })
+/// The environment's variables, as settings are read from them.
+pub struct Variables<F>(F);
+
+impl<F: Fn(&str) -> Option<String>> Variables<F> {
+    /// Reads by a look-up from variable name to value.
+    pub fn new(look_up: F) -> Self {
+        Self(look_up)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is missing or empty.
+    pub fn text(&self, name: &'static str) -> Result<String, SettingsError> {
+        match (self.0)(name) {
+            Some(value) if !value.trim().is_empty() => Ok(value),
+            value => Err(refuse(name, value, "a text that is not empty")),
+        }
+    }
+
+    /// Reads a whole number.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is missing, no whole number, or not within what is accepted.
+    pub fn whole(&self, name: &'static str, accepted: RangeInclusive<i32>) -> Result<i32, SettingsError> {
+        let value = (self.0)(name);
+        value
+            .as_deref()
+            .and_then(|value| value.parse().ok())
+            .filter(|number| accepted.contains(number))
+            .ok_or_else(|| {
+                let (min, max) = accepted.into_inner();
+                refuse(name, value, format!("a whole number from {min} to {max}"))
+            })
+    }
+
+    /// Reads for how many seconds SSM tries to hand a command to a node; the limits are SSM's own for TimeoutSeconds.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::whole`].
+    pub fn delivery_timeout(&self) -> Result<i32, SettingsError> {
+        self.whole("DELIVERY_TIMEOUT_SECONDS", 30..=2_592_000)
+    }
+
+    /// Reads for how many seconds a command may run on a node; the limits are SSM's own for a plugin's timeoutSeconds.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::whole`].
+    pub fn execution_timeout(&self) -> Result<i32, SettingsError> {
+        self.whole("EXECUTION_TIMEOUT_SECONDS", 5..=172_800)
+    }
 }
 
 fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> SettingsError {

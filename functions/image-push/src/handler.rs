@@ -3,7 +3,7 @@
 use aws_sdk_ssm::Client;
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Destination, Trigger, send_command_input},
+    command::{Comment, Destination, Trigger, send_command_input},
     image::Image,
     node::NodeSelector,
     report::{report, word},
@@ -116,7 +116,8 @@ fn wanted_image(settings: &Settings, payload: Value) -> Result<(Image, Vec<&Rule
 async fn send(client: &Client, settings: &Settings, rule: &Rule, image: &Image) -> Result<Sent, PushError> {
     let targets = NodeSelector::new(&settings.cluster, rule).targets();
     let images = std::slice::from_ref(image);
-    let input = send_command_input(settings, rule, Trigger::Push, images, Destination::Targets(targets));
+    let comment = Comment::first(Trigger::Push, rule);
+    let input = send_command_input(settings, rule, &comment, images, Destination::Targets(targets));
     let command = ssm::send(client, input).await.map_err(|cause| PushError {
         rule: rule.name.clone(),
         image: image.clone(),
@@ -289,7 +290,7 @@ mod tests {
             );
             assert_eq!(parameter("imageGCHighThresholdPercent"), "85");
             assert_eq!(parameter("maxParallelImagePulls"), "2");
-            assert_eq!(input.comment(), Some("prefetch trigger=push rule=gpu attempt=1"));
+            assert_eq!(input.comment(), Some("push rule=gpu attempt=1"));
             assert!(input.instance_ids().is_empty());
             true
         });

@@ -1,7 +1,7 @@
-//! From launched instances to commands.
+//! From launched instances, and nodes that lack images still, to commands.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::SystemTime,
 };
 
@@ -12,9 +12,10 @@ use aws_sdk_ec2::{
     types::{Filter, Instance},
 };
 use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
+use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
+    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
     image::Image,
     node::NodeSelector,
     report::{report, word},
@@ -31,11 +32,13 @@ use crate::{
     decision::{Decision, Reason, Sent, Why},
     images::NewestImages,
     instance::node_tags,
-    message::{Call, Launched, call},
+    message::{Asked, Call, Request, call},
 };
 
 /// How many values one filter of DescribeInstances takes (EC2 API reference).
 const MAX_FILTER_VALUES: usize = 200;
+/// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
+const AT_ONCE: usize = 5;
 /// How many instances one page of DescribeInstances has at most (EC2 API reference).
 const PAGE_SIZE: i32 = 1000;
 
@@ -47,10 +50,10 @@ pub struct NodeLaunch {
     pub settings: Settings,
 }
 
-/// The decision of each instance, by its id.
-type Decisions = BTreeMap<String, Decision>;
-/// A node of the cluster and the rules that want it.
-type NodeWithRules<'a> = (String, Vec<&'a Rule>);
+/// The decision of each request.
+type Decisions = BTreeMap<Request, Decision>;
+/// What a node of the cluster is to get, and the rules by which it does.
+type RequestWithRules<'a> = (Request, Vec<&'a Rule>);
 
 /// What the function answers.
 #[derive(Debug, Serialize)]
@@ -90,10 +93,11 @@ impl From<LaunchError> for Diagnostic {
 }
 
 impl NodeLaunch {
-    /// Sends launched nodes the images of their rules, and hands back those that cannot be reached yet.
+    /// Sends launched nodes the images of their rules, others the images they lack still, and hands back those that cannot
+    /// be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule, 50 nodes and 30
-    /// images; this process asks ECR at most once per repository in 30 seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule (for a further
+    /// try: per job and images), 50 nodes and 30 images; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -113,11 +117,11 @@ impl NodeLaunch {
                     decision,
                 })
             }
-            Call::Event(_, Ok(id)) => {
-                let mut decisions = self.decide(std::slice::from_ref(&id), now).await?;
-                let decision = decisions.remove(&id).expect("each instance is decided of");
+            Call::Event(_, Ok(request)) => {
+                let mut decisions = self.decide(std::slice::from_ref(&request), now).await?;
+                let decision = decisions.remove(&request).expect("each request is decided of");
                 Ok(Answer::Event {
-                    instance: Some(id),
+                    instance: Some(request.node().to_owned()),
                     decision,
                 })
             }
@@ -127,22 +131,22 @@ impl NodeLaunch {
 
     async fn handle_batch(
         &self,
-        messages: Vec<(String, Launched)>,
+        messages: Vec<(String, Asked)>,
         now: SystemTime,
     ) -> Result<SqsBatchResponse, LaunchError> {
-        let mut messages_of: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (message, launched) in messages {
-            match launched {
-                Ok(id) => messages_of.entry(id).or_default().push(message),
+        let mut messages_of: BTreeMap<Request, Vec<String>> = BTreeMap::new();
+        for (message, asked) in messages {
+            match asked {
+                Ok(request) => messages_of.entry(request).or_default().push(message),
                 Err(why) => log_unusable("message", &message, &why),
             }
         }
-        let ids: Vec<String> = messages_of.keys().cloned().collect();
+        let requests: Vec<Request> = messages_of.keys().cloned().collect();
         let mut response = SqsBatchResponse::default();
-        for (id, decision) in self.decide(&ids, now).await? {
+        for (request, decision) in self.decide(&requests, now).await? {
             if let Decision::HandedBack(_) = decision {
                 messages_of
-                    .remove(&id)
+                    .remove(&request)
                     .into_iter()
                     .flatten()
                     .for_each(|message| response.add_failure(message));
@@ -151,45 +155,57 @@ impl NodeLaunch {
         Ok(response)
     }
 
-    /// Decides of each of these instances, and sends what is to be sent.
-    async fn decide(&self, ids: &[String], now: SystemTime) -> Result<Decisions, LaunchError> {
+    /// Decides of each of these requests, and sends what is to be sent.
+    async fn decide(&self, requests: &[Request], now: SystemTime) -> Result<Decisions, LaunchError> {
         let mut decisions = Decisions::new();
-        let nodes = self.nodes_with_rules(ids, now, &mut decisions).await?;
-        let nodes = self.online_nodes(nodes, &mut decisions).await?;
-        self.send_images(nodes, now, &mut decisions).await;
-        for (id, decision) in &decisions {
-            log(id, decision);
+        let requests = self.requests_of_nodes(requests, now, &mut decisions).await?;
+        let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
+        self.send_images(requests, now, &mut decisions).await;
+        for (request, decision) in &decisions {
+            log(request.node(), decision);
         }
         Ok(decisions)
     }
 
-    /// Keeps the instances that are running nodes of the cluster, each with the rules that want it.
-    async fn nodes_with_rules(
+    /// Keeps the requests for instances that are running nodes of the cluster, each with its rules.
+    async fn requests_of_nodes(
         &self,
-        ids: &[String],
+        requests: &[Request],
         now: SystemTime,
         decisions: &mut Decisions,
-    ) -> Result<Vec<NodeWithRules<'_>>, LaunchError> {
-        let instances = self.describe_instances(ids).await?;
-        let mut nodes = Vec::with_capacity(ids.len());
-        for id in ids {
-            match self.rules_of(instances.get(id), now) {
-                Ok(rules) => nodes.push((id.clone(), rules)),
+    ) -> Result<Vec<RequestWithRules<'_>>, LaunchError> {
+        let instances = self.describe_instances(&nodes(requests)).await?;
+        let mut kept = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.rules_of(request, instances.get(request.node()), now) {
+                Ok(rules) => kept.push((request.clone(), rules)),
                 Err(decision) => {
-                    decisions.insert(id.clone(), decision);
+                    decisions.insert(request.clone(), decision);
                 }
             }
         }
-        Ok(nodes)
+        Ok(kept)
     }
 
-    fn rules_of(&self, instance: Option<&Instance>, now: SystemTime) -> Result<Vec<&Rule>, Decision> {
+    fn rules_of(
+        &self,
+        request: &Request,
+        instance: Option<&Instance>,
+        now: SystemTime,
+    ) -> Result<Vec<&Rule>, Decision> {
         let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
         let tags = node_tags(instance, &self.settings.cluster, now)?;
-        let wants = |rule: &&Rule| NodeSelector::new(&self.settings.cluster, rule).matches(&tags);
-        let rules: Vec<&Rule> = self.settings.rules.iter().filter(wants).collect();
+        let applies = |rule: &&Rule| match request {
+            Request::Newest(_) => NodeSelector::new(&self.settings.cluster, rule).matches(&tags),
+            Request::Again(retry) => retry.rule == rule.name,
+        };
+        let rules: Vec<&Rule> = self.settings.rules.iter().filter(applies).collect();
         if rules.is_empty() {
-            return Err(Decision::dropped(Reason::NoRule, "no rule wants its tags"));
+            let message = match request {
+                Request::Newest(_) => "no rule wants its tags".to_owned(),
+                Request::Again(retry) => format!("the rule {} is no more", retry.rule),
+            };
+            return Err(Decision::dropped(Reason::NoRule, message));
         }
         Ok(rules)
     }
@@ -216,64 +232,96 @@ impl NodeLaunch {
         Ok(instances)
     }
 
-    /// Keeps the nodes that SSM can reach now.
-    async fn online_nodes<'a>(
+    /// Keeps the requests for nodes that SSM can reach now.
+    async fn requests_of_online_nodes<'a>(
         &self,
-        nodes: Vec<NodeWithRules<'a>>,
+        requests: Vec<RequestWithRules<'a>>,
         decisions: &mut Decisions,
-    ) -> Result<Vec<NodeWithRules<'a>>, LaunchError> {
-        let ids: Vec<String> = nodes.iter().map(|(id, _)| id.clone()).collect();
+    ) -> Result<Vec<RequestWithRules<'a>>, LaunchError> {
+        let ids = nodes(requests.iter().map(|(request, _)| request));
         let managed = ssm::managed_nodes(&self.ssm, &ids).await.map_err(LaunchError::Nodes)?;
-        Ok(nodes
+        Ok(requests
             .into_iter()
-            .filter(|(id, _)| match reachable(managed.get(id)) {
+            .filter(|(request, _)| match reachable(managed.get(request.node())) {
                 Ok(()) => true,
                 Err(decision) => {
-                    decisions.insert(id.clone(), decision);
+                    decisions.insert(request.clone(), decision);
                     false
                 }
             })
             .collect())
     }
 
-    /// Sends each node the images of its rules: per rule, one command for each 50 nodes and 30 images.
-    async fn send_images(&self, nodes: Vec<NodeWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
-        let mut by_node: BTreeMap<String, Vec<Decision>> = BTreeMap::new();
+    async fn send_images(&self, requests: Vec<RequestWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
+        let mut of_rules: BTreeMap<Request, Vec<Decision>> = BTreeMap::new();
         for rule in &self.settings.rules {
-            let wanting = nodes
+            let of_rule = requests
                 .iter()
-                .filter(|(_, rules)| rules.iter().any(|r| r.name == rule.name));
-            let ids: Vec<String> = wanting.map(|(id, _)| id.clone()).collect();
-            if ids.is_empty() {
-                continue;
-            }
-            for (id, decision) in self.send_rule(rule, ids, now).await {
-                by_node.entry(id).or_default().push(decision);
+                .filter(|(_, rules)| rules.iter().any(|r| r.name == rule.name))
+                .map(|(request, _)| request.clone());
+            for (request, decision) in self.send_rule(rule, of_rule.collect(), now).await {
+                of_rules.entry(request).or_default().push(decision);
             }
         }
         decisions.extend(
-            by_node
+            of_rules
                 .into_iter()
-                .map(|(id, of_rules)| (id, Decision::of_rules(of_rules))),
+                .map(|(request, of_rules)| (request, Decision::of_rules(of_rules))),
         );
     }
 
-    async fn send_rule(&self, rule: &Rule, ids: Vec<String>, now: SystemTime) -> Vec<(String, Decision)> {
-        let images = match self.images.of_rule(rule, now).await {
+    /// Sends launched nodes the rule's newest images, and others those they lack still, nodes that lack the same together.
+    async fn send_rule(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+        let mut launched = Vec::new();
+        let mut again: BTreeMap<(Comment, Vec<Image>), Vec<Request>> = BTreeMap::new();
+        for request in requests {
+            match &request {
+                Request::Newest(_) => launched.push(request),
+                Request::Again(retry) => {
+                    let same = (retry.comment(), retry.images.clone());
+                    again.entry(same).or_default().push(request);
+                }
+            }
+        }
+        let mut decisions = self.send_newest(rule, launched, now).await;
+        let again = stream::iter(again)
+            .map(async |((comment, images), requests)| self.send_commands(rule, &comment, &images, requests).await);
+        decisions.extend(again.buffered(AT_ONCE).collect::<Vec<_>>().await.concat());
+        decisions
+    }
+
+    async fn send_newest(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+        if requests.is_empty() {
+            return Vec::new();
+        }
+        match self.images.of_rule(rule, now).await {
             Ok(images) if images.is_empty() => {
                 let message = format!("rule {} names no image that exists", rule.name);
-                return of_all(ids, &Decision::dropped(Reason::NoImages, message));
+                of_all(requests, &Decision::dropped(Reason::NoImages, message))
             }
-            Ok(images) => images,
+            Ok(images) => {
+                let comment = Comment::first(Trigger::Launch, rule);
+                self.send_commands(rule, &comment, &images, requests).await
+            }
             Err(cause) => {
                 error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-                return of_all(ids, &Decision::handed_back(Reason::AwsError, report(&cause)));
+                of_all(requests, &Decision::handed_back(Reason::AwsError, report(&cause)))
             }
-        };
+        }
+    }
+
+    /// Sends one command for each 50 nodes and 30 images.
+    async fn send_commands(
+        &self,
+        rule: &Rule,
+        comment: &Comment,
+        images: &[Image],
+        requests: Vec<Request>,
+    ) -> Vec<(Request, Decision)> {
         let mut decisions = Vec::new();
         for images in images.chunks(MAX_IMAGES) {
-            for ids in ids.chunks(MAX_INSTANCES) {
-                decisions.extend(self.send_command(rule, images, ids.to_vec()).await);
+            for requests in requests.chunks(MAX_INSTANCES) {
+                decisions.extend(self.send_command(rule, comment, images, requests.to_vec()).await);
             }
         }
         decisions
@@ -283,60 +331,70 @@ impl NodeLaunch {
     ///
     /// SSM rejects the whole call and does not say for whom: it is asked again who is online, and where that explains
     /// nothing the nodes are halved until the refused one stands alone.
-    async fn send_command(&self, rule: &Rule, images: &[Image], ids: Vec<String>) -> Vec<(String, Decision)> {
-        let mut decisions = Vec::with_capacity(ids.len());
-        let mut pending = vec![ids];
-        while let Some(ids) = pending.pop() {
-            let destination = Destination::Instances(ids.clone());
-            let input = send_command_input(&self.settings, rule, Trigger::Launch, images, destination);
+    async fn send_command(
+        &self,
+        rule: &Rule,
+        comment: &Comment,
+        images: &[Image],
+        requests: Vec<Request>,
+    ) -> Vec<(Request, Decision)> {
+        let mut decisions = Vec::with_capacity(requests.len());
+        let mut pending = vec![requests];
+        while let Some(requests) = pending.pop() {
+            let destination = Destination::Instances(nodes(&requests));
+            let input = send_command_input(&self.settings, rule, comment, images, destination);
             match ssm::send(&self.ssm, input).await {
                 Ok(command) => {
                     let sent = Sent {
                         rule: rule.name.clone(),
                         command,
                     };
-                    decisions.extend(of_all(ids, &Decision::Sent { commands: vec![sent] }));
+                    decisions.extend(of_all(requests, &Decision::Sent { commands: vec![sent] }));
                 }
                 Err(SsmError::InvalidInstance(_)) => {
-                    let (online, offline) = self.still_online(ids.clone()).await;
+                    let all = requests.len();
+                    let (online, offline) = self.still_online(requests).await;
                     decisions.extend(offline);
                     match online.len() {
                         0 => {}
-                        len if len < ids.len() => pending.push(online),
+                        len if len < all => pending.push(online),
                         1 => {
                             let refused =
                                 Decision::handed_back(Reason::Refused, "SSM refuses it although it is online");
                             decisions.extend(of_all(online, &refused));
                         }
-                        len => pending.extend(online.chunks(len.div_ceil(2)).map(<[String]>::to_vec)),
+                        len => pending.extend(online.chunks(len.div_ceil(2)).map(<[Request]>::to_vec)),
                     }
                 }
                 Err(cause) => {
                     error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-                    decisions.extend(of_all(ids, &Decision::handed_back(Reason::AwsError, report(&cause))));
+                    decisions.extend(of_all(
+                        requests,
+                        &Decision::handed_back(Reason::AwsError, report(&cause)),
+                    ));
                 }
             }
         }
         decisions
     }
 
-    async fn still_online(&self, ids: Vec<String>) -> (Vec<String>, Vec<(String, Decision)>) {
-        let managed = match ssm::managed_nodes(&self.ssm, &ids).await {
+    async fn still_online(&self, requests: Vec<Request>) -> (Vec<Request>, Vec<(Request, Decision)>) {
+        let managed = match ssm::managed_nodes(&self.ssm, &nodes(&requests)).await {
             Ok(managed) => managed,
             Err(cause) => {
                 error!("{}", report(&cause));
                 return (
                     Vec::new(),
-                    of_all(ids, &Decision::handed_back(Reason::AwsError, report(&cause))),
+                    of_all(requests, &Decision::handed_back(Reason::AwsError, report(&cause))),
                 );
             }
         };
         let mut online = Vec::new();
         let mut offline = Vec::new();
-        for id in ids {
-            match reachable(managed.get(&id)) {
-                Ok(()) => online.push(id),
-                Err(decision) => offline.push((id, decision)),
+        for request in requests {
+            match reachable(managed.get(request.node())) {
+                Ok(()) => online.push(request),
+                Err(decision) => offline.push((request, decision)),
             }
         }
         (online, offline)
@@ -360,8 +418,17 @@ fn reachable(node: Option<&InstanceInformation>) -> Result<(), Decision> {
     Ok(())
 }
 
-fn of_all(ids: Vec<String>, decision: &Decision) -> Vec<(String, Decision)> {
-    ids.into_iter().map(|id| (id, decision.clone())).collect()
+/// The nodes that the requests are for, each once.
+fn nodes<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Vec<String> {
+    let nodes: BTreeSet<&str> = requests.into_iter().map(Request::node).collect();
+    nodes.into_iter().map(str::to_owned).collect()
+}
+
+fn of_all(requests: Vec<Request>, decision: &Decision) -> Vec<(Request, Decision)> {
+    requests
+        .into_iter()
+        .map(|request| (request, decision.clone()))
+        .collect()
 }
 
 fn log(id: &str, decision: &Decision) {

@@ -1,41 +1,54 @@
-//! What a message says: an instance that was launched, or why there is none.
-
-use std::sync::LazyLock;
+//! What a message asks for: images for a node, or why it asks for none.
 
 use aws_lambda_events::{eventbridge::EventBridgeEvent, sqs::SqsEvent};
-use regex_lite::Regex;
+use prefetch::{command::Comment, node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::decision::{Reason, Why};
 
-/// The shape of an EC2 instance's id.
-static INSTANCE_ID: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new("^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$").expect("the pattern is a constant"));
-
 /// What the function was called with.
 #[derive(Debug)]
 pub enum Call {
-    /// A batch from the node queue: message ids, each with its instance or why it has none.
-    Batch(Vec<(String, Launched)>),
-    /// An event of EventBridge as it is, its id before it.
-    Event(String, Launched),
+    /// A batch from the node queue: message ids, each with what it asks for or why it asks for nothing.
+    Batch(Vec<(String, Asked)>),
+    /// One message as it is, its id before it.
+    Event(String, Asked),
 }
 
-/// The id of a launched instance, or why the event names none.
-pub type Launched = Result<String, Why>;
+/// What a message asks for, or why it asks for nothing.
+pub type Asked = Result<Request, Why>;
+
+/// What a node is to get.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Request {
+    /// An instance was launched: the newest images of its rules.
+    Newest(String),
+    /// Images are still missing: these, once more.
+    Again(Retry),
+}
+
+impl Request {
+    /// The node's instance id.
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Newest(node) => node,
+            Self::Again(retry) => &retry.node,
+        }
+    }
+}
 
 /// Tells a batch of SQS from an event.
 pub fn call(payload: Value) -> Call {
     if payload.get("Records").is_none() {
-        return Call::Event(event_id(&payload), launched_instance(payload));
+        return Call::Event(event_id(&payload), request(payload));
     }
     match serde_json::from_value::<SqsEvent>(payload) {
         Ok(batch) => Call::Batch(
             batch
                 .records
                 .into_iter()
-                .map(|record| (record.message_id.unwrap_or_default(), launched_in_body(record.body)))
+                .map(|record| (record.message_id.unwrap_or_default(), request_in_body(record.body)))
                 .collect(),
         ),
         Err(error) => Call::Event(
@@ -45,15 +58,36 @@ pub fn call(payload: Value) -> Call {
     }
 }
 
-fn launched_in_body(body: Option<String>) -> Launched {
+fn request_in_body(body: Option<String>) -> Asked {
     serde_json::from_str(&body.unwrap_or_default())
-        .map_err(|error| Why::new(Reason::Malformed, error.to_string()))
-        .and_then(launched_instance)
+        .map_err(malformed)
+        .and_then(request)
+}
+
+fn request(message: Value) -> Asked {
+    if message.get("job").is_some() {
+        retry(message).map(Request::Again)
+    } else {
+        launched_instance(message).map(Request::Newest)
+    }
+}
+
+/// Reads one more try out of the message by which `node-result` asks for it.
+fn retry(message: Value) -> Result<Retry, Why> {
+    let retry: Retry = serde_json::from_value(message).map_err(malformed)?;
+    // Whoever reads the command's result must be able to read its comment.
+    let comment = retry.comment().to_string().parse::<Comment>();
+    comment.map_err(|error| Why::new(Reason::Malformed, error.to_string()))?;
+    if retry.images.is_empty() {
+        return Err(Why::new(Reason::Malformed, "it names no image"));
+    }
+    checked(&retry.node)?;
+    Ok(retry)
 }
 
 /// Reads the instance out of an event by which one was launched: EC2 state-change `running`, Auto Scaling launch, or the
 /// launch's lifecycle action.
-fn launched_instance(event: Value) -> Launched {
+fn launched_instance(event: Value) -> Result<String, Why> {
     #[derive(Deserialize)]
     struct StateChange {
         #[serde(rename = "instance-id")]
@@ -66,7 +100,6 @@ fn launched_instance(event: Value) -> Launched {
         #[serde(rename = "EC2InstanceId")]
         instance_id: String,
     }
-    let malformed = |error: serde_json::Error| Why::new(Reason::Malformed, error.to_string());
     let event: EventBridgeEvent = serde_json::from_value(event).map_err(malformed)?;
     let id = match (event.source.as_str(), event.detail_type.as_str()) {
         ("aws.ec2", "EC2 Instance State-change Notification") => {
@@ -86,11 +119,21 @@ fn launched_instance(event: Value) -> Launched {
             return Err(Why::new(Reason::NotALaunch, message));
         }
     };
-    if INSTANCE_ID.is_match(&id) {
-        Ok(id)
+    checked(&id)?;
+    Ok(id)
+}
+
+fn checked(id: &str) -> Result<(), Why> {
+    if is_instance_id(id) {
+        Ok(())
     } else {
         Err(Why::new(Reason::Malformed, format!("{id:?} is no instance id")))
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+fn malformed(error: serde_json::Error) -> Why {
+    Why::new(Reason::Malformed, error.to_string())
 }
 
 fn event_id(event: &Value) -> String {

@@ -32,6 +32,10 @@ const NOW: Duration = Duration::from_secs(1_794_793_474);
 const ONE: &str = "i-0abc0000000000001";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
+const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
+const RETRY: &str = include_str!("../../../../events/node-launch.retry.json");
+const MISSING: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.2@sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
 #[tokio::test]
 async fn every_event_by_which_a_node_is_launched_ends_with_its_newest_image() {
     for event in [
@@ -204,7 +208,126 @@ async fn nodes_of_several_rules_get_a_command_for_each_with_the_rules_own_limits
         (inputs[0].max_concurrency(), inputs[1].max_concurrency()),
         (Some("50"), Some("1"))
     );
-    assert_eq!(inputs[1].comment(), Some("prefetch trigger=launch rule=gpu attempt=1"));
+    assert_eq!(inputs[1].comment(), Some("launch rule=gpu attempt=1"));
+}
+
+#[tokio::test]
+async fn a_further_try_sends_the_missing_images_alone_and_names_its_job() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let expected =
+        json!({"instance": ONE, "decision": "sent", "commands": [{"rule": "default", "command": "command-1"}]});
+    assert_eq!(cloud.answer(RETRY).await, expected);
+    let input = cloud.inputs().remove(0);
+    assert_eq!(
+        input.comment(),
+        Some(&*format!("push rule=default attempt=2 job={JOB}"))
+    );
+    assert_eq!(input.parameters().unwrap()["images"], [MISSING]);
+    assert_eq!(
+        (input.instance_ids(), cloud.describe_images.num_calls()),
+        (&[ONE.to_owned()][..], 0)
+    );
+}
+
+#[tokio::test]
+async fn a_further_try_of_a_node_that_is_gone_stopping_foreign_or_without_its_rule_is_dropped() {
+    let other = r#"[{"name": "other", "repositories": ["team/app"]}]"#;
+    let default = r#"[{"name": "default", "repositories": ["team/app"]}]"#;
+    let stopping = Node {
+        state: InstanceStateName::ShuttingDown,
+        ..node(ONE)
+    };
+    let foreign = Node {
+        cluster: Some("other"),
+        ..node(ONE)
+    };
+    for (nodes, rules, reason) in [
+        (vec![], default, "gone"),
+        (vec![stopping], default, "not-running"),
+        (vec![foreign], default, "foreign"),
+        (vec![node(ONE)], other, "no-rule"),
+    ] {
+        let cloud = Cloud::new(nodes, rules);
+        let answer = cloud.answer(RETRY).await;
+        assert_eq!(
+            (&answer["decision"], &answer["reason"]),
+            (&json!("dropped"), &json!(reason))
+        );
+        assert!(cloud.sent().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_further_try_of_a_node_that_is_not_online_is_handed_back() {
+    let cloud = Cloud::with(vec![Node {
+        online: None,
+        ..node(ONE)
+    }]);
+    let answer = cloud.answer(&batch(&[RETRY.to_owned()])).await;
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn launches_and_further_tries_of_one_node_do_not_disturb_each_other() {
+    let cloud = Cloud::new(
+        vec![node(ONE)],
+        r#"[{"name": "default", "repositories": ["team/app"]}, {"name": "gpu", "nodes": {"team": ["ml"]}}]"#,
+    );
+    let launch = include_str!("../../../../events/node-launch.running.json");
+    let third = RETRY.replace(r#""attempt": 2"#, r#""attempt": 3"#);
+    // A try by a rule that no more wants the node's tags is made all the same.
+    let of_other_rule = RETRY.replace("default", "gpu");
+    let of_no_rule = RETRY.replace("default", "none");
+    let messages = [launch, RETRY, RETRY, &third, &of_other_rule, &of_no_rule].map(str::to_owned);
+    assert_eq!(cloud.answer(&batch(&messages)).await, json!({"batchItemFailures": []}));
+    let comments: Vec<String> = cloud
+        .inputs()
+        .iter()
+        .map(|input| input.comment().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        comments,
+        [
+            "launch rule=default attempt=1".to_owned(),
+            format!("push rule=default attempt=2 job={JOB}"),
+            format!("push rule=default attempt=3 job={JOB}"),
+            format!("push rule=gpu attempt=2 job={JOB}"),
+        ]
+    );
+    assert_eq!(cloud.calls(), (1, 1, 4));
+}
+
+#[tokio::test]
+async fn nodes_that_lack_the_same_images_of_a_job_share_commands_of_fifty() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let nodes = (0..60).map(|k| Node {
+        refused: k == 7,
+        ..node(&id(k))
+    });
+    let cloud = Cloud::with(nodes.collect());
+    let messages: Vec<String> = (0..60).map(|k| RETRY.replace(ONE, &id(k))).collect();
+    let answer = cloud.answer(&batch(&messages)).await;
+    assert_eq!(answer["batchItemFailures"], json!([{"itemIdentifier": "7"}]));
+    assert_eq!(cloud.sent().concat().len(), 59);
+    assert!(cloud.sent().iter().all(|ids| ids.len() <= MAX_INSTANCES));
+}
+
+#[tokio::test]
+async fn a_further_try_that_is_malformed_is_dropped() {
+    for message in [
+        RETRY.replace(JOB, "job"),
+        RETRY.replace(ONE, "i-1"),
+        RETRY.replace("push", "shove"),
+        RETRY.replace("default", "Default"),
+        RETRY.replace(r#""attempt": 2"#, r#""attempt": 10"#),
+        RETRY.replace(MISSING, "").replace("\"\"", ""),
+        RETRY.replace("sha256:7f", "sha256:xf"),
+        r#"{"job": 1}"#.to_owned(),
+    ] {
+        let cloud = Cloud::with(vec![node(ONE)]);
+        assert_eq!(cloud.answer(&message).await["reason"], "malformed", "{message}");
+        assert_eq!(cloud.calls(), (0, 0, 0));
+    }
 }
 
 #[tokio::test]
@@ -310,7 +433,7 @@ proptest! {
             ..node(&id(k))
         }).collect();
         let cloud = Cloud::with(all);
-        let ids: Vec<String> = (0..nodes.len()).map(id).collect();
+        let ids: Vec<Request> = (0..nodes.len()).map(|k| Request::Newest(id(k))).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
         let sent = cloud.sent();
@@ -320,8 +443,8 @@ proptest! {
         let wanted: Vec<String> = nodes.iter().enumerate().filter(|(_, (online, state))| *online && !refused(*state)).map(|(k, _)| id(k)).collect();
         prop_assert_eq!(&sent, &wanted);
         for id in &ids {
-            prop_assert_eq!(matches!(decisions[id], Decision::Sent { .. }), wanted.contains(id));
-            prop_assert_eq!(matches!(decisions[id], Decision::HandedBack(_)), !wanted.contains(id));
+            prop_assert_eq!(matches!(decisions[id], Decision::Sent { .. }), wanted.contains(&id.node().to_owned()));
+            prop_assert_eq!(matches!(decisions[id], Decision::HandedBack(_)), !wanted.contains(&id.node().to_owned()));
         }
     }
 }
@@ -538,6 +661,13 @@ fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
         });
     let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&describe, &refusing, &sending]);
     (describe, client, sent)
+}
+
+/// These bodies as a batch of SQS, with their places as message ids.
+fn batch(bodies: &[String]) -> String {
+    let record = |(place, body): (usize, &String)| json!({"messageId": place.to_string(), "body": body});
+    let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
+    json!({"Records": records}).to_string()
 }
 
 fn settings(rules: &str) -> Settings {

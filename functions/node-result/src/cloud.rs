@@ -1,0 +1,761 @@
+//! The function before mocked AWS services, which remember what they are told and fail where they are told to.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use aws_sdk_dynamodb::{
+    operation::{
+        batch_get_item::{BatchGetItemError, BatchGetItemInput, BatchGetItemOutput},
+        delete_item::{DeleteItemError, DeleteItemOutput},
+        put_item::{PutItemError, PutItemOutput},
+        query::{QueryError, QueryOutput},
+        transact_write_items::{TransactWriteItemsError, TransactWriteItemsInput, TransactWriteItemsOutput},
+    },
+    types::{AttributeValue, CancellationReason, KeysAndAttributes, Update, error::TransactionCanceledException},
+};
+use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
+use aws_sdk_sqs::{
+    operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
+    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry},
+};
+use aws_sdk_ssm::{
+    operation::{
+        get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput},
+        list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput},
+        list_commands::{ListCommandsError, ListCommandsInput, ListCommandsOutput},
+    },
+    types::{CommandInvocation, CommandInvocationStatus, error::InvocationDoesNotExist},
+};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use chrono::{DateTime, TimeDelta, Utc};
+use prefetch::retry::Retry;
+use serde_json::{Value, json};
+
+use crate::{
+    handler::NodeResult,
+    message::Ended,
+    rows::{Item, Key},
+    settings::Settings,
+    store::Store,
+};
+
+pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
+pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
+
+/// The id of the k-th command; the first is the one of the event files.
+pub fn command_id(k: usize) -> String {
+    if k == 1 {
+        COMMAND.to_owned()
+    } else {
+        format!("{}{k:04}", &COMMAND[..32])
+    }
+}
+
+/// The id of the k-th node.
+pub fn node_id(k: usize) -> String {
+    format!("i-0abc{k:013}")
+}
+
+/// The reference of the k-th image; the first is the one of the event files.
+pub fn image(k: usize) -> String {
+    let digest = format!(
+        "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd{:08}",
+        12_345_677 + k
+    );
+    format!(
+        "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.{}@{digest}",
+        k + 1
+    )
+}
+
+/// When the commands of the event files were sent.
+pub fn requested_at() -> DateTime<Utc> {
+    "2026-11-16T01:54:34.049Z".parse().unwrap()
+}
+
+pub fn now() -> DateTime<Utc> {
+    requested_at() + TimeDelta::seconds(20)
+}
+
+/// A line of a report, as the document prints it.
+pub fn line(image: &str, status: &str, reason: &str) -> String {
+    let (_, digest) = image.rsplit_once('@').unwrap();
+    let bytes = if status == "pulled" { 25_166_482 } else { 0 };
+    let line = json!({"image": image, "digest": digest, "status": status, "reason": reason, "seconds": 0.412, "bytes": bytes, "attempts": 1});
+    format!("{line}\n")
+}
+
+/// A command as SSM knows it.
+#[derive(Clone, Debug)]
+pub struct Command {
+    pub comment: String,
+    pub images: Vec<String>,
+    pub requested_at: DateTime<Utc>,
+    pub expires_at: DateTime<Utc>,
+    pub targets: i32,
+    pub invocations: BTreeMap<String, Invocation>,
+}
+
+/// A command on a node as SSM knows it.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub status: CommandInvocationStatus,
+    pub details: String,
+    pub exit_code: i32,
+    pub stdout: String,
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Invocation {
+    /// One that ended ten seconds after its request with this report, as the document ends.
+    pub fn reporting(stdout: impl Into<String>) -> Self {
+        let stdout = stdout.into();
+        let failed = stdout.contains(r#""status":"failed""#);
+        let status = if failed { "Failed" } else { "Success" };
+        Self {
+            exit_code: failed.into(),
+            stdout,
+            ended_at: Some(requested_at() + TimeDelta::seconds(10)),
+            ..Self::without_report(status, status)
+        }
+    }
+
+    /// One that ended, or did not, without a word of the node.
+    pub fn without_report(status: &str, details: &str) -> Self {
+        Self {
+            status: status.into(),
+            details: details.to_owned(),
+            exit_code: -1,
+            stdout: String::new(),
+            ended_at: None,
+        }
+    }
+}
+
+/// What the services know and were told.
+#[derive(Debug, Default)]
+pub struct State {
+    pub commands: BTreeMap<String, Command>,
+    pub rows: BTreeMap<Key, Item>,
+    pub objects: BTreeMap<String, String>,
+    /// Messages by queue, with their delays.
+    pub messages: Vec<(String, i32, Value)>,
+    /// The lines of metrics that transactions wrote into the outbox.
+    pub metrics: Vec<Value>,
+    /// The calls so far.
+    pub calls: Vec<&'static str>,
+    /// Faults that are to come: the name of a call, how often it goes well before, and the code of its error.
+    pub faults: Vec<(&'static str, usize, &'static str)>,
+    /// The largest transaction so far: its items and its bytes, and the largest item's.
+    pub largest: (usize, usize, usize),
+    /// The most rows that one BatchGetItem answers.
+    pub readable: Option<usize>,
+    /// Rows that another writes before the next transaction.
+    pub appearing: Option<BTreeMap<Key, Item>>,
+    /// How many commands, invocations or outbox rows a page has.
+    pub page: Option<usize>,
+}
+
+impl State {
+    /// Notes a call, and gives the fault that it meets.
+    fn call(&mut self, name: &'static str) -> Option<&'static str> {
+        self.calls.push(name);
+        let place = self.faults.iter().position(|(call, _, _)| *call == name)?;
+        let (_, before, code) = &mut self.faults[place];
+        let code = *code;
+        if *before > 0 {
+            *before -= 1;
+            return None;
+        }
+        self.faults.remove(place);
+        Some(code)
+    }
+
+    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, Option<String>) {
+        let from = token.map_or(0, |token| token.parse().unwrap());
+        let to = all.len().min(from + self.page.unwrap_or(50));
+        (all[from..to].to_vec(), (to < all.len()).then(|| to.to_string()))
+    }
+}
+
+/// The function and what is around it.
+pub struct Cloud {
+    pub result: NodeResult,
+    state: Arc<Mutex<State>>,
+}
+
+impl Cloud {
+    pub fn new() -> Self {
+        Self::with("2")
+    }
+
+    pub fn with(max_retries: &'static str) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let settings = settings(max_retries);
+        let result = NodeResult {
+            ssm: ssm(&state),
+            sqs: sqs(&state),
+            s3: s3(&state),
+            store: Store::new(dynamodb(&state), &settings),
+            settings,
+        };
+        Self { result, state }
+    }
+
+    /// A cloud where the command of the event files went to its first node, which ended so.
+    pub fn where_the_node(ended: Invocation) -> Self {
+        let cloud = Self::new();
+        cloud.send(1, "push rule=default attempt=1", &[1], [(1, ended)]);
+        cloud
+    }
+
+    /// A cloud where the command of the event files names two images, and its first node ended so.
+    pub fn of_two_images(ended: Invocation) -> Self {
+        let cloud = Self::new();
+        cloud.send(1, "push rule=default attempt=1", &[1, 2], [(1, ended)]);
+        cloud
+    }
+
+    /// Lets the k-th command be sent with these images to these nodes.
+    pub fn send<const N: usize>(&self, k: usize, comment: &str, images: &[usize], nodes: [(usize, Invocation); N]) {
+        let command = Command {
+            comment: comment.to_owned(),
+            images: images.iter().map(|k| image(*k)).collect(),
+            requested_at: requested_at(),
+            expires_at: requested_at() + TimeDelta::seconds(4200),
+            targets: i32::try_from(N).unwrap(),
+            invocations: nodes.into_iter().map(|(node, ended)| (node_id(node), ended)).collect(),
+        };
+        self.state(|state| state.commands.insert(command_id(k), command));
+    }
+
+    pub fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap())
+    }
+
+    /// Lets a call fail with this code, after it went well so often.
+    pub fn fail(&self, call: &'static str, before: usize, code: &'static str) {
+        self.state(|state| state.faults.push((call, before, code)));
+    }
+
+    pub async fn answer(&self, event: &str) -> Value {
+        self.answer_at(event, now()).await
+    }
+
+    pub async fn answer_at(&self, event: &str, now: DateTime<Utc>) -> Value {
+        let answer = self.result.handle_at(serde_json::from_str(event).unwrap(), now).await;
+        serde_json::to_value(answer).unwrap()
+    }
+
+    /// Hands these events out in one batch for the n-th time; gives the places of those that are handed back.
+    pub async fn batch(&self, events: &[String], time: usize) -> Vec<usize> {
+        let record = |(place, body): (usize, &String)| json!({"messageId": place.to_string(), "body": body, "attributes": {"ApproximateReceiveCount": time.to_string()}});
+        let records: Vec<Value> = events.iter().enumerate().map(record).collect();
+        let answer = self.answer(&json!({"Records": records}).to_string()).await;
+        let failures = answer["batchItemFailures"].as_array().unwrap();
+        let place = |failure: &Value| failure["itemIdentifier"].as_str().unwrap().parse().unwrap();
+        failures.iter().map(place).collect()
+    }
+
+    /// Reads a row as JSON.
+    pub fn row(&self, key: &Key) -> Option<Value> {
+        let item = self.state(|state| state.rows.get(key).cloned());
+        item.map(|item| serde_dynamo::from_item(item).unwrap())
+    }
+
+    pub fn job(&self) -> Value {
+        self.row(&Key::job(COMMAND)).unwrap()
+    }
+
+    pub fn node(&self, k: usize) -> Value {
+        self.row(&Key::node(COMMAND, &node_id(k))).unwrap()
+    }
+
+    /// The reasons of the first node's images, in their order.
+    pub fn reasons(&self) -> Vec<String> {
+        let node = self.node(1);
+        let images: BTreeMap<&String, &Value> = node["images"].as_object().unwrap().iter().collect();
+        images
+            .values()
+            .map(|outcome| outcome["reason"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    pub fn outboxes(&self) -> usize {
+        self.state(|state| state.rows.keys().filter(|key| key.pk.starts_with("outbox#")).count())
+    }
+
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.state(|state| std::mem::take(&mut state.calls))
+    }
+
+    pub fn messages(&self, queue: &str) -> Vec<(i32, Value)> {
+        let of_queue = |state: &mut State| {
+            let messages = state.messages.iter().filter(|(to, _, _)| to == queue);
+            messages.map(|(_, delay, body)| (*delay, body.clone())).collect()
+        };
+        self.state(of_queue)
+    }
+
+    pub fn retries(&self) -> Vec<Retry> {
+        let messages = self.messages("node-queue").into_iter();
+        messages
+            .map(|(_, body)| serde_json::from_value(body).unwrap())
+            .collect()
+    }
+
+    pub fn records(&self) -> Vec<Value> {
+        let objects = self.state(|state| state.objects.values().cloned().collect::<String>());
+        objects
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The values of a metric over all lines that were to be logged.
+    pub fn metric(&self, name: &str) -> Vec<f64> {
+        let lines = self.state(|state| state.metrics.clone());
+        let values = |line: &Value| match &line[name] {
+            Value::Null => Vec::new(),
+            Value::Number(one) => vec![one.as_f64().unwrap()],
+            several => {
+                let (values, counts) = (
+                    several["Values"].as_array().unwrap(),
+                    several["Counts"].as_array().unwrap(),
+                );
+                let repeated = |(value, count): (&Value, &Value)| {
+                    vec![value.as_f64().unwrap(); usize::try_from(count.as_u64().unwrap()).unwrap()]
+                };
+                values.iter().zip(counts).flat_map(repeated).collect()
+            }
+        };
+        lines.iter().flat_map(values).collect()
+    }
+
+    /// What is known in the end: the rows, but for what tells of the writing rather than of the nodes, and which of
+    /// equally slow nodes came first.
+    pub fn known(&self) -> BTreeMap<Key, Value> {
+        let rows = self.state(|state| state.rows.clone());
+        let known = |(key, item): (Key, Item)| {
+            let mut row: Value = serde_dynamo::from_item(item).unwrap();
+            for writing in ["version", "outbox", "expires_at", "slowest_node"] {
+                row.as_object_mut().unwrap().remove(writing);
+            }
+            (key, row)
+        };
+        rows.into_iter().map(known).collect()
+    }
+}
+
+/// The event by which SSM tells that the k-th command ended on a node.
+pub fn event_of(k: usize, node: usize) -> String {
+    event(command_id(k), Some(node_id(node)))
+}
+
+/// The event by which SSM tells that the k-th command ended as a whole.
+pub fn event_of_command(k: usize) -> String {
+    event(command_id(k), None)
+}
+
+fn event(command: String, node: Option<String>) -> String {
+    let ended = Ended {
+        command,
+        node,
+        requested_at: requested_at(),
+        time: now(),
+        overdue: false,
+    };
+    ended.event(DOCUMENT)
+}
+
+fn settings(max_retries: &'static str) -> Settings {
+    let value = |name: &str| match name {
+        "CLUSTER_NAME" => "prod",
+        "DOCUMENT_NAME" => DOCUMENT,
+        "DELIVERY_TIMEOUT_SECONDS" => "600",
+        "EXECUTION_TIMEOUT_SECONDS" => "3600",
+        "TABLE_NAME" => "outcomes",
+        "RECORDS_BUCKET" => "records",
+        "NODE_QUEUE_URL" => "node-queue",
+        "RESULT_QUEUE_URL" => "result-queue",
+        "OUTCOME_RETENTION_DAYS" => "30",
+        "MAX_RETRIES" => max_retries,
+        other => panic!("{other} is not a setting"),
+    };
+    Settings::read(|name| Some(value(name).to_owned())).unwrap()
+}
+
+/// An error as a service answers it that does not say more than a code.
+macro_rules! fault {
+    ($service:ident, $error:ident, $code:expr) => {
+        MockResponse::Error($error::generic(
+            $service::error::ErrorMetadata::builder()
+                .code($code)
+                .message("not now")
+                .build(),
+        ))
+    };
+}
+
+fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
+    let shared = Arc::clone(state);
+    let get = mock!(aws_sdk_ssm::Client::get_command_invocation).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("GetCommandInvocation") {
+            return fault!(aws_sdk_ssm, GetCommandInvocationError, code);
+        }
+        let command = state.commands.get(input.command_id().unwrap());
+        let invocation = command.and_then(|command| Some((command, command.invocations.get(input.instance_id()?)?)));
+        let Some((command, invocation)) = invocation else {
+            let unknown = InvocationDoesNotExist::builder().build();
+            return MockResponse::Error(GetCommandInvocationError::InvocationDoesNotExist(unknown));
+        };
+        MockResponse::Output(
+            GetCommandInvocationOutput::builder()
+                .comment(&command.comment)
+                .status(invocation.status.clone())
+                .status_details(&invocation.details)
+                .response_code(invocation.exit_code)
+                .standard_output_content(&invocation.stdout)
+                .execution_end_date_time(invocation.ended_at.map(|at| at.to_rfc3339()).unwrap_or_default())
+                .build(),
+        )
+    });
+    let shared = Arc::clone(state);
+    let commands = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("ListCommands") {
+            return fault!(aws_sdk_ssm, ListCommandsError, code);
+        }
+        let all: Vec<_> = state
+            .commands
+            .iter()
+            .filter(|(id, _)| is_asked_for(input, id))
+            .map(listed)
+            .collect();
+        let (commands, token) = state.page(&all, input.next_token());
+        let output = ListCommandsOutput::builder()
+            .set_commands(Some(commands))
+            .set_next_token(token);
+        MockResponse::Output(output.build())
+    });
+    let shared = Arc::clone(state);
+    let invocations = mock!(aws_sdk_ssm::Client::list_command_invocations).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("ListCommandInvocations") {
+            return fault!(aws_sdk_ssm, ListCommandInvocationsError, code);
+        }
+        let nodes = state.commands[input.command_id().unwrap()].invocations.keys();
+        let all: Vec<_> = nodes
+            .map(|node| CommandInvocation::builder().instance_id(node).build())
+            .collect();
+        let (nodes, token) = state.page(&all, input.next_token());
+        let output = ListCommandInvocationsOutput::builder();
+        MockResponse::Output(
+            output
+                .set_command_invocations(Some(nodes))
+                .set_next_token(token)
+                .build(),
+        )
+    });
+    mock_client!(
+        aws_sdk_ssm,
+        RuleMode::MatchAny,
+        [&get, &commands, &invocations],
+        |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
+    )
+}
+
+fn is_asked_for(input: &ListCommandsInput, id: &str) -> bool {
+    if let Some(asked) = input.command_id() {
+        return asked == id;
+    }
+    let filters: Vec<(&str, &str)> = input.filters().iter().map(|f| (f.key().as_str(), f.value())).collect();
+    assert_eq!(filters[0], ("DocumentName", DOCUMENT));
+    assert_eq!(filters[1].0, "InvokedAfter");
+    true
+}
+
+fn listed((id, command): (&String, &Command)) -> aws_sdk_ssm::types::Command {
+    let moment = |at: DateTime<Utc>| aws_sdk_ssm::primitives::DateTime::from_millis(at.timestamp_millis());
+    aws_sdk_ssm::types::Command::builder()
+        .command_id(id)
+        .comment(&command.comment)
+        .parameters("images", vec![command.images.join(" ")])
+        .requested_date_time(moment(command.requested_at))
+        .expires_after(moment(command.expires_at))
+        .target_count(command.targets)
+        .build()
+}
+
+fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
+    let shared = Arc::clone(state);
+    let send = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        assert!(input.entries().len() <= 10);
+        assert!(
+            input
+                .entries()
+                .iter()
+                .map(|entry| entry.message_body().len())
+                .sum::<usize>()
+                <= 256 * 1024
+        );
+        let output = SendMessageBatchOutput::builder().set_successful(Some(Vec::new()));
+        let refused = BatchResultErrorEntry::builder()
+            .id("0")
+            .code("InternalError")
+            .sender_fault(false);
+        match state.call("SendMessageBatch") {
+            Some("Refused") => {
+                let output = output.failed(refused.build().unwrap());
+                return MockResponse::Output(output.build().unwrap());
+            }
+            Some(code) => return fault!(aws_sdk_sqs, SendMessageBatchError, code),
+            None => {}
+        }
+        let message = |entry: &SendMessageBatchRequestEntry| {
+            let queue = input.queue_url().unwrap().to_owned();
+            let body = serde_json::from_str(entry.message_body()).unwrap();
+            (queue, entry.delay_seconds().unwrap_or_default(), body)
+        };
+        state.messages.extend(input.entries().iter().map(message));
+        MockResponse::Output(output.set_failed(Some(Vec::new())).build().unwrap())
+    });
+    mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send], |config| {
+        config.retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
+    })
+}
+
+fn s3(state: &Arc<Mutex<State>>) -> aws_sdk_s3::Client {
+    let shared = Arc::clone(state);
+    let put = mock!(aws_sdk_s3::Client::put_object).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("PutObject") {
+            return fault!(aws_sdk_s3, PutObjectError, code);
+        }
+        let body = String::from_utf8(input.body().bytes().unwrap().to_vec()).unwrap();
+        assert_eq!(input.bucket(), Some("records"));
+        let key = input.key().unwrap().to_owned();
+        let before = state.objects.insert(key, body.clone());
+        assert!(before.is_none_or(|before| before == body), "an object never changes");
+        MockResponse::Output(PutObjectOutput::builder().build())
+    });
+    mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put], |config| {
+        config.retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
+    })
+}
+
+fn dynamodb(state: &Arc<Mutex<State>>) -> aws_sdk_dynamodb::Client {
+    let shared = Arc::clone(state);
+    let read = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        match state.call("BatchGetItem") {
+            Some(code) => fault!(aws_sdk_dynamodb, BatchGetItemError, code),
+            None => MockResponse::Output(read(&state, input)),
+        }
+    });
+    let shared = Arc::clone(state);
+    let write = mock!(aws_sdk_dynamodb::Client::transact_write_items).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        let written = match state.call("TransactWriteItems") {
+            Some("Lost") => {
+                // It is written, and nobody learns of it.
+                write(&mut state, input).unwrap();
+                return fault!(aws_sdk_dynamodb, TransactWriteItemsError, "InternalServerError");
+            }
+            Some(code @ ("TransactionConflict" | "ThrottlingError")) => Err(vec![code]),
+            Some(code) => return fault!(aws_sdk_dynamodb, TransactWriteItemsError, code),
+            None => write(&mut state, input),
+        };
+        match written {
+            Ok(()) => MockResponse::Output(TransactWriteItemsOutput::builder().build()),
+            Err(codes) => {
+                let reasons = codes
+                    .iter()
+                    .map(|code| CancellationReason::builder().code(*code).build());
+                let cancelled =
+                    TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.collect()));
+                MockResponse::Error(TransactWriteItemsError::TransactionCanceledException(cancelled.build()))
+            }
+        }
+    });
+    let shared = Arc::clone(state);
+    let delete = mock!(aws_sdk_dynamodb::Client::delete_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("DeleteItem") {
+            return fault!(aws_sdk_dynamodb, DeleteItemError, code);
+        }
+        state.rows.remove(&Key::of(input.key().unwrap()).unwrap());
+        MockResponse::Output(DeleteItemOutput::builder().build())
+    });
+    let shared = Arc::clone(state);
+    let put = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("PutItem") {
+            return fault!(aws_sdk_dynamodb, PutItemError, code);
+        }
+        let item = input.item().unwrap().clone();
+        state.rows.insert(Key::of(&item).unwrap(), item);
+        MockResponse::Output(PutItemOutput::builder().build())
+    });
+    let shared = Arc::clone(state);
+    let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("Query") {
+            return fault!(aws_sdk_dynamodb, QueryError, code);
+        }
+        let after = input.exclusive_start_key().and_then(Key::of);
+        let partition = input.expression_attribute_values().unwrap()[":outbox"].as_s().unwrap();
+        let is_after = |key: &Key| key.pk == *partition && after.as_ref().is_none_or(|after| key > after);
+        let mut left = state.rows.iter().filter(|(key, _)| is_after(key));
+        let page: Vec<_> = left.by_ref().take(state.page.unwrap_or(50)).collect();
+        let last = left.next().and(page.last()).map(|(key, _)| key.item());
+        let items = page.into_iter().map(|(_, item)| item.clone()).collect();
+        let output = QueryOutput::builder()
+            .set_items(Some(items))
+            .set_last_evaluated_key(last);
+        MockResponse::Output(output.build())
+    });
+    let all = [&read, &write, &delete, &put, &query];
+    mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, all, |config| {
+        config.retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
+    })
+}
+
+/// Answers the rows that are there, up to as many as one answer holds, and which others are left.
+fn read(state: &State, input: &BatchGetItemInput) -> BatchGetItemOutput {
+    let asked = &input.request_items().unwrap()["outcomes"];
+    assert!(asked.consistent_read() == Some(true) && asked.keys().len() <= 100);
+    let (read, left) = asked
+        .keys()
+        .split_at(asked.keys().len().min(state.readable.unwrap_or(100)));
+    let items = read
+        .iter()
+        .filter_map(|key| state.rows.get(&Key::of(key).unwrap()).cloned())
+        .collect();
+    let left = (!left.is_empty()).then(|| {
+        let left = KeysAndAttributes::builder()
+            .consistent_read(true)
+            .set_keys(Some(left.to_vec()));
+        HashMap::from([("outcomes".to_owned(), left.build().unwrap())])
+    });
+    let responses = HashMap::from([("outcomes".to_owned(), items)]);
+    BatchGetItemOutput::builder()
+        .set_responses(Some(responses))
+        .set_unprocessed_keys(left)
+        .build()
+}
+
+/// Writes all or nothing, or gives a code for each item as DynamoDB does.
+fn write(state: &mut State, input: &TransactWriteItemsInput) -> Result<(), Vec<&'static str>> {
+    assert!(input.client_request_token().is_some(), "sent twice it counts once");
+    state.rows.extend(state.appearing.take().into_iter().flatten());
+    let (mut rows, mut codes, mut sizes) = (state.rows.clone(), Vec::new(), Vec::new());
+    for item in input.transact_items() {
+        let (key, row, is_met) = match (item.put(), item.update()) {
+            (Some(put), None) => {
+                let (no_names, no_values) = (HashMap::new(), HashMap::new());
+                let key = Key::of(put.item()).unwrap();
+                let names = put.expression_attribute_names().unwrap_or(&no_names);
+                let values = put.expression_attribute_values().unwrap_or(&no_values);
+                let is_met = is_met(put.condition_expression(), rows.get(&key), names, values);
+                (key, put.item().clone(), is_met)
+            }
+            (None, Some(update)) => {
+                let (key, names) = (
+                    Key::of(update.key()).unwrap(),
+                    update.expression_attribute_names().unwrap(),
+                );
+                let values = update.expression_attribute_values().unwrap();
+                let is_met = is_met(update.condition_expression(), rows.get(&key), names, values);
+                let row = updated(update, rows.get(&key));
+                (key, row, is_met)
+            }
+            other => panic!("{other:?}"),
+        };
+        codes.push(if is_met { "None" } else { "ConditionalCheckFailed" });
+        sizes.push(format!("{row:?}").len());
+        rows.insert(key, row);
+    }
+    if codes.iter().any(|code| *code != "None") {
+        return Err(codes);
+    }
+    assert!(rows.len() >= state.rows.len() && sizes.len() <= 100, "each row once");
+    let outboxes = input
+        .transact_items()
+        .iter()
+        .filter_map(|item| item.put()?.item().get("metrics"));
+    let lines = outboxes.flat_map(|metrics| metrics.as_s().unwrap().lines());
+    state
+        .metrics
+        .extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    let largest = sizes.iter().max().copied().unwrap_or_default();
+    state.largest = state.largest.max((sizes.len(), sizes.iter().sum(), largest));
+    state.rows = rows;
+    Ok(())
+}
+
+/// Whether a row meets a condition, of the shapes that the function writes.
+fn is_met(
+    condition: Option<&str>,
+    row: Option<&Item>,
+    names: &HashMap<String, String>,
+    values: &HashMap<String, AttributeValue>,
+) -> bool {
+    let attribute = |name: &str| row.and_then(|row| row.get(names.get(name).map_or(name, String::as_str)));
+    let number = |value: &AttributeValue| value.as_n().unwrap().parse::<f64>().unwrap();
+    let is_met = |condition: &str| match condition.trim_matches(['(', ' ']).split_once(' ') {
+        None => {
+            let name = condition
+                .trim_start_matches('(')
+                .trim_start_matches("attribute_not_exists(");
+            attribute(name.trim_end_matches(')')).is_none()
+        }
+        Some((name, rest)) => {
+            let (operator, value) = rest.split_once(' ').unwrap();
+            let (known, value) = (attribute(name), &values[value.trim_end_matches(')')]);
+            known.is_some_and(|known| match operator {
+                "=" => known == value,
+                "<" => number(known) < number(value),
+                other => panic!("{other}"),
+            })
+        }
+    };
+    condition.is_none_or(|all| all.split(" AND ").all(|any| any.split(" OR ").any(is_met)))
+}
+
+/// Carries out an update, of the shapes that the function writes.
+fn updated(update: &Update, row: Option<&Item>) -> Item {
+    let (names, values) = (
+        update.expression_attribute_names().unwrap(),
+        update.expression_attribute_values().unwrap(),
+    );
+    let mut row = row.unwrap_or(update.key()).clone();
+    let (set, add) = update.update_expression().split_once("ADD ").unwrap();
+    for part in set
+        .trim()
+        .trim_start_matches("SET ")
+        .split(", #")
+        .filter(|part| !part.is_empty())
+    {
+        let (name, _) = part.trim_start_matches('#').split_once(' ').unwrap();
+        if part.contains("if_not_exists") && row.contains_key(name) {
+            continue;
+        }
+        assert_eq!(names[&format!("#{name}")], name);
+        row.insert(name.to_owned(), values[&format!(":{name}")].clone());
+    }
+    for part in add.split(", ") {
+        let (name, _) = part.trim_start_matches('#').split_once(' ').unwrap();
+        let number = |value: &AttributeValue| value.as_n().unwrap().parse::<i64>().unwrap();
+        let sum = row.get(name).map_or(0, number) + number(&values[&format!(":{name}")]);
+        row.insert(name.to_owned(), AttributeValue::N(sum.to_string()));
+    }
+    row
+}
+
+/// An error by which DynamoDB says that there is too much to do.
+pub const THROTTLED: &str = "ProvisionedThroughputExceededException";

@@ -1,0 +1,191 @@
+//! How a command went on a node: SSM's answer, and the node's report in it.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ssm::{operation::get_command_invocation::GetCommandInvocationOutput, types::CommandInvocationStatus};
+use chrono::{DateTime, Utc};
+use prefetch::{
+    command::Comment,
+    image::Image,
+    outcome::{Line, Status},
+};
+
+use crate::{
+    decision::{Decision, Reason},
+    finding::{Finding, Found, Job, Report, comment},
+    fold::Outcome,
+    message::{Ended, moment},
+};
+
+/// How many characters of a report SSM returns (SSM service model, `StandardOutputContent`).
+const MAX_REPORT: usize = 24_000;
+/// What SSM writes where it cut a report off.
+const TRUNCATED: &str = "---Output truncated---";
+/// What the agent reports, with success, of a node that is no Linux: the document's step is not for it (amazon-ssm-agent).
+const NOT_FOR_IT: &str = "unsatisfied preconditions";
+/// The document's exit code where it refuses to run.
+const REFUSED: i32 = 2;
+
+/// SSM's answer of a command on a node, and the node's report in it.
+#[derive(Debug)]
+pub struct Invocation {
+    ended: Ended,
+    node: String,
+    comment: Comment,
+    ended_at: DateTime<Utc>,
+    lines: BTreeMap<Image, Line>,
+    /// Why an image without a line failed.
+    missing: &'static str,
+    /// Whether every image has its line.
+    whole: bool,
+}
+
+impl Invocation {
+    /// Reads SSM's answer.
+    ///
+    /// # Errors
+    /// The decision, where the command runs still or belongs to no job.
+    pub fn read(ended: Ended, node: String, answer: &GetCommandInvocationOutput) -> Result<Self, Decision> {
+        let comment = comment(answer.comment())?;
+        let status = answer.status();
+        if !status.is_some_and(has_ended) && !ended.overdue {
+            let status = status.map_or("unknown", CommandInvocationStatus::as_str);
+            return Err(Decision::handed_back(
+                Reason::NotEnded,
+                format!("its status in SSM is {status}"),
+            ));
+        }
+        let details = answer.status_details().unwrap_or_default().replace(' ', "");
+        let exit_code = answer.response_code();
+        let report = answer.standard_output_content().unwrap_or_default();
+        let (lines, all_read) = lines(report);
+        Ok(Self {
+            comment,
+            ended_at: answer.execution_end_date_time().and_then(moment).unwrap_or(ended.time),
+            missing: missing(status, &details, exit_code, report),
+            whole: all_read && is_end(&details, exit_code, &lines),
+            lines,
+            node,
+            ended,
+        })
+    }
+
+    /// The event.
+    pub fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    /// The command that has to be asked for its images, because the report may not name them all.
+    pub fn unsure_command(&self) -> Option<&str> {
+        (!self.whole).then_some(self.ended.command.as_str())
+    }
+
+    /// Tells what became of each image, given the images that the command names where they were asked for.
+    ///
+    /// # Errors
+    /// The decision, where the command names no image: it is none of ours, whatever its comment.
+    pub fn finding(self, named: Option<&[Image]>) -> Result<Finding, Decision> {
+        let attempt = self.comment.attempt;
+        let mut lines = self.lines;
+        let outcomes: BTreeMap<Image, Outcome> = match named {
+            None => lines.into_values().map(|line| reported(line, attempt)).collect(),
+            Some(named) => named
+                .iter()
+                .map(|image| match lines.remove(image) {
+                    Some(line) => reported(line, attempt),
+                    None => (image.clone(), unreported(self.missing, attempt)),
+                })
+                .collect(),
+        };
+        if outcomes.is_empty() {
+            return Err(Decision::handed_back(Reason::Malformed, "the command names no image"));
+        }
+        Ok(Finding {
+            job: Job::of(&self.ended, &self.comment),
+            found: Found::Node(Report {
+                node: self.node,
+                attempt,
+                ended_at: self.ended_at,
+                outcomes,
+            }),
+            ended: self.ended,
+        })
+    }
+}
+
+/// Whether a status is one that no other follows.
+fn has_ended(status: &CommandInvocationStatus) -> bool {
+    use CommandInvocationStatus::{Cancelled, Failed, Success, TimedOut};
+    matches!(status, Success | Failed | TimedOut | Cancelled)
+}
+
+/// Reads a report: its lines by image, the last of two counting, and whether it holds all that the node wrote.
+fn lines(report: &str) -> (BTreeMap<Image, Line>, bool) {
+    let mut lines = BTreeMap::new();
+    let mut all_read = report.chars().count() < MAX_REPORT && !report.contains(TRUNCATED);
+    for text in report.lines().filter(|text| !text.trim().is_empty()) {
+        match Line::parse(text) {
+            Some(line) => {
+                lines.insert(line.image.clone(), line);
+            }
+            None => all_read = false,
+        }
+    }
+    all_read &= !lines.is_empty();
+    (lines, all_read)
+}
+
+/// Whether the document came to its own end: it exits with 1 where it says that an image failed, else with 0.
+fn is_end(details: &str, exit_code: i32, lines: &BTreeMap<Image, Line>) -> bool {
+    let has_failed = || lines.values().any(|line| line.status == Status::Failed);
+    match (details, exit_code) {
+        ("Success", 0) => true,
+        ("Failed", 1) => has_failed(),
+        _ => false,
+    }
+}
+
+/// Tells why an image has no line, by what SSM says of the command on the node (Run Command, command statuses).
+fn missing(status: Option<&CommandInvocationStatus>, details: &str, exit_code: i32, stdout: &str) -> &'static str {
+    if !status.is_some_and(has_ended) {
+        return "overdue";
+    }
+    match details {
+        "Undeliverable" => "undeliverable",
+        "DeliveryTimedOut" => "delivery-timed-out",
+        "ExecutionTimedOut" => "execution-timed-out",
+        "Terminated" => "terminated",
+        "RateExceeded" => "rate-exceeded",
+        "Cancelled" => "cancelled",
+        "AccessDenied" => "access-denied",
+        "InvalidPlatform" => "invalid-platform",
+        "Success" if stdout.contains(NOT_FOR_IT) => "invalid-platform",
+        "Failed" if exit_code == REFUSED => "unsupported",
+        _ => "unreported",
+    }
+}
+
+fn reported(line: Line, attempt: u8) -> (Image, Outcome) {
+    let outcome = Outcome {
+        status: line.status,
+        reason: line.reason,
+        seconds: line.seconds,
+        bytes: line.bytes,
+        attempts: line.attempts,
+        attempt,
+        reported: true,
+    };
+    (line.image, outcome)
+}
+
+fn unreported(reason: &str, attempt: u8) -> Outcome {
+    Outcome {
+        status: Status::Failed,
+        reason: reason.to_owned(),
+        seconds: 0.0,
+        bytes: 0,
+        attempts: 0,
+        attempt,
+        reported: false,
+    }
+}

@@ -1,0 +1,47 @@
+//! What a node reported becomes job status, statistics, records, metrics, or one more try.
+
+#[cfg(test)]
+mod cloud;
+mod decision;
+mod finding;
+mod fold;
+mod handler;
+mod invocation;
+mod message;
+mod metrics;
+mod outbox;
+mod records;
+mod retries;
+mod rows;
+mod settings;
+mod store;
+mod sweep;
+mod transaction;
+mod unit;
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use prefetch::{aws, log, report::report};
+use serde_json::Value;
+
+use crate::{handler::NodeResult, settings::Settings, store::Store};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    log::init();
+    let settings = Settings::from_env().unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    });
+    let config = aws::config().await;
+    let result = NodeResult {
+        ssm: aws_sdk_ssm::Client::new(&config),
+        sqs: aws_sdk_sqs::Client::new(&config),
+        s3: aws_sdk_s3::Client::new(&config),
+        store: Store::new(aws_sdk_dynamodb::Client::new(&config), &settings),
+        settings,
+    };
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        Ok::<_, Error>(result.handle(event.payload).await)
+    }))
+    .await
+}

@@ -1,0 +1,109 @@
+//! Settings: what the template decided, read once from the environment.
+
+use std::time::Duration;
+
+use prefetch::{
+    log,
+    settings::{SettingsError, Variables},
+};
+
+/// What this function is told by the template through its environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's name (`CLUSTER_NAME`).
+    pub cluster: String,
+    /// The Command document whose results are read (`DOCUMENT_NAME`).
+    pub document: String,
+    /// How long after its sending a command may still end: SSM's time to hand it over and its time to run
+    /// (`DELIVERY_TIMEOUT_SECONDS`, `EXECUTION_TIMEOUT_SECONDS`).
+    pub deadline: Duration,
+    /// The DynamoDB table that holds what is known (`TABLE_NAME`).
+    pub table: String,
+    /// For how long it holds it (`OUTCOME_RETENTION_DAYS`).
+    pub retention: Duration,
+    /// The S3 bucket for records (`RECORDS_BUCKET`).
+    pub bucket: String,
+    /// The queue by which `node-launch` is asked for one more try (`NODE_QUEUE_URL`).
+    pub node_queue: String,
+    /// The queue that this function reads (`RESULT_QUEUE_URL`).
+    pub result_queue: String,
+    /// The least severe level that is logged (`AWS_LAMBDA_LOG_LEVEL`).
+    pub log_level: String,
+    /// How many more tries a node gets (`MAX_RETRIES`).
+    pub max_retries: u8,
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let variables = Variables::new(look_up);
+        let deadline = variables.delivery_timeout()? + variables.execution_timeout()?;
+        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        Ok(Self {
+            cluster: variables.text("CLUSTER_NAME")?,
+            document: variables.text("DOCUMENT_NAME")?,
+            deadline: Duration::from_secs(deadline.unsigned_abs().into()),
+            table: variables.text("TABLE_NAME")?,
+            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            bucket: variables.text("RECORDS_BUCKET")?,
+            node_queue: variables.text("NODE_QUEUE_URL")?,
+            result_queue: variables.text("RESULT_QUEUE_URL")?,
+            log_level: log::level().to_string().to_uppercase(),
+            // A comment has room for nine attempts.
+            max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefetch::report::report;
+
+    use super::*;
+
+    fn read(name: &str, value: &str) -> Result<Settings, SettingsError> {
+        Settings::read(|asked| {
+            let usual = match asked {
+                "MAX_RETRIES" => "2",
+                "OUTCOME_RETENTION_DAYS" => "30",
+                "DELIVERY_TIMEOUT_SECONDS" => "600",
+                "EXECUTION_TIMEOUT_SECONDS" => "3600",
+                _ => "text",
+            };
+            Some(if asked == name { value } else { usual }.to_owned())
+        })
+    }
+
+    #[test]
+    fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+        for (name, value, accepted) in [
+            ("TABLE_NAME", "", "a text that is not empty"),
+            ("RECORDS_BUCKET", " ", "a text that is not empty"),
+            ("MAX_RETRIES", "6", "a whole number from 0 to 5"),
+            ("OUTCOME_RETENTION_DAYS", "0", "a whole number from 1 to 3650"),
+            ("DELIVERY_TIMEOUT_SECONDS", "1m", "a whole number from 30 to 2592000"),
+        ] {
+            let error = report(&read(name, value).unwrap_err());
+            let expected = format!("{name}: {value:?} is not accepted: it takes {accepted}");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn usable_settings_are_read_and_rules_are_none_of_them() {
+        let settings = read("RULES", "no list").unwrap();
+        assert_eq!((settings.deadline, settings.max_retries), (Duration::from_mins(70), 2));
+        assert_eq!(settings.retention, Duration::from_hours(720));
+    }
+}

@@ -1,0 +1,209 @@
+//! The table: what is known of jobs and nodes, and what has still to be done.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use aws_sdk_dynamodb::{
+    Client,
+    error::{BuildError, SdkError},
+    operation::{
+        batch_get_item::BatchGetItemError, delete_item::DeleteItemError, put_item::PutItemError, query::QueryError,
+        transact_write_items::TransactWriteItemsError,
+    },
+    types::{AttributeValue, KeysAndAttributes},
+};
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+
+use crate::{
+    outbox::Outbox,
+    rows::{Item, Key, Rows, outbox_partition},
+    settings::Settings,
+    transaction::items,
+    unit::Unit,
+};
+
+/// How many rows one BatchGetItem takes (DynamoDB API reference).
+const MAX_KEYS: usize = 100;
+/// How often rows are asked for that DynamoDB leaves out of its answer, because it is large or there is much to do.
+const READS: usize = 5;
+
+/// The table.
+pub struct Store {
+    client: Client,
+    table: String,
+    retention: Duration,
+}
+
+/// Why the table could not be read or written.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Rows could not be read.
+    #[error("rows could not be read")]
+    Read(#[source] Box<SdkError<BatchGetItemError>>),
+    /// DynamoDB left rows out, again and again.
+    #[error("DynamoDB left rows out of {READS} answers")]
+    LeftOut,
+    /// Somebody wrote a row since it was read, or writes it now.
+    #[error("another wrote a row since it was read")]
+    Contended,
+    /// Rows could not be written.
+    #[error("rows could not be written")]
+    Write(#[source] Box<SdkError<TransactWriteItemsError>>),
+    /// The outbox could not be read.
+    #[error("the outbox could not be read")]
+    Outbox(#[source] Box<SdkError<QueryError>>),
+    /// An outbox row could not be deleted.
+    #[error("an outbox row could not be deleted")]
+    Delete(#[source] Box<SdkError<DeleteItemError>>),
+    /// A mark could not be set.
+    #[error("a mark could not be set")]
+    Mark(#[source] Box<SdkError<PutItemError>>),
+    /// A row is not shaped as this function writes it.
+    #[error("a row cannot be understood")]
+    Row(#[from] serde_dynamo::Error),
+    /// The request could not be built.
+    #[error("the request to DynamoDB could not be built")]
+    Request(#[from] BuildError),
+}
+
+impl Store {
+    pub fn new(client: Client, settings: &Settings) -> Self {
+        Self {
+            client,
+            table: settings.table.clone(),
+            retention: settings.retention,
+        }
+    }
+
+    /// Reads rows as they are now, one BatchGetItem for each 100.
+    ///
+    /// # Errors
+    /// [`StoreError`] where not all of them could be read.
+    pub async fn read(&self, keys: &BTreeSet<Key>) -> Result<Rows, StoreError> {
+        let mut rows = Rows::default();
+        let keys: Vec<&Key> = keys.iter().collect();
+        for keys in keys.chunks(MAX_KEYS) {
+            let keys = keys.iter().map(|key| key.item()).collect();
+            let keys = KeysAndAttributes::builder()
+                .consistent_read(true)
+                .set_keys(Some(keys))
+                .build()?;
+            self.read_batch(keys, &mut rows).await?;
+        }
+        Ok(rows)
+    }
+
+    async fn read_batch(&self, keys: KeysAndAttributes, rows: &mut Rows) -> Result<(), StoreError> {
+        let mut left = HashMap::from([(self.table.clone(), keys)]);
+        for _ in 0..READS {
+            let request = self.client.batch_get_item().set_request_items(Some(left));
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| StoreError::Read(Box::new(error)))?;
+            rows.extend(answer.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            left = answer.unprocessed_keys.unwrap_or_default();
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(StoreError::LeftOut)
+    }
+
+    /// Writes a unit in one transaction, which the SDK makes idempotent: sent twice it counts once.
+    ///
+    /// # Errors
+    /// [`StoreError::Contended`] where rows have to be read again, [`StoreError::Write`] for everything else.
+    pub async fn write(&self, unit: &Unit, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let items = items(unit, &self.table, &self.expires_at(now));
+        let request = self.client.transact_write_items().set_transact_items(Some(items));
+        request.send().await.map(drop).map_err(|error| {
+            if error.as_service_error().is_some_and(is_contended) {
+                StoreError::Contended
+            } else {
+                StoreError::Write(Box::new(error))
+            }
+        })
+    }
+
+    /// Reads the outbox rows of these ids that are there still.
+    ///
+    /// # Errors
+    /// [`StoreError`] as [`Store::read`].
+    pub async fn outboxes(&self, ids: &BTreeSet<String>) -> Result<Vec<Outbox>, StoreError> {
+        let keys: BTreeSet<Key> = ids.iter().map(|id| Key::outbox(id)).collect();
+        let rows = self.read(&keys).await?;
+        let outboxes: Result<Vec<Option<Outbox>>, _> = keys.iter().map(|key| rows.get(key)).collect();
+        Ok(outboxes?.into_iter().flatten().collect())
+    }
+
+    /// Reads a page of a partition of the outbox, of at most 1 MB, and the key after which the next one begins.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it could not be read.
+    pub async fn outbox(&self, first: char, after: Option<Item>) -> Result<(Vec<Outbox>, Option<Item>), StoreError> {
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :outbox")
+            .expression_attribute_values(":outbox", AttributeValue::S(outbox_partition(first)))
+            .set_exclusive_start_key(after);
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| StoreError::Outbox(Box::new(error)))?;
+        let page = serde_dynamo::from_items(answer.items.unwrap_or_default())?;
+        Ok((page, answer.last_evaluated_key))
+    }
+
+    /// Deletes an outbox row: all is done.
+    ///
+    /// # Errors
+    /// [`StoreError::Delete`] where it could not be deleted.
+    pub async fn delete_outbox(&self, id: &str) -> Result<(), StoreError> {
+        let key = Key::outbox(id).item();
+        let request = self.client.delete_item().table_name(&self.table).set_key(Some(key));
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::Delete(Box::new(error)))
+    }
+
+    /// Marks a command as one that the sweep is done with.
+    ///
+    /// # Errors
+    /// [`StoreError::Mark`] where it could not be marked.
+    pub async fn mark_swept(&self, command: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut item = Key::swept(command).item();
+        item.insert("expires_at".to_owned(), self.expires_at(now));
+        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| StoreError::Mark(Box::new(error)))
+    }
+
+    /// When a row that is written now expires, in seconds since 1970, as DynamoDB wants it.
+    fn expires_at(&self, now: DateTime<Utc>) -> AttributeValue {
+        AttributeValue::N((now + self.retention).timestamp().to_string())
+    }
+}
+
+/// Whether reading again may help: a condition failed, or somebody writes a row now, and nothing else is wrong.
+fn is_contended(error: &TransactWriteItemsError) -> bool {
+    let TransactWriteItemsError::TransactionCanceledException(cancelled) = error else {
+        return false;
+    };
+    let codes = cancelled
+        .cancellation_reasons()
+        .iter()
+        .filter_map(|reason| reason.code());
+    let mut codes = codes.filter(|code| *code != "None").peekable();
+    codes.peek().is_some() && codes.all(|code| ["ConditionalCheckFailed", "TransactionConflict"].contains(&code))
+}

@@ -1,0 +1,214 @@
+//! Outcomes: what became of an image on a node, in the words of the document's report.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{image::Image, report::word};
+
+/// The longest time, in seconds, and the largest size, in bytes, that a node is believed: none is that long or large, and
+/// counters of any number of them hold.
+const BELIEVED: (f64, u64) = (1e7, 10_000_000_000_000);
+/// The longest reason, in characters, that a node is believed.
+const MAX_REASON: usize = 32;
+
+/// Every reason, and whether a further try may end otherwise.
+const REASONS: [(&str, bool); 22] = [
+    // What a node says.
+    ("tag-moved", false),
+    ("platform", false),
+    ("too-large", false),
+    ("no-space", false),
+    ("snapshotter", false),
+    ("dry-run", false),
+    ("not-found", false),
+    ("denied", false),
+    ("registry", true),
+    ("timeout", true),
+    ("interrupted", true),
+    // What is said of an image that a node says nothing of.
+    ("unreported", true),
+    ("undeliverable", true),
+    ("delivery-timed-out", true),
+    ("execution-timed-out", true),
+    ("terminated", true),
+    ("rate-exceeded", true),
+    ("overdue", true),
+    ("cancelled", false),
+    ("access-denied", false),
+    ("invalid-platform", false),
+    ("unsupported", false),
+];
+
+/// What became of an image, or of a node by the worst of its images; the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It is not there.
+    Failed,
+    /// It is not there, and is not to be.
+    Skipped,
+    /// It was not there and is now.
+    Pulled,
+    /// It was there already.
+    Cached,
+}
+
+impl Status {
+    /// Whether the image is there.
+    #[must_use]
+    pub fn is_warm(self) -> bool {
+        self >= Self::Pulled
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&word(self))
+    }
+}
+
+/// One line of a node's report: an image and what became of it.
+///
+/// A line of an older document may lack all but image and status; what a newer one adds is ignored.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Line {
+    /// The image, as the command named it.
+    pub image: Image,
+    /// What became of it.
+    pub status: Status,
+    /// Why, where there is something to say.
+    #[serde(default)]
+    pub reason: String,
+    /// How long it took.
+    #[serde(default)]
+    pub seconds: f64,
+    /// The image's compressed size, where it was pulled or would have been.
+    #[serde(default)]
+    pub bytes: u64,
+    /// How often a pull was tried.
+    #[serde(default)]
+    pub attempts: u32,
+}
+
+impl Line {
+    /// Reads a line; `None` where it is garbled, or says what no document says.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (seconds, bytes) = BELIEVED;
+        serde_json::from_str(text).ok().filter(|line: &Self| {
+            is_word(&line.reason) && (0.0..=seconds).contains(&line.seconds) && line.bytes <= bytes
+        })
+    }
+}
+
+fn is_word(reason: &str) -> bool {
+    reason.len() <= MAX_REASON
+        && reason
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Whether a further try may end otherwise than a failure with this reason; not where the reason is unknown.
+#[must_use]
+pub fn is_retryable(reason: &str) -> bool {
+    REASONS.contains(&(reason, true))
+}
+
+/// Whether the reason is one of those that are documented, and not a newer document's.
+#[must_use]
+pub fn is_known(reason: &str) -> bool {
+    REASONS.iter().any(|(known, _)| *known == reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IMAGE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_line_is_read_as_the_document_prints_it() {
+        let line = Line::parse(&format!(
+            r#"{{"image":"{IMAGE}","digest":"sha256:0","status":"pulled","reason":"tag-moved","seconds":0.412,"bytes":25166482,"attempts":1}}"#
+        ));
+        let expected = Line {
+            image: IMAGE.parse().unwrap(),
+            status: Status::Pulled,
+            reason: "tag-moved".to_owned(),
+            seconds: 0.412,
+            bytes: 25_166_482,
+            attempts: 1,
+        };
+        assert_eq!(line, Some(expected));
+    }
+
+    #[test]
+    fn a_line_of_an_older_or_newer_document_is_read() {
+        let older = Line::parse(&format!(r#"{{"image":"{IMAGE}","status":"cached"}}"#)).unwrap();
+        assert_eq!(
+            (older.status, older.reason.as_str(), older.attempts),
+            (Status::Cached, "", 0)
+        );
+        let newer = Line::parse(&format!(
+            r#"{{"image":"{IMAGE}","status":"skipped","reason":"moonphase","layers":[]}}"#
+        ))
+        .unwrap();
+        assert_eq!(newer.reason, "moonphase");
+        assert!(!is_retryable(&newer.reason) && !is_known(&newer.reason));
+    }
+
+    #[test]
+    fn a_line_that_no_document_prints_is_not_read() {
+        for line in [
+            String::new(),
+            "pulling".to_owned(),
+            format!(r#"{{"image":"{IMAGE}"}}"#),
+            format!(r#"{{"image":"{IMAGE}","status":"#),
+            format!(r#"{{"image":"{IMAGE}","status":"melted"}}"#),
+            r#"{"image":"team/app","status":"pulled"}"#.to_owned(),
+            format!(r#"{{"image":"{IMAGE}","status":"failed","reason":"No Space"}}"#),
+            format!(
+                r#"{{"image":"{IMAGE}","status":"failed","reason":"{}"}}"#,
+                "x".repeat(33)
+            ),
+            format!(r#"{{"image":"{IMAGE}","status":"pulled","seconds":-1}}"#),
+            format!(r#"{{"image":"{IMAGE}","status":"pulled","seconds":1e300}}"#),
+            format!(r#"{{"image":"{IMAGE}","status":"pulled","bytes":18446744073709551615}}"#),
+        ] {
+            assert_eq!(Line::parse(&line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_may_pass_is_retried_and_what_is_final_is_not() {
+        for reason in [
+            "registry",
+            "timeout",
+            "interrupted",
+            "unreported",
+            "undeliverable",
+            "overdue",
+        ] {
+            assert!(is_retryable(reason), "{reason}");
+        }
+        for reason in [
+            "",
+            "denied",
+            "not-found",
+            "no-space",
+            "cancelled",
+            "unsupported",
+            "unknown",
+        ] {
+            assert!(!is_retryable(reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_worst_status_is_the_least() {
+        let order = [Status::Failed, Status::Skipped, Status::Pulled, Status::Cached];
+        assert!(order.is_sorted());
+        assert_eq!(order.map(Status::is_warm), [false, false, true, true]);
+    }
+}
