@@ -1,9 +1,12 @@
-"""Contracts of the template that no linter sees: event patterns, permissions, the functions' files."""
+"""Contracts of the template that no linter sees: event patterns, permissions, metrics, the functions' files."""
 
+import itertools
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from samtranslator.yaml_helper import yaml_parse
@@ -15,6 +18,49 @@ RESOURCES = TEMPLATE["Resources"]
 DOCUMENT = json.loads((ROOT / "ssm" / "document.json").read_text())
 PUSH = RESOURCES["ImagePush"]["Properties"]["Events"]["ImageArrived"]["Properties"]["Pattern"]
 RUNNING = RESOURCES["NodeRunning"]["Properties"]["EventPattern"]
+OUR_DOCUMENT = "eks-image-prefetch-prefetch-images"
+REPORTED = json.loads(
+    json.dumps(RESOURCES["NodeReported"]["Properties"]["EventPattern"]).replace(
+        '{"Ref": "PrefetchImages"}', json.dumps(OUR_DOCUMENT)
+    )
+)
+FUNCTIONS = sorted(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function")
+QUEUES = sorted(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::SQS::Queue")
+ALARMS = {
+    name: resource["Properties"] for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"
+}
+
+NAMESPACE = "EKSImagePrefetch"
+BY_CLUSTER, BY_RULE, BY_REASON = {"ClusterName"}, {"ClusterName", "Rule", "Trigger"}, {"ClusterName", "Reason"}
+METRICS = {
+    "NodesPulled": [BY_CLUSTER, BY_RULE],
+    "NodesCached": [BY_CLUSTER, BY_RULE],
+    "NodesSkipped": [BY_CLUSTER, BY_RULE, BY_REASON],
+    "NodesFailed": [BY_CLUSTER, BY_RULE, BY_REASON],
+    "NodesRetried": [BY_CLUSTER, BY_RULE],
+    "PullSeconds": [BY_CLUSTER, BY_RULE],
+    "PulledBytes": [BY_CLUSTER, BY_RULE],
+    "TimeToWarm": [BY_CLUSTER, BY_RULE],
+    "CommandsWithoutNodes": [BY_CLUSTER, BY_RULE],
+}
+"""What node-result emits, each with its sets of dimensions."""
+
+METRICS_OF_AWS = {
+    "AWS/SQS": {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesDelayed",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesVisible",
+    },
+    "AWS/Lambda": {"Duration", "Errors", "Throttles"},
+}
+"""What is used of what SQS and Lambda emit (their developer guides)."""
+
+DIMENSIONS_OF_AWS = {
+    "AWS/SQS": [{"QueueName": f"{name}.QueueName"} for name in QUEUES],
+    "AWS/Lambda": [{"FunctionName": name} for name in FUNCTIONS],
+}
+"""The dimensions by which this stack's queues and functions are told from others, as the template refers to them."""
 
 
 @pytest.mark.parametrize(
@@ -40,7 +86,43 @@ def test_a_rule_takes_the_events_its_function_can_use_and_no_others(cloud, patte
     assert answer["Result"] is matches
 
 
-@pytest.mark.parametrize("pattern", [PUSH, RUNNING])
+@pytest.mark.parametrize(
+    "detail_type", ["EC2 Command Invocation Status-change Notification", "EC2 Command Status-change Notification"]
+)
+@pytest.mark.parametrize(
+    ("status", "matches"),
+    [
+        ("Pending", False),
+        ("InProgress", False),
+        ("Delayed", False),
+        ("Cancelling", False),
+        ("Success", True),
+        ("Failed", True),
+        ("TimedOut", True),
+        ("Cancelled", True),
+        ("Terminated", True),
+        ("a status that SSM adds later", True),
+    ],
+)
+def test_a_command_is_reported_once_it_has_ended_whatever_it_ended_as(cloud, detail_type, status, matches):
+    assert reported(cloud, ended(detail_type=detail_type, status=status)) is matches
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"document": "AWS-RunShellScript"},
+        {"document": f"{OUR_DOCUMENT}-of-another-stack"},
+        {"source": "aws.ec2"},
+        {"detail_type": "EC2 Automation Execution Status-change Notification"},
+    ],
+)
+def test_what_is_not_of_our_document_is_not_reported(cloud, change):
+    assert reported(cloud, ended())
+    assert not reported(cloud, ended(**change))
+
+
+@pytest.mark.parametrize("pattern", [PUSH, RUNNING, REPORTED])
 def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
     def leaves(value):
         if isinstance(value, dict):
@@ -66,22 +148,137 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions)
         if statement["Resource"] == "*":
-            assert set(actions) <= {"ec2:DescribeInstances", "ssm:DescribeInstanceInformation"}
+            assert set(actions) <= {
+                "ec2:DescribeInstances",
+                "ssm:DescribeInstanceInformation",
+                "ssm:GetCommandInvocation",
+                "ssm:ListCommandInvocations",
+                "ssm:ListCommands",
+            }
 
 
 def test_every_function_has_a_role_of_its_own_to_which_sam_adds_nothing():
-    for name in ("ImagePush", "NodeLaunch"):
+    for name in FUNCTIONS:
         assert RESOURCES[name]["Properties"]["Role"] == {"Fn::GetAtt": [f"{name}Role", "Arn"]}
         assert "Policies" not in RESOURCES[name]["Properties"]
 
 
 def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
-    functions = {name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function"}
     folders = {folder.name for folder in (ROOT / "functions").iterdir()}
-    assert functions == {"".join(part.title() for part in folder.split("-")) for folder in folders}
+    assert set(FUNCTIONS) == {"".join(part.title() for part in folder.split("-")) for folder in folders}
     assert {path.name.partition(".")[0] for path in (ROOT / "events").iterdir()} == folders
-    for name in functions:
+    for name in FUNCTIONS:
         assert RESOURCES[name]["Properties"]["CodeUri"].removeprefix("functions/") in folders
+
+
+@pytest.mark.parametrize("function", ["NodeLaunch", "NodeResult"])
+def test_a_message_stays_away_for_a_whole_batch_and_comes_again_for_longer_than_an_outage(function):
+    properties = RESOURCES[function]["Properties"]
+    [source] = [event["Properties"] for event in properties["Events"].values() if event["Type"] == "SQS"]
+    queue = RESOURCES[source["Queue"]["Fn::GetAtt"][0]]["Properties"]
+    timeout = properties.get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
+    assert queue["VisibilityTimeout"] >= timeout + source["MaximumBatchingWindowInSeconds"]
+    assert queue["VisibilityTimeout"] * queue["RedrivePolicy"]["maxReceiveCount"] >= 15 * 60
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_a_report_that_is_handed_back_stays_away_for_twice_the_functions_timeout():
+    timeout = RESOURCES["NodeResult"]["Properties"]["Timeout"]
+    assert RESOURCES["ResultQueue"]["Properties"]["VisibilityTimeout"] >= 2 * timeout
+
+
+def test_a_sweep_is_an_ordinary_scheduled_event():
+    [sweep] = [e for e in RESOURCES["NodeResult"]["Properties"]["Events"].values() if e["Type"] == "Schedule"]
+    assert "Input" not in sweep["Properties"]
+    assert sweep["Properties"]["Schedule"] == {"Ref": "SweepInterval"}
+
+
+def test_records_and_their_protection_outlive_the_stack():
+    for name in ("Records", "RecordsPolicy"):
+        assert RESOURCES[name]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+
+def test_the_dashboard_fits_on_its_grid():
+    places = [
+        {(x, y) for x in range(w["x"], w["x"] + w["width"]) for y in range(w["y"], w["y"] + w["height"])}
+        for w in dashboard()["widgets"]
+    ]
+    assert all(x < 24 for place in places for x, _ in place)
+    assert not any(one & other for one, other in itertools.combinations(places, 2))
+
+
+def test_every_widget_shows_metrics_that_this_stack_emits():
+    widgets = [widget["properties"] for widget in dashboard()["widgets"] if widget["type"] == "metric"]
+    for widget in widgets:
+        assert widget["region"] == "AWS::Region"
+        metrics = list(metrics_of(widget))
+        assert metrics
+        for metric in metrics:
+            assert is_emitted(*metric), f"{widget['title']}: {metric}"
+
+
+def test_every_metric_of_ours_is_shown():
+    widgets = [widget["properties"] for widget in dashboard()["widgets"] if widget["type"] == "metric"]
+    shown = {name for widget in widgets for namespace, name, _ in metrics_of(widget) if namespace == NAMESPACE}
+    assert shown == set(METRICS)
+
+
+def test_every_alarm_is_shown():
+    [shown] = [widget["properties"]["alarms"] for widget in dashboard()["widgets"] if widget["type"] == "alarm"]
+    assert sorted(shown) == sorted(f"{name}.Arn" for name in ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_watches_what_this_stack_emits_and_calls_only_where_there_is_a_topic(name):
+    alarm = ALARMS[name]
+    dimensions = {dimension["Name"]: reference(dimension["Value"]) for dimension in alarm["Dimensions"]}
+    assert is_emitted(alarm["Namespace"], alarm["MetricName"], dimensions)
+    assert alarm["TreatMissingData"] == "notBreaching"
+    assert alarm["AlarmActions"] == {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+def test_every_dead_letter_queue_and_every_function_has_an_alarm():
+    watched = {(alarm["MetricName"], reference(alarm["Dimensions"][0]["Value"])) for alarm in ALARMS.values()}
+    for queue in QUEUES:
+        letters = ("ApproximateNumberOfMessagesVisible", f"{queue}.QueueName")
+        assert (letters in watched) is queue.endswith("DeadLetters")
+    assert {("Errors", name) for name in FUNCTIONS} <= watched
+    assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        (
+            "SweepInterval",
+            ["rate(1 minute)", "rate(15 minutes)", "rate(999 minutes)", "rate(1 hour)", "rate(12 hours)"],
+            [
+                "rate(1 minutes)",
+                "rate(0 minutes)",
+                "rate(1000 minutes)",
+                "rate(13 hours)",
+                "rate(1 day)",
+                "15 minutes",
+                "",
+            ],
+        ),
+        (
+            "AlarmTopicArn",
+            ["", "arn:aws:sns:eu-west-1:123456789012:on-call", "arn:aws-cn:sns:cn-north-1:123456789012:on_call"],
+            [
+                "on-call",
+                "arn:aws:sqs:eu-west-1:123456789012:on-call",
+                "arn:aws:sns:eu-west-1:123456789012:on-call.fifo",
+            ],
+        ),
+    ],
+)
+def test_a_parameter_takes_what_aws_takes(name, accepted, refused):
+    pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
+    assert all(re.fullmatch(pattern, value) for value in accepted)
+    assert not any(re.fullmatch(pattern, value) for value in refused)
 
 
 @pytest.mark.parametrize("name", ["ImageGCHighThresholdPercent", "MaxParallelImagePulls", "MaxImageGiB", "Keep"])
@@ -106,9 +303,88 @@ def test_every_parameter_stands_in_one_group_of_the_console_and_in_the_readme_wi
         assert rows[name].strip(" `") == str(parameter.get("Default", "\N{EN DASH}"))
 
 
-@pytest.mark.parametrize("function", ["ImagePush", "NodeLaunch"])
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_binary_runs_on_amazon_linux_2023(function):
     bootstrap = Path(ROOT, ".aws-sam", "build", function, "bootstrap")
     symbols = subprocess.run(["objdump", "-T", bootstrap], capture_output=True, text=True, check=True).stdout
     versions = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([0-9.]+)", symbols)}
     assert versions and max(versions) <= (2, 34)
+
+
+def ended(
+    source: str = "aws.ssm",
+    detail_type: str = "EC2 Command Invocation Status-change Notification",
+    document: str = OUR_DOCUMENT,
+    status: str = "Success",
+) -> dict:
+    """An event of SSM (Systems Manager user guide, events of Run Command)."""
+    return {
+        "version": "0",
+        "id": "51c0891d-0e34-45b1-83d6-95db273d1602",
+        "detail-type": detail_type,
+        "source": source,
+        "account": "123456789012",
+        "time": "2026-01-02T03:04:05Z",
+        "region": "eu-west-1",
+        "resources": ["arn:aws:ec2:eu-west-1:123456789012:instance/i-0123456789abcdef0"],
+        "detail": {
+            "command-id": "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b",
+            "document-name": document,
+            "instance-id": "i-0123456789abcdef0",
+            "requested-date-time": "2026-01-02T03:04:00Z",
+            "status": status,
+        },
+    }
+
+
+def reported(cloud, event: dict) -> bool:
+    answer = cloud.client("events").test_event_pattern(EventPattern=json.dumps(REPORTED), Event=json.dumps(event))
+    return answer["Result"]
+
+
+def dashboard() -> dict:
+    """The dashboard's body as CloudWatch gets it, but with the template's references in place of their values."""
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    known = RESOURCES.keys() | TEMPLATE["Parameters"].keys() | {"AWS::Region"}
+
+    def value(match: re.Match) -> str:
+        literal, name = match.groups()
+        assert literal or name.partition(".")[0] in known, name
+        return f"${{{name}}}" if literal else name
+
+    return json.loads(re.sub(r"\$\{(!?)([^}]+)\}", value, body))
+
+
+def metrics_of(widget: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str] | set[str]]]:
+    """The metrics of a widget: namespace, name and dimensions, of a search their names alone."""
+    ids = {metric[-1].get("id") for metric in widget["metrics"] if isinstance(metric[-1], dict)}
+    for *metric, options in widget["metrics"]:
+        expression = options.get("expression", "")
+        if metric:
+            namespace, name, *dimensions = metric
+            yield namespace, name, dict(zip(dimensions[::2], dimensions[1::2], strict=True))
+        elif expression.startswith("SEARCH"):
+            yield search(expression)
+        else:
+            assert set(re.findall(r"[a-z]\w*", expression)) <= ids
+
+
+def search(expression: str) -> tuple[str, str, set[str]]:
+    """What a search finds, which must be this cluster's alone (CloudWatch user guide, search expressions)."""
+    form = r"""SEARCH\('\{([\w,]+)\} MetricName="(\w+)" ClusterName="ClusterName"', '(?:Sum|p90)'\)"""
+    schema, name = re.fullmatch(form, expression).groups()
+    namespace, *dimensions = schema.split(",")
+    return namespace, name, set(dimensions)
+
+
+def is_emitted(namespace: str, name: str, dimensions: dict[str, str] | set[str]) -> bool:
+    """Whether this stack's functions and queues emit the metric under these dimensions."""
+    if namespace == NAMESPACE:
+        named = isinstance(dimensions, set) or dimensions["ClusterName"] == "ClusterName"
+        return named and set(dimensions) in METRICS[name]
+    return name in METRICS_OF_AWS[namespace] and dimensions in DIMENSIONS_OF_AWS[namespace]
+
+
+def reference(value: dict) -> str:
+    """A reference in the form that Fn::Sub gives it."""
+    return value["Ref"] if "Ref" in value else ".".join(value["Fn::GetAtt"])
