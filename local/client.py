@@ -9,9 +9,9 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import boto3
 import botocore.session
@@ -117,7 +117,7 @@ class LocalCloud:
         self.client("ec2").terminate_instances(InstanceIds=[instance_id])
 
     def turn(self, instance_id: str, **knobs: Any) -> None:
-        """Sets knobs of a node: online, online_after, delay, die_on_command, agent; `tags` adds tags."""
+        """Sets knobs of a node: online, online_after, delay, die_on_command, endings, agent; `tags` adds tags."""
         self.control("POST", f"nodes/{instance_id}", knobs)
 
     def turn_defaults(self, **knobs: Any) -> None:
@@ -128,9 +128,80 @@ class LocalCloud:
         """Takes the registry down (refusing, or with `stall` accepting and never answering) or up again."""
         self.control("POST", "registry", {"up": up, "stall": stall})
 
-    def throttle(self, service: str, action: str, times: int, code: str = "ThrottlingException") -> None:
-        """Fails the next calls of an action, in place of what was set before; none with 0."""
-        self.control("POST", "throttle", {"service": service, "action": action, "times": times, "code": code})
+    def throttle(
+        self,
+        service: str,
+        action: str,
+        times: int,
+        code: str = "ThrottlingException",
+        skip: int = 0,
+        function: str | None = None,
+    ) -> None:
+        """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
+
+        With a function only its calls are meant. Of a transaction the code may be a cancellation reason, of a
+        BatchGetItem UnprocessedKeys.
+        """
+        self._set_fault(service, action, {"times": times, "code": code, "skip": skip, "function": function})
+
+    def kill(self, function: str, service: str, action: str, when: Literal["before", "after"], skip: int = 0) -> None:
+        """Kills the function at a call it makes, before AWS carries it out or after, once; its answer is lost."""
+        self._set_fault(service, action, {"times": 1, "skip": skip, "function": function, "dies": when})
+
+    def forget_faults(self) -> None:
+        """Has every call answered as it should be."""
+        self.control("DELETE", "faults")
+
+    def _set_fault(self, service: str, action: str, fault: dict) -> None:
+        self.control("POST", f"faults/{service}:{action}", fault)
+
+    @contextlib.contextmanager
+    def slow_transactions(self, seconds: float) -> Iterator[None]:
+        """Has DynamoDB's transactions take that long, so that more of them meet on a row."""
+        self.control("POST", "transactions", {"seconds": seconds})
+        try:
+            yield
+        finally:
+            self.control("POST", "transactions", {})
+
+    def stage_command(
+        self,
+        document: str,
+        parameters: Mapping[str, list[str]],
+        comment: str,
+        nodes: Mapping[str, Mapping | None],
+        age: float = 0,
+        **request: Any,
+    ) -> str:
+        """Makes a command as if it had been sent that many seconds ago; returns its id.
+
+        Its nodes need not exist: each ends as said (local.scripted.Ending), all at once; of None nothing is heard.
+        """
+        request |= {"DocumentName": document, "Parameters": dict(parameters), "Comment": comment}
+        return self.control("POST", "commands", {"request": request, "nodes": dict(nodes), "age": age})["command_id"]
+
+    def end_command(self, command_id: str, nodes: Mapping[str, Mapping]) -> None:
+        """Ends a staged command on nodes of which nothing was heard."""
+        self.control("POST", f"commands/{command_id}", dict(nodes))
+
+    @contextlib.contextmanager
+    def holding_events(self, source: str) -> Iterator[Callable[[], list[dict]]]:
+        """Holds the events of a service back: they are lost, but for those that the caller takes and sends."""
+        self.control("POST", f"held-events/{source}", {})
+        taken: list[dict] = []
+
+        def take() -> list[dict]:
+            taken.extend(self.control("DELETE", f"held-events/{source}"))
+            return taken
+
+        try:
+            yield take
+        finally:
+            take()
+
+    def fire(self, rule: str) -> None:
+        """Has a scheduled rule's moment come."""
+        self.control("POST", f"schedules/{rule}", {})
 
     def send_event(self, event: dict) -> None:
         """Delivers a whole event of an AWS service to EventBridge."""
@@ -141,9 +212,10 @@ class LocalCloud:
         raised = self.control("GET", "events")
         return [event for event in raised if detail_type in (None, event["detail-type"])]
 
-    def calls(self, service: str | None = None) -> dict[str, int]:
-        """Returns how often each action was called since the start or the last `forget_calls`."""
-        return self.control("GET", f"calls?service={service}" if service else "calls")
+    def calls(self, service: str | None = None, function: str | None = None) -> dict[str, int]:
+        """Returns how often each action was called, by a function or all, since the start or `forget_calls`."""
+        asked = {name: value for name, value in (("service", service), ("function", function)) if value}
+        return self.control("GET", f"calls?{urllib.parse.urlencode(asked)}")
 
     def forget_calls(self) -> None:
         """Starts counting from zero."""

@@ -10,15 +10,16 @@ from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from ministack.app import app as ministack
 
-from local import asynchronous, documents, events, functions, iam, instances, queues
+from local import asynchronous, buckets, documents, events, functions, iam, instances, metrics, queues, tables
 from local.bare import BareNode
-from local.control import PREFIX, Control, Traffic
+from local.control import PREFIX, Control
 from local.ecr import Ecr
 from local.fleet import Fleet, Knobs
 from local.node import Node
 from local.registry import Registry
 from local.settings import REGISTRY_HOST
 from local.ssm import Ssm
+from local.traffic import Traffic
 
 REGISTRY_PORT = 443
 
@@ -28,9 +29,10 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     notify_url = f"{endpoint}{PREFIX}registry-events"
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
     fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, knobs))
-    control = Control(folder, endpoint, fleet, Ecr(registry), Traffic())
-    modules = (iam, documents, functions, queues, asynchronous, events, instances)
-    for layer in (*modules, Ssm(fleet), control.ecr, control.traffic):
+    ssm = Ssm(fleet)
+    control = Control(folder, endpoint, fleet, Ecr(registry), ssm.run_command, Traffic())
+    modules = (iam, documents, functions, queues, asynchronous, events, instances, tables, buckets, metrics)
+    for layer in (*modules, ssm, control.ecr, control.traffic):
         layer.install()
     registry.start()
     config = Config()

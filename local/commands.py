@@ -226,7 +226,8 @@ class Command:
             "requested-date-time": _iso(self.requested),
             "status": status,
         }
-        resources = [instances.arn(invocation.instance_id) for invocation in self.invocations]
+        # Those that the sender named; of nodes found by tag nothing is said.
+        resources = [instances.arn(instance_id) for instance_id in self.request.get("InstanceIds", [])]
         events.emit("aws.ssm", "EC2 Command Status-change Notification", detail, resources)
 
     def settle(self) -> None:

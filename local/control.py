@@ -3,69 +3,30 @@
 import asyncio
 import json
 import logging
-from collections import Counter
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from ministack import app as ministack
-from ministack.core.iam_actions import access_denied_response, extract_iam_action
-from ministack.core.router import detect_service
-
-from local import events, instances
-from local.api import Response
+from local import events, instances, tables
 from local.ecr import MANIFEST_TYPES, Ecr
 from local.fleet import Fleet
+from local.runcommand import RunCommand
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
+from local.traffic import Fault, Traffic
 
 log = logging.getLogger("local.control")
 
 PREFIX = "/_local/"
-SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "RequestLimitExceeded")
-
-_dispatch = ministack._dispatch_service_request
-
-
-class Traffic:
-    """Counts every call of an AWS API, and fails those it was told to."""
-
-    def __init__(self):
-        self.calls: Counter[str] = Counter()
-        self.faults: dict[str, dict] = {}
-
-    def install(self) -> None:
-        """Puts itself in front of every service."""
-        ministack._dispatch_service_request = self.dispatch
-
-    async def dispatch(self, method: str, path: str, headers: dict, body: bytes, query: dict, request_id: str):
-        """Counts one call and passes it on."""
-        parameters = ministack._routing_params(method, path, headers, body, query)
-        service = detect_service(method, path, headers, parameters)
-        action = extract_iam_action(service, method, path, headers, body, parameters) or f"{service}:{method}"
-        self.calls[action] += 1
-        if code := self._fault(action):
-            return _failure(service, action, code, headers, request_id)
-        return await _dispatch(method, path, headers, body, query, request_id)
-
-    def counted(self, service: str | None) -> dict[str, int]:
-        """Returns the calls so far, of one service or all."""
-        return {a: n for a, n in sorted(self.calls.items()) if service is None or a.startswith(f"{service}:")}
-
-    def _fault(self, action: str) -> str | None:
-        fault = self.faults.get(action)
-        if fault is None or fault["times"] <= 0:
-            return None
-        fault["times"] -= 1
-        return fault.get("code", "ThrottlingException")
 
 
 class Control:
     """The ASGI application under /_local/."""
 
-    def __init__(self, folder: Path, endpoint: str, fleet: Fleet, ecr: Ecr, traffic: Traffic):
+    def __init__(self, folder: Path, endpoint: str, fleet: Fleet, ecr: Ecr, run_command: RunCommand, traffic: Traffic):
         self.folder = folder
         self.endpoint = endpoint
         self.fleet = fleet
         self.ecr = ecr
+        self.run_command = run_command
         self.traffic = traffic
 
     def state(self) -> dict:
@@ -125,8 +86,22 @@ class Control:
                 vars(self.fleet.defaults).update(body)
             case "POST", ["registry"]:
                 self._turn_registry(**body)
-            case "POST", ["throttle"]:
-                self.traffic.faults[f"{body['service']}:{body['action']}"] = body
+            case "POST", ["faults", action]:
+                self.traffic.faults[action] = Fault(**body)
+            case "DELETE", ["faults"]:
+                self.traffic.faults.clear()
+            case "POST", ["transactions"]:
+                tables.slow_down(body.get("seconds", tables.TRANSACTION_SECONDS))
+            case "POST", ["commands"]:
+                return {"command_id": self.run_command.stage(body["request"], body["nodes"], body["age"])}
+            case "POST", ["commands", command_id]:
+                self.run_command.end(command_id, body)
+            case "POST", ["schedules", rule]:
+                events.fire(rule)
+            case "POST", ["held-events", source]:
+                events.hold(source)
+            case "DELETE", ["held-events", source]:
+                return events.let_go(source)
             case "GET", ["events"]:
                 return events.raised()
             case "POST", ["events"]:
@@ -134,9 +109,9 @@ class Control:
             case "POST", ["registry-events"]:
                 self._registry_events(body["events"])
             case "GET", ["calls"]:
-                return self.traffic.counted(query.get("service"))
+                return self.traffic.counted(query.get("service"), query.get("function"))
             case "DELETE", ["calls"]:
-                self.traffic.calls.clear()
+                self.traffic.forget()
             case _:
                 raise ValueError(f"There is no {method} {PREFIX}{'/'.join(path)}.")
         return {}
@@ -152,14 +127,3 @@ class Control:
             target = notification["target"]
             if notification["action"] == "push" and target.get("mediaType") in MANIFEST_TYPES:
                 self.ecr.pushed(target["repository"], target["digest"], target.get("tag"))
-
-
-def _failure(service: str, action: str, code: str, headers: dict, request_id: str) -> Response:
-    """Returns an error in the service's own protocol."""
-    message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
-    _, answer_headers, body = access_denied_response(
-        service, action, "", request_id, error_code=code, message=message, headers=headers
-    )
-    if service == "ssm":
-        body = json.dumps({"__type": code, "message": message}).encode()
-    return 503 if code in SERVER_FAULTS else 400, answer_headers, body

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from local import background
 from local.commands import Command, Invocation, Plugin
 from local.fleet import Fleet, ManagedNode
+from local.scripted import Ending
 from local.settings import scaled
 
 
@@ -44,6 +45,9 @@ def _deliver_to_node(invocation: Invocation, node: ManagedNode) -> None:
         if invocation.status != "Pending":
             return
         invocation.move("InProgress")
+        if node.knobs.endings:
+            Ending(**node.knobs.endings.pop(0)).apply(invocation)
+            return
         try:
             outcome = _run_steps(invocation, node)
         except Exception as error:

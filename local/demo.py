@@ -1,16 +1,19 @@
-"""The main job end to end, for a person to watch: a push warms a node that runs, a launch warms a new one."""
+"""The main job end to end, for a person to watch: a push warms a node that runs, a launch a new one; all is kept."""
 
+import json
 import re
 import sys
 import time
 
 from local import images
 from local.client import LocalCloud, until
+from local.outcomes import Outcomes
 from local.stack import Stack
 
 CLUSTER = {"aws:eks:cluster-name": "demo"}
 REPOSITORY = "team/app"
 WAIT = 30
+STATUSES = ("pulled", "cached", "skipped", "failed")
 
 
 def run() -> None:
@@ -24,6 +27,7 @@ def run() -> None:
         show("sam deploy", f"{len(stack.resources())} resources in {time.monotonic() - started:.0f} s")
         seen = [pushed(cloud, stack), launched(cloud, stack), pushed_again(cloud, stack)]
         table(seen)
+        kept(stack, [row["job"] for row in seen])
     print("\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event,")
     print("`make deploy` deploys to your own account. The README says the rest.")
 
@@ -92,7 +96,59 @@ def reported(cloud: LocalCloud, stack: Stack, command: dict, node: str, digest: 
         if cloud.image_status(node, reference) is None:
             raise RuntimeError(f"containerd on {node} knows no {reference}")
         show("containerd", f"has {reference}")
-    return {"node": node, "image": name.rpartition("/")[2], "status": report["status"], "seconds": report["seconds"]}
+    return {
+        "node": node,
+        "image": name.rpartition("/")[2],
+        "status": report["status"],
+        "seconds": report["seconds"],
+        "job": command["CommandId"],
+    }
+
+
+def kept(stack: Stack, jobs: list[str]) -> None:
+    """Shows what was kept of the commands: a row of each job, a record of each node and image."""
+    step("What the nodes said is kept: jobs in the table, records in the bucket, metrics beside them")
+    outcomes = Outcomes(stack)
+    table([job_row(until(lambda job=job: finished(outcomes, job), WAIT, f"job {job} to be done")) for job in jobs])
+    objects = until(lambda: recorded(outcomes, jobs), WAIT, "the records")
+    table([record_row(record) for records in objects.values() for record in records])
+    key, [record, *_] = next(iter(objects.items()))
+    print(f"\n  such as s3://{outcomes.bucket}/{key}\n  {json.dumps(record)}")
+
+
+def finished(outcomes: Outcomes, job: str) -> dict | None:
+    """Returns a job's row once every node of it has said something."""
+    row = outcomes.job(job)
+    return row if row and row.get("targets") == sum(row[status] for status in STATUSES) else None
+
+
+def job_row(job: dict) -> dict:
+    """Returns what a job's row says, for people."""
+    slowest = f"{job['slowest_seconds']:.1f} s on {job['slowest_node']}" if "slowest_node" in job else ""
+    return {
+        "job": job["pk"].removeprefix("job#"),
+        "trigger": job["trigger"],
+        "targets": job["targets"],
+        **{status: job[status] for status in STATUSES},
+        "bytes": f"{job['bytes']:,}",
+        "slowest": slowest,
+    }
+
+
+def record_row(record: dict) -> dict:
+    """Returns what a record says, for people."""
+    image = {"image": f"{record['repository']}:{record['tag']}"}
+    return (
+        {name: record[name] for name in ("time", "node")}
+        | image
+        | {name: record[name] for name in ("attempt", "status", "seconds", "bytes")}
+    )
+
+
+def recorded(outcomes: Outcomes, jobs: list[str]) -> dict[str, list[dict]] | None:
+    """Returns the records by their objects once there are some of every job."""
+    objects = outcomes.objects()
+    return objects if set(jobs) <= {record["job"] for records in objects.values() for record in records} else None
 
 
 def reachable(cloud: LocalCloud, node: str) -> bool:

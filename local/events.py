@@ -4,6 +4,7 @@ import contextvars
 import json
 import logging
 import threading
+import time
 import uuid
 from datetime import UTC, datetime
 
@@ -18,24 +19,61 @@ log = logging.getLogger("local.events")
 BUS = "default"
 
 _lock = threading.Lock()
+_held: dict[str, list[dict]] = {}
+"""The events of those sources that are held back."""
 _target: contextvars.ContextVar[tuple[dict, dict]] = contextvars.ContextVar("target and rule being served")
 
 
 def emit(source: str, detail_type: str, detail: dict, resources: list[str]) -> None:
-    """Raises an event of an AWS service on the default bus."""
-    inject(
-        {
-            "version": "0",
-            "id": str(uuid.uuid4()),
-            "detail-type": detail_type,
-            "source": source,
-            "account": ACCOUNT,
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "region": REGION,
-            "resources": resources,
-            "detail": detail,
-        }
-    )
+    """Raises an event of an AWS service on the default bus, or keeps it where those of the service are held back."""
+    event = {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": detail_type,
+        "source": source,
+        "account": ACCOUNT,
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": REGION,
+        "resources": resources,
+        "detail": detail,
+    }
+    with _lock:
+        if source in _held:
+            _held[source].append(event)
+            return
+    inject(event)
+
+
+def hold(source: str) -> None:
+    """Holds the events of a service back from now on."""
+    with _lock:
+        _held.setdefault(source, [])
+
+
+def let_go(source: str) -> list[dict]:
+    """Holds none back any more and returns those that were: who wants them delivered injects them."""
+    with _lock:
+        return _held.pop(source, [])
+
+
+def fire(rule_name: str) -> None:
+    """Has a scheduled rule's moment come."""
+    rule = eventbridge._rules[eventbridge._rule_key(rule_name, BUS)]
+    event = {
+        "EventId": str(uuid.uuid4()),
+        "Source": "aws.events",
+        "DetailType": "Scheduled Event",
+        "Detail": "{}",
+        "EventBusName": BUS,
+        "Time": time.time(),
+        "Resources": [rule["Arn"]],
+        "Account": ACCOUNT,
+        "Region": REGION,
+    }
+    if rule["State"] != "ENABLED" or not rule.get("ScheduleExpression"):
+        raise ValueError(f"{rule_name} has no schedule that is on.")
+    for target in eventbridge._targets.get(eventbridge._rule_key(rule_name, BUS), []):
+        eventbridge._invoke_target(target, event, rule, eventbridge._pattern_event_view(event))
 
 
 def inject(envelope: dict) -> None:

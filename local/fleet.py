@@ -1,5 +1,6 @@
 """The fleet: EC2 instances become nodes that SSM can reach, each as its knobs say."""
 
+import copy
 import dataclasses
 import threading
 import time
@@ -32,6 +33,8 @@ class Knobs:
     """The containerd it runs; `none` for a node without a container runtime."""
     login: str = "provider"
     """Where it gets the registry's login: kubelet's credential `provider`, the `aws-cli`, or `none`."""
+    endings: list[dict] = dataclasses.field(default_factory=list)
+    """How its next commands end, by script instead of by running (local.scripted.Ending)."""
     managed: bool | None = None
     """Whether the agent may register with SSM; None: when the instance has an instance profile."""
 
@@ -143,7 +146,7 @@ class Fleet:
             return self.nodes.get(instance_id)
         with self._lock:
             if instance_id not in self.nodes:
-                self.nodes[instance_id] = ManagedNode(instance_id, dataclasses.replace(self.defaults), self._make)
+                self.nodes[instance_id] = ManagedNode(instance_id, copy.deepcopy(self.defaults), self._make)
             return self.nodes[instance_id]
 
     def registered(self) -> list[ManagedNode]:

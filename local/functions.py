@@ -1,15 +1,37 @@
-"""The environment of a Lambda function: what Lambda sets, what the template says, and nothing of the server's."""
+"""Lambda functions: their environment, their metrics, which of them calls AWS, and their sudden end."""
 
 import os
+import time
 
-from ministack.services import lambda_svc
+from ministack.core import lambda_runtime
+from ministack.services import cloudwatch, lambda_svc
 
 _worker_environment = lambda_svc._provided_worker_env
+_run = lambda_svc._execute_function_dispatch
+_emit_metrics = lambda_svc._emit_lambda_metrics
+
+_by_access_key: dict[str, str] = {}
 
 
 def install() -> None:
-    """Replaces the environment ministack gives to `provided` runtimes."""
+    """Replaces the environment ministack gives to `provided` runtimes, and measures every invocation."""
     lambda_svc._provided_worker_env = _environment
+    lambda_svc._execute_function_dispatch = _measured
+    lambda_svc._emit_lambda_metrics = _emit_throttles
+
+
+def caller(access_key: str) -> str | None:
+    """Returns the function that runs under an access key, None for anybody else."""
+    return _by_access_key.get(access_key)
+
+
+def kill(function: str) -> None:
+    """Kills every process of the function that is at work."""
+    with lambda_runtime._lock:
+        workers = [worker for workers in lambda_runtime._workers.values() for worker in workers]
+    for worker in workers:
+        if worker.func_name == function and worker.in_use and worker._proc:
+            worker._proc.kill()
 
 
 def _environment(config: dict, code: str, port: int) -> dict[str, str]:
@@ -18,6 +40,7 @@ def _environment(config: dict, code: str, port: int) -> dict[str, str]:
     environment = {
         name: value for name, value in _worker_environment(config, code, port).items() if name not in servers_own
     }
+    _by_access_key[environment["AWS_ACCESS_KEY_ID"]] = config["FunctionName"]
     logging = config.get("LoggingConfig") or {}
     return environment | {
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
@@ -27,3 +50,17 @@ def _environment(config: dict, code: str, port: int) -> dict[str, str]:
         "TZ": ":UTC",
         **({"AWS_LAMBDA_LOG_LEVEL": logging["ApplicationLogLevel"]} if "ApplicationLogLevel" in logging else {}),
     }
+
+
+def _measured(function: dict, config: dict, event: dict, request_id: str, started: float) -> dict:
+    """Runs a function, however it was called, and measures it as Lambda does."""
+    result = _run(function, config, event, request_id, started)
+    milliseconds = (time.time() - started) * 1000
+    _emit_metrics(config["FunctionName"], milliseconds, error=bool(result.get("error")), throttle=False)
+    cloudwatch._evaluate_all_alarms()
+    return result
+
+
+def _emit_throttles(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
+    if throttle:
+        _emit_metrics(name, duration_ms, error=error, throttle=True)

@@ -1,10 +1,11 @@
-"""IAM where ministack checks an action without its resource: SSM documents and instances, ECR, EC2 reads."""
+"""IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2 reads, SQS."""
 
 import json
 
+from ministack import app as ministack
 from ministack.core import iam_actions
 from ministack.core.iam_actions import identity_denial_message
-from ministack.core.iam_evaluator import AuthError, enforce
+from ministack.core.iam_evaluator import AuthError, enforce, pin_request_origin
 from ministack.core.router import extract_access_key_id
 
 from local import documents
@@ -17,7 +18,13 @@ DOCUMENT_FIELDS = {
     **dict.fromkeys(documents.TAG_OPERATIONS, "ResourceId"),
 }
 
+SQS_BATCHES = {
+    f"sqs:{action}Batch": f"sqs:{action}" for action in ("SendMessage", "DeleteMessage", "ChangeMessageVisibility")
+}
+"""Operations that are allowed by the action of the single operation (SQS, API permissions)."""
+
 _extract_resource_arn = iam_actions.extract_resource_arn
+_extract_action = iam_actions.extract_iam_action
 
 
 class Caller:
@@ -41,7 +48,15 @@ class Caller:
 
 def install() -> None:
     """Names the resource that AWS checks for the actions this project uses."""
+    # The endpoint stands for AWS's, which speaks TLS, wherever a policy asks (aws:SecureTransport).
+    ministack.pin_request_origin = lambda address, _: pin_request_origin(address, secure_transport=True)
     iam_actions.extract_resource_arn = _resource_arn
+    iam_actions.extract_iam_action = _action
+
+
+def _action(service, method, path, headers, body, query) -> str | None:
+    action = _extract_action(service, method, path, headers, body, query)
+    return SQS_BATCHES.get(action, action)
 
 
 def _resource_arn(service, method, path, headers, body, query, region, account) -> str:

@@ -33,6 +33,7 @@ def install() -> None:
     sqs.queue_delay = lambda queue: scaled(_queue_delay(queue))
     sqs._receive_messages_for_esm = _receive
     lambda_svc._run_sqs_batch = _run
+    lambda_svc._ESM_BACKOFF_SECONDS = 0  # what a failed function leaves is invisible long enough
     provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]["create"] = _checked_create
 
 
@@ -149,4 +150,8 @@ def _visibility_timeout(queue: dict) -> int:
 
 def _wake_at(moment: float) -> None:
     """Has the pollers look again at that moment instead of at their next round."""
-    background.later(max(0.0, moment - time.time()), esm_wake.set)
+    seconds = moment - time.time()
+    if seconds <= 0:
+        esm_wake.set()
+    else:
+        background.later(seconds, esm_wake.set)

@@ -1,6 +1,7 @@
 """SSM Run Command: the operations that send, read and cancel commands."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 from local import background, delivery, documents, instances
 from local.api import ApiError, page
@@ -8,6 +9,7 @@ from local.commands import TERMINAL, Command, Invocation, Plugin
 from local.documents import Version
 from local.fleet import Fleet
 from local.iam import Caller
+from local.scripted import Ending
 from local.settings import ACCOUNT
 
 
@@ -37,12 +39,34 @@ class RunCommand:
             parameters=parameters,
         )
         description = command.describe()
-        for instance_id in instance_ids:
-            plugins = [Plugin(step["name"]) for step in command.steps]
-            command.invocations.append(Invocation(command, instance_id, plugins))
-        self.commands[command.id] = command
+        self._address(command, instance_ids)
         background.start(delivery.deliver, command, self.fleet)
         return {"Command": description}
+
+    def stage(self, request: dict, nodes: dict[str, dict | None], age: float) -> str:
+        """Makes a command that was sent that many seconds ago to nodes that need not exist; returns its id.
+
+        Each ends as said, all at once; of one that is None nothing is heard.
+        """
+        document = documents.find(request["DocumentName"])
+        version = document.version(request.get("DocumentVersion"))
+        parameters = _checked_parameters(version, request.get("Parameters", {}))
+        command = Command(request, document, version, len(nodes), len(nodes), parameters)
+        command.requested = datetime.now(UTC) - timedelta(seconds=age)
+        self._address(command, list(nodes))
+        for row in (command, *command.invocations):
+            row.status = row.details = "InProgress"
+        self.end(command.id, {node: ending for node, ending in nodes.items() if ending is not None})
+        return command.id
+
+    def end(self, command_id: str, endings: dict[str, dict]) -> None:
+        """Ends invocations as said, and their command with the last of them."""
+        command = self.commands[command_id]
+        for invocation in command.invocations:
+            if invocation.instance_id in endings:
+                Ending(**endings[invocation.instance_id]).apply(invocation)
+        if all(invocation.status in TERMINAL for invocation in command.invocations):
+            command.settle()
 
     def get_invocation(self, request: dict) -> dict:
         """GetCommandInvocation."""
@@ -54,7 +78,7 @@ class RunCommand:
         """ListCommandInvocations, newest command first."""
         details = request.get("Details", False)
         found = self._invocations(request.get("CommandId"), request.get("InstanceId"))
-        found = [i for i in found if _matches(request.get("Filters", []), i.command, i.status)]
+        found = [i for i in found if _matches(request.get("Filters", []), i.command, i)]
         rows, rest = page(found, request.get("NextToken"), request.get("MaxResults", 50))
         return {"CommandInvocations": [row.listed(details) for row in rows], **rest}
 
@@ -65,7 +89,7 @@ class RunCommand:
             for command in reversed(self.commands.values())
             if request.get("CommandId", command.id) == command.id
             and ("InstanceId" not in request or request["InstanceId"] in _targets(command))
-            and _matches(request.get("Filters", []), command, command.status)
+            and _matches(request.get("Filters", []), command, command)
         ]
         rows, rest = page(found, request.get("NextToken"), request.get("MaxResults", 50))
         return {"Commands": rows, **rest}
@@ -83,6 +107,12 @@ class RunCommand:
             if invocation.status == "Pending" and (not chosen or invocation.instance_id in chosen):
                 invocation.move("Cancelled")
         return {}
+
+    def _address(self, command: Command, instance_ids: list[str]) -> None:
+        for instance_id in instance_ids:
+            plugins = [Plugin(step["name"]) for step in command.steps]
+            command.invocations.append(Invocation(command, instance_id, plugins))
+        self.commands[command.id] = command
 
     def _instance_ids(self, request: dict) -> list[str]:
         """Returns the instances a request addresses, or refuses it for one that cannot take a command."""
@@ -109,11 +139,15 @@ class RunCommand:
         return [id_ for id_ in registered if (not named or id_ in named) and _has_tags(id_, tag_targets)]
 
     def _invocations(self, command_id: str | None, instance_id: str | None) -> list[Invocation]:
+        if command_id is None:
+            commands = list(reversed(self.commands.values()))
+        else:
+            commands = [self.commands[command_id]] if command_id in self.commands else []
         return [
             invocation
-            for command in reversed(self.commands.values())
+            for command in commands
             for invocation in command.invocations
-            if command_id in (None, command.id) and instance_id in (None, invocation.instance_id)
+            if instance_id in (None, invocation.instance_id)
         ]
 
 
@@ -155,14 +189,25 @@ def _targets(command: Command) -> list[str]:
     return [invocation.instance_id for invocation in command.invocations]
 
 
-def _matches(filters: list[dict], command: Command, status: str) -> bool:
-    stage = "Complete" if status in TERMINAL else "Executing"
-    moment = command.requested.isoformat()
-    facts = {"Status": status, "DocumentName": command.document.name, "ExecutionStage": stage}
+def _matches(filters: list[dict], command: Command, row: Command | Invocation) -> bool:
+    facts = {
+        "Status": (row.status, row.details),
+        "DocumentName": (command.request["DocumentName"], command.document.name),
+        "ExecutionStage": ("Complete" if row.status in TERMINAL else "Executing",),
+    }
     for filter_ in filters:
         key, value = filter_["key"], filter_["value"]
-        if (key == "InvokedAfter" and moment < value) or (key == "InvokedBefore" and moment > value):
+        if key in facts and value not in facts[key]:
             return False
-        if facts.get(key, value) != value:
+        if key == "InvokedAfter" and command.requested < _moment(value):
+            return False
+        if key == "InvokedBefore" and command.requested > _moment(value):
             return False
     return True
+
+
+def _moment(value: str) -> datetime:
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except ValueError as error:
+        raise ApiError("InvalidFilterValue", f"The filter value {value} is not valid.") from error

@@ -63,7 +63,7 @@ class Stack:
         """Returns the commands that were sent for a trigger, newest first."""
         pages = self.cloud.client("ssm").get_paginator("list_commands").paginate()
         commands = [command for page in pages for command in page["Commands"]]
-        wanted = [command for command in commands if f"trigger={trigger}" in command["Comment"]]
+        wanted = [command for command in commands if command["Comment"].startswith(trigger)]
         return sorted(wanted, key=lambda command: command["RequestedDateTime"], reverse=True)
 
     def report(self, command_id: str, instance_id: str) -> list[dict] | None:

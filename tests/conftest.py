@@ -8,7 +8,19 @@ from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from probe import probe
+
 from local.client import LocalCloud
+
+WITH_A_CLOUD = (
+    "test_local_cloud.py",
+    "test_local_commands.py",
+    "test_local_metrics.py",
+    "test_local_stores.py",
+    "test_results.py",
+    "test_results_faults.py",
+    "test_stack.py",
+)
 
 
 class OneCloudPerFile(LoadScopeScheduling):
@@ -16,7 +28,7 @@ class OneCloudPerFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if Path(file).name in ("test_local_cloud.py", "test_stack.py") else nodeid
+        return file if Path(file).name in WITH_A_CLOUD else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneCloudPerFile:
@@ -29,3 +41,10 @@ def cloud():
     """One local cloud for all tests that one process runs."""
     with LocalCloud() as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def probe_stack(cloud):
+    """The outputs of the stack in local_cloud/template.yaml, which every file that uses it shares."""
+    with probe(cloud) as (outputs, _):
+        yield outputs

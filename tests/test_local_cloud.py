@@ -2,30 +2,22 @@
 
 import base64
 import contextlib
-import io
 import json
 import signal
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from pathlib import Path
 
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from probe import CONTENT, credentials, delete, deploy, invoke, probe, received, refused
 
 from local import images
 from local.client import ROOT, LocalCloud, until
-
-FILES = Path(__file__).parent / "local_cloud"
-CONTENT = json.loads((FILES / "document.json").read_text())
-STACK = "probe"
-
 
 # ── Documents ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -490,8 +482,7 @@ def test_a_queue_gets_events_only_where_its_policy_lets_it(cloud, stack):
 
 
 def test_a_function_has_the_environment_lambda_gives_it_and_no_other(cloud, stack):
-    answer = cloud.client("lambda").invoke(FunctionName=stack["Function"], Payload=b"{}")
-    environment = json.load(answer["Payload"])["environment"]
+    environment = invoke(cloud, stack, {})["environment"]
     assert environment["AWS_LAMBDA_LOG_FORMAT"] == "JSON"
     assert environment["AWS_LAMBDA_LOG_LEVEL"] == "DEBUG"
     assert environment["AWS_LAMBDA_LOG_GROUP_NAME"] == stack["LogGroup"]
@@ -606,8 +597,7 @@ def test_a_stack_updates_in_place_and_leaves_nothing_behind():
         described = ssm.describe_document(Name=stack["Document"])["Document"]
         assert (described["DefaultVersion"], described["Description"]) == ("2", "newer")
 
-        cloud.client("cloudformation").delete_stack(StackName=STACK)
-        cloud.client("cloudformation").get_waiter("stack_delete_complete").wait(StackName=STACK, WaiterConfig=QUICK)
+        delete(cloud)
         assert ssm.list_documents()["DocumentIdentifiers"] == []
         assert cloud.client("lambda").list_functions()["Functions"] == []
         assert cloud.client("lambda").list_event_source_mappings()["EventSourceMappings"] == []
@@ -668,7 +658,6 @@ def test_no_process_outlives_a_cloud_that_is_killed_and_the_next_one_sweeps_its_
 # ── Helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BARE = {"online_after": 0.0, "containerd": "none"}
-QUICK = {"Delay": 0.2, "MaxAttempts": 100}
 
 
 @pytest.fixture(scope="module")
@@ -703,64 +692,14 @@ def launched(cloud) -> str:
 
 
 @pytest.fixture(scope="module")
-def stack(cloud):
-    """The outputs of the stack in local_cloud/template.yaml."""
-    with probe(cloud) as (outputs, _):
-        yield outputs
+def stack(probe_stack):
+    return probe_stack
 
 
 @pytest.fixture(scope="module")
 def record(stack):
     """The file in which the stack's function writes every event."""
     return Path(stack["Record"])
-
-
-@contextlib.contextmanager
-def probe(cloud):
-    """Deploys the stack; yields its outputs and a function that puts a file where its template looks."""
-    s3 = cloud.client("s3")
-    s3.create_bucket(Bucket=STACK, CreateBucketConfiguration={"LocationConstraint": cloud.region})
-
-    def upload(name: str, content: str | bytes) -> None:
-        s3.put_object(Bucket=STACK, Key=name, Body=content)
-
-    upload("function.zip", zipped(FILES / "bootstrap"))
-    upload("document.json", json.dumps(CONTENT))
-    with tempfile.NamedTemporaryFile(prefix="record-") as record:
-        yield {**deploy(cloud, "create", record.name), "Record": record.name}, upload
-
-
-def deploy(cloud, verb: str, record: str | None = None) -> dict[str, str]:
-    """Creates or updates the stack and returns its outputs."""
-    cloudformation = cloud.client("cloudformation")
-    value = {"ParameterValue": record} if record else {"UsePreviousValue": True}
-    getattr(cloudformation, f"{verb}_stack")(
-        StackName=STACK,
-        TemplateBody=(FILES / "template.yaml").read_text(),
-        Parameters=[{"ParameterKey": "Bucket", "ParameterValue": STACK}, {"ParameterKey": "Record", **value}],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    cloudformation.get_waiter(f"stack_{verb}_complete").wait(StackName=STACK, WaiterConfig=QUICK)
-    [stack] = cloudformation.describe_stacks(StackName=STACK)["Stacks"]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-
-
-def zipped(path: Path) -> bytes:
-    """Returns a zip of one executable file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        entry = zipfile.ZipInfo(path.name)
-        entry.external_attr = 0o755 << 16
-        archive.writestr(entry, path.read_bytes())
-    return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def refused(code: str):
-    """Expects a call to fail with an AWS error code."""
-    with pytest.raises(ClientError) as error:
-        yield
-    assert error.value.response["Error"]["Code"] == code, error.value
 
 
 def send(ssm, document, nodes, max_concurrency="50", max_errors="0", TimeoutSeconds=600, **parameters) -> str:
@@ -797,30 +736,6 @@ def settled(ssm, command: str) -> dict:
         return None if row["Status"] in ("Pending", "InProgress") else row
 
     return until(ended, 10, "the command to end")
-
-
-def received(cloud, queue: str, wanted=lambda body: True, parse=json.loads):
-    """Waits for a message that is wanted, takes it from the queue and returns its body."""
-    sqs = cloud.client("sqs")
-
-    def take():
-        for message in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
-            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-            if wanted(parse(message["Body"])):
-                return parse(message["Body"])
-        return None
-
-    return until(take, 15, "a message")
-
-
-def credentials(cloud, role: str) -> dict[str, str]:
-    """Returns credentials of a role, as boto3 takes them."""
-    answer = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-    return {
-        "aws_access_key_id": answer["AccessKeyId"],
-        "aws_secret_access_key": answer["SecretAccessKey"],
-        "aws_session_token": answer["SessionToken"],
-    }
 
 
 def folder_of(state: dict) -> Path:

@@ -320,14 +320,15 @@ def registry(cloud: LocalCloud) -> str:
 
 def changed_document(folder: Path) -> Path:
     """A copy of the built template whose document has one more line."""
-    built = (ROOT / ".aws-sam" / "build" / "template.yaml").read_text()
+    build = ROOT / ".aws-sam" / "build"
+    built = (build / "template.yaml").read_text()
     document = json.loads((ROOT / "ssm" / "prefetch-images.json").read_text())
     document["mainSteps"][0]["inputs"]["runCommand"].append("# changed")
     (folder / "document.json").write_text(json.dumps(document))
     [location] = {line.split("Location:")[1].strip() for line in built.splitlines() if "Location:" in line}
     changed = built.replace(location, str(folder / "document.json"))
-    for function in ("ImagePush", "NodeLaunch"):
-        changed = changed.replace(f"CodeUri: {function}", f"CodeUri: {ROOT / '.aws-sam' / 'build' / function}")
+    for bootstrap in build.glob("*/bootstrap"):
+        changed = changed.replace(f"CodeUri: {bootstrap.parent.name}\n", f"CodeUri: {bootstrap.parent}\n")
     (folder / "template.yaml").write_text(changed)
     return folder / "template.yaml"
 

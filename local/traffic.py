@@ -1,0 +1,106 @@
+"""Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
+
+import json
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from ministack import app as ministack
+from ministack.core.iam_actions import access_denied_response, extract_iam_action
+from ministack.core.router import detect_service, extract_access_key_id
+
+from local import functions, tables
+from local.api import Response
+
+SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
+UNPROCESSED = "UnprocessedKeys"
+
+_dispatch = ministack._dispatch_service_request
+
+
+@dataclass
+class Fault:
+    """What becomes of the next calls of an action."""
+
+    times: int
+    """How many calls; 0 makes it none."""
+    code: str = "ThrottlingException"
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    skip: int = 0
+    """How many calls pass before."""
+    function: str | None = None
+    """The function whose calls are meant; None: everybody's."""
+    dies: Literal["before", "after"] | None = None
+    """The function's process is killed instead, before the call is carried out or after, when nothing is answered."""
+
+
+class Traffic:
+    """Stands in front of every service."""
+
+    def __init__(self):
+        self.faults: dict[str, Fault] = {}
+        self._calls: Counter[tuple[str | None, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        """Puts itself there."""
+        ministack._dispatch_service_request = self.dispatch
+
+    async def dispatch(self, method: str, path: str, headers: dict, body: bytes, query: dict, request_id: str):
+        """Counts one call and passes it on."""
+        parameters = ministack._routing_params(method, path, headers, body, query)
+        service = detect_service(method, path, headers, parameters)
+        action = extract_iam_action(service, method, path, headers, body, parameters) or f"{service}:{method}"
+        function = functions.caller(extract_access_key_id(headers, query))
+        with self._lock:
+            self._calls[function, action] += 1
+            fault = self._fault(action, function)
+        if fault and not fault.dies:
+            return _failure(service, action, fault.code, headers, body, request_id)
+        if fault and fault.dies == "before":
+            functions.kill(function)
+            return _failure(service, action, "ServiceUnavailable", headers, body, request_id)
+        response = await _dispatch(method, path, headers, body, query, request_id)
+        if fault:
+            functions.kill(function)
+        return response
+
+    def counted(self, service: str | None, function: str | None) -> dict[str, int]:
+        """Returns the calls so far, of one service or all, of one function or everybody."""
+        counts: Counter[str] = Counter()
+        for (caller, action), count in sorted(self._calls.items(), key=lambda item: item[0][1]):
+            if function in (None, caller) and (service is None or action.startswith(f"{service}:")):
+                counts[action] += count
+        return dict(counts)
+
+    def forget(self) -> None:
+        """Starts counting from zero."""
+        self._calls.clear()
+
+    def _fault(self, action: str, function: str | None) -> Fault | None:
+        fault = self.faults.get(action)
+        if fault is None or fault.times <= 0 or (fault.function and fault.function != function):
+            return None
+        if fault.dies and function is None:
+            return None
+        if fault.skip:
+            fault.skip -= 1
+            return None
+        fault.times -= 1
+        return fault
+
+
+def _failure(service: str, action: str, code: str, headers: dict, body: bytes, request_id: str) -> Response:
+    """Returns an error in the service's own protocol."""
+    if action == "dynamodb:TransactWriteItems" and code in tables.CANCELLATIONS:
+        return tables.cancelled(json.loads(body), code)
+    if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
+        return tables.unprocessed(json.loads(body))
+    message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
+    _, answer_headers, answer = access_denied_response(
+        service, action, "", request_id, error_code=code, message=message, headers=headers
+    )
+    if service == "ssm":
+        answer = json.dumps({"__type": code, "message": message}).encode()
+    return 503 if code in SERVER_FAULTS else 400, answer_headers, answer
