@@ -9,11 +9,11 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import calls, cold_start, document, parallel
+from benches import calls, cold_start, document, parallel, settling
 from benches.table import markdown
 from local.stack import TEMPLATE
 
-SUBJECTS = {"cold-start": cold_start, "calls": calls, "document": document, "parallel": parallel}
+SUBJECTS = {"cold-start": cold_start, "calls": calls, "settling": settling, "document": document, "parallel": parallel}
 
 
 def main() -> int:

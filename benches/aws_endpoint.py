@@ -1,5 +1,6 @@
-"""A TLS endpoint that answers what the functions ask of AWS, at once and always the same."""
+"""A TLS endpoint that answers what the functions ask of AWS, at once and as if all was well."""
 
+import collections
 import contextlib
 import json
 import socket
@@ -37,6 +38,35 @@ JSON_ANSWERS = {
     },
 }
 
+EMPTY = {
+    "DynamoDB_20120810.BatchGetItem": {"Responses": {}, "UnprocessedKeys": {}},
+    "DynamoDB_20120810.TransactWriteItems": {},
+    "DynamoDB_20120810.DeleteItem": {},
+}
+"""A table in which nothing stands yet, and that takes whatever is written."""
+
+REPORT = {
+    "image": "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.2@sha256:" + "7" * 64,
+    "digest": "sha256:" + "7" * 64,
+    "status": "pulled",
+    "reason": "",
+    "seconds": 2.345,
+    "bytes": 123456789,
+    "attempts": 1,
+}
+INVOCATION = {
+    "Comment": "push rule=default attempt=1",
+    "DocumentName": "eks-image-prefetch-prefetch-images",
+    "PluginName": "prefetch",
+    "ResponseCode": 0,
+    "ExecutionStartDateTime": "2026-01-02T03:04:05.000Z",
+    "ExecutionEndDateTime": "2026-01-02T03:04:08.000Z",
+    "Status": "Success",
+    "StatusDetails": "Success",
+    "StandardOutputContent": json.dumps(REPORT) + "\n",
+    "StandardErrorContent": "",
+}
+
 DESCRIBE_INSTANCES = f"""<?xml version="1.0" encoding="UTF-8"?>
 <DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>bench</requestId><reservationSet>
 <item><reservationId>r-1</reservationId><ownerId>123456789012</ownerId><instancesSet><item>
@@ -59,6 +89,8 @@ class AwsEndpoint:
         self.trust.write_text(Path(certifi.where()).read_text() + authority.certificate.read_text())
         self.commands: list[dict] = []
         """Every SendCommand so far."""
+        self.calls: collections.Counter[str] = collections.Counter()
+        """How often each operation was called so far."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -91,9 +123,17 @@ class AwsEndpoint:
                 connection.answer(*self._answer(request))
 
     def _answer(self, request: Request) -> tuple[str, str, bytes]:
-        operation = request.headers.get("x-amz-target")
-        if operation is None:
+        if request.method == "PUT":
+            self.calls["S3.PutObject"] += 1
+            return "200 OK", "application/xml", b""
+        operation = request.headers.get("x-amz-target", "EC2.DescribeInstances")
+        self.calls[operation] += 1
+        if operation == "EC2.DescribeInstances":
             return "200 OK", "text/xml;charset=UTF-8", DESCRIBE_INSTANCES
         if operation == "AmazonSSM.SendCommand":
             self.commands.append(json.loads(request.body))
-        return "200 OK", "application/x-amz-json-1.1", json.dumps(JSON_ANSWERS[operation]).encode()
+        if operation == "AmazonSSM.GetCommandInvocation":
+            answer = INVOCATION | json.loads(request.body)
+        else:
+            answer = EMPTY.get(operation) or JSON_ANSWERS.get(operation, {})
+        return "200 OK", "application/x-amz-json-1.1", json.dumps(answer).encode()

@@ -44,6 +44,8 @@ class Connection:
             headers[name.lower()] = value.strip()
         if "transfer-encoding" in headers:
             raise ValueError(f"{method} {path}: chunked requests are not read here")
+        if headers.get("expect") == "100-continue":
+            self._socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         return Request(method, path, headers, self._reader.read(int(headers.get("content-length", 0))))
 
     def answer(self, status: str, content_type: str, body: bytes, **headers: str) -> None:

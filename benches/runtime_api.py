@@ -26,6 +26,12 @@ SETTINGS = {
     "EXECUTION_TIMEOUT_SECONDS": "3600",
     "IMAGE_GC_HIGH_THRESHOLD_PERCENT": "85",
     "MAX_PARALLEL_IMAGE_PULLS": "2",
+    "TABLE_NAME": "outcomes",
+    "RECORDS_BUCKET": "records",
+    "NODE_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/nodes",
+    "RESULT_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/results",
+    "OUTCOME_RETENTION_DAYS": "30",
+    "MAX_RETRIES": "2",
 }
 RULE = {
     "name": "default",

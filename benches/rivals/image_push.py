@@ -44,7 +44,7 @@ def send(rule, image):
         TimeoutSeconds=int(SETTINGS["DELIVERY_TIMEOUT_SECONDS"]),
         MaxConcurrency=rule["maxConcurrency"],
         MaxErrors=rule["maxErrors"],
-        Comment=f"prefetch trigger=push rule={rule['name']} attempt=1",
+        Comment=f"push rule={rule['name']} attempt=1",
     )
     command = answer["Command"]["CommandId"]
     print(json.dumps({"level": "INFO", "message": f"sent {image}", "command.id": command, "rule": rule["name"]}))

@@ -41,7 +41,7 @@ def send(rule, instance_id):
         TimeoutSeconds=int(SETTINGS["DELIVERY_TIMEOUT_SECONDS"]),
         MaxConcurrency=rule["maxConcurrency"],
         MaxErrors=rule["maxErrors"],
-        Comment=f"prefetch trigger=launch rule={rule['name']} attempt=1",
+        Comment=f"launch rule={rule['name']} attempt=1",
     )
     command = answer["Command"]["CommandId"]
     print(json.dumps({"level": "INFO", "message": f"{instance_id}: sent {command}", "rule": rule["name"]}))
