@@ -41,7 +41,7 @@ e2e: tools build ## Runs the document on real containerd, the local cloud, and t
 	pytest tests
 
 .PHONY: build
-build: tools ## Builds both functions (sam build)
+build: tools ## Builds the functions (sam build)
 	sam build
 
 .PHONY: document
