@@ -153,7 +153,7 @@ pub fn send_command_input(
     let input = SendCommandInputBuilder::default()
         .document_name(&settings.document)
         .document_version("$LATEST")
-        .set_parameters(Some(parameters(settings, rule, images)))
+        .set_parameters(Some(parameters(settings, rule, comment.trigger, images)))
         .timeout_seconds(settings.delivery_timeout)
         .max_concurrency(&rule.max_concurrency)
         .max_errors(&rule.max_errors)
@@ -165,7 +165,14 @@ pub fn send_command_input(
 }
 
 /// The document's parameters, each with its one value.
-fn parameters(settings: &Settings, rule: &Rule, images: &[Image]) -> HashMap<String, Vec<String>> {
+///
+/// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
+/// pinned. Pushes, launches and reconciles tidy up.
+fn parameters(settings: &Settings, rule: &Rule, trigger: Trigger, images: &[Image]) -> HashMap<String, Vec<String>> {
+    let (keep, pin) = match trigger {
+        Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
+        Trigger::Job | Trigger::Schedule => (0, false),
+    };
     let images = images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     [
         ("images", images),
@@ -176,8 +183,8 @@ fn parameters(settings: &Settings, rule: &Rule, images: &[Image]) -> HashMap<Str
         ),
         ("maxParallelImagePulls", settings.max_parallel_image_pulls.to_string()),
         ("maxImageGiB", rule.max_image_gib.to_string()),
-        ("keep", rule.keep.to_string()),
-        ("pin", rule.pin.to_string()),
+        ("keep", keep.to_string()),
+        ("pin", pin.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), vec![value]))
     .into()
@@ -304,6 +311,26 @@ mod tests {
         let rule = &settings.rules[0];
         let input = send_command_input(settings, rule, &Comment::first(Trigger::Push, rule), &images, nodes);
         input.get_parameters().clone().unwrap()
+    }
+
+    #[test]
+    fn what_somebody_asks_for_displaces_nothing_and_is_not_pinned() {
+        let settings = settings(r#"[{"name": "a", "keep": 3, "pin": true}]"#, 600, 85, 2);
+        let rule = &settings.rules[0];
+        for (trigger, keep, pin) in [
+            (Trigger::Push, "3", "true"),
+            (Trigger::Launch, "3", "true"),
+            (Trigger::Reconcile, "3", "true"),
+            (Trigger::Job, "0", "false"),
+            (Trigger::Schedule, "0", "false"),
+        ] {
+            let sent = parameters(&settings, rule, trigger, &[IMAGE.parse().unwrap()]);
+            assert_eq!(
+                (sent["keep"][0].as_str(), sent["pin"][0].as_str()),
+                (keep, pin),
+                "{trigger}"
+            );
+        }
     }
 
     fn settings(rules: &str, seconds: i32, percent: i32, pulls: i32) -> Settings {

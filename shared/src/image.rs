@@ -55,21 +55,7 @@ impl Image {
     /// [`ImageError::Part`] for the first part that containerd would refuse.
     pub fn new(registry: &str, repository: &str, tag: Option<&str>, digest: &str) -> Result<Self, ImageError> {
         check("registry", registry, &REGISTRY, "a host name with an optional port")?;
-        check_repository(repository)?;
-        if let Some(tag) = tag {
-            check(
-                "tag",
-                tag,
-                &TAG,
-                "1 to 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'",
-            )?;
-        }
-        check(
-            "digest",
-            digest,
-            &DIGEST,
-            "sha256: and 64 lower-case hexadecimal digits",
-        )?;
+        check_name(repository, tag, Some(digest))?;
         Ok(Self {
             registry: registry.to_owned(),
             repository: repository.to_owned(),
@@ -181,6 +167,31 @@ pub fn not_runnable(manifest_media_type: Option<&str>, artifact_media_type: Opti
         _ => given(artifact_media_type)
             .filter(|artifact| !CONFIGURATIONS.contains(&artifact.as_str()))
             .map(|artifact| format!("the artifact's media type {artifact} is no image's")),
+    }
+}
+
+/// Checks an image's name in its registry: the repository and, where they are given, tag and digest.
+///
+/// # Errors
+/// [`ImageError::Part`] for the first part that containerd would refuse.
+pub fn check_name(repository: &str, tag: Option<&str>, digest: Option<&str>) -> Result<(), ImageError> {
+    check_repository(repository)?;
+    if let Some(tag) = tag {
+        check(
+            "tag",
+            tag,
+            &TAG,
+            "1 to 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'",
+        )?;
+    }
+    match digest {
+        Some(digest) => check(
+            "digest",
+            digest,
+            &DIGEST,
+            "sha256: and 64 lower-case hexadecimal digits",
+        ),
+        None => Ok(()),
     }
 }
 

@@ -2,13 +2,21 @@
 
 pub mod aws;
 pub mod command;
+#[cfg(feature = "ecr")]
+pub mod ecr;
 pub mod image;
+#[cfg(feature = "ec2")]
+pub mod instance;
 pub mod log;
 pub mod node;
 pub mod outcome;
 pub mod report;
 pub mod retry;
+#[cfg(feature = "rows")]
+pub mod rows;
 pub mod rule;
 pub mod settings;
 pub mod ssm;
-mod unique_keys;
+#[cfg(feature = "rows")]
+pub mod table;
+pub mod unique_keys;

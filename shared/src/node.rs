@@ -32,9 +32,20 @@ impl NodeSelector {
     /// Selects the nodes of a cluster that a rule names.
     #[must_use]
     pub fn new(cluster: &Cluster, rule: &Rule) -> Self {
-        let mut tags = rule.nodes.clone();
+        Self::of_tags(cluster, rule.nodes.clone())
+    }
+
+    /// Selects the nodes of a cluster that carry these tags.
+    #[must_use]
+    pub fn of_tags(cluster: &Cluster, mut tags: BTreeMap<String, Vec<String>>) -> Self {
         tags.insert(cluster.tag_key.clone(), vec![cluster.name.clone()]);
         Self(tags)
+    }
+
+    /// The tags, the cluster's own included.
+    #[must_use]
+    pub fn tags(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.0
     }
 
     /// Gives the selector as SSM's targets: at most 5, which SSM resolves to nodes itself.

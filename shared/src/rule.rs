@@ -1,6 +1,6 @@
 //! Rules: which images go to which nodes.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, sync::LazyLock};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::LazyLock};
 
 use glob::{Pattern, PatternError};
 use regex_lite::Regex;
@@ -92,6 +92,12 @@ pub fn is_name(text: &str) -> bool {
     NAME.is_match(text)
 }
 
+/// Whether a text is a tag key by which nodes can be chosen.
+#[must_use]
+pub fn is_tag_key(text: &str) -> bool {
+    TAG_KEY.is_match(text)
+}
+
 /// Parses a rule list from its JSON text.
 ///
 /// # Errors
@@ -162,6 +168,14 @@ impl Globs {
             .iter()
             .all(|pattern| !pattern.contains(['*', '?', '[']))
             .then(|| literals.into_iter().filter(|text| self.matches(text)).collect())
+    }
+}
+
+impl fmt::Display for Globs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let included = self.included.iter().map(Pattern::to_string);
+        let excluded = self.excluded.iter().map(|pattern| format!("!{pattern}"));
+        f.write_str(&included.chain(excluded).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -428,6 +442,15 @@ mod tests {
         assert!(both.matches("app-web") && !both.matches("app-debug") && !both.matches("other"));
         let rest = Globs::new(["!*-debug"]).unwrap();
         assert!(rest.matches("app") && !rest.matches("app-debug"));
+    }
+
+    #[test]
+    fn globs_are_told_with_what_they_exclude() {
+        assert_eq!(
+            Globs::new(["!app-debug", "app-*", "x"]).unwrap().to_string(),
+            "app-* x !app-debug"
+        );
+        assert_eq!(Globs::new(["!x"]).unwrap().to_string(), "* !x");
     }
 
     #[test]

@@ -123,6 +123,16 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             })
     }
 
+    /// Reads whether something is so.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is missing or neither `true` nor `false`.
+    pub fn boolean(&self, name: &'static str) -> Result<bool, SettingsError> {
+        let value = (self.0)(name);
+        let is = value.as_deref().and_then(|value| value.parse().ok());
+        is.ok_or_else(|| refuse(name, value, "true or false"))
+    }
+
     /// Reads for how many seconds SSM tries to hand a command to a node; the limits are SSM's own for TimeoutSeconds.
     ///
     /// # Errors

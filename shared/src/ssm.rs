@@ -6,6 +6,7 @@ use aws_sdk_ssm::{
     Client,
     error::{BuildError, SdkError},
     operation::{
+        cancel_command::CancelCommandError,
         describe_instance_information::DescribeInstanceInformationError,
         get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput},
         list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput},
@@ -13,7 +14,8 @@ use aws_sdk_ssm::{
         send_command::{SendCommandError, builders::SendCommandInputBuilder},
     },
     types::{
-        Command, CommandFilter, CommandFilterKey, InstanceInformation, InstanceInformationStringFilter, PingStatus,
+        Command, CommandFilter, CommandFilterKey, CommandStatus, InstanceInformation, InstanceInformationStringFilter,
+        PingStatus,
     },
 };
 use thiserror::Error;
@@ -51,6 +53,12 @@ pub enum SsmError {
     /// SSM knows no such command.
     #[error("SSM knows no such command")]
     NoCommand,
+    /// A token is not one by which SSM goes on listing commands, or no longer.
+    #[error("SSM does not know the token")]
+    InvalidToken(#[source] ListCommandsError),
+    /// A command could not be cancelled.
+    #[error("a command could not be cancelled")]
+    Cancel(#[source] Box<SdkError<CancelCommandError>>),
     /// SSM could not be asked for the nodes of a command.
     #[error("SSM could not be asked for the nodes of a command")]
     Invocations(#[source] Box<SdkError<ListCommandInvocationsError>>),
@@ -132,9 +140,57 @@ pub async fn invocation(client: &Client, command: &str, node: &str) -> Result<Ge
 /// [`SsmError::NoCommand`] where there is none, [`SsmError::Commands`] where SSM cannot be asked.
 pub async fn command(client: &Client, id: &str) -> Result<Command, SsmError> {
     let answer = client.list_commands().command_id(id).send().await;
-    let answer = answer.map_err(|error| SsmError::Commands(Box::new(error)))?;
+    let answer = answer.map_err(|error| match error {
+        SdkError::ServiceError(refused) if refused.err().is_invalid_command_id() => SsmError::NoCommand,
+        error => SsmError::Commands(Box::new(error)),
+    })?;
     let command = answer.commands.and_then(|commands| commands.into_iter().next());
     command.ok_or(SsmError::NoCommand)
+}
+
+/// Whether a command has a status that no other follows.
+#[must_use]
+pub fn has_ended(command: &Command) -> bool {
+    use CommandStatus::{Cancelled, Failed, Success, TimedOut};
+    matches!(command.status(), Some(Success | Cancelled | Failed | TimedOut))
+}
+
+/// Tells SSM to stop a command: nodes that have not begun do not begin.
+///
+/// # Errors
+/// [`SsmError::NoCommand`] where there is none, [`SsmError::Cancel`] for everything else.
+pub async fn cancel(client: &Client, id: &str) -> Result<(), SsmError> {
+    let answer = client.cancel_command().command_id(id).send().await;
+    answer.map(drop).map_err(|error| match error {
+        SdkError::ServiceError(refused) if refused.err().is_invalid_command_id() => SsmError::NoCommand,
+        error => SsmError::Cancel(Box::new(error)),
+    })
+}
+
+/// Lists a page of commands of a document, the latest first; a token asks for the page that follows the one it came with.
+///
+/// # Errors
+/// [`SsmError::InvalidToken`] where the token is none, [`SsmError::Commands`] for everything else.
+pub async fn latest_commands(
+    client: &Client,
+    document: &str,
+    limit: i32,
+    page: Option<String>,
+) -> Result<ListCommandsOutput, SsmError> {
+    let of_document = CommandFilter::builder()
+        .key(CommandFilterKey::DocumentName)
+        .value(document);
+    let request = client
+        .list_commands()
+        .filters(of_document.build()?)
+        .max_results(limit.min(PAGE_SIZE))
+        .set_next_token(page);
+    request.send().await.map_err(|error| match error {
+        SdkError::ServiceError(refused) if refused.err().is_invalid_next_token() => {
+            SsmError::InvalidToken(refused.into_err())
+        }
+        error => SsmError::Commands(Box::new(error)),
+    })
 }
 
 /// Lists a page of at most 50 commands of a document that were sent after a moment (RFC 3339), the latest first; a token

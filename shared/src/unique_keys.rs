@@ -8,7 +8,7 @@ use serde::{
 };
 
 /// Any JSON in which no object has a key twice: of two, `serde_json::Value` would silently keep the last.
-pub(crate) struct UniqueKeys;
+pub struct UniqueKeys;
 
 impl<'de> Deserialize<'de> for UniqueKeys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,22 +1,20 @@
 //! From launched instances, and nodes that lack images still, to commands.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     time::SystemTime,
 };
 
 use aws_lambda_events::sqs::SqsBatchResponse;
-use aws_sdk_ec2::{
-    error::SdkError,
-    operation::describe_instances::DescribeInstancesError,
-    types::{Filter, Instance},
-};
+use aws_sdk_ec2::types::Instance;
 use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
 use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
+    ecr::NewestImages,
     image::Image,
+    instance::{InstancesError, instances},
     node::NodeSelector,
     report::{report, word},
     rule::Rule,
@@ -30,17 +28,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     decision::{Decision, Reason, Sent, Why},
-    images::NewestImages,
     instance::node_tags,
     message::{Asked, Call, Request, call},
 };
 
-/// How many values one filter of DescribeInstances takes (EC2 API reference).
-const MAX_FILTER_VALUES: usize = 200;
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
 const AT_ONCE: usize = 5;
-/// How many instances one page of DescribeInstances has at most (EC2 API reference).
-const PAGE_SIZE: i32 = 1000;
 
 /// What the function works with.
 pub struct NodeLaunch {
@@ -76,8 +69,8 @@ pub enum Answer {
 #[derive(Debug, Error)]
 pub enum LaunchError {
     /// EC2 did not describe the instances.
-    #[error("the instances could not be described")]
-    Instances(#[source] Box<SdkError<DescribeInstancesError>>),
+    #[error(transparent)]
+    Instances(#[from] InstancesError),
     /// SSM did not say which nodes are online.
     #[error("the nodes could not be looked up")]
     Nodes(#[source] SsmError),
@@ -174,7 +167,7 @@ impl NodeLaunch {
         now: SystemTime,
         decisions: &mut Decisions,
     ) -> Result<Vec<RequestWithRules<'_>>, LaunchError> {
-        let instances = self.describe_instances(&nodes(requests)).await?;
+        let instances = instances(&self.ec2, &nodes(requests)).await?;
         let mut kept = Vec::with_capacity(requests.len());
         for request in requests {
             match self.rules_of(request, instances.get(request.node()), now) {
@@ -208,28 +201,6 @@ impl NodeLaunch {
             return Err(Decision::dropped(Reason::NoRule, message));
         }
         Ok(rules)
-    }
-
-    async fn describe_instances(&self, ids: &[String]) -> Result<HashMap<String, Instance>, LaunchError> {
-        let mut instances = HashMap::new();
-        for ids in ids.chunks(MAX_FILTER_VALUES) {
-            // A filter leaves out an instance that is gone; `InstanceIds` would fail the whole call for it.
-            let filter = Filter::builder()
-                .name("instance-id")
-                .set_values(Some(ids.to_vec()))
-                .build();
-            let request = self.ec2.describe_instances().filters(filter).max_results(PAGE_SIZE);
-            let mut pages = request.into_paginator().items().send();
-            while let Some(reservation) = pages.next().await {
-                let reservation = reservation.map_err(|error| LaunchError::Instances(Box::new(error)))?;
-                for instance in reservation.instances.unwrap_or_default() {
-                    if let Some(id) = &instance.instance_id {
-                        instances.insert(id.clone(), instance);
-                    }
-                }
-            }
-        }
-        Ok(instances)
     }
 
     /// Keeps the requests for nodes that SSM can reach now.

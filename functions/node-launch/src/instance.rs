@@ -1,20 +1,17 @@
 //! What is to become of an instance, by what EC2 says of it.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
-use prefetch::node::{Cluster, Membership};
+use prefetch::{
+    instance::{Tags, is_auto_mode, is_up, tags},
+    node::{Cluster, Membership},
+};
 
 use crate::decision::{Decision, Reason};
 
 /// How long after its launch an instance without any cluster's tag may still get one; nothing is documented of when.
 const TAGS_SETTLE: Duration = Duration::from_mins(3);
-
-/// An instance's tags, by key.
-pub type Tags = HashMap<String, String>;
 
 /// Gives the tags of an instance that is a running node of the cluster, judged by its state, its tags and its age.
 ///
@@ -25,7 +22,7 @@ pub type Tags = HashMap<String, String>;
 /// The decision, where the instance is no node of the cluster, or none yet.
 pub fn node_tags(instance: &Instance, cluster: &Cluster, now: SystemTime) -> Result<Tags, Decision> {
     let state = instance.state().and_then(|state| state.name());
-    if !matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running)) {
+    if !is_up(instance) {
         let state = state.map_or("in no state", InstanceStateName::as_str);
         return Err(Decision::dropped(Reason::NotRunning, format!("it is {state}")));
     }
@@ -71,20 +68,6 @@ fn age(instance: &Instance, now: SystemTime) -> Duration {
         .map_or(Duration::MAX, |launched| {
             now.duration_since(launched).unwrap_or_default()
         })
-}
-
-fn tags(instance: &Instance) -> Tags {
-    instance
-        .tags()
-        .iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
-        .collect()
-}
-
-fn is_auto_mode(instance: &Instance) -> bool {
-    instance.operator().is_some_and(|operator| {
-        operator.managed() == Some(true) && operator.principal().is_some_and(|p| p.contains("eks"))
-    })
 }
 
 #[cfg(test)]

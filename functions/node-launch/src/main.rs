@@ -2,15 +2,14 @@
 
 mod decision;
 mod handler;
-mod images;
 mod instance;
 mod message;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, log, report::report, settings::Settings};
+use prefetch::{aws, ecr::NewestImages, log, report::report, settings::Settings};
 use serde_json::Value;
 
-use crate::{handler::NodeLaunch, images::NewestImages};
+use crate::handler::NodeLaunch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

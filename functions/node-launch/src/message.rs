@@ -1,7 +1,7 @@
 //! What a message asks for: images for a node, or why it asks for none.
 
 use aws_lambda_events::{eventbridge::EventBridgeEvent, sqs::SqsEvent};
-use prefetch::{command::Comment, node::is_instance_id, retry::Retry};
+use prefetch::{node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -75,13 +75,8 @@ fn request(message: Value) -> Asked {
 /// Reads one more try out of the message by which `node-result` asks for it.
 fn retry(message: Value) -> Result<Retry, Why> {
     let retry: Retry = serde_json::from_value(message).map_err(malformed)?;
-    // Whoever reads the command's result must be able to read its comment.
-    let comment = retry.comment().to_string().parse::<Comment>();
-    comment.map_err(|error| Why::new(Reason::Malformed, error.to_string()))?;
-    if retry.images.is_empty() {
-        return Err(Why::new(Reason::Malformed, "it names no image"));
-    }
-    checked(&retry.node)?;
+    let check = retry.check();
+    check.map_err(|error| Why::new(Reason::Malformed, error.to_string()))?;
     Ok(retry)
 }
 

@@ -30,16 +30,13 @@ use aws_sdk_ssm::{
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
-use prefetch::retry::Retry;
+use prefetch::{
+    retry::Retry,
+    rows::{Held, Item, Key},
+};
 use serde_json::{Value, json};
 
-use crate::{
-    handler::NodeResult,
-    message::Ended,
-    rows::{Item, Key},
-    settings::Settings,
-    store::Store,
-};
+use crate::{handler::NodeResult, message::Ended, settings::Settings, store::Store};
 
 pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
@@ -299,11 +296,36 @@ impl Cloud {
         self.state(of_queue)
     }
 
-    pub fn retries(&self) -> Vec<Retry> {
-        let messages = self.messages("node-queue").into_iter();
+    /// The further tries that wait, or have waited, each with its delay.
+    pub fn waiting(&self) -> Vec<(i32, Retry)> {
+        let messages = self.messages("result-queue").into_iter();
         messages
-            .map(|(_, body)| serde_json::from_value(body).unwrap())
+            .filter_map(|(delay, body)| Some((delay, serde_json::from_value(body.get("retry")?.clone()).unwrap())))
             .collect()
+    }
+
+    pub fn retries(&self) -> Vec<Retry> {
+        self.waiting().into_iter().map(|(_, retry)| retry).collect()
+    }
+
+    /// The events that the sweep put into the queue, each with its delay.
+    pub fn asked(&self) -> Vec<(i32, Value)> {
+        let mut messages = self.messages("result-queue");
+        messages.retain(|(_, body)| body.get("retry").is_none());
+        messages
+    }
+
+    /// Writes that a job was cancelled.
+    pub fn cancel(&self, job: &str) {
+        let key = Key::cancelled(job);
+        self.state(|state| state.rows.insert(key.clone(), key.item()));
+    }
+
+    /// Reads what the k-th node holds.
+    pub fn held(&self, k: usize) -> Held {
+        let key = Key::held(&node_id(k));
+        let item = self.state(|state| state.rows.get(&key).cloned());
+        serde_dynamo::from_item(item.unwrap()).unwrap()
     }
 
     pub fn records(&self) -> Vec<Value> {
@@ -519,7 +541,11 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
         let message = |entry: &SendMessageBatchRequestEntry| {
             let queue = input.queue_url().unwrap().to_owned();
             let body = serde_json::from_str(entry.message_body()).unwrap();
-            (queue, entry.delay_seconds().unwrap_or_default(), body)
+            (
+                queue,
+                entry.delay_seconds().expect("the queue's own delay is not meant"),
+                body,
+            )
         };
         state.messages.extend(input.entries().iter().map(message));
         MockResponse::Output(output.set_failed(Some(Vec::new())).build().unwrap())
@@ -677,7 +703,7 @@ fn write(state: &mut State, input: &TransactWriteItemsInput) -> Result<(), Vec<&
             other => panic!("{other:?}"),
         };
         codes.push(if is_met { "None" } else { "ConditionalCheckFailed" });
-        sizes.push(format!("{row:?}").len());
+        sizes.push(size(&AttributeValue::M(row.clone())));
         rows.insert(key, row);
     }
     if codes.iter().any(|code| *code != "None") {
@@ -696,6 +722,21 @@ fn write(state: &mut State, input: &TransactWriteItemsInput) -> Result<(), Vec<&
     state.largest = state.largest.max((sizes.len(), sizes.iter().sum(), largest));
     state.rows = rows;
     Ok(())
+}
+
+/// How many bytes DynamoDB takes an attribute for, numbers as their digits (DynamoDB developer guide, item sizes).
+fn size(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
+        AttributeValue::L(list) => list.iter().map(|value| 1 + size(value)).sum::<usize>() + 3,
+        AttributeValue::M(map) => {
+            map.iter()
+                .map(|(name, value)| 1 + name.len() + size(value))
+                .sum::<usize>()
+                + 3
+        }
+        _ => 1,
+    }
 }
 
 /// Whether a row meets a condition, of the shapes that the function writes.

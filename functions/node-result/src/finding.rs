@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use prefetch::{
     command::{Comment, CommentError, Trigger},
     image::Image,
+    rows::Outcome,
 };
 
 use crate::{
     decision::{Decision, Reason},
-    fold::Outcome,
     message::Ended,
 };
 

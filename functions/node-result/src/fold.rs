@@ -1,56 +1,28 @@
 //! What is known of a node, and how a report changes it: in whatever order reports come, and however often.
 
-use std::{
-    cmp::Reverse,
-    collections::BTreeMap,
-    ops::{Add, AddAssign, Sub},
-};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 use prefetch::{
+    command::Trigger,
     image::Image,
-    outcome::{Status, is_retryable},
+    outcome::Status,
+    rows::{Counters, Outcome},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::finding::Report;
 
-/// What became of an image on a node, by the last try that tells.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    pub status: Status,
-    pub reason: String,
-    pub seconds: f64,
-    pub bytes: u64,
-    /// How often the node tried to pull within the command.
-    pub attempts: u32,
-    /// The number of the command among the job's tries.
-    pub attempt: u8,
-    /// Whether the node said so itself.
-    pub reported: bool,
-}
-
-impl Outcome {
-    /// Whether this outcome counts where another is known of the same image and node.
-    ///
-    /// The later try counts; of one try what the node said itself, then that the image is there, then the worse. Outcomes are
-    /// totally ordered by it, and that is what makes the fold free of order and repetition.
-    fn beats(&self, other: &Self) -> bool {
-        self.rank() > other.rank()
-    }
-
-    fn rank(&self) -> impl PartialOrd {
-        // The bits of floats that are not negative are ordered as these are.
-        let seconds = self.seconds.to_bits();
-        let said = (self.reason.as_str(), seconds, self.bytes, self.attempts);
-        let status = (self.status.is_warm(), Reverse(self.status));
-        (self.attempt, self.reported, status, said)
-    }
-
-    /// Whether a further try is worth it.
-    pub fn wants_retry(&self, max_retries: u8) -> bool {
-        self.status == Status::Failed && is_retryable(&self.reason) && self.attempt <= max_retries
-    }
+/// What outcomes of an image on a node are compared by: the one that ranks higher counts.
+///
+/// The later try counts; of one try what the node said itself, then that the image is there, then the worse. Outcomes are
+/// totally ordered by it, and that is what makes the fold free of order and repetition.
+fn rank(outcome: &Outcome) -> impl PartialOrd {
+    // The bits of floats that are not negative are ordered as these are.
+    let seconds = outcome.seconds.to_bits();
+    let said = (outcome.reason.as_str(), seconds, outcome.bytes, outcome.attempts);
+    let status = (outcome.status.is_warm(), Reverse(outcome.status));
+    (outcome.attempt, outcome.reported, status, said)
 }
 
 /// What is known of a node in a job: a row of the table.
@@ -68,6 +40,9 @@ pub struct Node {
     pub command: String,
     /// When the last command ended that left all its images there.
     pub warm_at: Option<DateTime<Utc>>,
+    /// Whether a further try was queued when the row was written.
+    #[serde(default)]
+    pub retrying: bool,
     /// The outbox row that was written with the row, where there was one.
     pub outbox: Option<String>,
 }
@@ -76,7 +51,7 @@ impl Node {
     /// Takes in what a command's report says.
     pub fn fold(&mut self, command: &str, report: &Report) {
         for (image, outcome) in &report.outcomes {
-            if self.images.get(image).is_none_or(|known| outcome.beats(known)) {
+            if self.images.get(image).is_none_or(|known| rank(outcome) > rank(known)) {
                 self.images.insert(image.clone(), outcome.clone());
             }
         }
@@ -96,9 +71,10 @@ impl Node {
         statuses.min().unwrap_or(Status::Cached)
     }
 
-    /// Whether a further try is queued.
-    pub fn is_retrying(&self, max_retries: u8) -> bool {
-        self.images.values().any(|outcome| outcome.wants_retry(max_retries))
+    /// Whether a further try is to be made.
+    pub fn wants_retry(&self, trigger: Trigger, max_retries: u8) -> bool {
+        let mut outcomes = self.images.values();
+        outcomes.any(|outcome| outcome.wants_retry(trigger, max_retries))
     }
 
     /// What the node adds to the counters of its job.
@@ -110,73 +86,10 @@ impl Node {
             cached: count(Status::Cached),
             skipped: count(Status::Skipped),
             failed: count(Status::Failed),
+            retrying: i64::from(self.retrying),
             retried: i64::from(self.attempt.saturating_sub(1)),
             bytes: pulled.map(|outcome| outcome.bytes.cast_signed()).sum(),
         }
-    }
-}
-
-/// A job's counters: nodes by status, further tries, and the bytes that were pulled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct Counters {
-    pub pulled: i64,
-    pub cached: i64,
-    pub skipped: i64,
-    pub failed: i64,
-    pub retried: i64,
-    pub bytes: i64,
-}
-
-impl Counters {
-    /// Gives each counter with its name.
-    pub fn named(self) -> [(&'static str, i64); 6] {
-        [
-            ("pulled", self.pulled),
-            ("cached", self.cached),
-            ("skipped", self.skipped),
-            ("failed", self.failed),
-            ("retried", self.retried),
-            ("bytes", self.bytes),
-        ]
-    }
-
-    /// How many nodes were counted.
-    pub fn nodes(self) -> i64 {
-        self.pulled + self.cached + self.skipped + self.failed
-    }
-
-    fn zip(self, other: Self, of: impl Fn(i64, i64) -> i64) -> Self {
-        Self {
-            pulled: of(self.pulled, other.pulled),
-            cached: of(self.cached, other.cached),
-            skipped: of(self.skipped, other.skipped),
-            failed: of(self.failed, other.failed),
-            retried: of(self.retried, other.retried),
-            bytes: of(self.bytes, other.bytes),
-        }
-    }
-}
-
-impl Add for Counters {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        self.zip(other, i64::add)
-    }
-}
-
-impl AddAssign for Counters {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
-    }
-}
-
-impl Sub for Counters {
-    type Output = Self;
-
-    fn sub(self, other: Self) -> Self {
-        self.zip(other, i64::sub)
     }
 }
 

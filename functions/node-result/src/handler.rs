@@ -1,4 +1,4 @@
-//! From commands that ended to what is known of them.
+//! From commands that ended to what is known of them, and from further tries that have waited to the node queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use prefetch::{
     report::{report, word},
+    rows::Key,
     ssm::{self, SsmError},
 };
 use serde::Serialize;
@@ -15,11 +16,10 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::{
-    decision::{Decision, Reason, Settled, Why},
-    finding::{Finding, Found, images, targets},
+    decision::{Decision, Queued, Reason, Settled, Why},
+    finding::{Finding, Report, images, targets},
     invocation::Invocation,
-    message::{Call, Ended, Message, call},
-    rows::Key,
+    message::{Call, Ended, Message, Said, call},
     settings::Settings,
     store::{Store, StoreError},
     sweep::Swept,
@@ -60,9 +60,11 @@ type Events = BTreeMap<Ended, bool>;
 impl NodeResult {
     /// Settles what has ended: stores what is new of it, writes records and metrics, and asks for further tries.
     ///
+    /// Further tries that have waited are let through unless their job was cancelled.
+    ///
     /// A batch costs one GetCommandInvocation per event, one ListCommands per command that ended as a whole or did not
     /// report fully, and, where something is new, one BatchGetItem, and per trigger and day of the requests one
-    /// TransactWriteItems, PutObject and DeleteItem.
+    /// TransactWriteItems, PutObject and DeleteItem; for its further tries one BatchGetItem and one SendMessageBatch.
     pub async fn handle(&self, payload: Value) -> Answer {
         self.handle_at(payload, std::time::SystemTime::now().into()).await
     }
@@ -90,15 +92,22 @@ impl NodeResult {
     /// Decides of each of these messages, by its id.
     async fn decide(&self, messages: Vec<Message>, now: DateTime<Utc>) -> Vec<(String, Decision)> {
         let mut events = Events::new();
+        let mut retries = BTreeSet::new();
         for message in &messages {
-            if let Ok(ended) = &message.ended {
-                *events.entry(ended.clone()).or_default() |= message.redelivered;
+            match &message.said {
+                Ok(Said::Ended(ended)) => *events.entry(ended.clone()).or_default() |= message.redelivered,
+                Ok(Said::Due(retry)) => {
+                    retries.insert(retry.clone());
+                }
+                Err(_) => {}
             }
         }
-        let decisions = self.settle(&events, now).await;
+        let settled = self.settle(&events, now).await;
+        let passed = self.pass(&retries).await;
         let decision_of = |message: Message| {
-            let decision = match &message.ended {
-                Ok(ended) => decisions[ended].clone(),
+            let decision = match &message.said {
+                Ok(Said::Ended(ended)) => settled[ended].clone(),
+                Ok(Said::Due(retry)) => passed[retry].clone(),
                 Err(decision) => decision.clone(),
             };
             log(&message, &decision);
@@ -264,11 +273,9 @@ fn undecided<T>(found: impl IntoIterator<Item = (Ended, Result<T, Decision>)>, d
 fn keys(findings: &[Finding]) -> BTreeSet<Key> {
     let of_finding = |finding: &Finding| {
         let job = &finding.job.id;
-        let node = match &finding.found {
-            Found::Node(report) => Some(Key::node(job, &report.node)),
-            Found::Targets(_) => None,
-        };
-        [Some(Key::job(job)), node].into_iter().flatten()
+        let of_node = |(_, report): (_, &Report)| [Key::node(job, &report.node), Key::held(&report.node)];
+        let of_node = finding.report().map(of_node);
+        std::iter::once(Key::job(job)).chain(of_node.into_iter().flatten())
     };
     findings.iter().flat_map(of_finding).collect()
 }
@@ -280,7 +287,8 @@ fn of_ssm(error: &SsmError) -> Decision {
     }
 }
 
-fn aws_error(error: &dyn std::error::Error) -> Decision {
+/// Hands back what AWS stands in the way of.
+pub fn aws_error(error: &dyn std::error::Error) -> Decision {
     Decision::handed_back(Reason::AwsError, report(error))
 }
 
@@ -299,9 +307,11 @@ fn warn_of_no_nodes(unit: &Unit) {
 }
 
 fn log(message: &Message, decision: &Decision) {
-    let ended = message.ended.as_ref().ok();
-    let command = ended.map_or("unknown", |ended| &ended.command);
-    let node = ended.and_then(|ended| ended.node.as_deref());
+    let (command, node) = match &message.said {
+        Ok(Said::Ended(ended)) => (ended.command.as_str(), ended.node.as_deref()),
+        Ok(Said::Due(retry)) => (retry.job.as_str(), Some(retry.node.as_str())),
+        Err(_) => ("unknown", None),
+    };
     let id = &message.id;
     match decision {
         Decision::Settled(settled) => {
@@ -317,6 +327,17 @@ fn log(message: &Message, decision: &Decision) {
             command.id = command,
             reason = word(reason),
             "message {id} is ignored: {message}"
+        ),
+        Decision::Queued(Queued { job, node, attempt }) => info!(
+            job.id = job,
+            instance.id = node,
+            "try {attempt} of job {job} is queued for node {node}"
+        ),
+        Decision::Dropped(Why { reason, message }) => info!(
+            job.id = command,
+            instance.id = node,
+            reason = word(reason),
+            "message {id} is dropped: {message}"
         ),
         Decision::HandedBack(Why { reason, message }) => match reason {
             Reason::AwsError => error!(

@@ -8,12 +8,12 @@ use prefetch::{
     command::Comment,
     image::Image,
     outcome::{Line, Status},
+    rows::Outcome,
 };
 
 use crate::{
     decision::{Decision, Reason},
     finding::{Finding, Found, Job, Report, comment},
-    fold::Outcome,
     message::{Ended, moment},
 };
 

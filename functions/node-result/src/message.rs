@@ -1,15 +1,18 @@
-//! What a message says: a command that ended, on a node or as a whole.
+//! What a message says: a command that ended, on a node or as a whole, or a further try that has waited.
 
 use aws_lambda_events::{
     eventbridge::EventBridgeEvent,
     sqs::{SqsEvent, SqsMessage},
 };
 use chrono::{DateTime, Utc};
-use prefetch::{command::is_command_id, node::is_instance_id};
+use prefetch::{command::is_command_id, node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::decision::{Decision, Reason};
+use crate::{
+    decision::{Decision, Reason},
+    retries::Waiting,
+};
 
 const SOURCE: &str = "aws.ssm";
 const OF_NODE: &str = "EC2 Command Invocation Status-change Notification";
@@ -36,8 +39,17 @@ pub struct Message {
     pub id: String,
     /// Whether somebody may have begun to settle it: the queue has handed it out before, or it does not say.
     pub redelivered: bool,
-    /// What ended, or what is decided where nothing did.
-    pub ended: Result<Ended, Decision>,
+    /// What it says, or what is decided where it says nothing.
+    pub said: Result<Said, Decision>,
+}
+
+/// What a message says.
+#[derive(Debug)]
+pub enum Said {
+    /// A command ended.
+    Ended(Ended),
+    /// It is time for a further try.
+    Due(Retry),
 }
 
 /// A command that ended on a node, or as a whole.
@@ -85,7 +97,7 @@ pub fn call(payload: Value, document: &str) -> Call {
             Call::Event(Message {
                 id: payload["id"].as_str().unwrap_or("unknown").to_owned(),
                 redelivered: true,
-                ended: ended(payload, document),
+                said: said(payload, document),
             })
         };
     }
@@ -100,7 +112,7 @@ pub fn call(payload: Value, document: &str) -> Call {
         Err(error) => Call::Event(Message {
             id: "unknown".to_owned(),
             redelivered: true,
-            ended: Err(malformed(&error)),
+            said: Err(malformed(&error)),
         }),
     }
 }
@@ -110,10 +122,27 @@ fn message(record: SqsMessage, document: &str) -> Message {
     Message {
         id: record.message_id.unwrap_or_default(),
         redelivered: received.is_none_or(|times| times != "1"),
-        ended: serde_json::from_str(&record.body.unwrap_or_default())
+        said: serde_json::from_str(&record.body.unwrap_or_default())
             .map_err(|error| malformed(&error))
-            .and_then(|event| ended(event, document)),
+            .and_then(|body| said(body, document)),
     }
+}
+
+/// Tells a further try from SSM's events.
+fn said(body: Value, document: &str) -> Result<Said, Decision> {
+    if body.get("retry").is_some() {
+        due(body).map(Said::Due)
+    } else {
+        ended(body, document).map(Said::Ended)
+    }
+}
+
+/// Reads the further try that has waited.
+fn due(body: Value) -> Result<Retry, Decision> {
+    let Waiting { retry } = serde_json::from_value(body).map_err(|error| malformed(&error))?;
+    let check = retry.check();
+    check.map_err(|error| Decision::handed_back(Reason::Malformed, error.to_string()))?;
+    Ok(retry)
 }
 
 /// What SSM says of a command, on a node or as a whole.

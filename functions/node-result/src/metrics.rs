@@ -7,7 +7,10 @@ use metrique_writer::{
     unit::{NegativeScale, PositiveScale},
 };
 use metrique_writer_format_emf::{Emf, MetricDefinition, MetricDirective};
-use prefetch::outcome::{Status, is_known};
+use prefetch::{
+    command::Trigger,
+    outcome::{Status, is_known},
+};
 
 use crate::{finding::Job, fold::Node, settings::Settings, unit::NodeChange};
 
@@ -28,7 +31,7 @@ pub fn of_node(change: &NodeChange, is_queued: bool, settings: &Settings, now: D
     if is_queued {
         line.count("NodesRetried");
     }
-    if let Some(end) = new_end(change, settings.max_retries) {
+    if let Some(end) = new_end(change) {
         line.count(match end {
             Status::Pulled => "NodesPulled",
             Status::Cached => "NodesCached",
@@ -45,18 +48,19 @@ pub fn of_node(change: &NodeChange, is_queued: bool, settings: &Settings, now: D
     line.text()
 }
 
-/// Writes that a job's first command matched no node as a line; nothing where it matched some.
+/// Writes that a job's first command matched no node as a line; nothing where it matched some, or reconciled: a pool that is
+/// scaled to nothing is reconciled every hour.
 pub fn of_targets(job: &Job, count: u32, settings: &Settings, now: DateTime<Utc>) -> String {
     let mut line = Line::new(job, settings, now);
-    if count == 0 {
+    if count == 0 && job.trigger != Trigger::Reconcile {
         line.count("CommandsWithoutNodes");
     }
     line.text()
 }
 
 /// How the node ended, where it had not ended so before; that it is pulled where it was cached is no news, or the reverse.
-fn new_end(change: &NodeChange, max_retries: u8) -> Option<Status> {
-    let end = |node: &Node| (!node.is_retrying(max_retries)).then(|| node.status());
+fn new_end(change: &NodeChange) -> Option<Status> {
+    let end = |node: &Node| (!node.retrying).then(|| node.status());
     let after = end(&change.after)?;
     let before = change.before.as_ref().and_then(end);
     let is_known = before.is_some_and(|before| before == after || before.is_warm() && after.is_warm());

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{handler::NodeResult, retries::Delayed, store::StoreError};
 
 /// How many messages one SendMessageBatch takes (SQS API reference).
-const MAX_MESSAGES: usize = 10;
+pub const MAX_MESSAGES: usize = 10;
 
 /// What has to be done after a transaction; its row is written within it, and goes once all is done.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub struct Outbox {
     pub key: String,
     /// The records.
     pub body: String,
-    /// The further tries, for the node queue.
+    /// The further tries, which wait in the result queue: they pass the gate once it is time.
     pub retries: Vec<Delayed>,
     /// The metrics, for the log.
     pub metrics: String,
@@ -90,7 +90,7 @@ impl NodeResult {
         if !outbox.body.is_empty() {
             self.put_records(outbox).await?;
         }
-        self.send(&self.settings.node_queue, &outbox.retries).await?;
+        self.send(&self.settings.result_queue, &outbox.retries).await?;
         // Lambda takes stdout to the log, where CloudWatch counts.
         print!("{}", outbox.metrics);
         Ok(self.store.delete_outbox(&outbox.id).await?)

@@ -49,7 +49,7 @@ pub fn records(change: &NodeChange, settings: &Settings) -> String {
             seconds: outcome.seconds,
             bytes: outcome.bytes,
             pull_attempts: outcome.attempts,
-            retrying: outcome.wants_retry(settings.max_retries),
+            retrying: outcome.wants_retry(change.job.trigger, settings.max_retries),
         };
         lines += &serde_json::to_string(&record).expect("a record is JSON");
         lines.push('\n');

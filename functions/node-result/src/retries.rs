@@ -13,24 +13,50 @@ use crate::unit::NodeChange;
 /// The longest that SQS delays a message, in seconds (SQS service model, `DelaySeconds`).
 const MAX_DELAY: u32 = 900;
 
-/// A message for the node queue.
+/// A further try as it stands in the result queue while it waits.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Waiting {
+    pub retry: Retry,
+}
+
+/// A message for a queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delayed {
     /// After how many seconds it is to be seen.
     pub seconds: i32,
-    /// The message: a [`Retry`] as JSON.
+    /// The message, as JSON.
     pub body: String,
+}
+
+impl Delayed {
+    /// A further try that is to be seen at once.
+    pub fn now(retry: &Retry) -> Self {
+        Self {
+            seconds: 0,
+            body: serde_json::to_string(retry).expect("a retry is JSON"),
+        }
+    }
+
+    /// A further try that has to wait.
+    fn later(retry: Retry) -> Self {
+        Self {
+            seconds: delay(&retry).cast_signed(),
+            body: serde_json::to_string(&Waiting { retry }).expect("a retry is JSON"),
+        }
+    }
 }
 
 /// Gives the further tries of the images that need one since this change.
 ///
 /// Images that needed it before have been queued with the change that said so.
 pub fn retries(change: &NodeChange, max_retries: u8) -> Vec<Delayed> {
+    let trigger = change.job.trigger;
     let mut images_of: BTreeMap<u8, Vec<Image>> = BTreeMap::new();
     for (image, outcome) in change.changed() {
         let known = change.known(image);
-        let is_queued = known.is_some_and(|known| known.attempt == outcome.attempt && known.wants_retry(max_retries));
-        if outcome.wants_retry(max_retries) && !is_queued {
+        let is_queued =
+            known.is_some_and(|known| known.attempt == outcome.attempt && known.wants_retry(trigger, max_retries));
+        if outcome.wants_retry(trigger, max_retries) && !is_queued {
             images_of.entry(outcome.attempt + 1).or_default().push(image.clone());
         }
     }
@@ -42,18 +68,7 @@ pub fn retries(change: &NodeChange, max_retries: u8) -> Vec<Delayed> {
         attempt,
         images,
     };
-    images_of
-        .into_iter()
-        .map(of_attempt)
-        .map(|retry| delayed(&retry))
-        .collect()
-}
-
-fn delayed(retry: &Retry) -> Delayed {
-    Delayed {
-        seconds: delay(retry).cast_signed(),
-        body: serde_json::to_string(retry).expect("a retry is JSON"),
-    }
+    images_of.into_iter().map(of_attempt).map(Delayed::later).collect()
 }
 
 /// Tells how long a try waits: about a minute before the second, five before the third, a quarter of an hour before others.

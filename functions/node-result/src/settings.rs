@@ -25,7 +25,7 @@ pub struct Settings {
     pub bucket: String,
     /// The queue by which `node-launch` is asked for one more try (`NODE_QUEUE_URL`).
     pub node_queue: String,
-    /// The queue that this function reads (`RESULT_QUEUE_URL`).
+    /// The queue that this function reads, and where further tries wait (`RESULT_QUEUE_URL`).
     pub result_queue: String,
     /// The least severe level that is logged (`AWS_LAMBDA_LOG_LEVEL`).
     pub log_level: String,

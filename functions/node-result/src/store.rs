@@ -1,34 +1,24 @@
 //! The table: what is known of jobs and nodes, and what has still to be done.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use aws_sdk_dynamodb::{
     Client,
-    error::{BuildError, SdkError},
+    error::SdkError,
     operation::{
-        batch_get_item::BatchGetItemError, delete_item::DeleteItemError, put_item::PutItemError, query::QueryError,
+        delete_item::DeleteItemError, put_item::PutItemError, query::QueryError,
         transact_write_items::TransactWriteItemsError,
     },
-    types::{AttributeValue, KeysAndAttributes},
+    types::AttributeValue,
 };
 use chrono::{DateTime, Utc};
+use prefetch::{
+    rows::{Item, Key, outbox_partition},
+    table::{self, ReadError, Rows},
+};
 use thiserror::Error;
 
-use crate::{
-    outbox::Outbox,
-    rows::{Item, Key, Rows, outbox_partition},
-    settings::Settings,
-    transaction::items,
-    unit::Unit,
-};
-
-/// How many rows one BatchGetItem takes (DynamoDB API reference).
-const MAX_KEYS: usize = 100;
-/// How often rows are asked for that DynamoDB leaves out of its answer, because it is large or there is much to do.
-const READS: usize = 5;
+use crate::{outbox::Outbox, settings::Settings, transaction::items, unit::Unit};
 
 /// The table.
 pub struct Store {
@@ -41,11 +31,8 @@ pub struct Store {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Rows could not be read.
-    #[error("rows could not be read")]
-    Read(#[source] Box<SdkError<BatchGetItemError>>),
-    /// DynamoDB left rows out, again and again.
-    #[error("DynamoDB left rows out of {READS} answers")]
-    LeftOut,
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Somebody wrote a row since it was read, or writes it now.
     #[error("another wrote a row since it was read")]
     Contended,
@@ -64,9 +51,6 @@ pub enum StoreError {
     /// A row is not shaped as this function writes it.
     #[error("a row cannot be understood")]
     Row(#[from] serde_dynamo::Error),
-    /// The request could not be built.
-    #[error("the request to DynamoDB could not be built")]
-    Request(#[from] BuildError),
 }
 
 impl Store {
@@ -81,36 +65,9 @@ impl Store {
     /// Reads rows as they are now, one BatchGetItem for each 100.
     ///
     /// # Errors
-    /// [`StoreError`] where not all of them could be read.
+    /// [`StoreError::Read`] where not all of them could be read.
     pub async fn read(&self, keys: &BTreeSet<Key>) -> Result<Rows, StoreError> {
-        let mut rows = Rows::default();
-        let keys: Vec<&Key> = keys.iter().collect();
-        for keys in keys.chunks(MAX_KEYS) {
-            let keys = keys.iter().map(|key| key.item()).collect();
-            let keys = KeysAndAttributes::builder()
-                .consistent_read(true)
-                .set_keys(Some(keys))
-                .build()?;
-            self.read_batch(keys, &mut rows).await?;
-        }
-        Ok(rows)
-    }
-
-    async fn read_batch(&self, keys: KeysAndAttributes, rows: &mut Rows) -> Result<(), StoreError> {
-        let mut left = HashMap::from([(self.table.clone(), keys)]);
-        for _ in 0..READS {
-            let request = self.client.batch_get_item().set_request_items(Some(left));
-            let answer = request
-                .send()
-                .await
-                .map_err(|error| StoreError::Read(Box::new(error)))?;
-            rows.extend(answer.responses.into_iter().flatten().flat_map(|(_, items)| items));
-            left = answer.unprocessed_keys.unwrap_or_default();
-            if left.is_empty() {
-                return Ok(());
-            }
-        }
-        Err(StoreError::LeftOut)
+        Ok(table::read(&self.client, &self.table, keys).await?)
     }
 
     /// Writes a unit in one transaction, which the SDK makes idempotent: sent twice it counts once.

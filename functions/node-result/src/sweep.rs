@@ -10,6 +10,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
     command::Comment,
     report::report,
+    rows::{Key, OUTBOX_PARTITIONS},
     ssm::{self, SsmError},
 };
 use serde::Serialize;
@@ -17,12 +18,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::{
-    fold::Node,
-    handler::NodeResult,
-    message::Ended,
-    outbox::MessagesError,
-    retries::Delayed,
-    rows::{JobRow, Key, OUTBOX_PARTITIONS},
+    fold::Node, handler::NodeResult, message::Ended, outbox::MessagesError, retries::Delayed, rows::JobRow,
     store::StoreError,
 };
 
@@ -298,7 +294,7 @@ mod tests {
             cloud.sweep(4300).await,
             json!({"commands": 1, "asked": 3, "finished": 0, "unfinished": false})
         );
-        let asked: Vec<(i32, Value)> = cloud.messages("result-queue");
+        let asked: Vec<(i32, Value)> = cloud.asked();
         let nodes: Vec<&Value> = asked.iter().map(|(_, event)| &event["detail"]["instance-id"]).collect();
         assert_eq!(nodes, [&Value::Null, &json!(node_id(2)), &json!(node_id(3))]);
         assert!(
@@ -347,7 +343,7 @@ mod tests {
     async fn a_command_that_matched_no_node_and_whose_end_nobody_told_is_found() {
         let cloud = cloud_with([]);
         assert_eq!(cloud.sweep(4300).await["asked"], 1);
-        let (_, event) = cloud.messages("result-queue").remove(0);
+        let (_, event) = cloud.asked().remove(0);
         assert_eq!(event["detail-type"], "EC2 Command Status-change Notification");
         cloud.answer(&event.to_string()).await;
         assert_eq!(cloud.metric("CommandsWithoutNodes"), [1.0]);
@@ -366,7 +362,7 @@ mod tests {
             cloud.sweep(4300).await,
             json!({"commands": 2, "asked": 1, "finished": 0, "unfinished": false})
         );
-        let (_, event) = cloud.messages("result-queue").remove(0);
+        let (_, event) = cloud.asked().remove(0);
         assert_eq!(
             (&event["detail"]["command-id"], &event["detail"]["instance-id"]),
             (&json!(command_id(2)), &json!(node_id(2)))

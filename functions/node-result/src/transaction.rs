@@ -7,23 +7,29 @@ use aws_sdk_dynamodb::types::{
     builders::{PutBuilder, UpdateBuilder},
 };
 use chrono::{DateTime, Utc};
-use prefetch::{image::Image, outcome::Status};
+use prefetch::{
+    image::Image,
+    outcome::Status,
+    rows::{Counters, Item, Key, Outcome},
+};
 use serde::Serialize;
 
 use crate::{
-    fold::{Counters, Outcome},
-    rows::{Item, Key},
+    held::HeldChange,
     unit::{JobChange, NodeChange, Unit},
 };
 
-/// Builds the transaction that writes a unit: nodes, jobs, totals, and the outbox where something has to be done after it.
+/// Builds the transaction that writes a unit: nodes, what they hold, jobs, totals, and the outbox where something has to
+/// be done after it.
 pub fn items(unit: &Unit, table: &str, expires_at: &AttributeValue) -> Vec<TransactWriteItem> {
     let writer = Writer { table, expires_at };
     let outbox = (!unit.outbox.is_empty()).then_some(unit.outbox.id.as_str());
     let nodes = unit.nodes.iter().map(|change| writer.node(change, outbox));
+    let held = unit.held.iter().map(|(node, change)| writer.held(node, change));
     let jobs = unit.jobs.values().map(|change| writer.job(change));
     let outbox = outbox.is_some().then(|| writer.outbox(unit));
-    nodes.chain(jobs).chain([writer.totals(unit)]).chain(outbox).collect()
+    let nodes = nodes.chain(held).chain(jobs);
+    nodes.chain([writer.totals(unit)]).chain(outbox).collect()
 }
 
 struct Writer<'a> {
@@ -53,20 +59,31 @@ impl Writer<'_> {
             version: node.version + 1,
             attempt: node.attempt,
             status: node.status(),
-            retrying: change.is_retrying,
+            retrying: node.retrying,
             images: &node.images,
             ended_at: node.ended_at,
             command: &node.command,
             warm_at: node.warm_at,
             outbox: outbox.or(node.outbox.as_deref()),
         };
-        let put = self.put(&Key::node(&change.job.id, &change.node), &row);
-        let put = match &change.before {
+        let before = change.before.as_ref().map(|before| before.version);
+        self.replace(&Key::node(&change.job.id, &change.node), before, &row)
+    }
+
+    /// Puts the row of what a node holds in the place of the version that was read.
+    fn held(&self, node: &str, change: &HeldChange) -> TransactWriteItem {
+        self.replace(&Key::held(node), change.before, &change.after)
+    }
+
+    /// Puts a row in the place of a version of it, or where none is.
+    fn replace(&self, key: &Key, version: Option<u32>, row: &impl Serialize) -> TransactWriteItem {
+        let put = self.put(key, row);
+        let put = match version {
             None => put.condition_expression("attribute_not_exists(pk)"),
-            Some(before) => put
+            Some(version) => put
                 .condition_expression("#version = :version")
                 .expression_attribute_names("#version", "version")
-                .expression_attribute_values(":version", AttributeValue::N(before.version.to_string())),
+                .expression_attribute_values(":version", number(&version)),
         };
         TransactWriteItem::builder()
             .put(put.build().expect("table and item are set"))

@@ -3,23 +3,29 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use prefetch::{command::Trigger, image::Image};
+use prefetch::{
+    command::Trigger,
+    image::Image,
+    rows::{Counters, Key, Outcome},
+    table::Rows,
+};
 
 use crate::{
     decision::{Settled, SettledNode},
     finding::{Finding, Found, Job, Targets},
-    fold::{Counters, Node, Outcome},
+    fold::Node,
+    held::{HeldChange, is_news, take_held},
     metrics,
     outbox::Outbox,
     records::records,
     retries::retries,
-    rows::{JobRow, Key, Rows},
+    rows::JobRow,
     settings::Settings,
 };
 
-/// How many nodes change in one transaction, which takes 100 rows (DynamoDB API reference, TransactWriteItems): beside them
-/// up to as many jobs, the totals and the outbox.
-const MAX_NODES: usize = 40;
+/// How many nodes change in one transaction, which takes 100 rows and 4 MB (DynamoDB API reference, TransactWriteItems):
+/// each has two, and beside them stand up to as many jobs, the totals and the outbox.
+const MAX_NODES: usize = 32;
 /// How many bytes one outbox row holds; DynamoDB takes 400 KB, names and keys included (DynamoDB, constraints).
 const MAX_OUTBOX: usize = 350 * 1024;
 
@@ -40,6 +46,8 @@ pub struct Unit {
     pub date: NaiveDate,
     pub jobs: BTreeMap<String, JobChange>,
     pub nodes: Vec<NodeChange>,
+    /// What its nodes hold.
+    pub held: BTreeMap<String, HeldChange>,
     pub outbox: Outbox,
     /// What it is made of, and what is settled by it.
     pub findings: Vec<(Finding, Settled)>,
@@ -67,8 +75,6 @@ pub struct NodeChange {
     pub node: String,
     pub before: Option<Node>,
     pub after: Node,
-    /// Whether a further try is queued.
-    pub is_retrying: bool,
 }
 
 impl NodeChange {
@@ -92,6 +98,7 @@ impl Unit {
             date,
             jobs: BTreeMap::new(),
             nodes: Vec::new(),
+            held: BTreeMap::new(),
             outbox: Outbox {
                 id: id.to_owned(),
                 key: format!("records/trigger={trigger}/date={date}/{id}.jsonl"),
@@ -166,7 +173,9 @@ pub fn plan(
     for findings in by_row(findings) {
         planner.take(findings)?;
     }
-    Ok(planner.plan)
+    let mut plan = planner.plan;
+    take_held(&mut plan.units, rows)?;
+    Ok(plan)
 }
 
 /// Has all findings of a job say when its first command was sent, as far as they know.
@@ -223,7 +232,7 @@ impl Planner<'_> {
             Found::Targets(targets) => self.take_targets(&known, targets.clone(), findings),
             Found::Node(report) => {
                 let before = self.rows.get(&Key::node(&known.job.id, &report.node))?;
-                self.take_node(&known, report.node.clone(), before, findings);
+                self.take_node(&known, report.node.clone(), before, findings)?;
             }
         }
         Ok(())
@@ -247,24 +256,31 @@ impl Planner<'_> {
         unit.settle(todo, findings, &settled);
     }
 
-    fn take_node(&mut self, known: &KnownJob, node: String, before: Option<Node>, findings: Vec<Finding>) {
+    fn take_node(
+        &mut self,
+        known: &KnownJob,
+        node: String,
+        before: Option<Node>,
+        findings: Vec<Finding>,
+    ) -> Result<(), serde_dynamo::Error> {
         let KnownJob { job, row } = known;
         let mut after = before.clone().unwrap_or_default();
         for (ended, report) in findings.iter().filter_map(Finding::report) {
             after.fold(&ended.command, report);
         }
-        let is_retrying = after.is_retrying(self.settings.max_retries);
+        after.retrying = after.wants_retry(job.trigger, self.settings.max_retries);
         let settled = Settled {
             job: job.id.clone(),
             node: Some(SettledNode {
                 node: node.clone(),
                 status: after.status(),
-                retrying: is_retrying,
+                retrying: after.retrying,
             }),
         };
         let is_request_known = row.as_ref().is_some_and(|row| row.requested_at <= job.requested_at);
-        if before.as_ref() == Some(&after) && is_request_known {
-            return self.leave(findings, &settled, after.outbox.as_ref());
+        if before.as_ref() == Some(&after) && is_request_known && !is_news(&findings, self.rows)? {
+            self.leave(findings, &settled, after.outbox.as_ref());
+            return Ok(());
         }
         let delta = after.counters() - before.as_ref().map(Node::counters).unwrap_or_default();
         let id = format!("{}-{node}-{}", job.id, after.version + 1);
@@ -273,7 +289,6 @@ impl Planner<'_> {
             node,
             before,
             after,
-            is_retrying,
         };
         let todo = self.todo(&change);
         let unit = self.unit(job, todo.size(), &id);
@@ -284,6 +299,7 @@ impl Planner<'_> {
         }
         unit.nodes.push(change);
         unit.settle(todo, findings, &settled);
+        Ok(())
     }
 
     fn todo(&self, change: &NodeChange) -> Outbox {

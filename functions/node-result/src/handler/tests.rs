@@ -1,3 +1,6 @@
+mod gate;
+mod held;
+
 use prefetch::command::{MAX_IMAGES, Trigger};
 use proptest::prelude::*;
 use serde_json::json;
@@ -42,7 +45,7 @@ async fn a_node_that_pulled_is_known_counted_recorded_and_measured() {
     let expected = json!({
         "pk": format!("job#{COMMAND}"), "sk": "job", "trigger": "push", "rule": "default",
         "requested_at": "2026-11-16T01:54:34.049Z", "expires_at": 1_797_386_094, "pulled": 1, "cached": 0, "skipped": 0,
-        "failed": 0, "retried": 0, "bytes": 25_166_482, "slowest_seconds": 10, "slowest_node": node_id(1),
+        "failed": 0, "retrying": 0, "retried": 0, "bytes": 25_166_482, "slowest_seconds": 10, "slowest_node": node_id(1),
     });
     assert_eq!(cloud.job(), expected);
     let totals = cloud.row(&Key::totals(Trigger::Push)).unwrap();
@@ -241,6 +244,27 @@ async fn what_has_not_ended_is_handed_back_unless_it_is_overdue() {
         (&json!("settled"), vec!["overdue".to_owned()])
     );
     assert_eq!(cloud.retries().len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_that_a_reconcile_does_not_reach_is_left_to_the_next_and_one_that_failed_is_tried_again() {
+    let silent = Invocation::without_report("TimedOut", "DeliveryTimedOut");
+    let failed = Invocation::reporting(line(&image(1), "failed", "registry"));
+    for (trigger, invocation, tries) in [
+        ("reconcile", silent.clone(), 0),
+        ("reconcile", failed, 1),
+        ("push", silent, 1),
+    ] {
+        let cloud = Cloud::new();
+        cloud.send(1, &format!("{trigger} rule=default attempt=1"), &[1], [(1, invocation)]);
+        cloud.answer(FAILED).await;
+        assert_eq!(cloud.retries().len(), tries, "{trigger}");
+        assert_eq!(
+            (&cloud.job()["failed"], &cloud.job()["retrying"]),
+            (&json!(1), &json!(tries))
+        );
+        assert_eq!(cloud.metric("NodesFailed").len(), 1 - tries);
+    }
 }
 
 #[tokio::test]
@@ -545,8 +569,12 @@ async fn a_retry_that_succeeds_moves_the_node_from_failed() {
     ));
     assert_eq!(cloud.answer(FAILED).await["retrying"], true);
     assert_eq!(
-        (&cloud.job()["failed"], &cloud.job()["retried"]),
-        (&json!(1), &json!(0))
+        (
+            &cloud.job()["failed"],
+            &cloud.job()["retrying"],
+            &cloud.job()["retried"]
+        ),
+        (&json!(1), &json!(1), &json!(0))
     );
     assert_eq!(
         (cloud.metric("NodesRetried"), cloud.metric("NodesFailed")),
@@ -571,6 +599,13 @@ async fn a_retry_that_succeeds_moves_the_node_from_failed() {
     assert_eq!(
         (&job["failed"], &job["pulled"], &job["retried"], &job["bytes"]),
         (&json!(0), &json!(1), &json!(1), &json!(50_332_964))
+    );
+    assert_eq!(
+        (
+            &job["retrying"],
+            &cloud.row(&Key::totals(Trigger::Push)).unwrap()["retrying"]
+        ),
+        (&json!(0), &json!(0))
     );
     assert_eq!(
         (cloud.metric("NodesPulled"), cloud.metric("NodesFailed")),
@@ -638,12 +673,13 @@ async fn a_node_gets_as_many_more_tries_as_are_set_and_then_has_failed() {
             cloud.answer(&event_of(attempt, 1)).await;
         }
         assert_eq!((cloud.retries().len(), &cloud.job()["retried"]), (tries, &json!(tries)));
+        assert_eq!(cloud.job()["retrying"], 0);
         assert_eq!(
             (cloud.metric("NodesRetried").len(), cloud.metric("NodesFailed")),
             (tries, vec![1.0])
         );
         let about = [60, 300, 900, 900, 900];
-        for ((delay, _), about) in cloud.messages("node-queue").iter().zip(about) {
+        for ((delay, _), about) in cloud.waiting().iter().zip(about) {
             assert!((about * 4 / 5..=(about * 6 / 5).min(900)).contains(delay), "{delay}");
         }
     }
@@ -716,7 +752,7 @@ async fn a_hundred_nodes_with_the_longest_names_stay_within_every_limit() {
     let cloud = Cloud::new();
     let images: Vec<String> = (0..MAX_IMAGES).map(longest_image).collect();
     let invocation = Invocation::without_report("TimedOut", "DeliveryTimedOut");
-    cloud.send(1, "reconcile rule=abcdefghijklmnopqrstuvwxyz-01234 attempt=1", &[], []);
+    cloud.send(1, "schedule rule=abcdefghijklmnopqrstuvwxyz-01234 attempt=1", &[], []);
     cloud.state(|state| {
         let command = state.commands.get_mut(COMMAND).unwrap();
         command.images = images;
@@ -850,6 +886,8 @@ proptest! {
                 let of_status = nodes.iter().filter(|node| node["status"] == status).count();
                 assert_eq!(cloud.job()[status], json!(of_status));
             }
+            let retrying = nodes.iter().filter(|node| node["retrying"] == true).count();
+            assert_eq!(cloud.job()["retrying"], json!(retrying));
         });
     }
 }

@@ -6,6 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::{
+    image::{Image, ImageError, ecr_registry, is_referrer_tag, not_runnable},
+    rule::Rule,
+};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::{
     Client,
@@ -14,10 +18,6 @@ use aws_sdk_ecr::{
     types::{DescribeImagesFilter, ImageDetail, TagStatus},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use prefetch::{
-    image::{Image, ImageError, ecr_registry, is_referrer_tag, not_runnable},
-    rule::Rule,
-};
 use thiserror::Error;
 use tracing::warn;
 
@@ -72,6 +72,8 @@ impl NewestImages {
         Ok(Self::with_client(Client::new(config), region))
     }
 
+    /// Asks this client, whose Region has that name.
+    #[must_use]
     pub fn with_client(ecr: Client, region: String) -> Self {
         Self {
             ecr,
@@ -79,6 +81,12 @@ impl NewestImages {
             repositories: Memo::default(),
             images: Memo::default(),
         }
+    }
+
+    /// Asks the same ECR, and remembers nothing yet: who asks right after a push wants what was pushed.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::with_client(self.ecr.clone(), self.region.clone())
     }
 
     /// Names the rule's newest images: of each repository it takes the `newest` last pushed that have a tag it takes, by

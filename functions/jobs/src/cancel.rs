@@ -1,0 +1,88 @@
+//! DELETE /jobs/{id}: what has not begun of a job does not begin.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use prefetch::{
+    command::Comment,
+    ssm::{self, SsmError},
+};
+use serde_json::json;
+use tracing::{info, warn};
+
+use crate::{
+    answer::Answer,
+    handler::Jobs,
+    problem::Problem,
+    status::{Job, State, job},
+    store,
+};
+
+/// How many pages of commands are looked through for a job's further tries.
+const MAX_PAGES: usize = 40;
+
+/// Cancels a job: its further tries first, by a row that whoever would make them reads, then the commands that have not
+/// ended.
+///
+/// # Errors
+/// A 400 where the id is none, a 404 where there is no such job, a 503 where AWS cannot be asked.
+pub async fn cancel(jobs: &Jobs, id: &str, now: DateTime<Utc>) -> Result<Answer, Problem> {
+    let job = job(jobs, id, now).await?;
+    if job.state == State::Done {
+        return Ok(Answer::ok(&json!({"id": id, "state": State::Done, "commands": []})));
+    }
+    let noted = store::put_cancelled(jobs, id, now).await;
+    noted.map_err(|error| Problem::unavailable(&error))?;
+    let mut commands = Vec::new();
+    // What goes to most nodes is stopped first, and no command goes on because another could not be stopped.
+    let mut failed = None;
+    if !job.has_ended {
+        failed = stop(jobs, id, &mut commands).await.err();
+    }
+    for command in further_tries(jobs, &job).await? {
+        failed = failed.or(stop(jobs, &command, &mut commands).await.err());
+    }
+    if let Some(problem) = failed {
+        return Err(problem);
+    }
+    info!(command.id = id, "cancelled job {id}: {} commands", commands.len());
+    Ok(Answer::ok(
+        &json!({"id": id, "state": State::Cancelled, "commands": commands}),
+    ))
+}
+
+/// Tells SSM to stop a command, and adds it to those that were told.
+async fn stop(jobs: &Jobs, command: &str, stopped: &mut Vec<String>) -> Result<(), Problem> {
+    match ssm::cancel(&jobs.ssm, command).await {
+        Ok(()) | Err(SsmError::NoCommand) => {
+            stopped.push(command.to_owned());
+            Ok(())
+        }
+        Err(error) => Err(Problem::unavailable(&error)),
+    }
+}
+
+/// The commands of a job's further tries that have not ended.
+async fn further_tries(jobs: &Jobs, job: &Job) -> Result<Vec<String>, Problem> {
+    let mut running = Vec::new();
+    let after = job.requested_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let mut page = None;
+    for _ in 0..MAX_PAGES {
+        let answer = ssm::commands(&jobs.ssm, &jobs.settings.shared.document, &after, page).await;
+        let answer = answer.map_err(|error| Problem::unavailable(&error))?;
+        for command in answer.commands.unwrap_or_default() {
+            let comment = command.comment().and_then(|comment| comment.parse::<Comment>().ok());
+            let is_of_job = comment.is_some_and(|comment| comment.job.as_deref() == Some(&job.id));
+            if is_of_job && !ssm::has_ended(&command) {
+                running.extend(command.command_id);
+            }
+        }
+        page = answer.next_token;
+        if page.is_none() {
+            return Ok(running);
+        }
+    }
+    warn!(
+        command.id = job.id,
+        "job {}: not all commands were looked through", job.id
+    );
+    Ok(running)
+}

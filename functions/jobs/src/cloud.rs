@@ -1,0 +1,778 @@
+//! The function before mocked AWS services, which remember what they are told and fail where they are told to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use aws_sdk_dynamodb::{
+    operation::{
+        batch_get_item::{BatchGetItemError, BatchGetItemOutput},
+        delete_item::{DeleteItemError, DeleteItemOutput},
+        put_item::{PutItemError, PutItemOutput},
+        query::{QueryError, QueryOutput},
+        update_item::{UpdateItemError, UpdateItemInput, UpdateItemOutput},
+    },
+    types::{AttributeValue, error::ConditionalCheckFailedException},
+};
+use aws_sdk_ec2::{
+    operation::describe_instances::{DescribeInstancesError, DescribeInstancesInput, DescribeInstancesOutput},
+    types::{Instance, InstanceState, InstanceStateName, OperatorResponse, Reservation, Tag},
+};
+use aws_sdk_ecr::{
+    operation::{
+        describe_images::{DescribeImagesError, DescribeImagesOutput},
+        describe_repositories::DescribeRepositoriesOutput,
+    },
+    types::{
+        ImageDetail, Repository,
+        error::{ImageNotFoundException, RepositoryNotFoundException},
+    },
+};
+use aws_sdk_ssm::{
+    operation::{
+        cancel_command::{CancelCommandError, CancelCommandOutput},
+        describe_instance_information::{DescribeInstanceInformationError, DescribeInstanceInformationOutput},
+        list_commands::{ListCommandsError, ListCommandsInput, ListCommandsOutput},
+        send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
+    },
+    primitives::DateTime as Moment,
+    types::{
+        Command, CommandFilterKey, CommandStatus, InstanceInformation, PingStatus, PlatformType,
+        error::{InvalidCommandId, InvalidInstanceId, InvalidNextToken},
+    },
+};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use chrono::{DateTime, TimeDelta, Utc};
+use prefetch::{
+    ecr::NewestImages,
+    rows::{Item, Key},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    handler::{Jobs, JobsError},
+    settings::Settings,
+};
+
+pub const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+pub const FUNCTION: &str = "arn:aws:lambda:eu-central-1:123456789012:function:jobs";
+pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
+pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/*"]}]"#;
+
+/// The value of a setting, as tests have it.
+pub fn setting(name: &str) -> &'static str {
+    match name {
+        "CLUSTER_NAME" => "prod",
+        "CLUSTER_TAG_KEY" => "aws:eks:cluster-name",
+        "DOCUMENT_NAME" => DOCUMENT,
+        "RULES" => RULES,
+        "DELIVERY_TIMEOUT_SECONDS" => "600",
+        "EXECUTION_TIMEOUT_SECONDS" => "3600",
+        "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85",
+        "MAX_PARALLEL_IMAGE_PULLS" | "MAX_RETRIES" => "2",
+        "ACCOUNT_ID" => "123456789012",
+        "AWS_REGION" => "eu-central-1",
+        "TABLE_NAME" => "outcomes",
+        "OUTCOME_RETENTION_DAYS" => "30",
+        "ALLOW_ANY_REPOSITORY" => "false",
+        "SCHEDULE_GROUP" => "eks-image-prefetch",
+        "SCHEDULE_ROLE_ARN" => "arn:aws:iam::123456789012:role/schedule",
+        "JOBS_DEAD_LETTERS_ARN" => "arn:aws:sqs:eu-central-1:123456789012:jobs-dead-letters",
+        other => panic!("{other} is not a setting"),
+    }
+}
+
+/// The settings with these rules, and with or without leave to ask for any repository.
+pub fn settings_with(rules: &'static str, allow_any_repository: &'static str) -> Settings {
+    let value = |name: &str| match name {
+        "RULES" => rules,
+        "ALLOW_ANY_REPOSITORY" => allow_any_repository,
+        name => setting(name),
+    };
+    Settings::read(|name| Some(value(name).to_owned())).unwrap()
+}
+
+pub fn now() -> DateTime<Utc> {
+    "2026-11-16T01:54:34.049Z".parse().unwrap()
+}
+
+/// The id of the k-th command that is sent, from 1.
+pub fn command_id(k: usize) -> String {
+    format!("e8d3c0e4-71f7-4491-898f-{k:012x}")
+}
+
+/// The id of the k-th node.
+pub fn node_id(k: usize) -> String {
+    format!("i-0abc{k:013}")
+}
+
+/// A digest that a text stands for.
+pub fn digest(text: &str) -> String {
+    let hex: String = text
+        .bytes()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    format!("sha256:{hex:0<64.64}")
+}
+
+/// The image that a tag is, as nodes are sent it.
+pub fn image(repository: &str, tag: &str) -> String {
+    format!("{REGISTRY}/{repository}:{tag}@{}", digest(tag))
+}
+
+/// What the services know and were told.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The commands in the order of their sending.
+    pub commands: Vec<Command>,
+    pub rows: BTreeMap<Key, Item>,
+    /// The instances, and what SSM knows of them.
+    pub instances: BTreeMap<String, (Instance, Option<InstanceInformation>)>,
+    /// Nodes that SSM refuses whatever it says of them.
+    pub refused: BTreeSet<String>,
+    /// Nodes that go offline the moment they are sent something.
+    pub vanishing: BTreeSet<String>,
+    /// Repositories with the tags of their images, oldest first; a tag's digest is [`digest`].
+    pub repositories: BTreeMap<String, Vec<String>>,
+    /// Tags of what no node can run.
+    pub charts: BTreeSet<String>,
+    /// Whether ECR leaves out what is not there, where others answer with an error.
+    pub leaves_out: bool,
+    /// Whether each conditional write is done once more, as the SDK does where the answer of the first was lost.
+    pub writes_twice: bool,
+    /// The commands that were told to stop.
+    pub cancelled: Vec<String>,
+    /// The calls so far.
+    pub calls: Vec<&'static str>,
+    /// Faults that are to come: the name of a call, how often it goes well before, and the code of its error. `Lost` is done
+    /// and not answered.
+    pub faults: Vec<(&'static str, usize, &'static str)>,
+    /// How many commands a page has.
+    pub page: Option<usize>,
+    /// The time, by SSM's clock.
+    pub now: DateTime<Utc>,
+}
+
+impl State {
+    /// Notes a call, and gives the fault that it meets.
+    fn call(&mut self, name: &'static str) -> Option<&'static str> {
+        self.calls.push(name);
+        let place = self.faults.iter().position(|(call, _, _)| *call == name)?;
+        let (_, before, code) = &mut self.faults[place];
+        let code = *code;
+        if *before > 0 {
+            *before -= 1;
+            return None;
+        }
+        self.faults.remove(place);
+        Some(code)
+    }
+
+    /// Whether a row meets a condition, of the shapes that the function writes.
+    fn is_met(&self, key: &Key, condition: Option<&str>, values: Option<&HashMap<String, AttributeValue>>) -> bool {
+        let row = self.rows.get(key);
+        match condition {
+            None => true,
+            Some("attribute_not_exists(pk)") => row.is_none(),
+            Some(equal) => {
+                let (name, value) = equal.split_once(" = ").unwrap();
+                let name = name.trim_start_matches('#');
+                row.is_some_and(|row| row.get(name) == Some(&values.unwrap()[value]))
+            }
+        }
+    }
+}
+
+/// The function and what is around it.
+pub struct Cloud {
+    pub jobs: Jobs,
+    state: Arc<Mutex<State>>,
+}
+
+impl Cloud {
+    /// A cluster of two nodes and the repositories `team/app` (v1, v2) and `team/web` (v1), with one rule for them.
+    pub fn new() -> Self {
+        Self::with(RULES, "false")
+    }
+
+    pub fn with(rules: &'static str, allow_any_repository: &'static str) -> Self {
+        let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let state = Arc::new(Mutex::new(State {
+            repositories: [("team/app", tags(&["v1", "v2"])), ("team/web", tags(&["v1"]))]
+                .map(|(name, tags)| (name.to_owned(), tags))
+                .into(),
+            ..State::default()
+        }));
+        let ecr = ecr(&state);
+        let jobs = Jobs {
+            ssm: ssm(&state),
+            ec2: ec2(&state),
+            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned()),
+            ecr,
+            dynamodb: dynamodb(&state),
+            scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
+            settings: settings_with(rules, allow_any_repository),
+        };
+        let cloud = Self { jobs, state };
+        for k in 1..=2 {
+            cloud.launch(k, |_| {});
+        }
+        cloud
+    }
+
+    /// Launches a node that is online, but for what is changed of it.
+    pub fn launch(&self, k: usize, change: impl FnOnce(&mut (Instance, Option<InstanceInformation>))) {
+        let id = node_id(k);
+        let instance = Instance::builder()
+            .instance_id(&id)
+            .state(InstanceState::builder().name(InstanceStateName::Running).build())
+            .tags(Tag::builder().key("aws:eks:cluster-name").value("prod").build())
+            .build();
+        let information = InstanceInformation::builder()
+            .instance_id(&id)
+            .ping_status(PingStatus::Online)
+            .platform_type(PlatformType::Linux)
+            .build();
+        let mut node = (instance, Some(information));
+        change(&mut node);
+        self.state(|state| state.instances.insert(id, node));
+    }
+
+    pub fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap())
+    }
+
+    /// Lets a call fail with this code, after it went well so often.
+    pub fn fail(&self, call: &'static str, before: usize, code: &'static str) {
+        self.state(|state| state.faults.push((call, before, code)));
+    }
+
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.state(|state| std::mem::take(&mut state.calls))
+    }
+
+    /// Calls the function so many seconds after the beginning.
+    pub async fn invoke(&self, payload: Value, seconds: i64) -> Result<Value, JobsError> {
+        let at = now() + TimeDelta::seconds(seconds);
+        self.state(|state| state.now = at);
+        self.jobs.handle_at(payload, FUNCTION, at).await
+    }
+
+    /// Calls the API; gives the status and the body.
+    pub async fn http(&self, method: &str, target: &str, body: Value, key: Option<&str>) -> (u64, Value) {
+        self.http_at(method, target, body, key, 0).await
+    }
+
+    /// Calls the API so many seconds after the beginning.
+    pub async fn http_at(
+        &self,
+        method: &str,
+        target: &str,
+        body: Value,
+        key: Option<&str>,
+        seconds: i64,
+    ) -> (u64, Value) {
+        let answer = self.invoke(request(method, target, &body, key), seconds).await.unwrap();
+        let status = answer["statusCode"].as_u64().unwrap();
+        let content_type = if status < 400 {
+            "application/json"
+        } else {
+            "application/problem+json"
+        };
+        assert_eq!(answer["headers"]["content-type"], content_type);
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        if status >= 400 {
+            assert_eq!(body["status"], status);
+        }
+        (status, body)
+    }
+
+    pub async fn get(&self, target: &str) -> (u64, Value) {
+        self.http("GET", target, Value::Null, None).await
+    }
+
+    pub async fn post(&self, body: Value) -> (u64, Value) {
+        self.http("POST", "/jobs", body, None).await
+    }
+
+    /// The commands that were sent: comment, images and destination.
+    pub fn sent(&self) -> Vec<(String, Vec<String>, Vec<String>)> {
+        let sent = |command: &Command| {
+            let images = command.parameters().unwrap()["images"][0]
+                .split(' ')
+                .map(str::to_owned)
+                .collect();
+            let targets = command.targets().iter();
+            let targets = targets.map(|target| format!("{}={}", target.key().unwrap(), target.values().join(",")));
+            let nodes = command.instance_ids().iter().cloned().chain(targets).collect();
+            (command.comment().unwrap().to_owned(), images, nodes)
+        };
+        self.state(|state| state.commands.iter().map(sent).collect())
+    }
+
+    /// Sets what SSM says of the k-th command.
+    pub fn set_command(&self, k: usize, change: impl FnOnce(&mut Command)) {
+        self.state(|state| change(&mut state.commands[k - 1]));
+    }
+
+    /// Adds a command that somebody sent at the beginning.
+    pub fn add_command(&self, comment: &str, status: CommandStatus) -> String {
+        self.state(|state| {
+            let id = command_id(state.commands.len() + 1);
+            let command = Command::builder()
+                .command_id(&id)
+                .comment(comment)
+                .document_name(DOCUMENT)
+                .parameters("images", vec![image("team/app", "v1")])
+                .requested_date_time(moment(now()))
+                .expires_after(moment(now() + TimeDelta::seconds(4200)))
+                .status(status)
+                .target_count(2);
+            state.commands.push(command.build());
+            id
+        })
+    }
+
+    /// Puts a row, given as JSON.
+    pub fn put(&self, key: &Key, row: Value) {
+        let mut item: Item = serde_dynamo::to_item(row).unwrap();
+        item.extend(key.item());
+        self.state(|state| state.rows.insert(key.clone(), item));
+    }
+
+    /// Reads a row as JSON.
+    pub fn row(&self, key: &Key) -> Option<Value> {
+        let item = self.state(|state| state.rows.get(key).cloned());
+        item.map(|item| serde_dynamo::from_item(item).unwrap())
+    }
+
+    /// The rows of a kind.
+    pub fn rows(&self, kind: &str) -> Vec<Value> {
+        let rows = self.state(|state| state.rows.clone());
+        let of_kind = rows.into_iter().filter(|(key, _)| key.pk.starts_with(kind));
+        of_kind
+            .map(|(_, item)| serde_dynamo::from_item(item).unwrap())
+            .collect()
+    }
+}
+
+/// The event of an HTTP API.
+pub fn request(method: &str, target: &str, body: &Value, key: Option<&str>) -> Value {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let query: BTreeMap<&str, &str> = pairs.collect();
+    let mut headers = json!({"content-type": "application/json"});
+    if let Some(key) = key {
+        headers["idempotency-key"] = json!(key);
+    }
+    let body = if body.is_null() {
+        Value::Null
+    } else {
+        json!(body.to_string())
+    };
+    json!({
+        "version": "2.0", "rawPath": path, "headers": headers, "queryStringParameters": query, "body": body,
+        "requestContext": {"http": {"method": method, "path": path}, "stage": "$default"}, "isBase64Encoded": false,
+    })
+}
+
+pub fn moment(at: DateTime<Utc>) -> Moment {
+    Moment::from_millis(at.timestamp_millis())
+}
+
+/// An error as a service answers it that does not say more than a code.
+macro_rules! fault {
+    ($service:ident, $error:ident, $code:expr) => {
+        MockResponse::Error($error::generic(
+            $service::error::ErrorMetadata::builder()
+                .code($code)
+                .message("User: arn:aws:sts::123456789012:assumed-role/jobs is not let")
+                .build(),
+        ))
+    };
+}
+
+fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
+    let shared = Arc::clone(state);
+    let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        let fault = state.call("SendCommand");
+        if let Some(code) = fault.filter(|code| *code != "Lost") {
+            return fault!(aws_sdk_ssm, SendCommandError, code);
+        }
+        for id in input.instance_ids() {
+            if state.vanishing.remove(id) {
+                state.instances.get_mut(id).unwrap().1 = None;
+            }
+        }
+        if !input.instance_ids().iter().all(|id| is_sendable(&state, id)) {
+            let refused = InvalidInstanceId::builder().build();
+            return MockResponse::Error(SendCommandError::InvalidInstanceId(refused));
+        }
+        let command = sent(&state, input);
+        state.commands.push(command.clone());
+        match fault {
+            None => MockResponse::Output(SendCommandOutput::builder().command(command).build()),
+            Some(_) => fault!(aws_sdk_ssm, SendCommandError, "InternalServerError"),
+        }
+    });
+    let shared = Arc::clone(state);
+    let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("DescribeInstanceInformation") {
+            return fault!(aws_sdk_ssm, DescribeInstanceInformationError, code);
+        }
+        let asked = input.filters()[0].values();
+        assert!((1..=100).contains(&asked.len()));
+        let known = asked.iter().filter_map(|id| state.instances.get(id)?.1.clone());
+        let from = input.next_token().map_or(0, |token| token.parse().unwrap());
+        let mut known = known.skip(from);
+        let page = known.by_ref().take(50).collect();
+        let output = DescribeInstanceInformationOutput::builder()
+            .set_instance_information_list(Some(page))
+            .set_next_token(known.next().map(|_| (from + 50).to_string()));
+        MockResponse::Output(output.build())
+    });
+    let shared = Arc::clone(state);
+    let list = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("ListCommands") {
+            return fault!(aws_sdk_ssm, ListCommandsError, code);
+        }
+        let Ok(from) = input.next_token().map_or(Ok(0), str::parse::<usize>) else {
+            let refused = InvalidNextToken::builder().build();
+            return MockResponse::Error(ListCommandsError::InvalidNextToken(refused));
+        };
+        let found = state.commands.iter().rev().filter(|command| is_listed(input, command));
+        let mut found = found.skip(from).cloned();
+        let limit = input.max_results().map_or(50, |limit| usize::try_from(limit).unwrap());
+        let limit = state.page.unwrap_or(limit).min(limit);
+        let page: Vec<Command> = found.by_ref().take(limit).collect();
+        let token = found.next().map(|_| (from + limit).to_string());
+        let output = ListCommandsOutput::builder()
+            .set_commands(Some(page))
+            .set_next_token(token);
+        MockResponse::Output(output.build())
+    });
+    let shared = Arc::clone(state);
+    let cancel = mock!(aws_sdk_ssm::Client::cancel_command).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("CancelCommand") {
+            return fault!(aws_sdk_ssm, CancelCommandError, code);
+        }
+        let id = input.command_id().unwrap().to_owned();
+        if state.commands.iter().all(|command| command.command_id() != Some(&id)) {
+            let refused = InvalidCommandId::builder().build();
+            return MockResponse::Error(CancelCommandError::InvalidCommandId(refused));
+        }
+        state.cancelled.push(id);
+        MockResponse::Output(CancelCommandOutput::builder().build())
+    });
+    mock_client!(
+        aws_sdk_ssm,
+        RuleMode::MatchAny,
+        [&send, &nodes, &list, &cancel],
+        |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
+    )
+}
+
+fn is_sendable(state: &State, id: &str) -> bool {
+    let information = state
+        .instances
+        .get(id)
+        .and_then(|(_, information)| information.as_ref());
+    let is_online = information.is_some_and(|information| information.ping_status() == Some(&PingStatus::Online));
+    is_online && !state.refused.contains(id)
+}
+
+fn sent(state: &State, input: &SendCommandInput) -> Command {
+    assert!(input.instance_ids().len() <= 50 && input.targets().len() <= 5);
+    assert!(input.parameters().unwrap()["images"][0].split(' ').count() <= 30);
+    assert_eq!(input.document_name(), Some(DOCUMENT));
+    Command::builder()
+        .command_id(command_id(state.commands.len() + 1))
+        .document_name(DOCUMENT)
+        .comment(input.comment().unwrap())
+        .set_parameters(input.parameters().cloned())
+        .set_instance_ids(Some(input.instance_ids().to_vec()))
+        .set_targets(Some(input.targets().to_vec()))
+        .requested_date_time(moment(state.now))
+        .expires_after(moment(state.now + TimeDelta::seconds(4200)))
+        .status(CommandStatus::Pending)
+        .build()
+}
+
+fn is_listed(input: &ListCommandsInput, command: &Command) -> bool {
+    if let Some(id) = input.command_id() {
+        return command.command_id() == Some(id);
+    }
+    assert!(!input.filters().is_empty());
+    input.filters().iter().all(|filter| match filter.key() {
+        CommandFilterKey::DocumentName => command.document_name() == Some(filter.value()),
+        CommandFilterKey::InvokedAfter => {
+            let after: DateTime<Utc> = filter.value().parse().unwrap();
+            command.requested_date_time().unwrap().to_millis().unwrap() >= after.timestamp_millis()
+        }
+        other => panic!("{other}"),
+    })
+}
+
+fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
+    let shared = Arc::clone(state);
+    let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("DescribeInstances") {
+            return fault!(aws_sdk_ec2, DescribeInstancesError, code);
+        }
+        if input.filters()[0].name() != Some("instance-id") {
+            return of_cluster(&state, input);
+        }
+        let asked = input.filters()[0].values();
+        let known = asked
+            .iter()
+            .filter_map(|id| Some(state.instances.get(id)?.0.clone()))
+            .collect();
+        let reservation = Reservation::builder().set_instances(Some(known)).build();
+        MockResponse::Output(DescribeInstancesOutput::builder().reservations(reservation).build())
+    });
+    mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe], |config| {
+        config.retry_config(aws_sdk_ec2::config::retry::RetryConfig::disabled())
+    })
+}
+
+/// Answers a page of the cluster's instances that run or are about to; each was launched with one other.
+fn of_cluster(
+    state: &State,
+    input: &DescribeInstancesInput,
+) -> MockResponse<DescribeInstancesOutput, DescribeInstancesError> {
+    let filters = input
+        .filters()
+        .iter()
+        .map(|filter| (filter.name().unwrap(), filter.values().join(" ")));
+    let expected = [
+        ("tag:aws:eks:cluster-name", "prod"),
+        ("instance-state-name", "pending running"),
+    ];
+    assert!(filters.eq(expected.map(|(name, values)| (name, values.to_owned()))));
+    let Ok(from) = input.next_token().map_or(Ok(0), str::parse::<usize>) else {
+        return fault!(aws_sdk_ec2, DescribeInstancesError, "InvalidNextToken");
+    };
+    let limit = usize::try_from(input.max_results().unwrap()).unwrap();
+    assert!((5..=1000).contains(&limit));
+    let found: Vec<Instance> = state.instances.values().map(|(instance, _)| instance.clone()).collect();
+    let to = found.len().min(from + limit);
+    let reservations = found[from..to].chunks(2);
+    let reservations = reservations.map(|both| Reservation::builder().set_instances(Some(both.to_vec())).build());
+    let output = DescribeInstancesOutput::builder()
+        .set_reservations(Some(reservations.collect()))
+        .set_next_token((to < found.len()).then(|| to.to_string()));
+    MockResponse::Output(output.build())
+}
+
+/// The operator of an instance that EKS Auto Mode manages.
+pub fn auto_mode() -> OperatorResponse {
+    OperatorResponse::builder()
+        .managed(true)
+        .principal("eks.amazonaws.com")
+        .build()
+}
+
+fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
+    let shared = Arc::clone(state);
+    let describe = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("DescribeImages") {
+            return fault!(aws_sdk_ecr, DescribeImagesError, code);
+        }
+        let Some(tags) = state.repositories.get(input.repository_name().unwrap()) else {
+            let missing = RepositoryNotFoundException::builder().build();
+            return MockResponse::Error(DescribeImagesError::RepositoryNotFoundException(missing));
+        };
+        let details = tags.iter().enumerate().map(|(place, tag)| detail(&state, place, tag));
+        let Some(ids) = input.image_ids.as_ref() else {
+            let details = details.collect();
+            return MockResponse::Output(DescribeImagesOutput::builder().set_image_details(Some(details)).build());
+        };
+        assert!((1..=100).contains(&ids.len()) && input.max_results().is_none());
+        let details: Vec<ImageDetail> = details.collect();
+        let found = ids.iter().filter_map(|id| {
+            details.iter().find(|detail| {
+                id.image_tag().is_none_or(|tag| detail.image_tags()[0] == tag)
+                    && id
+                        .image_digest()
+                        .is_none_or(|digest| detail.image_digest() == Some(digest))
+            })
+        });
+        let found: Vec<ImageDetail> = found.cloned().collect();
+        if found.len() < ids.len() && !state.leaves_out {
+            let missing = ImageNotFoundException::builder().build();
+            return MockResponse::Error(DescribeImagesError::ImageNotFoundException(missing));
+        }
+        MockResponse::Output(DescribeImagesOutput::builder().set_image_details(Some(found)).build())
+    });
+    let shared = Arc::clone(state);
+    let list = mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
+        let mut state = shared.lock().unwrap();
+        state.call("DescribeRepositories");
+        let repository = |name: &String| Repository::builder().repository_name(name).build();
+        let repositories = state.repositories.keys().map(repository).collect();
+        MockResponse::Output(
+            DescribeRepositoriesOutput::builder()
+                .set_repositories(Some(repositories))
+                .build(),
+        )
+    });
+    mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&describe, &list], |config| {
+        config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
+    })
+}
+
+fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
+    let artifact = if state.charts.contains(tag) {
+        "application/vnd.cncf.helm.config.v1+json"
+    } else {
+        "application/vnd.oci.image.config.v1+json"
+    };
+    ImageDetail::builder()
+        .registry_id("123456789012")
+        .image_digest(digest(tag))
+        .image_tags(tag)
+        .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(
+            i64::try_from(place).unwrap(),
+        ))
+        .image_manifest_media_type("application/vnd.oci.image.manifest.v1+json")
+        .artifact_media_type(artifact)
+        .build()
+}
+
+fn failed_condition(row: Option<&Item>) -> ConditionalCheckFailedException {
+    ConditionalCheckFailedException::builder()
+        .set_item(row.cloned())
+        .build()
+}
+
+fn dynamodb(state: &Arc<Mutex<State>>) -> aws_sdk_dynamodb::Client {
+    let shared = Arc::clone(state);
+    let read = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("BatchGetItem") {
+            return fault!(aws_sdk_dynamodb, BatchGetItemError, code);
+        }
+        let asked = &input.request_items().unwrap()["outcomes"];
+        assert!(asked.consistent_read() == Some(true) && (1..=100).contains(&asked.keys().len()));
+        let items = asked
+            .keys()
+            .iter()
+            .filter_map(|key| state.rows.get(&Key::of(key).unwrap()).cloned());
+        let responses = HashMap::from([("outcomes".to_owned(), items.collect())]);
+        MockResponse::Output(BatchGetItemOutput::builder().set_responses(Some(responses)).build())
+    });
+    let shared = Arc::clone(state);
+    let put = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("PutItem") {
+            return fault!(aws_sdk_dynamodb, PutItemError, code);
+        }
+        let item = input.item().unwrap().clone();
+        let key = Key::of(&item).unwrap();
+        if state.writes_twice && state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
+            state.rows.insert(key.clone(), item.clone());
+        }
+        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
+            let failed = failed_condition(state.rows.get(&key));
+            return MockResponse::Error(PutItemError::ConditionalCheckFailedException(failed));
+        }
+        state.rows.insert(key, item);
+        MockResponse::Output(PutItemOutput::builder().build())
+    });
+    let shared = Arc::clone(state);
+    let update = mock!(aws_sdk_dynamodb::Client::update_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        let fault = state.call("UpdateItem");
+        if let Some(code) = fault {
+            return fault!(aws_sdk_dynamodb, UpdateItemError, code);
+        }
+        let key = Key::of(input.key().unwrap()).unwrap();
+        if state.writes_twice && state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
+            let row = state.rows.entry(key.clone()).or_insert_with(|| key.item());
+            change(row, input);
+        }
+        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
+            let failed = failed_condition(state.rows.get(&key));
+            return MockResponse::Error(UpdateItemError::ConditionalCheckFailedException(failed));
+        }
+        let row = state.rows.entry(key.clone()).or_insert_with(|| key.item());
+        change(row, input);
+        MockResponse::Output(UpdateItemOutput::builder().build())
+    });
+    let shared = Arc::clone(state);
+    let delete = mock!(aws_sdk_dynamodb::Client::delete_item).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("DeleteItem") {
+            return fault!(aws_sdk_dynamodb, DeleteItemError, code);
+        }
+        let key = Key::of(input.key().unwrap()).unwrap();
+        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
+            let failed = failed_condition(state.rows.get(&key));
+            return MockResponse::Error(DeleteItemError::ConditionalCheckFailedException(failed));
+        }
+        state.rows.remove(&key);
+        MockResponse::Output(DeleteItemOutput::builder().build())
+    });
+    let shared = Arc::clone(state);
+    let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.call("Query") {
+            return fault!(aws_sdk_dynamodb, QueryError, code);
+        }
+        let after = input.exclusive_start_key().and_then(Key::of);
+        let partition = input.expression_attribute_values().unwrap()[":pk"].as_s().unwrap();
+        let is_after = |key: &Key| key.pk == *partition && after.as_ref().is_none_or(|after| key > after);
+        let limit = input
+            .limit()
+            .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
+        let page: Vec<_> = state.rows.iter().filter(|(key, _)| is_after(key)).take(limit).collect();
+        // As DynamoDB does, a full page has a last key whether or not rows follow.
+        let last = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.item());
+        let items = page.into_iter().map(|(_, item)| item.clone()).collect();
+        MockResponse::Output(
+            QueryOutput::builder()
+                .set_items(Some(items))
+                .set_last_evaluated_key(last)
+                .build(),
+        )
+    });
+    let all = [&read, &put, &update, &delete, &query];
+    mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, all, |config| {
+        config.retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
+    })
+}
+
+/// Carries out an update, of the shapes that the function writes.
+fn change(row: &mut Item, input: &UpdateItemInput) {
+    let no_names = HashMap::new();
+    let names = input.expression_attribute_names().unwrap_or(&no_names);
+    let name = |alias: &str| names.get(alias).map_or(alias, String::as_str).to_owned();
+    let values = input.expression_attribute_values().unwrap();
+    for clause in input
+        .update_expression()
+        .unwrap()
+        .strip_prefix("SET ")
+        .unwrap()
+        .split(", ")
+    {
+        let (path, value) = clause.split_once(" = ").unwrap();
+        let value = values[value].clone();
+        match path.split_once('.') {
+            None => {
+                row.insert(name(path), value);
+            }
+            Some((map, entry)) => {
+                let Some(AttributeValue::M(map)) = row.get_mut(&name(map)) else {
+                    panic!("{map} is no map")
+                };
+                map.insert(name(entry), value);
+            }
+        }
+    }
+}

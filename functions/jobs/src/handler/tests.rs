@@ -1,0 +1,997 @@
+use aws_sdk_ssm::types::CommandStatus;
+use prefetch::rows::Key;
+use proptest::prelude::*;
+
+use super::*;
+use crate::cloud::{Cloud, FUNCTION, auto_mode, command_id, digest, image, node_id, now, request};
+
+/// The tags by which SSM finds the nodes of the usual rule.
+const TARGETS: &str = "tag:aws:eks:cluster-name=prod";
+const TWO_RULES: &str = r#"[
+    {"name": "all", "repositories": ["team/*"], "nodes": {"team": ["web"]}},
+    {"name": "apps", "repositories": ["team/app"], "newest": 2}
+]"#;
+
+#[tokio::test]
+async fn a_job_by_images_becomes_one_command_for_all_nodes_of_each_rule_that_takes_them() {
+    let cloud = Cloud::with(TWO_RULES, "false");
+    let (status, answer) = cloud.post(json!({"images": ["team/app:v1", "team/web:v1"]})).await;
+    let (app, web) = (image("team/app", "v1"), image("team/web", "v1"));
+    let expected = json!({
+        "dryRun": false,
+        "jobs": [
+            {"id": command_id(1), "rule": "all", "images": [app, web],
+                "nodes": {"tags": {"aws:eks:cluster-name": ["prod"], "team": ["web"]}}},
+            {"id": command_id(2), "rule": "apps", "images": [app], "nodes": {"tags": {"aws:eks:cluster-name": ["prod"]}}},
+        ],
+        "images": [{"asked": "team/app:v1", "image": app}, {"asked": "team/web:v1", "image": web}],
+        "nodes": [],
+    });
+    assert_eq!((status, answer), (202, expected));
+    let sent = cloud.sent();
+    assert_eq!(sent[0].0, "job rule=all attempt=1");
+    assert_eq!(sent[0].2, [TARGETS, "tag:team=web"]);
+    assert_eq!(
+        sent[1],
+        (
+            "job rule=apps attempt=1".to_owned(),
+            vec![app],
+            vec![TARGETS.to_owned()]
+        )
+    );
+    assert_eq!(
+        cloud.calls(),
+        ["DescribeImages", "DescribeImages", "SendCommand", "SendCommand"]
+    );
+}
+
+#[tokio::test]
+async fn every_event_file_is_answered_by_the_door_it_comes_by() {
+    for (event, sent) in [
+        (
+            include_str!("../../../../events/jobs.images.json"),
+            "job rule=default attempt=1",
+        ),
+        (
+            include_str!("../../../../events/jobs.http.json"),
+            "job rule=default attempt=1",
+        ),
+        (include_str!("../../../../events/jobs.rule.json"), ""),
+        (include_str!("../../../../events/jobs.stats.json"), ""),
+        (
+            include_str!("../../../../events/jobs.scheduled.json"),
+            "schedule rule=default attempt=1",
+        ),
+        (
+            include_str!("../../../../events/jobs.reconcile.json"),
+            "reconcile rule=default attempt=1",
+        ),
+        (
+            include_str!("../../../../events/jobs.deployed.json"),
+            "reconcile rule=default attempt=1",
+        ),
+    ] {
+        let cloud = Cloud::new();
+        let answer = cloud.invoke(serde_json::from_str(event).unwrap(), 0).await.unwrap();
+        assert!(answer["status"].is_null(), "{answer}");
+        let comments: Vec<String> = cloud.sent().into_iter().map(|(comment, ..)| comment).collect();
+        let expected: Vec<&str> = [sent].into_iter().filter(|comment| !comment.is_empty()).collect();
+        assert_eq!(comments, expected, "{event}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_by_rule_brings_its_newest_images() {
+    let cloud = Cloud::with(TWO_RULES, "false");
+    let (status, answer) = cloud.post(json!({"rule": "apps"})).await;
+    assert_eq!((status, &answer["images"]), (202, &json!([])));
+    assert_eq!(
+        answer["jobs"][0]["images"],
+        json!([image("team/app", "v2"), image("team/app", "v1")])
+    );
+
+    cloud.state(|state| state.repositories.clear());
+    let cloud = Cloud::with(r#"[{"name": "none", "repositories": ["none"]}]"#, "false");
+    let (status, answer) = cloud.post(json!({"rule": "none"})).await;
+    assert_eq!((status, &answer["errors"][0]["field"]), (400, &json!("rule")));
+}
+
+#[tokio::test]
+async fn a_digest_is_sent_as_it_is_asked_for_with_its_tag_where_that_is_named() {
+    let cloud = Cloud::new();
+    let by_digest = format!("team/app@{}", digest("v1"));
+    let by_both = format!("{}/team/app:v2@{}", crate::cloud::REGISTRY, digest("v2"));
+    // Asked for twice an image is sent once.
+    let (status, answer) = cloud.post(json!({"images": [by_digest, by_both, by_digest]})).await;
+    let bare = format!("{}/team/app@{}", crate::cloud::REGISTRY, digest("v1"));
+    assert_eq!(status, 202);
+    assert_eq!(answer["jobs"][0]["images"], json!([bare, image("team/app", "v2")]));
+
+    let moved = format!("team/app:v2@{}", digest("v1"));
+    let (status, answer) = cloud.post(json!({"images": [moved]})).await;
+    assert_eq!((status, &answer["errors"][0]["field"]), (400, &json!("images[0]")));
+}
+
+#[tokio::test]
+async fn of_what_is_not_all_there_nothing_is_sent() {
+    for leaves_out in [false, true] {
+        let cloud = Cloud::new();
+        cloud.state(|state| {
+            state.leaves_out = leaves_out;
+            state.repositories.get_mut("team/app").unwrap().push("chart".to_owned());
+            state.charts.insert("chart".to_owned());
+        });
+        let images = [
+            "team/app:v1",
+            "team/app:v9",
+            "team/none:v1",
+            "team/app:chart",
+            "team/web:v1",
+        ];
+        let (status, answer) = cloud.post(json!({"images": images})).await;
+        assert_eq!(status, 400);
+        let fields: Vec<&Value> = answer["errors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|error| &error["field"])
+            .collect();
+        assert_eq!(fields, ["images[1]", "images[2]", "images[3]"]);
+        assert!(cloud.sent().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_decides_everything_and_sends_nothing() {
+    let cloud = Cloud::new();
+    let body = json!({"images": ["team/app:v1"], "dryRun": true});
+    let (status, answer) = cloud.http("POST", "/jobs", body, Some("key")).await;
+    assert_eq!((status, &answer["dryRun"]), (200, &json!(true)));
+    let expected = json!([{
+        "rule": "default", "images": [image("team/app", "v1")], "nodes": {"tags": {"aws:eks:cluster-name": ["prod"]}},
+    }]);
+    assert_eq!(answer["jobs"], expected);
+    assert_eq!(cloud.calls(), ["DescribeImages"]);
+}
+
+#[tokio::test]
+async fn nodes_by_tags_stand_in_the_place_of_the_rules_but_not_of_the_clusters() {
+    let cloud = Cloud::with(TWO_RULES, "false");
+    let (status, _) = cloud
+        .post(json!({"images": ["team/app:v1"], "nodes": {"tags": {"zone": ["a", "b"]}}}))
+        .await;
+    assert_eq!(status, 202);
+    let sent = cloud.sent();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].2, [TARGETS, "tag:zone=a,b"]);
+    let (status, _) = cloud
+        .post(json!({"rule": "all", "nodes": {"tags": {"aws:eks:cluster-name": ["x"]}}}))
+        .await;
+    assert_eq!(status, 400);
+}
+
+#[tokio::test]
+async fn of_nodes_by_id_those_that_can_be_reached_are_sent_it_and_of_the_others_it_is_told_why() {
+    let cloud = Cloud::new();
+    cloud.launch(3, |(instance, _)| {
+        instance.tags.as_mut().unwrap()[0].value = Some("test".to_owned());
+    });
+    cloud.launch(4, |(instance, _)| {
+        let stopped = aws_sdk_ec2::types::InstanceState::builder()
+            .name("stopped".into())
+            .build();
+        instance.state = Some(stopped);
+    });
+    cloud.launch(5, |(instance, _)| instance.operator = Some(auto_mode()));
+    cloud.launch(6, |(_, information)| *information = None);
+    cloud.launch(7, |(_, information)| {
+        information.as_mut().unwrap().ping_status = Some("ConnectionLost".into());
+    });
+    cloud.launch(8, |(_, information)| {
+        information.as_mut().unwrap().platform_type = Some("Windows".into());
+    });
+    // 9 is gone.
+    let ids: Vec<String> = (1..=9).map(node_id).collect();
+    let (status, answer) = cloud
+        .post(json!({"images": ["team/app:v1"], "nodes": {"ids": ids}}))
+        .await;
+    assert_eq!(status, 202);
+    assert_eq!(answer["jobs"][0]["nodes"], json!({"ids": [node_id(1), node_id(2)]}));
+    assert_eq!(cloud.sent()[0].2, [node_id(1), node_id(2)]);
+    let reasons: std::collections::BTreeMap<&str, &str> = answer["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| (node["id"].as_str().unwrap(), node["reason"].as_str().unwrap()))
+        .collect();
+    let ids: Vec<String> = (3..=9).map(node_id).collect();
+    let expected = [
+        "foreign",
+        "not-running",
+        "unsupported",
+        "not-online",
+        "not-online",
+        "unsupported",
+        "gone",
+    ];
+    assert_eq!(reasons, ids.iter().map(String::as_str).zip(expected).collect());
+
+    let (status, answer) = cloud
+        .post(json!({"images": ["team/app:v1"], "nodes": {"ids": ids}}))
+        .await;
+    assert_eq!((status, answer["errors"].as_array().unwrap().len()), (400, 7));
+    assert_eq!(cloud.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn many_images_and_nodes_become_commands_of_at_most_thirty_and_fifty() {
+    let cloud = Cloud::new();
+    for k in 1..=120 {
+        cloud.launch(k, |_| {});
+    }
+    cloud.state(|state| {
+        state
+            .repositories
+            .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
+    });
+    let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
+    let ids: Vec<String> = (1..=120).map(node_id).collect();
+    let (status, answer) = cloud
+        .http(
+            "POST",
+            "/jobs",
+            json!({"images": images, "nodes": {"ids": ids}}),
+            Some("k"),
+        )
+        .await;
+    assert_eq!((status, answer["jobs"].as_array().unwrap().len()), (202, 12));
+    assert_eq!(
+        cloud
+            .sent()
+            .iter()
+            .map(|(_, images, nodes)| images.len() * nodes.len())
+            .sum::<usize>(),
+        100 * 120
+    );
+}
+
+#[tokio::test]
+async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
+    let rules: Vec<Value> = (0..30).map(|k| json!({"name": format!("rule-{k}")})).collect();
+    let cloud = Cloud::with(Box::leak(json!(rules).to_string().into_boxed_str()), "false");
+    cloud.state(|state| {
+        state
+            .repositories
+            .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
+    });
+    let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
+    let (status, answer) = cloud.post(json!({"images": images})).await;
+    assert_eq!(status, 400);
+    assert!(answer["detail"].as_str().unwrap().contains("120 commands"));
+    assert!(cloud.sent().is_empty());
+}
+
+#[tokio::test]
+async fn where_a_node_vanishes_in_between_the_others_are_sent_it_still() {
+    let cloud = Cloud::new();
+    let body = |ids: &[usize]| {
+        let ids: Vec<String> = ids.iter().map(|k| node_id(*k)).collect();
+        json!({"images": ["team/app:v1"], "nodes": {"ids": ids}})
+    };
+    cloud.state(|state| state.vanishing.insert(node_id(2)));
+    let (status, answer) = cloud.http("POST", "/jobs", body(&[1, 2]), Some("key")).await;
+    assert_eq!(
+        (status, &answer["jobs"][0]["nodes"]),
+        (202, &json!({"ids": [node_id(1)]}))
+    );
+    let vanished = json!([{"id": node_id(2), "reason": "not-online", "message": "SSM has lost the connection to it"}]);
+    assert_eq!(answer["nodes"], vanished);
+    assert_eq!(cloud.sent()[0].2, [node_id(1)]);
+    assert_eq!(
+        cloud.http("POST", "/jobs", body(&[1, 2]), Some("key")).await,
+        (202, answer)
+    );
+    assert_eq!(cloud.sent().len(), 1);
+
+    // Of the only one nothing is left, and whoever comes again begins anew.
+    cloud.state(|state| state.vanishing.insert(node_id(1)));
+    assert_eq!(cloud.http("POST", "/jobs", body(&[1]), Some("other")).await.0, 503);
+    cloud.launch(1, |_| {});
+    assert_eq!(cloud.http("POST", "/jobs", body(&[1]), Some("other")).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_node_that_ssm_refuses_although_it_is_online_is_no_fault_of_the_caller() {
+    let cloud = Cloud::new();
+    cloud.state(|state| state.refused.insert(node_id(2)));
+    let body = json!({"images": ["team/app:v1"], "nodes": {"ids": [node_id(1), node_id(2)]}});
+    let (status, answer) = cloud.post(body).await;
+    assert_eq!((status, cloud.sent().len()), (503, 0));
+    assert!(!answer.to_string().contains("arn:"));
+}
+
+#[tokio::test]
+async fn a_repeated_request_with_its_key_makes_one_job() {
+    let cloud = Cloud::new();
+    let body = json!({"images": ["team/app:v1"]});
+    let first = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+    assert_eq!(first.0, 202);
+    // The tag is another image's by now; the answer stays.
+    cloud.state(|state| state.repositories.clear());
+    let second = cloud
+        .http_at(
+            "POST",
+            "/jobs",
+            json!({"images": ["team/app:v1"], "dryRun": false}),
+            Some("key"),
+            100,
+        )
+        .await;
+    assert_eq!(first, second);
+    assert_eq!(cloud.sent().len(), 1);
+
+    let other = cloud
+        .http_at("POST", "/jobs", json!({"rule": "default"}), Some("key"), 200)
+        .await;
+    assert_eq!(other.0, 422);
+    // A schedule's key is never a caller's.
+    let forged = json!({"schedule": {"name": "key", "time": "x"}, "body": {"images": ["team/app:v1"]}});
+    assert!(
+        cloud
+            .invoke(forged, 300)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("images[0]")
+    );
+    // After a day the key is new, deleted or not.
+    let late = cloud.http_at("POST", "/jobs", body, Some("key"), 86_401).await;
+    assert_eq!(late.0, 400);
+    assert!(cloud.rows("request#").is_empty());
+}
+
+#[tokio::test]
+async fn two_requests_with_one_key_at_one_moment_make_one_job() {
+    let cloud = Cloud::new();
+    let payload = request("POST", "/jobs", &json!({"images": ["team/app:v1"]}), Some("key"));
+    let at = now();
+    let (one, other) = tokio::join!(
+        cloud.jobs.handle_at(payload.clone(), FUNCTION, at),
+        cloud
+            .jobs
+            .handle_at(payload, FUNCTION, at + chrono::TimeDelta::nanoseconds(1)),
+    );
+    let mut statuses = [one, other].map(|answer| answer.unwrap()["statusCode"].as_u64().unwrap());
+    statuses.sort_unstable();
+    assert!([[202, 202], [202, 409]].contains(&statuses), "{statuses:?}");
+    assert_eq!(cloud.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn whoever_comes_again_after_a_fault_sends_what_is_left_and_nothing_twice() {
+    let body = json!({"images": ["team/app:v1", "team/web:v1"]});
+    for (call, before, code) in [
+        ("SendCommand", 0, "ThrottlingException"),
+        ("SendCommand", 1, "AccessDeniedException"),
+        ("SendCommand", 0, "Lost"),
+        ("SendCommand", 1, "Lost"),
+        ("UpdateItem", 0, "ProvisionedThroughputExceededException"),
+        ("UpdateItem", 1, "ProvisionedThroughputExceededException"),
+        ("UpdateItem", 2, "ProvisionedThroughputExceededException"),
+        ("PutItem", 0, "AccessDeniedException"),
+        ("DescribeImages", 0, "ServerException"),
+    ] {
+        let cloud = Cloud::with(TWO_RULES, "false");
+        cloud.fail(call, before, code);
+        let (status, problem) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+        assert_eq!(status, 503, "{call} {before}");
+        assert!(!problem.to_string().contains("arn:"), "{problem}");
+        let told: Vec<&str> = problem["jobs"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|job| job["id"].as_str().unwrap())
+            .collect();
+        assert!(told.len() <= cloud.sent().len());
+
+        let (status, answer) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 2).await;
+        assert_eq!(status, 202, "{call} {before}: {answer}");
+        assert_eq!(answer["jobs"].as_array().unwrap().len(), 2);
+        for (place, id) in told.iter().enumerate() {
+            assert_eq!(answer["jobs"][place]["id"], **id);
+        }
+        assert_eq!(cloud.sent().len(), 2, "{call} {before}");
+        assert_eq!(
+            cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 4).await,
+            (202, answer)
+        );
+    }
+}
+
+#[tokio::test]
+async fn whoever_dies_at_work_is_waited_for_and_then_taken_over_from() {
+    let body = json!({"images": ["team/app:v1", "team/web:v1"]});
+    let cloud = Cloud::with(TWO_RULES, "false");
+    cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+    // As if it had died after the first command was sent, and before that was noted.
+    cloud.state(|state| {
+        state.commands.truncate(1);
+        let row = state.rows.values_mut().next().unwrap();
+        row.insert(
+            "state".to_owned(),
+            aws_sdk_dynamodb::types::AttributeValue::S("working".to_owned()),
+        );
+        row.insert(
+            "sent".to_owned(),
+            aws_sdk_dynamodb::types::AttributeValue::M(std::collections::HashMap::new()),
+        );
+    });
+    assert_eq!(
+        cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 59).await.0,
+        409
+    );
+    cloud.state(|state| state.repositories.clear());
+    let (status, answer) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 61).await;
+    assert_eq!((status, &answer["jobs"][0]["id"]), (202, &json!(command_id(1))));
+    assert_eq!(
+        (cloud.sent().len(), &answer["jobs"][1]["id"]),
+        (2, &json!(command_id(2)))
+    );
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_no_other_request() {
+    let body = json!({"images": ["team/app:v1"]});
+    let cloud = Cloud::new();
+    // The SDK's second try finds the row of its first.
+    cloud.state(|state| state.writes_twice = true);
+    assert_eq!(cloud.http("POST", "/jobs", body, Some("key")).await.0, 202);
+    let answer = cloud.invoke(json!({"reconcile": true}), 0).await.unwrap();
+    assert_eq!(answer["rules"][0]["decision"], "sent");
+}
+
+#[tokio::test]
+async fn what_was_pushed_a_moment_ago_is_the_newest() {
+    let cloud = Cloud::new();
+    cloud.post(json!({"rule": "default"})).await;
+    cloud.state(|state| state.repositories.get_mut("team/app").unwrap().push("v3".to_owned()));
+    let (_, answer) = cloud.post(json!({"rule": "default"})).await;
+    assert_eq!(answer["jobs"][0]["images"][0], image("team/app", "v3"));
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_leaves_its_key_free() {
+    let cloud = Cloud::new();
+    let refused = cloud
+        .http("POST", "/jobs", json!({"images": ["team/app:v9"]}), Some("key"))
+        .await;
+    assert_eq!((refused.0, cloud.rows("request#").len()), (400, 0));
+    let taken = cloud
+        .http_at("POST", "/jobs", json!({"images": ["team/app:v1"]}), Some("key"), 1)
+        .await;
+    assert_eq!(taken.0, 202);
+}
+
+#[tokio::test]
+async fn a_fault_without_a_key_tells_what_was_sent_before() {
+    let cloud = Cloud::with(TWO_RULES, "false");
+    cloud.fail("SendCommand", 1, "ThrottlingException");
+    let (status, problem) = cloud.post(json!({"images": ["team/app:v1"]})).await;
+    assert_eq!((status, &problem["jobs"][0]["id"]), (503, &json!(command_id(1))));
+    assert_eq!(problem["jobs"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_schedule_submits_its_job_once_and_fails_aloud() {
+    let cloud = Cloud::new();
+    let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "default"}});
+    let first = cloud.invoke(input.clone(), 0).await.unwrap();
+    assert_eq!(cloud.invoke(input.clone(), 100).await.unwrap(), first);
+    assert_eq!(cloud.sent().len(), 1);
+    assert_eq!(cloud.sent()[0].0, "schedule rule=default attempt=1");
+    let mut next = input.clone();
+    next["schedule"]["time"] = json!("2026-11-17T07:00:00Z");
+    cloud.invoke(next, 86_400).await.unwrap();
+    assert_eq!(cloud.sent().len(), 2);
+    for (field, value) in [
+        ("body", json!({"rule": "gone"})),
+        ("schedule", json!("nightly")),
+        ("body", json!(null)),
+    ] {
+        let mut unusable = input.clone();
+        unusable["schedule"]["time"] = json!("later");
+        unusable[field] = value;
+        cloud.invoke(unusable, 0).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_plain_call_is_answered_with_the_body_or_the_callers_problem_and_fails_for_ours() {
+    let cloud = Cloud::new();
+    let sent = cloud.invoke(json!({"images": ["team/app:v1"]}), 0).await.unwrap();
+    assert_eq!(sent["jobs"][0]["id"], command_id(1));
+    let problem = cloud.invoke(json!({"images": ["team/app:v9"]}), 0).await.unwrap();
+    assert_eq!(
+        (&problem["status"], &problem["errors"][0]["field"]),
+        (&json!(400), &json!("images[0]"))
+    );
+    let stats = cloud.invoke(json!({"route": "GET /jobs/stats"}), 0).await.unwrap();
+    assert_eq!(stats["jobs"], 0);
+    cloud.fail("Query", 0, "ThrottlingException");
+    let error = cloud.invoke(json!({"route": "GET /jobs/stats"}), 0).await.unwrap_err();
+    assert_eq!(Diagnostic::from(error).error_type, "JobsError");
+}
+
+#[tokio::test]
+async fn whatever_aws_refuses_is_ours_and_told_without_names() {
+    let job = format!("/jobs/{}", command_id(1));
+    for (method, target, call) in [
+        ("GET", "/jobs", "ListCommands"),
+        ("GET", "/jobs", "BatchGetItem"),
+        ("GET", "/jobs/stats", "Query"),
+        ("GET", job.as_str(), "Query"),
+        ("GET", job.as_str(), "ListCommands"),
+        ("DELETE", job.as_str(), "BatchGetItem"),
+        ("DELETE", job.as_str(), "PutItem"),
+        ("DELETE", job.as_str(), "CancelCommand"),
+        ("POST", "/jobs", "DescribeImages"),
+        ("POST", "/jobs", "DescribeInstances"),
+        ("POST", "/jobs", "DescribeInstanceInformation"),
+        ("POST", "/jobs", "SendCommand"),
+    ] {
+        let cloud = Cloud::new();
+        cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+        cloud.fail(call, 0, "AccessDeniedException");
+        let body = json!({"images": ["team/app:v1"], "nodes": {"ids": [node_id(1)]}});
+        let (status, problem) = cloud
+            .http(method, target, if method == "POST" { body } else { Value::Null }, None)
+            .await;
+        assert_eq!(
+            (status, problem["title"].as_str()),
+            (503, Some("Service Unavailable")),
+            "{method} {target} {call}"
+        );
+        assert!(!problem.to_string().contains("arn:"), "{problem}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_are_listed_newest_first_and_further_tries_and_commands_by_hand_are_none() {
+    let cloud = Cloud::new();
+    let first = cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    cloud.add_command(
+        &format!("push rule=default attempt=2 job={first}"),
+        CommandStatus::Success,
+    );
+    cloud.add_command("by hand", CommandStatus::Success);
+    let second = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    cloud.put(
+        &Key::job(&first),
+        json!({"trigger": "push", "rule": "default", "requested_at": now(), "targets": 2, "images": [image("team/app", "v1")],
+            "pulled": 1, "cached": 1, "bytes": 25, "slowest_seconds": 10, "slowest_node": node_id(1)}),
+    );
+    cloud.put(&Key::cancelled(&second), json!({"cancelled_at": now()}));
+    let (status, list) = cloud.get("/jobs").await;
+    let told = json!({
+        "id": first, "trigger": "push", "rule": "default", "requestedAt": "2026-11-16T01:54:34.049Z", "state": "done",
+        "images": [image("team/app", "v1")], "bytes": 25, "slowestSeconds": 10.0, "slowestNode": node_id(1),
+        "nodes": {"total": 2, "done": 2, "pulled": 1, "cached": 1, "skipped": 0, "failed": 0, "retrying": 0, "retried": 0},
+    });
+    assert_eq!((status, &list["jobs"][1]), (200, &told));
+    assert_eq!(
+        (&list["jobs"][0]["id"], &list["jobs"][0]["state"]),
+        (&json!(second), &json!("cancelled"))
+    );
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 2);
+    assert_eq!(cloud.calls(), ["ListCommands", "BatchGetItem"]);
+}
+
+#[tokio::test]
+async fn a_list_is_paged_to_its_end_and_refuses_what_is_no_page() {
+    let cloud = Cloud::new();
+    for _ in 0..7 {
+        cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    }
+    let mut target = "/jobs?limit=3".to_owned();
+    let mut ids = Vec::new();
+    for page in 1.. {
+        let (status, list) = cloud.get(&target).await;
+        assert_eq!(status, 200);
+        ids.extend(
+            list["jobs"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|job| job["id"].as_str().unwrap().to_owned()),
+        );
+        let Some(next) = list["next"].as_str() else {
+            assert_eq!(page, 3);
+            break;
+        };
+        target = format!("/jobs?limit=3&next={next}");
+    }
+    assert_eq!(ids, (1..=7).rev().map(command_id).collect::<Vec<_>>());
+    let stale = crate::query::token(&"not a token of SSM");
+    for target in [
+        "/jobs?limit=51",
+        "/jobs?next=x",
+        "/jobs?page=1",
+        &format!("/jobs?next={stale}"),
+    ] {
+        assert_eq!(cloud.get(target).await.0, 400, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_told_with_what_became_of_each_image_on_each_node() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    cloud.set_command(1, |command| command.target_count = 3);
+    let row = json!({"trigger": "job", "rule": "default", "requested_at": now(), "pulled": 1, "failed": 1, "retrying": 1, "retried": 1, "bytes": 25});
+    cloud.put(&Key::job(&id), row);
+    let outcome = |status: &str, reason: &str| {
+        json!({image("team/app", "v1"): {
+        "status": status, "reason": reason, "seconds": 0.4, "bytes": 25, "attempts": 1, "attempt": 1, "reported": true}})
+    };
+    let node = |status: &str, reason: &str, retrying: bool| {
+        json!({
+            "version": 1, "attempt": 1, "status": status, "retrying": retrying, "images": outcome(status, reason),
+            "ended_at": now(), "command": id, "expires_at": 1,
+        })
+    };
+    let mut pulled = node("pulled", "", false);
+    pulled["warm_at"] = json!(now());
+    cloud.put(&Key::node(&id, &node_id(1)), pulled);
+    cloud.put(&Key::node(&id, &node_id(2)), node("failed", "registry", true));
+
+    let (status, job) = cloud.get(&format!("/jobs/{id}")).await;
+    assert_eq!(
+        (status, &job["state"], &job["next"]),
+        (200, &json!("running"), &Value::Null)
+    );
+    let nodes = json!({"total": 3, "done": 1, "pulled": 1, "cached": 0, "skipped": 0, "failed": 1, "retrying": 1, "retried": 1});
+    assert_eq!(job["nodes"], nodes);
+    assert_eq!(job["images"], json!([image("team/app", "v1")]));
+    let expected = json!({
+        "node": node_id(1), "status": "pulled", "attempt": 1, "retrying": false, "endedAt": "2026-11-16T01:54:34.049Z",
+        "warmAt": "2026-11-16T01:54:34.049Z",
+        "images": [{"image": image("team/app", "v1"), "status": "pulled", "reason": "", "seconds": 0.4, "bytes": 25, "attempts": 1}],
+    });
+    assert_eq!(job["outcomes"][0], expected);
+    assert_eq!(
+        (
+            &job["outcomes"][1]["retrying"],
+            job["outcomes"].as_array().unwrap().len()
+        ),
+        (&json!(true), 2)
+    );
+    assert_eq!(cloud.calls(), ["Query", "ListCommands"]);
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_job_are_paged_each_once() {
+    for (has_row, is_cancelled) in [(true, true), (true, false), (false, false)] {
+        let cloud = Cloud::new();
+        let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+        if has_row {
+            cloud.put(
+                &Key::job(&id),
+                json!({"trigger": "job", "rule": "default", "requested_at": now(), "pulled": 7}),
+            );
+        }
+        if is_cancelled {
+            cloud.put(&Key::cancelled(&id), json!({"cancelled_at": now()}));
+        }
+        for k in 1..=7 {
+            let node = json!({"version": 1, "attempt": 1, "status": "pulled", "retrying": false, "images": {}, "ended_at": now(), "command": id});
+            cloud.put(&Key::node(&id, &node_id(k)), node);
+        }
+        for limit in [1, 2, 3, 7, 8] {
+            let mut next = String::new();
+            let mut nodes = Vec::new();
+            loop {
+                let (status, job) = cloud.get(&format!("/jobs/{id}?limit={limit}{next}")).await;
+                assert_eq!((status, &job["id"]), (200, &json!(id)));
+                let outcomes = job["outcomes"].as_array().unwrap();
+                assert!(outcomes.len() <= limit);
+                nodes.extend(
+                    outcomes
+                        .iter()
+                        .map(|outcome| outcome["node"].as_str().unwrap().to_owned()),
+                );
+                assert_eq!(job["state"], if is_cancelled { "cancelled" } else { "running" });
+                match job["next"].as_str() {
+                    Some(token) => next = format!("&next={token}"),
+                    None => break,
+                }
+            }
+            assert_eq!(nodes, (1..=7).map(node_id).collect::<Vec<_>>(), "{limit}");
+        }
+        let token = crate::query::token(&"node#");
+        assert_eq!(cloud.get(&format!("/jobs/{id}?next={token}")).await.0, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_done_when_all_its_nodes_have_reported_and_none_tries_again_or_it_is_too_late() {
+    let row = |targets: Value, pulled: i64, retrying: i64| {
+        let mut row =
+            json!({"trigger": "job", "rule": "default", "requested_at": now(), "pulled": pulled, "retrying": retrying});
+        if !targets.is_null() {
+            row["targets"] = targets;
+        }
+        row
+    };
+    let (running, success) = (CommandStatus::InProgress, CommandStatus::Success);
+    for (command, row, seconds, state) in [
+        // Before SSM has found all nodes, and after.
+        (Some((running.clone(), 0)), None, 0, "running"),
+        (Some((success.clone(), 0)), None, 0, "done"),
+        (Some((running.clone(), 2)), Some(row(Value::Null, 2, 0)), 0, "running"),
+        (Some((success.clone(), 2)), Some(row(Value::Null, 1, 0)), 0, "running"),
+        (Some((success.clone(), 2)), Some(row(Value::Null, 2, 0)), 0, "done"),
+        (Some((success.clone(), 2)), Some(row(json!(2), 2, 1)), 0, "running"),
+        (Some((running.clone(), 2)), Some(row(json!(2), 2, 0)), 0, "done"),
+        // SSM has forgotten it.
+        (None, Some(row(json!(2), 1, 0)), 0, "running"),
+        (None, Some(row(json!(2), 1, 0)), 18_001, "done"),
+        (Some((running, 2)), None, 18_001, "done"),
+    ] {
+        let cloud = Cloud::new();
+        if let Some((status, targets)) = command.clone() {
+            cloud.add_command("job rule=default attempt=1", status);
+            cloud.set_command(1, |command| command.target_count = targets);
+        }
+        if let Some(row) = row.clone() {
+            cloud.put(&Key::job(&command_id(1)), row);
+        }
+        let target = format!("/jobs/{}", command_id(1));
+        let (status, job) = cloud.http_at("GET", &target, Value::Null, None, seconds).await;
+        assert_eq!(
+            (status, job["state"].as_str()),
+            (200, Some(state)),
+            "{command:?} {row:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_job_is_not_found_and_what_is_no_id_not_accepted() {
+    let cloud = Cloud::new();
+    let first = cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    let further = cloud.add_command(
+        &format!("push rule=default attempt=2 job={first}"),
+        CommandStatus::Success,
+    );
+    let by_hand = cloud.add_command("by hand", CommandStatus::Success);
+    let foreign = cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    cloud.set_command(4, |command| {
+        command.document_name = Some("AWS-RunShellScript".to_owned());
+    });
+    for id in [further, by_hand, foreign, command_id(9)] {
+        for method in ["GET", "DELETE"] {
+            assert_eq!(
+                cloud.http(method, &format!("/jobs/{id}"), Value::Null, None).await.0,
+                404,
+                "{method} {id}"
+            );
+        }
+    }
+    for id in ["x", "E8D3C0E4-71F7-4491-898F-C9B35BEE5F3B", "%2e%2e", "job#1"] {
+        for method in ["GET", "DELETE"] {
+            assert_eq!(
+                cloud.http(method, &format!("/jobs/{id}"), Value::Null, None).await.0,
+                400,
+                "{method} {id}"
+            );
+        }
+    }
+    assert!(cloud.state(|state| state.cancelled.is_empty()));
+}
+
+#[tokio::test]
+async fn counters_are_told_by_trigger_and_in_total_in_one_read() {
+    let cloud = Cloud::new();
+    cloud.put(
+        &Key::totals(Trigger::Push),
+        json!({"jobs": 2, "pulled": 5, "cached": 1, "failed": 1, "retried": 2, "bytes": 100}),
+    );
+    cloud.put(
+        &Key::totals(Trigger::Schedule),
+        json!({"jobs": 1, "cached": 3, "skipped": 1, "bytes": 0}),
+    );
+    let (status, told) = cloud.get("/jobs/stats").await;
+    let expected = json!({
+        "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "retried": 2, "bytes": 100,
+        "triggers": {
+            "push": {"jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "retried": 2, "bytes": 100},
+            "schedule": {"jobs": 1, "succeeded": 3, "pulled": 0, "cached": 3, "skipped": 1, "failed": 0, "retried": 0, "bytes": 0},
+        },
+    });
+    assert_eq!((status, told), (200, expected));
+    assert_eq!(cloud.calls(), ["Query"]);
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_with_its_further_tries_and_nobody_elses() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    let further = cloud.add_command(&format!("job rule=default attempt=2 job={id}"), CommandStatus::Pending);
+    cloud.add_command(&format!("job rule=default attempt=2 job={id}"), CommandStatus::Success);
+    let other = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    cloud.add_command(
+        &format!("job rule=default attempt=2 job={other}"),
+        CommandStatus::InProgress,
+    );
+    cloud.state(|state| state.page = Some(2));
+    let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+    assert_eq!(
+        (status, answer),
+        (200, json!({"id": id, "state": "cancelled", "commands": [id, further]}))
+    );
+    assert_eq!(cloud.state(|state| state.cancelled.clone()), [id.clone(), further]);
+    let row = cloud.row(&Key::cancelled(&id)).unwrap();
+    assert_eq!(row["expires_at"], now().timestamp() + 30 * 86_400);
+    // Once more it is no other thing.
+    let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+    assert_eq!((status, &answer["state"]), (200, &json!("cancelled")));
+}
+
+#[tokio::test]
+async fn of_a_job_that_is_over_nothing_is_cancelled() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::Success);
+    cloud.put(
+        &Key::job(&id),
+        json!({"trigger": "job", "rule": "default", "requested_at": now(), "targets": 1, "pulled": 1}),
+    );
+    let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+    assert_eq!(
+        (status, answer),
+        (200, json!({"id": id, "state": "done", "commands": []}))
+    );
+    assert!(cloud.row(&Key::cancelled(&id)).is_none());
+    assert_eq!(cloud.calls(), ["BatchGetItem"]);
+}
+
+#[tokio::test]
+async fn a_reconcile_sends_every_rules_newest_images_and_waits_for_its_end() {
+    let cloud = Cloud::with(TWO_RULES, "false");
+    let reconcile = json!({"reconcile": true});
+    let answer = cloud.invoke(reconcile.clone(), 0).await.unwrap();
+    let expected = json!({"rules": [
+        {"rule": "all", "decision": "sent", "commands": [command_id(1)]},
+        {"rule": "apps", "decision": "sent", "commands": [command_id(2)]},
+    ]});
+    assert_eq!(answer, expected);
+    let sent = cloud.sent();
+    assert_eq!(sent[0].0, "reconcile rule=all attempt=1");
+    assert_eq!(sent[0].1, [image("team/app", "v2"), image("team/web", "v1")]);
+    assert_eq!(sent[0].2, [TARGETS, "tag:team=web"]);
+
+    cloud.set_command(1, |command| command.status = Some(CommandStatus::Success));
+    let answer = cloud.invoke(reconcile.clone(), 3600).await.unwrap();
+    assert_eq!(answer["rules"][0]["commands"], json!([command_id(3)]));
+    assert_eq!(answer["rules"][1], json!({"rule": "apps", "decision": "still-running"}));
+    // Whatever status SSM shows: what has expired goes to no node any more.
+    let answer = cloud.invoke(reconcile, 4300).await.unwrap();
+    assert_eq!(
+        (&answer["rules"][0]["decision"], &answer["rules"][1]["decision"]),
+        (&json!("still-running"), &json!("sent"))
+    );
+}
+
+#[tokio::test]
+async fn a_reconcile_costs_the_same_whatever_the_number_of_nodes() {
+    let cloud = Cloud::new();
+    cloud.invoke(json!({"reconcile": true}), 0).await.unwrap();
+    let few = cloud.calls();
+    let cloud = Cloud::new();
+    for k in 1..=1000 {
+        cloud.launch(k, |_| {});
+    }
+    cloud.invoke(json!({"reconcile": true}), 0).await.unwrap();
+    assert_eq!(cloud.calls(), few);
+    let expected = [
+        "BatchGetItem",
+        "DescribeRepositories",
+        "DescribeImages",
+        "DescribeImages",
+        "UpdateItem",
+        "SendCommand",
+        "UpdateItem",
+    ];
+    assert_eq!(few, expected);
+}
+
+#[tokio::test]
+async fn two_reconciles_at_one_moment_send_a_rule_once() {
+    let cloud = Cloud::new();
+    let (one, other) = tokio::join!(
+        cloud.jobs.handle_at(json!({"reconcile": true}), FUNCTION, now()),
+        cloud.jobs.handle_at(
+            json!({"reconcile": true}),
+            FUNCTION,
+            now() + chrono::TimeDelta::nanoseconds(1)
+        ),
+    );
+    let mut decisions = [one, other].map(|answer| answer.unwrap()["rules"][0]["decision"].as_str().unwrap().to_owned());
+    decisions.sort_unstable();
+    assert_eq!(decisions, ["sent", "still-running"]);
+    assert_eq!(cloud.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_is_told_aloud_and_keeps_no_other_from_its_images() {
+    for (call, code) in [
+        ("SendCommand", "ThrottlingException"),
+        ("DescribeImages", "ServerException"),
+        ("UpdateItem", "InternalServerError"),
+        ("BatchGetItem", "InternalServerError"),
+    ] {
+        let cloud = Cloud::with(TWO_RULES, "false");
+        cloud.fail(call, 0, code);
+        let error = cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
+        assert_eq!(error.to_string(), "rules that could not be reconciled: all", "{call}");
+        assert_eq!(cloud.sent().len(), 1);
+        // Lambda tries again a minute later: only what failed is sent.
+        let answer = cloud.invoke(json!({"reconcile": true}), 60).await.unwrap();
+        let decisions: Vec<&Value> = answer["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| &rule["decision"])
+            .collect();
+        assert_eq!(decisions, ["sent", "still-running"], "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_rule_whose_reconcile_died_is_taken_by_lambdas_next_try() {
+    let cloud = Cloud::new();
+    cloud.put(
+        &Key::reconcile("default"),
+        json!({"started_at": "2026-11-16T01:54:34.049000000Z", "commands": []}),
+    );
+    for (seconds, decision) in [(59, "still-running"), (60, "sent")] {
+        let answer = cloud.invoke(json!({"reconcile": true}), seconds).await.unwrap();
+        assert_eq!(answer["rules"][0]["decision"], decision);
+    }
+}
+
+#[tokio::test]
+async fn a_stack_that_was_deployed_is_reconciled_and_a_rule_without_images_is_no_fault() {
+    let cloud = Cloud::new();
+    cloud.state(|state| state.repositories.clear());
+    let event = |status: &str| {
+        json!({
+            "source": "aws.cloudformation", "detail-type": "CloudFormation Stack Status Change",
+            "detail": {"stack-id": "arn:aws:cloudformation:eu-central-1:123456789012:stack/x/1", "status-details": {"status": status}},
+        })
+    };
+    let answer = cloud.invoke(event("CREATE_COMPLETE"), 0).await.unwrap();
+    assert_eq!(answer, json!({"rules": [{"rule": "default", "decision": "no-images"}]}));
+    let answer = cloud.invoke(event("DELETE_IN_PROGRESS"), 0).await.unwrap();
+    assert_eq!(answer["decision"], "ignored");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_is_posted_is_answered_and_only_what_is_accepted_is_sent(
+        body in "(\\{\"(images|rule|nodes)\": ?)?.{0,40}\\}?",
+        key in prop::option::of(".{0,4}"),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let cloud = Cloud::new();
+            let mut payload = request("POST", "/jobs", &Value::Null, key.as_deref());
+            payload["body"] = json!(body);
+            let answer = cloud.jobs.handle_at(payload, FUNCTION, now()).await.unwrap();
+            let status = answer["statusCode"].as_u64().unwrap();
+            assert!([202, 400].contains(&status), "{answer}");
+            assert_eq!(cloud.sent().is_empty(), status != 202);
+        });
+    }
+}

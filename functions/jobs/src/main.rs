@@ -1,0 +1,55 @@
+//! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what.
+
+mod answer;
+mod cancel;
+mod choice;
+#[cfg(test)]
+mod cloud;
+mod cron;
+mod door;
+mod handler;
+mod idempotency;
+mod nodes;
+mod plan;
+mod problem;
+mod query;
+mod reach;
+mod reconcile;
+mod request;
+mod resolve;
+mod route;
+mod schedule;
+mod settings;
+mod stats;
+mod status;
+mod store;
+mod submit;
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use prefetch::{aws, ecr::NewestImages, log, report::report};
+use serde_json::Value;
+
+use crate::{handler::Jobs, settings::Settings};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    log::init();
+    let settings = Settings::from_env().unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    });
+    let config = aws::config().await;
+    let jobs = Jobs {
+        ssm: aws_sdk_ssm::Client::new(&config),
+        ec2: aws_sdk_ec2::Client::new(&config),
+        ecr: aws_sdk_ecr::Client::new(&config),
+        images: NewestImages::new(&config)?,
+        dynamodb: aws_sdk_dynamodb::Client::new(&config),
+        scheduler: aws_sdk_scheduler::Client::new(&config),
+        settings,
+    };
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        jobs.handle(event.payload, &event.context.invoked_function_arn).await
+    }))
+    .await
+}

@@ -1,0 +1,297 @@
+//! Nodes: whether each can be warmed, and what it holds.
+
+mod agent;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_sdk_ec2::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput},
+    types::{Filter, Instance},
+};
+use aws_sdk_ssm::types::InstanceInformation;
+use chrono::{DateTime, Utc};
+use futures_util::future::try_join3;
+use prefetch::{
+    image::Image,
+    instance::{is_auto_mode, tags},
+    node::NodeSelector,
+    rows::{Failure, Held, Holding, Key},
+    rule::Rule,
+    ssm, table,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    answer::Answer,
+    handler::Jobs,
+    nodes::agent::{Agent, moment},
+    problem::Problem,
+    query::{Page, Query, stale, token},
+};
+
+/// How many nodes' rows are held in memory at once: as many as one BatchGetItem reads.
+const AT_ONCE: usize = 100;
+/// How many bytes the nodes of a page take at most: a function's answer has 6 MB (Lambda quotas), in which each quote of the
+/// body takes two.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+/// What EC2 answers where it does not take a token for its own (EC2 API reference, error codes).
+const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "InvalidParameterValue"];
+
+/// A page of nodes.
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<Node>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// An instance of the cluster.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    launched_at: Option<DateTime<Utc>>,
+    /// The rules that want its tags.
+    rules: Vec<String>,
+    ssm: Agent,
+    /// Its rules' newest images.
+    images: Vec<ImageOnNode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_failure: Option<Failure>,
+}
+
+/// An image that a node is to have.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageOnNode {
+    image: Image,
+    state: ImageState,
+    /// Since when it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<DateTime<Utc>>,
+    /// When the node last spoke of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Whether an image is on a node, as far as the node has told.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ImageState {
+    /// The node has said so.
+    Warm,
+    /// The node has said why not.
+    Missing,
+    /// The node has said nothing of it.
+    Unknown,
+}
+
+/// Where a page begins.
+#[derive(Default, Serialize, Deserialize)]
+struct Next {
+    /// EC2's token for its page; none for its first.
+    instances: Option<String>,
+    /// How many of EC2's page were told before: they filled one of ours.
+    skip: usize,
+}
+
+/// Why nodes cannot be told of.
+#[derive(Debug, Error)]
+enum NodesError {
+    /// EC2 did not list the instances.
+    #[error("the instances could not be listed")]
+    Instances(#[source] Box<SdkError<DescribeInstancesError>>),
+    /// A row is not shaped as it is written.
+    #[error("what a node holds cannot be understood")]
+    Row(#[source] serde_dynamo::Error),
+}
+
+/// Tells of a page of the cluster's instances that run, or are about to, whether each can be warmed, and what it holds.
+///
+/// A page costs one DescribeInstances, one DescribeInstanceInformation for each 50 of its nodes and one BatchGetItem for
+/// each 100; this process asks ECR at most once per repository in 30 seconds.
+///
+/// # Errors
+/// A 400 for a page that there is not, a 503 where AWS cannot be asked.
+pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answer, Problem> {
+    let page: Page<Next> = query.page(5..=500, 100)?;
+    let begin = page.next.unwrap_or_default();
+    let (instances, next) = instances(jobs, page.limit, begin.instances.clone()).await?;
+    let listed = instances.iter().skip(begin.skip);
+    let listed = listed.filter_map(|instance| Listed::of(instance, jobs));
+    let listed: Vec<Listed> = listed.collect();
+    let (managed, images, holdings) = try_join3(
+        managed(jobs, &listed),
+        newest(jobs, &listed, now),
+        holdings(jobs, &listed),
+    )
+    .await?;
+    let nodes = listed.iter().zip(holdings);
+    let nodes = nodes.map(|(node, held)| node.told(managed.get(node.id), &images, held, now));
+    let mut nodes: Vec<Node> = nodes.collect();
+    let fits = fitting(&nodes);
+    let next = if fits < nodes.len() {
+        nodes.truncate(fits);
+        let skip = begin.skip.saturating_add(fits);
+        Some(Next { skip, ..begin })
+    } else {
+        let instances = next.map(Some);
+        instances.map(|instances| Next { instances, skip: 0 })
+    };
+    let next = next.as_ref().map(token);
+    Ok(Answer::ok(&Nodes { nodes, next }))
+}
+
+/// How many of the nodes an answer holds: one at least, where there is one.
+fn fitting(nodes: &[Node]) -> usize {
+    let mut bytes = 0;
+    let fits = nodes.iter().take_while(|node| {
+        bytes += serde_json::to_string(node).expect("a node is JSON").len();
+        bytes <= MAX_BYTES
+    });
+    fits.count().max(1).min(nodes.len())
+}
+
+/// An instance with its rules.
+struct Listed<'a> {
+    id: &'a str,
+    instance: &'a Instance,
+    rules: Vec<&'a Rule>,
+}
+
+impl<'a> Listed<'a> {
+    fn of(instance: &'a Instance, jobs: &'a Jobs) -> Option<Self> {
+        let settings = &jobs.settings.shared;
+        let tags = tags(instance);
+        let wants = |rule: &&Rule| NodeSelector::new(&settings.cluster, rule).matches(&tags);
+        Some(Self {
+            id: instance.instance_id()?,
+            instance,
+            rules: settings.rules.iter().filter(wants).collect(),
+        })
+    }
+
+    fn told(
+        &self,
+        managed: Option<&InstanceInformation>,
+        images: &BTreeMap<&str, Vec<Image>>,
+        held: Held,
+        now: DateTime<Utc>,
+    ) -> Node {
+        let wanted: BTreeSet<&Image> = self.rules.iter().flat_map(|rule| &images[rule.name.as_str()]).collect();
+        let image = |image: &Image| ImageOnNode::of(image, held.images.get(image));
+        Node {
+            id: self.id.to_owned(),
+            instance_type: self.instance.instance_type().map(|kind| kind.as_str().to_owned()),
+            launched_at: self.instance.launch_time().and_then(moment),
+            rules: self.rules.iter().map(|rule| rule.name.clone()).collect(),
+            ssm: Agent::of(self.instance, managed, now),
+            images: wanted.into_iter().map(image).collect(),
+            last_failure: held.last_failure,
+        }
+    }
+}
+
+impl ImageOnNode {
+    fn of(image: &Image, holding: Option<&Holding>) -> Self {
+        let state = match holding {
+            Some(holding) if holding.status.is_warm() => ImageState::Warm,
+            Some(_) => ImageState::Missing,
+            None => ImageState::Unknown,
+        };
+        let reason = holding.map(|holding| holding.reason.clone());
+        Self {
+            image: image.clone(),
+            state,
+            since: holding.and_then(|holding| holding.since),
+            seen_at: holding.map(|holding| holding.at),
+            reason: reason.filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+/// Lists a page of the cluster's instances, and EC2's token for the next one.
+async fn instances(
+    jobs: &Jobs,
+    limit: usize,
+    next: Option<String>,
+) -> Result<(Vec<Instance>, Option<String>), Problem> {
+    let cluster = &jobs.settings.shared.cluster;
+    let of_cluster = Filter::builder()
+        .name(format!("tag:{}", cluster.tag_key))
+        .values(&cluster.name);
+    let alive = Filter::builder()
+        .name("instance-state-name")
+        .values("pending")
+        .values("running");
+    let is_next = next.is_some();
+    let request = jobs
+        .ec2
+        .describe_instances()
+        .filters(of_cluster.build())
+        .filters(alive.build())
+        .max_results(i32::try_from(limit).unwrap_or(i32::MAX))
+        .set_next_token(next);
+    let answer: DescribeInstancesOutput = request.send().await.map_err(|error| {
+        if is_next && error.code().is_some_and(|code| NO_TOKENS.contains(&code)) {
+            stale()
+        } else {
+            Problem::unavailable(&NodesError::Instances(Box::new(error)))
+        }
+    })?;
+    let reservations = answer.reservations.unwrap_or_default().into_iter();
+    let instances = reservations.flat_map(|reservation| reservation.instances.unwrap_or_default());
+    let next = answer.next_token.filter(|token| !token.is_empty());
+    Ok((instances.collect(), next))
+}
+
+/// Tells what SSM knows of those nodes that allow it.
+async fn managed(jobs: &Jobs, nodes: &[Listed<'_>]) -> Result<HashMap<String, InstanceInformation>, Problem> {
+    let allow_ssm = nodes.iter().filter(|node| !is_auto_mode(node.instance));
+    let ids: Vec<String> = allow_ssm.map(|node| node.id.to_owned()).collect();
+    let managed = ssm::managed_nodes(&jobs.ssm, &ids).await;
+    managed.map_err(|error| Problem::unavailable(&error))
+}
+
+/// Names the newest images of each rule that wants one of the nodes, by the rule's name.
+async fn newest<'a>(
+    jobs: &Jobs,
+    nodes: &[Listed<'a>],
+    now: DateTime<Utc>,
+) -> Result<BTreeMap<&'a str, Vec<Image>>, Problem> {
+    let rules = nodes.iter().flat_map(|node| &node.rules);
+    let rules: BTreeMap<&str, &Rule> = rules.map(|rule| (rule.name.as_str(), *rule)).collect();
+    let mut images = BTreeMap::new();
+    for (name, rule) in rules {
+        let newest = jobs.images.of_rule(rule, now.into()).await;
+        images.insert(name, newest.map_err(|error| Problem::unavailable(&error))?);
+    }
+    Ok(images)
+}
+
+/// Reads what each of the nodes holds.
+async fn holdings(jobs: &Jobs, nodes: &[Listed<'_>]) -> Result<Vec<Held>, Problem> {
+    let mut holdings = Vec::with_capacity(nodes.len());
+    for nodes in nodes.chunks(AT_ONCE) {
+        let keys: Vec<Key> = nodes.iter().map(|node| Key::held(node.id)).collect();
+        let rows = table::read(&jobs.dynamodb, &jobs.settings.table, &keys.iter().cloned().collect()).await;
+        let rows = rows.map_err(|error| Problem::unavailable(&error))?;
+        for key in &keys {
+            let held: Option<Held> = rows
+                .get(key)
+                .map_err(|error| Problem::unavailable(&NodesError::Row(error)))?;
+            holdings.push(held.unwrap_or_default());
+        }
+    }
+    Ok(holdings)
+}
+
+#[cfg(test)]
+mod tests;

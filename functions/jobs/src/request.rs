@@ -1,0 +1,536 @@
+//! Requests: a job as it is asked for, checked as far as that goes without asking AWS.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prefetch::{
+    image::{ImageError, check_name},
+    node::{MAX_NODE_TAGS, MAX_TAG_VALUES, is_instance_id},
+    rule::{is_name, is_tag_key},
+    unique_keys::UniqueKeys,
+};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::problem::{FieldError, Problem};
+
+/// How many bytes a body has at most.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How many images one job names at most.
+const MAX_IMAGES: usize = 100;
+/// How many instances one job names at most.
+const MAX_IDS: usize = 500;
+/// The longest name of an image, in characters.
+const MAX_IMAGE: usize = 512;
+/// The longest value of an EC2 tag, in characters (EC2 API reference).
+const MAX_TAG_VALUE: usize = 256;
+/// How many fields a problem names: a body of nonsense is not told back in full.
+const MAX_ERRORS: usize = 20;
+
+const FIELDS: [&str; 4] = ["images", "rule", "nodes", "dryRun"];
+
+/// A job as it is asked for; written out it is the body that asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobRequest {
+    /// The images; none where the rule's newest are wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<AskedImage>,
+    /// The rule's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// The nodes in the place of the rule's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodeChoice>,
+    /// Whether nothing is to be sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Nodes by tags or by ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeChoice {
+    /// Those with all these tags, any of a key's values.
+    Tags(BTreeMap<String, Vec<String>>),
+    /// Those with these instance ids, each once.
+    Ids(Vec<String>),
+}
+
+/// An image as it is asked for: by tag, by digest or by both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedImage {
+    /// The text that asks for it.
+    pub asked: String,
+    /// The repository in this account's registry.
+    pub repository: String,
+    /// The tag, where there is one.
+    pub tag: Option<String>,
+    /// The digest, where there is one.
+    pub digest: Option<String>,
+}
+
+impl Serialize for AskedImage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.asked)
+    }
+}
+
+impl JobRequest {
+    /// Reads a job's body; `registry` is the host name of this account's registry.
+    ///
+    /// # Errors
+    /// A 400 that names every field that is not accepted.
+    pub fn parse(body: Value, registry: &str) -> Result<Self, Problem> {
+        let mut fields = Fields::new(body)?;
+        let request = Self::read(&mut fields, registry);
+        fields.finish(&FIELDS)?;
+        Ok(request)
+    }
+
+    /// Takes a job's fields out of a body that may have others; what is wrong with them is noted there.
+    pub fn read(fields: &mut Fields, registry: &str) -> Self {
+        if fields.get("images").is_none() && fields.get("rule").is_none() {
+            fields.refuse("images", None, "images, a rule, or both");
+        }
+        Self {
+            images: images(fields, registry),
+            rule: fields.text("rule", "1 to 32 lower-case letters, digits and '-'", is_name),
+            nodes: nodes(fields),
+            dry_run: fields.boolean("dryRun"),
+        }
+    }
+}
+
+/// A body's fields, and what is wrong with them.
+pub struct Fields {
+    fields: Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    /// Takes a body.
+    ///
+    /// # Errors
+    /// A 400 where it is no object.
+    pub fn new(body: Value) -> Result<Self, Problem> {
+        match body {
+            Value::Object(fields) => Ok(Self {
+                fields,
+                errors: Vec::new(),
+            }),
+            _ => Err(Problem::bad_request("the body is no JSON object")),
+        }
+    }
+
+    /// Gives a field's value.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
+    }
+
+    /// Notes that a value is not accepted, or is missing.
+    pub fn refuse(&mut self, field: impl Into<String>, value: Option<Value>, accepted: impl Into<String>) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(FieldError::new(field, value, accepted));
+        }
+    }
+
+    /// Reads a text; none where the field is not there, or is not accepted, which is noted.
+    pub fn text(&mut self, name: &str, accepted: &str, is_accepted: impl Fn(&str) -> bool) -> Option<String> {
+        match self.fields.get(name)? {
+            Value::String(text) if is_accepted(text) => Some(text.clone()),
+            other => {
+                let other = other.clone();
+                self.refuse(name, Some(other), accepted);
+                None
+            }
+        }
+    }
+
+    /// Reads whether something is so; not where the field is not there, or is not accepted, which is noted.
+    pub fn boolean(&mut self, name: &str) -> bool {
+        match self.fields.get(name) {
+            None => false,
+            Some(Value::Bool(is)) => *is,
+            Some(other) => {
+                let other = other.clone();
+                self.refuse(name, Some(other), "true or false");
+                false
+            }
+        }
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// A 400 that names what was noted, and every field that is none of those known.
+    pub fn finish(mut self, known: &[&str]) -> Result<(), Problem> {
+        let unknown: Vec<String> = self
+            .fields
+            .keys()
+            .filter(|name| !known.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        for name in unknown {
+            let value = self.fields.remove(&name);
+            let accepted = format!(
+                "nothing, for there is no such field: the fields are {}",
+                known.join(", ")
+            );
+            self.refuse(name.chars().take(MAX_IMAGE).collect::<String>(), value, accepted);
+        }
+        if self.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::fields(self.errors))
+        }
+    }
+}
+
+/// Reads a body's text as JSON in which no object has a key twice.
+///
+/// # Errors
+/// A 413 where it is too large, a 400 where it is no such JSON.
+pub fn json(text: &str) -> Result<Value, Problem> {
+    if text.len() > MAX_BODY {
+        return Err(Problem::too_large(format!("a body has at most {MAX_BODY} bytes")));
+    }
+    // serde_json itself refuses what is nested deeper than 128.
+    let value = serde_json::from_str::<UniqueKeys>(text).and_then(|UniqueKeys| serde_json::from_str(text));
+    value.map_err(|error| Problem::bad_request(format!("the body is no JSON: {error}")))
+}
+
+fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
+    let accepted = format!("a list of 1 to {MAX_IMAGES} images");
+    let list = match fields.get("images") {
+        None => return Vec::new(),
+        Some(Value::Array(list)) if (1..=MAX_IMAGES).contains(&list.len()) => list.clone(),
+        Some(other) => {
+            let other = other.clone();
+            fields.refuse("images", Some(other), accepted);
+            return Vec::new();
+        }
+    };
+    let mut images: Vec<AskedImage> = Vec::with_capacity(list.len());
+    for (place, value) in list.into_iter().enumerate() {
+        let image = match &value {
+            Value::String(text) => asked(text, registry),
+            _ => Err("a text".to_owned()),
+        };
+        match image {
+            Ok(image) => images.push(image),
+            Err(accepted) => fields.refuse(format!("images[{place}]"), Some(value), accepted),
+        }
+    }
+    images
+}
+
+/// Reads an image's name; the error tells what is accepted.
+fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
+    let shape = || format!("repository:tag or repository@sha256:…, in {registry} or without a registry");
+    if text.chars().count() > MAX_IMAGE {
+        return Err(format!("at most {MAX_IMAGE} characters"));
+    }
+    let name = match text.split_once('/') {
+        Some((host, rest)) if host == registry => rest,
+        // What looks like a host is one: a repository that begins so is named with its registry.
+        Some((host, _)) if host.contains(['.', ':']) => return Err(shape()),
+        _ => text,
+    };
+    let (name, digest) = match name.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (name, None),
+    };
+    let (repository, tag) = match name.split_once(':') {
+        Some((repository, tag)) => (repository, Some(tag)),
+        None => (name, None),
+    };
+    if tag.is_none() && digest.is_none() {
+        return Err(shape());
+    }
+    check_name(repository, tag, digest).map_err(|error| match error {
+        ImageError::Part { part, accepted, .. } => format!("{part}: {accepted}"),
+        ImageError::NoDigest(_) => shape(),
+    })?;
+    Ok(AskedImage {
+        asked: text.to_owned(),
+        repository: repository.to_owned(),
+        tag: tag.map(str::to_owned),
+        digest: digest.map(str::to_owned),
+    })
+}
+
+fn nodes(fields: &mut Fields) -> Option<NodeChoice> {
+    let value = fields.get("nodes")?.clone();
+    let choice = match &value {
+        Value::Object(choice) if choice.len() == 1 => choice.iter().next(),
+        _ => None,
+    };
+    match choice {
+        Some((kind, Value::Object(tags))) if kind == "tags" => node_tags(fields, tags),
+        Some((kind, Value::Array(ids))) if kind == "ids" => node_ids(fields, ids),
+        _ => {
+            let accepted = r#"either {"tags": {"key": ["value"]}} or {"ids": ["i-…"]}"#;
+            fields.refuse("nodes", Some(value), accepted);
+            None
+        }
+    }
+}
+
+fn node_tags(fields: &mut Fields, tags: &Map<String, Value>) -> Option<NodeChoice> {
+    if !(1..=MAX_NODE_TAGS).contains(&tags.len()) {
+        let accepted = format!("1 to {MAX_NODE_TAGS} EC2 tag keys, each with its values");
+        fields.refuse("nodes.tags", Some(Value::Object(tags.clone())), accepted);
+        return None;
+    }
+    let mut chosen = BTreeMap::new();
+    for (key, values) in tags {
+        let texts = texts(values, MAX_TAG_VALUES, |text| {
+            (1..=MAX_TAG_VALUE).contains(&text.chars().count())
+        });
+        match texts {
+            Some(texts) if is_tag_key(key) => {
+                chosen.insert(key.clone(), texts);
+            }
+            _ => {
+                let accepted = format!(
+                    "a tag key of 1 to 128 letters, digits, spaces and _.:/=@-, and a list of 1 to {MAX_TAG_VALUES} values of 1 to {MAX_TAG_VALUE} characters"
+                );
+                let key: String = key.chars().take(MAX_TAG_VALUE).collect();
+                fields.refuse(format!("nodes.tags.{key}"), Some(values.clone()), accepted);
+            }
+        }
+    }
+    Some(NodeChoice::Tags(chosen))
+}
+
+fn node_ids(fields: &mut Fields, ids: &[Value]) -> Option<NodeChoice> {
+    if !(1..=MAX_IDS).contains(&ids.len()) {
+        let accepted = format!("a list of 1 to {MAX_IDS} instance ids");
+        fields.refuse("nodes.ids", Some(Value::Array(ids.to_vec())), accepted);
+        return None;
+    }
+    let mut chosen = BTreeSet::new();
+    for (place, id) in ids.iter().enumerate() {
+        if let Some(id) = id.as_str().filter(|id| is_instance_id(id)) {
+            chosen.insert(id.to_owned());
+        } else {
+            let accepted = "an instance id: i- and 8 or 17 hexadecimal digits";
+            fields.refuse(format!("nodes.ids[{place}]"), Some(id.clone()), accepted);
+        }
+    }
+    Some(NodeChoice::Ids(chosen.into_iter().collect()))
+}
+
+/// Reads a list of 1 to `max` texts, all of them accepted, each once.
+fn texts(value: &Value, max: usize, is_accepted: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    let list = value.as_array().filter(|list| (1..=max).contains(&list.len()))?;
+    let texts: Option<BTreeSet<&str>> = list
+        .iter()
+        .map(|text| text.as_str().filter(|text| is_accepted(text)))
+        .collect();
+    Some(texts?.into_iter().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+    fn parse(body: Value) -> Result<JobRequest, Problem> {
+        JobRequest::parse(body, REGISTRY)
+    }
+
+    /// The first field that a body is refused for, and what would have been accepted.
+    fn refused(body: Value) -> (String, String) {
+        let problem = serde_json::to_value(parse(body).unwrap_err()).unwrap();
+        assert_eq!(problem["status"], 400);
+        let text = |name: &str| problem["errors"][0][name].as_str().unwrap().to_owned();
+        (text("field"), text("accepted"))
+    }
+
+    #[test]
+    fn an_image_is_named_by_tag_or_digest_or_both_with_or_without_its_registry() {
+        for (text, repository, tag, digest) in [
+            ("team/app:v1".to_owned(), "team/app", Some("v1"), None),
+            (format!("{REGISTRY}/app:v1"), "app", Some("v1"), None),
+            (format!("{REGISTRY}/my.team/app:v1"), "my.team/app", Some("v1"), None),
+            (format!("team/app@{DIGEST}"), "team/app", None, Some(DIGEST)),
+            (format!("team/app:v1@{DIGEST}"), "team/app", Some("v1"), Some(DIGEST)),
+        ] {
+            let request = parse(json!({"images": [text]})).unwrap();
+            let expected = AskedImage {
+                asked: text,
+                repository: repository.to_owned(),
+                tag: tag.map(str::to_owned),
+                digest: digest.map(str::to_owned),
+            };
+            assert_eq!(request.images, [expected]);
+        }
+    }
+
+    #[test]
+    fn what_names_no_image_of_this_registry_is_refused_by_its_place() {
+        for text in [
+            "",
+            "app",
+            "team/app",
+            "docker.io/library/nginx:1",
+            "localhost:5000/app:v1",
+            "210987654321.dkr.ecr.eu-central-1.amazonaws.com/app:v1",
+            "team/app:$(id)",
+            "team/app:v1;reboot",
+            "Team/App:v1",
+            "../app:v1",
+            "app:v1@sha256:short",
+            "app:v1:v2",
+            "app:v1 ",
+            "app:\n",
+            "app@",
+            "täm/app:v1",
+            &format!("app:{}", "x".repeat(600)),
+        ] {
+            assert_eq!(refused(json!({"images": ["app:v1", text]})).0, "images[1]", "{text}");
+        }
+        let (field, accepted) = refused(json!({"images": [1]}));
+        assert_eq!((field.as_str(), accepted.as_str()), ("images[0]", "a text"));
+    }
+
+    #[test]
+    fn a_body_is_refused_by_the_field_that_is_wrong() {
+        let tags =
+            |count: usize| json!({"tags": (0..count).map(|k| (k.to_string(), json!(["x"]))).collect::<Map<_, _>>()});
+        for (body, field) in [
+            (json!({}), "images"),
+            (json!({"images": []}), "images"),
+            (json!({"images": null}), "images"),
+            (json!({"images": "app:v1"}), "images"),
+            (json!({"images": vec!["app:v1"; 101]}), "images"),
+            (json!({"rule": "A"}), "rule"),
+            (json!({"rule": 1}), "rule"),
+            (json!({"rule": null}), "rule"),
+            (json!({"rule": "a", "dryRun": "true"}), "dryRun"),
+            (json!({"rule": "a", "dryrun": true}), "dryrun"),
+            (json!({"rule": "a", "nodes": null}), "nodes"),
+            (json!({"rule": "a", "nodes": {}}), "nodes"),
+            (
+                json!({"rule": "a", "nodes": {"ids": ["i-0abc0000000000001"], "tags": {}}}),
+                "nodes",
+            ),
+            (json!({"rule": "a", "nodes": {"names": []}}), "nodes"),
+            (json!({"rule": "a", "nodes": {"ids": []}}), "nodes.ids"),
+            (
+                json!({"rule": "a", "nodes": {"ids": vec!["i-0abc0000000000001"; 501]}}),
+                "nodes.ids",
+            ),
+            (
+                json!({"rule": "a", "nodes": {"ids": ["i-0abc0000000000001", "i-x"]}}),
+                "nodes.ids[1]",
+            ),
+            (json!({"rule": "a", "nodes": tags(0)}), "nodes.tags"),
+            (json!({"rule": "a", "nodes": tags(5)}), "nodes.tags"),
+            (
+                json!({"rule": "a", "nodes": {"tags": {"team": "ml"}}}),
+                "nodes.tags.team",
+            ),
+            (json!({"rule": "a", "nodes": {"tags": {"team": []}}}), "nodes.tags.team"),
+            (
+                json!({"rule": "a", "nodes": {"tags": {"team": [""]}}}),
+                "nodes.tags.team",
+            ),
+            (
+                json!({"rule": "a", "nodes": {"tags": {"te*m": ["x"]}}}),
+                "nodes.tags.te*m",
+            ),
+        ] {
+            assert_eq!(refused(body.clone()).0, field, "{body}");
+        }
+        for body in [json!([]), json!(null), json!("images"), json!(1)] {
+            assert_eq!(parse(body).unwrap_err().status(), 400);
+        }
+    }
+
+    #[test]
+    fn every_field_that_is_wrong_is_told_at_once_but_no_flood_of_them() {
+        let problem = parse(json!({"images": vec![1; 50], "rule": 1, "x": 1})).unwrap_err();
+        let problem = serde_json::to_value(problem).unwrap();
+        assert_eq!(problem["errors"].as_array().unwrap().len(), MAX_ERRORS);
+    }
+
+    #[test]
+    fn json_that_is_none_or_too_large_or_too_deep_or_says_a_thing_twice_is_refused() {
+        for text in [
+            "",
+            "{",
+            "{\"rule\": \"a\", \"rule\": \"b\"}",
+            "nonsense",
+            "{} {}",
+            "\u{feff}{}",
+            "NaN",
+        ] {
+            assert_eq!(json(text).unwrap_err().status(), 400, "{text}");
+        }
+        assert_eq!(json(&"[".repeat(60_000)).unwrap_err().status(), 400);
+        assert_eq!(json(&" ".repeat(MAX_BODY + 1)).unwrap_err().status(), 413);
+        assert_eq!(json(&format!("{}1", " ".repeat(MAX_BODY - 1))), Ok(json!(1)));
+    }
+
+    #[test]
+    fn a_request_is_written_as_the_body_that_asks_for_it() {
+        for body in [
+            json!({"images": ["app:v1", format!("{REGISTRY}/app@{DIGEST}")], "nodes": {"tags": {"team": ["ml", "web"]}}}),
+            json!({"rule": "gpu", "nodes": {"ids": ["i-0abc0000000000001"]}, "dryRun": true}),
+        ] {
+            assert_eq!(serde_json::to_value(parse(body.clone()).unwrap()).unwrap(), body);
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+            "[a-z/.:@-]{0,20}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            let key = "(images|rule|nodes|tags|ids|dryRun|.{0,3})";
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(key, inner, 0..5).prop_map(|object| object.into_iter().collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_accepted_or_a_fault_of_the_caller(body in any_json()) {
+            match parse(body) {
+                Ok(request) => {
+                    let body = serde_json::to_value(&request).unwrap();
+                    prop_assert_eq!(parse(body), Ok(request));
+                }
+                Err(problem) => prop_assert_eq!(problem.status(), 400),
+            }
+        }
+
+        #[test]
+        fn any_text_is_json_or_a_fault_of_the_caller(text in "\\PC{0,60}") {
+            if let Err(problem) = json(&text) {
+                prop_assert_eq!(problem.status(), 400);
+            }
+        }
+
+        #[test]
+        fn whatever_image_is_accepted_is_free_of_everything_a_shell_reads(text in "(team/)?[a-z]{1,4}[:@].{0,20}") {
+            if let Ok(image) = asked(&text, REGISTRY) {
+                prop_assert!(image.asked.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)));
+            }
+        }
+    }
+}

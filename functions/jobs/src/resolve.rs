@@ -1,0 +1,172 @@
+//! Resolving: what the images asked for are, by digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ecr::{
+    Client,
+    error::{BuildError, SdkError},
+    operation::describe_images::DescribeImagesError,
+    types::{ImageDetail, ImageIdentifier},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use prefetch::image::{Image, ImageError, is_referrer_tag, not_runnable};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::{
+    problem::{FieldError, Problem},
+    request::AskedImage,
+};
+
+/// How many images one DescribeImages is asked for (ECR service model, `imageIds`).
+const MAX_IDS: usize = 100;
+/// How many questions are put to ECR at once.
+const AT_ONCE: usize = 16;
+
+/// Why ECR did not say what images are.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// ECR could not be asked.
+    #[error("the images of repository {0} could not be described")]
+    Images(String, #[source] Box<SdkError<DescribeImagesError>>),
+    /// ECR's answer names no usable image.
+    #[error("an image of repository {0} cannot be named")]
+    Image(String, #[source] ImageError),
+    /// The request could not be built.
+    #[error("the request to ECR could not be built")]
+    Request(#[from] BuildError),
+}
+
+/// A tag or a digest.
+type Id<'a> = (Option<&'a str>, Option<&'a str>);
+/// What ECR knows of the images of a repository; none where it knows no such repository.
+type Known = Option<Vec<ImageDetail>>;
+
+/// Tells what each of these images is, in their order.
+///
+/// One DescribeImages for each repository; where it misses an image, one more for each of the repository's.
+///
+/// # Errors
+/// A 400 that names every image that is not there or that no node can run, a 503 where ECR cannot be asked.
+pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> Result<Vec<Image>, Problem> {
+    let known = known(client, images)
+        .await
+        .map_err(|error| Problem::unavailable(&error))?;
+    let mut resolved = Vec::with_capacity(images.len());
+    let mut errors = Vec::new();
+    for (place, image) in images.iter().enumerate() {
+        match digest(image, known.get(&image.repository).and_then(Option::as_deref)) {
+            Ok(digest) => {
+                let named = Image::new(registry, &image.repository, image.tag.as_deref(), digest);
+                let named = named.map_err(|error| ResolveError::Image(image.repository.clone(), error));
+                resolved.push(named.map_err(|error| Problem::unavailable(&error))?);
+            }
+            Err(accepted) => {
+                let asked = Value::String(image.asked.clone());
+                errors.push(FieldError::new(format!("images[{place}]"), Some(asked), accepted));
+            }
+        }
+    }
+    if errors.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(Problem::fields(errors))
+    }
+}
+
+/// Picks the image's digest out of what ECR knows of its repository; the error tells what is accepted.
+fn digest<'a>(image: &AskedImage, known: Option<&'a [ImageDetail]>) -> Result<&'a str, String> {
+    let known = known.ok_or("an image of a repository that exists")?;
+    let is_it = |detail: &&ImageDetail| {
+        let has_tag = |tag: &String| detail.image_tags().contains(tag);
+        let has_digest = |digest: &String| detail.image_digest() == Some(digest.as_str());
+        image.tag.as_ref().is_none_or(has_tag) && image.digest.as_ref().is_none_or(has_digest)
+    };
+    let detail = known
+        .iter()
+        .find(is_it)
+        .ok_or_else(|| match (&image.tag, &image.digest) {
+            (Some(tag), Some(_)) => format!("an image that exists, with its tag: {tag} is not there, or is another's"),
+            _ => "an image that exists".to_owned(),
+        })?;
+    if image.tag.as_deref().is_some_and(is_referrer_tag) {
+        return Err("an image that a node can run: this is a signature or another referrer".to_owned());
+    }
+    match not_runnable(detail.image_manifest_media_type(), detail.artifact_media_type()) {
+        Some(why) => Err(format!("an image that a node can run: {why}")),
+        None => detail.image_digest().ok_or_else(|| "an image with a digest".to_owned()),
+    }
+}
+
+/// Asks ECR for the images, by repository.
+async fn known(client: &Client, images: &[AskedImage]) -> Result<BTreeMap<String, Known>, ResolveError> {
+    // An image that is asked for by both is looked up by its digest: its tag may be another's by now.
+    let mut ids_of: BTreeMap<&str, BTreeSet<Id>> = BTreeMap::new();
+    for image in images {
+        let id = match image.digest.as_deref() {
+            Some(digest) => (None, Some(digest)),
+            None => (image.tag.as_deref(), None),
+        };
+        ids_of.entry(&image.repository).or_default().insert(id);
+    }
+    let mut questions = Vec::new();
+    for (repository, ids) in ids_of {
+        let ids = ids.into_iter().map(|(tag, digest)| {
+            let id = ImageIdentifier::builder();
+            id.set_image_tag(tag.map(str::to_owned))
+                .set_image_digest(digest.map(str::to_owned))
+                .build()
+        });
+        questions.push((repository, ids.collect::<Vec<_>>()));
+    }
+    let answers = stream::iter(questions).map(async |(repository, ids)| {
+        let known = of_repository(client, repository, &ids).await?;
+        Ok((repository.to_owned(), known))
+    });
+    answers.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Asks for images of one repository; where some are not there ECR answers for none, so that each is asked for alone.
+async fn of_repository(client: &Client, repository: &str, ids: &[ImageIdentifier]) -> Result<Known, ResolveError> {
+    let mut known = Vec::new();
+    for ids in ids.chunks(MAX_IDS) {
+        match describe(client, repository, ids).await? {
+            Described::Images(images) => known.extend(images),
+            Described::NoRepository => return Ok(None),
+            Described::Missing => {
+                let alone = stream::iter(ids).map(|id| describe(client, repository, std::slice::from_ref(id)));
+                let alone: Vec<Described> = alone.buffer_unordered(AT_ONCE).try_collect().await?;
+                known.extend(alone.into_iter().flat_map(|described| match described {
+                    Described::Images(images) => images,
+                    Described::NoRepository | Described::Missing => Vec::new(),
+                }));
+            }
+        }
+    }
+    Ok(Some(known))
+}
+
+enum Described {
+    Images(Vec<ImageDetail>),
+    /// One of the images is not there.
+    Missing,
+    /// The repository is not there.
+    NoRepository,
+}
+
+async fn describe(client: &Client, repository: &str, ids: &[ImageIdentifier]) -> Result<Described, ResolveError> {
+    let request = client.describe_images().repository_name(repository);
+    match request.set_image_ids(Some(ids.to_vec())).send().await {
+        Ok(answer) => Ok(Described::Images(answer.image_details.unwrap_or_default())),
+        Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
+            Ok(Described::NoRepository)
+        }
+        // What ECR calls invalid, such as a repository of one letter, cannot be there.
+        Err(SdkError::ServiceError(refused))
+            if refused.err().is_image_not_found_exception() || refused.err().is_invalid_parameter_exception() =>
+        {
+            Ok(Described::Missing)
+        }
+        Err(error) => Err(ResolveError::Images(repository.to_owned(), Box::new(error))),
+    }
+}

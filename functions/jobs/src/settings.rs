@@ -1,0 +1,120 @@
+//! Settings: what the template decided, read once from the environment.
+
+use std::time::Duration;
+
+use prefetch::{
+    image::{ImageError, ecr_registry},
+    settings::{SettingsError, Variables},
+};
+use thiserror::Error;
+
+/// What this function is told by the template through its environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What every function is told.
+    pub shared: prefetch::settings::Settings,
+    /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
+    pub registry: String,
+    /// The DynamoDB table that holds what is known (`TABLE_NAME`).
+    pub table: String,
+    /// For how long it holds it (`OUTCOME_RETENTION_DAYS`).
+    pub retention: Duration,
+    /// How many more tries a node gets (`MAX_RETRIES`).
+    pub max_retries: u8,
+    /// Whether images outside every rule's repositories may be asked for (`ALLOW_ANY_REPOSITORY`).
+    pub allow_any_repository: bool,
+    /// The group of the schedules (`SCHEDULE_GROUP`).
+    pub schedule_group: String,
+    /// The role by which schedules invoke this function (`SCHEDULE_ROLE_ARN`).
+    pub schedule_role: String,
+    /// The queue for what a schedule could not hand to this function (`JOBS_DEAD_LETTERS_ARN`).
+    pub dead_letters: String,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum JobsSettingsError {
+    /// A variable is missing or its value is not accepted.
+    #[error(transparent)]
+    Variable(#[from] SettingsError),
+    /// Account and Region name no registry.
+    #[error("environment variables ACCOUNT_ID and AWS_REGION name no registry")]
+    Registry(#[from] ImageError),
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// [`JobsSettingsError`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, JobsSettingsError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`JobsSettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, JobsSettingsError> {
+        let shared = prefetch::settings::Settings::read(&look_up)?;
+        let variables = Variables::new(&look_up);
+        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        Ok(Self {
+            shared,
+            registry: ecr_registry(&variables.text("ACCOUNT_ID")?, &variables.text("AWS_REGION")?)?,
+            table: variables.text("TABLE_NAME")?,
+            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            // A comment has room for nine attempts.
+            max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
+            allow_any_repository: variables.boolean("ALLOW_ANY_REPOSITORY")?,
+            schedule_group: variables.text("SCHEDULE_GROUP")?,
+            schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
+            dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefetch::report::report;
+
+    use super::*;
+    use crate::cloud::setting;
+
+    fn read(name: &str, value: &str) -> Result<Settings, JobsSettingsError> {
+        Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()))
+    }
+
+    #[test]
+    fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+        for (name, value, expected) in [
+            (
+                "TABLE_NAME",
+                "",
+                "TABLE_NAME: \"\" is not accepted: it takes a text that is not empty",
+            ),
+            (
+                "ALLOW_ANY_REPOSITORY",
+                "yes",
+                "ALLOW_ANY_REPOSITORY: \"yes\" is not accepted: it takes true or false",
+            ),
+            ("MAX_RETRIES", "6", "a whole number from 0 to 5"),
+            ("RULES", "[]", "RULES cannot be used"),
+            (
+                "ACCOUNT_ID",
+                "12",
+                "ACCOUNT_ID and AWS_REGION name no registry: account \"12\" is not usable",
+            ),
+        ] {
+            let error = report(&read(name, value).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn usable_settings_are_read() {
+        let settings = read("ALLOW_ANY_REPOSITORY", "true").unwrap();
+        assert!(settings.allow_any_repository);
+        assert_eq!(settings.registry, "123456789012.dkr.ecr.eu-central-1.amazonaws.com");
+    }
+}

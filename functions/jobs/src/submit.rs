@@ -1,0 +1,393 @@
+//! POST /jobs: images to nodes, now.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_sdk_ssm::types::Command;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use prefetch::{
+    command::{Comment, Trigger, send_command_input},
+    ecr::NewestImages,
+    image::Image,
+    node::NodeSelector,
+    report::report,
+    rule::Rule,
+    ssm::{self, SsmError},
+};
+use serde_json::{Value, json};
+use tracing::{info, warn};
+
+use crate::{
+    answer::Answer,
+    choice::{Choice, choices},
+    handler::Jobs,
+    idempotency::{self, Begun, Claim, Progress, begin},
+    plan::{Batch, Plan, Planned, Resolved, Sent, SentCommands},
+    problem::{FieldError, Problem},
+    reach::{Refused, online, reachable},
+    request::{JobRequest, NodeChoice},
+    resolve::resolve,
+};
+
+/// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
+const MAX_COMMANDS: usize = 60;
+/// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever asked would not
+/// know what was sent.
+const SENDING: Duration = Duration::from_secs(20);
+/// How many pages of commands are looked through for what an interrupted request has sent.
+const MAX_PAGES: usize = 20;
+/// Of how many nodes a problem tells why they get nothing.
+const MAX_TOLD: usize = 20;
+/// By how much SSM's clock may be behind ours.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+
+/// Brings images to nodes: everything is decided before anything is sent.
+///
+/// Costs one DescribeImages per repository, for nodes by id also DescribeInstances and DescribeInstanceInformation, and one
+/// SendCommand per rule, 30 images and 50 ids; with a key also a write before, and one for each command.
+///
+/// # Errors
+/// A 4xx for what is the caller's fault, and nothing is sent; a 503 where AWS fails, which tells what was sent before.
+pub async fn submit(
+    jobs: &Jobs,
+    body: Value,
+    key: Option<&str>,
+    trigger: Trigger,
+    now: DateTime<Utc>,
+) -> Result<Answer, Problem> {
+    let request = JobRequest::parse(body, &jobs.settings.registry)?;
+    if request.dry_run {
+        let plan = plan(jobs, &request, now).await?;
+        return Ok(Answer::ok(&plan.answer(&SentCommands::new(), true)));
+    }
+    let Some(key) = key else {
+        let plan = plan(jobs, &request, now).await?;
+        let sent = send_all(jobs, trigger, &plan, SentCommands::new(), None).await?;
+        return answer(&plan, &sent);
+    };
+    let body = serde_json::to_string(&request).expect("a request is JSON");
+    match begin(&jobs.dynamodb, &jobs.settings.table, (trigger, key), &body, now).await? {
+        Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
+        Begun::New(claim) => {
+            let planned = match plan(jobs, &request, now).await {
+                Ok(plan) => claim.plan(&plan).await.map(|()| plan),
+                Err(problem) => Err(problem),
+            };
+            match planned {
+                Ok(plan) => send_claimed(jobs, trigger, &plan, SentCommands::new(), &claim).await,
+                Err(problem) => {
+                    forget(&claim).await;
+                    Err(problem)
+                }
+            }
+        }
+        Begun::Again(claim, progress) => go_on(jobs, trigger, progress, &claim).await,
+    }
+}
+
+/// Goes on where another left a request: what SSM knows of it is not sent again.
+async fn go_on(jobs: &Jobs, trigger: Trigger, progress: Progress, claim: &Claim) -> Result<Answer, Problem> {
+    let Progress { plan, mut sent, since } = progress;
+    match find_sent(jobs, trigger, &plan, &mut sent, since, claim).await {
+        Ok(()) => send_claimed(jobs, trigger, &plan, sent, claim).await,
+        Err(problem) => {
+            open(claim).await;
+            Err(problem.with_jobs(plan.told(&sent)))
+        }
+    }
+}
+
+/// Sends what is left of a plan, and notes how that ended.
+async fn send_claimed(
+    jobs: &Jobs,
+    trigger: Trigger,
+    plan: &Plan,
+    sent: SentCommands,
+    claim: &Claim,
+) -> Result<Answer, Problem> {
+    match send_all(jobs, trigger, plan, sent, Some(claim)).await {
+        Ok(sent) => {
+            let answer = answer(plan, &sent);
+            let noted = if answer.is_ok() {
+                claim.done().await
+            } else {
+                claim.forget().await
+            };
+            if let Err(error) = noted {
+                // Whoever comes again finds all of it sent.
+                warn!("{}", report(&error));
+            }
+            answer
+        }
+        Err(problem) => {
+            open(claim).await;
+            Err(problem)
+        }
+    }
+}
+
+fn answer(plan: &Plan, sent: &SentCommands) -> Result<Answer, Problem> {
+    if sent.values().all(|sent| sent.id.is_none()) {
+        return Err(Problem::unavailable(&NobodyLeft));
+    }
+    Ok(Answer::new(202, &plan.answer(sent, false)))
+}
+
+/// What cannot be noted is found out in time: after a minute whoever comes again goes on in any case.
+async fn open(claim: &Claim) {
+    if let Err(error) = claim.open().await {
+        warn!("{}", report(&error));
+    }
+}
+
+async fn forget(claim: &Claim) {
+    if let Err(error) = claim.forget().await {
+        warn!("{}", report(&error));
+    }
+}
+
+/// Decides what is to be sent.
+///
+/// # Errors
+/// A 400 where something of the request is not accepted, a 503 where AWS cannot be asked.
+async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<Plan, Problem> {
+    let choices = choices(request, &jobs.settings)?;
+    let images = resolve(&jobs.ecr, &jobs.settings.registry, &request.images).await?;
+    let (nodes, refused) = match &request.nodes {
+        Some(NodeChoice::Ids(ids)) => {
+            let (online, refused) = reachable(jobs, ids).await?;
+            if online.is_empty() {
+                return Err(none_reachable(&refused));
+            }
+            (Some(NodeChoice::Ids(online)), refused)
+        }
+        other => (other.clone(), Vec::new()),
+    };
+    let newest_images = jobs.images.anew();
+    let mut batches = Vec::with_capacity(choices.len());
+    for Choice { rule, images: places } in choices {
+        let of_rule = if request.images.is_empty() {
+            newest(&newest_images, rule, now).await?
+        } else {
+            places.iter().map(|place| images[*place].clone()).collect()
+        };
+        let mut seen = HashSet::new();
+        batches.push(Batch {
+            rule: rule.name.clone(),
+            images: of_rule.into_iter().filter(|image| seen.insert(image.clone())).collect(),
+            nodes: destination(jobs, rule, nodes.as_ref()),
+        });
+    }
+    let asked = request.images.iter().map(|image| image.asked.clone());
+    let plan = Plan {
+        images: asked
+            .zip(images)
+            .map(|(asked, image)| Resolved { asked, image })
+            .collect(),
+        refused,
+        batches,
+    };
+    let commands = plan.commands().len();
+    if commands > MAX_COMMANDS {
+        let detail = format!(
+            "it takes {commands} commands, and one request sends at most {MAX_COMMANDS}: ask for fewer images or nodes at once"
+        );
+        return Err(Problem::bad_request(detail));
+    }
+    Ok(plan)
+}
+
+/// Refuses a request that names no node that can be sent anything, and tells why of some of them.
+fn none_reachable(refused: &[Refused]) -> Problem {
+    let error = |refused: &Refused| {
+        let accepted = format!("a running node of the cluster that SSM reaches: {}", refused.message);
+        FieldError::new("nodes.ids", Some(json!(refused.id)), accepted)
+    };
+    Problem::fields(refused.iter().take(MAX_TOLD).map(error).collect())
+}
+
+async fn newest(images: &NewestImages, rule: &Rule, now: DateTime<Utc>) -> Result<Vec<Image>, Problem> {
+    let images = images.of_rule(rule, SystemTime::from(now)).await;
+    let images = images.map_err(|error| Problem::unavailable(&error))?;
+    if images.is_empty() {
+        let accepted = "a rule that names an image that exists";
+        return Err(Problem::field("rule", Some(json!(rule.name)), accepted));
+    }
+    Ok(images)
+}
+
+fn destination(jobs: &Jobs, rule: &Rule, chosen: Option<&NodeChoice>) -> NodeChoice {
+    let cluster = &jobs.settings.shared.cluster;
+    let selector = match chosen {
+        Some(ids @ NodeChoice::Ids(_)) => return ids.clone(),
+        Some(NodeChoice::Tags(tags)) => NodeSelector::of_tags(cluster, tags.clone()),
+        None => NodeSelector::new(cluster, rule),
+    };
+    NodeChoice::Tags(selector.tags().clone())
+}
+
+/// Sends what is left of a plan, one command after the other, and notes each with the claim, where there is one.
+async fn send_all(
+    jobs: &Jobs,
+    trigger: Trigger,
+    plan: &Plan,
+    mut sent: SentCommands,
+    claim: Option<&Claim>,
+) -> Result<SentCommands, Problem> {
+    let began = Instant::now();
+    for (place, command) in plan.commands().iter().enumerate() {
+        if sent.contains_key(&place) {
+            continue;
+        }
+        if began.elapsed() > SENDING {
+            return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
+        }
+        let failed = match send(jobs, trigger, command).await {
+            Ok(one) => {
+                let noted = match claim {
+                    Some(claim) => claim.sent(place, &one).await,
+                    None => Ok(()),
+                };
+                sent.insert(place, one);
+                noted.err().map(idempotency::problem)
+            }
+            Err(problem) => Some(problem),
+        };
+        if let Some(problem) = failed {
+            return Err(problem.with_jobs(plan.told(&sent)));
+        }
+    }
+    Ok(sent)
+}
+
+/// SSM took longer for some commands than there is time for all.
+#[derive(Debug, thiserror::Error)]
+#[error("SSM takes long, and not all was sent")]
+struct TooSlow;
+
+/// Every node went offline between being looked up and being sent something.
+#[derive(Debug, thiserror::Error)]
+#[error("the nodes were online a moment ago, and are no longer")]
+struct NobodyLeft;
+
+/// Sends one command; where SSM refuses a node, to those that are online still.
+async fn send(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Sent, Problem> {
+    match send_once(jobs, trigger, command).await? {
+        Ok(id) => Ok(Sent {
+            id: Some(id),
+            without: Vec::new(),
+        }),
+        Err(refused) => {
+            let NodeChoice::Ids(ids) = &command.nodes else {
+                return Err(Problem::unavailable(&refused));
+            };
+            let (left, _) = online(jobs, ids).await?;
+            if left.len() == ids.len() {
+                return Err(Problem::unavailable(&refused));
+            }
+            let without = ids.iter().filter(|id| !left.contains(id)).cloned().collect();
+            if left.is_empty() {
+                return Ok(Sent { id: None, without });
+            }
+            let command = Planned {
+                nodes: NodeChoice::Ids(left),
+                ..command.clone()
+            };
+            match send_once(jobs, trigger, &command).await? {
+                Ok(id) => Ok(Sent { id: Some(id), without }),
+                Err(refused) => Err(Problem::unavailable(&refused)),
+            }
+        }
+    }
+}
+
+/// Sends one command; the inner error is SSM's refusal of one of its nodes.
+async fn send_once(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Result<String, SsmError>, Problem> {
+    let settings = &jobs.settings.shared;
+    let rule = rule(jobs, &command.rule)?;
+    let comment = Comment::first(trigger, rule);
+    let nodes = command.destination(&settings.cluster);
+    let input = send_command_input(settings, rule, &comment, &command.images, nodes);
+    match ssm::send(&jobs.ssm, input).await {
+        Ok(id) => {
+            let images = command.images.len();
+            info!(
+                command.id = id,
+                rule = rule.name,
+                images,
+                "sent {images} images by rule {}",
+                rule.name
+            );
+            Ok(Ok(id))
+        }
+        Err(refused @ SsmError::InvalidInstance(_)) => Ok(Err(refused)),
+        Err(error) => Err(Problem::unavailable(&error)),
+    }
+}
+
+/// A plan may be older than the rules.
+fn rule<'a>(jobs: &'a Jobs, name: &str) -> Result<&'a Rule, Problem> {
+    let rule = jobs.settings.shared.rules.iter().find(|rule| rule.name == name);
+    rule.ok_or_else(|| Problem::field("rule", Some(json!(name)), "a rule that is there still"))
+}
+
+/// Finds the commands of a plan that were sent, and of which whoever sent them could not say so.
+async fn find_sent(
+    jobs: &Jobs,
+    trigger: Trigger,
+    plan: &Plan,
+    sent: &mut SentCommands,
+    since: DateTime<Utc>,
+    claim: &Claim,
+) -> Result<(), Problem> {
+    let commands = plan.commands();
+    let missing = |sent: &SentCommands| (0..commands.len()).any(|place| !sent.contains_key(&place));
+    let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let mut page = None;
+    for _ in 0..MAX_PAGES {
+        if !missing(sent) {
+            return Ok(());
+        }
+        let answer = ssm::commands(&jobs.ssm, &jobs.settings.shared.document, &after, page).await;
+        let answer = answer.map_err(|error| Problem::unavailable(&error))?;
+        for known in answer.commands.unwrap_or_default() {
+            take_sent(jobs, trigger, &commands, sent, &known, claim).await?;
+        }
+        page = answer.next_token;
+        if page.is_none() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn take_sent(
+    jobs: &Jobs,
+    trigger: Trigger,
+    commands: &[Planned],
+    sent: &mut SentCommands,
+    known: &Command,
+    claim: &Claim,
+) -> Result<(), Problem> {
+    let Some(id) = known.command_id() else {
+        return Ok(());
+    };
+    if sent.values().any(|sent| sent.id.as_deref() == Some(id)) {
+        return Ok(());
+    }
+    for (place, command) in commands.iter().enumerate() {
+        let rule = rule(jobs, &command.rule)?;
+        if !sent.contains_key(&place) && command.is(known, trigger, rule, &jobs.settings.shared.cluster) {
+            let one = Sent {
+                id: Some(id.to_owned()),
+                without: Vec::new(),
+            };
+            claim.sent(place, &one).await.map_err(idempotency::problem)?;
+            sent.insert(place, one);
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! What a node holds, as far as it has told: in whatever order commands end there.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use crate::{image::Image, outcome::Status};
+
+/// Of how many images a node's row tells: with the longest names they take a fifth of the 400 KB that DynamoDB gives a row.
+const MAX_IMAGES: usize = 100;
+
+/// What a node holds, over all jobs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// How often the row was written.
+    pub version: u32,
+    /// What the node has said of each image; of the hundred it spoke of last.
+    pub images: BTreeMap<Image, Holding>,
+    /// The last failure, be it the node's word or made up in its silence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Failure>,
+}
+
+/// What a node has said of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// What became of it, by the last word.
+    pub status: Status,
+    /// Why, where there is something to say.
+    pub reason: String,
+    /// When that was said.
+    pub at: DateTime<Utc>,
+    /// Since when the node has said nothing else than that it is there; none where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// The job in which it was said.
+    pub job: String,
+}
+
+/// A failure, ordered by its time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Failure {
+    /// When the command ended.
+    pub at: DateTime<Utc>,
+    /// The image that could not be brought.
+    pub image: Image,
+    /// Why.
+    pub reason: String,
+    /// The job.
+    pub job: String,
+}
+
+impl Held {
+    /// Takes in what became of an image in a job's command that ended at that time.
+    ///
+    /// What was made up in the node's silence says nothing of what it holds: an image that was there still is.
+    pub fn fold(&mut self, image: &Image, outcome: &Outcome, at: DateTime<Utc>, job: &str) {
+        let (reason, job) = (outcome.reason.clone(), job.to_owned());
+        if outcome.status == Status::Failed {
+            let failure = Failure {
+                at,
+                image: image.clone(),
+                reason: reason.clone(),
+                job: job.clone(),
+            };
+            self.last_failure = self.last_failure.take().max(Some(failure));
+        }
+        if outcome.reported {
+            let said = Holding {
+                status: outcome.status,
+                reason,
+                at,
+                since: outcome.status.is_warm().then_some(at),
+                job,
+            };
+            self.take(image, said);
+        }
+    }
+
+    fn take(&mut self, image: &Image, said: Holding) {
+        if let Some(known) = self.images.get_mut(image) {
+            known.fold(said);
+        } else {
+            self.images.insert(image.clone(), said);
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.images.iter().min_by_key(|(image, said)| (said.at, *image));
+        let oldest = oldest.map(|(image, _)| image.clone());
+        if let Some(image) = oldest.filter(|_| self.images.len() > MAX_IMAGES) {
+            self.images.remove(&image);
+        }
+    }
+}
+
+impl Holding {
+    /// What two words are compared by: the later counts, of two at once the better.
+    fn rank(&self) -> impl Ord {
+        (self.at, self.status, self.reason.as_str(), self.job.as_str())
+    }
+
+    /// Takes in another word. Where one that it is not there comes late, and falls into the time since when it was, that
+    /// time is cut short rather than told too long.
+    fn fold(&mut self, mut said: Self) {
+        if said.rank() > self.rank() {
+            said.since = said.since.map(|since| self.since.unwrap_or(since));
+            *self = said;
+        } else if said.since.is_none() && self.since.is_some_and(|since| since <= said.at) {
+            self.since = Some(self.at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Word = (usize, Outcome, i64, &'static str);
+
+    #[test]
+    fn what_was_made_up_in_a_nodes_silence_is_a_failure_and_says_nothing_of_what_it_holds() {
+        let silence = (1, outcome(Status::Failed, "delivery-timed-out", false), 2, "b");
+        let held = folded(&[(1, outcome(Status::Pulled, "", true), 1, "a"), silence]);
+        let holding = &held.images[&image(1)];
+        assert_eq!(
+            (holding.status, holding.since, holding.job.as_str()),
+            (Status::Pulled, Some(at(1)), "a")
+        );
+        let failure = held.last_failure.unwrap();
+        assert_eq!(
+            (failure.at, failure.reason.as_str(), failure.job.as_str()),
+            (at(2), "delivery-timed-out", "b")
+        );
+    }
+
+    #[test]
+    fn an_image_is_warm_since_the_first_word_that_it_is_there_after_the_last_that_it_is_not() {
+        let word = |status, time| (1, outcome(status, "", true), time, "a");
+        let mut words = vec![
+            word(Status::Pulled, 1),
+            word(Status::Skipped, 2),
+            word(Status::Pulled, 3),
+            word(Status::Cached, 4),
+        ];
+        let since = |words: &[Word]| folded(words).images[&image(1)].since;
+        assert_eq!(since(&words), Some(at(3)));
+        assert_eq!(since(&words[..2]), None);
+        // The word that it is not there comes last: nobody knows any more that it was said to be there at 3.
+        words.swap(1, 3);
+        assert_eq!(since(&words), Some(at(4)));
+    }
+
+    #[test]
+    fn a_row_of_an_older_or_newer_version_is_read() {
+        let row = r#"{"pk": "node#i-0", "sk": "node", "version": 3, "images": {}, "expires_at": 5, "color": "blue"}"#;
+        let held: Held = serde_json::from_str(row).unwrap();
+        assert_eq!((held.version, held.images.len(), held.last_failure), (3, 0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn the_latest_word_of_each_image_counts_in_any_order_and_repetition(
+            (words, shuffled) in prop::collection::vec(word(), 1..12).prop_flat_map(|words| {
+                let twice = [words.clone(), words.clone()].concat();
+                (Just(words), Just(twice).prop_shuffle())
+            }),
+        ) {
+            let (held, otherwise) = (folded(&words), folded(&shuffled));
+            let latest = |held: &Held| -> Vec<_> {
+                let said = held.images.iter();
+                said.map(|(image, said)| (image.clone(), said.status, said.reason.clone(), said.at, said.job.clone())).collect()
+            };
+            prop_assert_eq!(latest(&held), latest(&otherwise));
+            prop_assert_eq!(&held.last_failure, &otherwise.last_failure);
+            for (image_k, outcome, time, _) in &words {
+                if outcome.reported {
+                    prop_assert!(held.images[&image(*image_k)].at >= at(*time));
+                } else if outcome.status == Status::Failed {
+                    prop_assert!(held.last_failure.as_ref().unwrap().at >= at(*time));
+                }
+            }
+        }
+
+        #[test]
+        fn since_is_exact_where_words_come_in_order_and_never_too_early(
+            (mut words, shuffled) in prop::collection::vec(word(), 1..12)
+                .prop_flat_map(|words| (Just(words.clone()), Just(words).prop_shuffle())),
+        ) {
+            words.sort_by_key(|(_, outcome, time, _)| (*time, outcome.status));
+            let (held, otherwise) = (folded(&words), folded(&shuffled));
+            for (image, holding) in &held.images {
+                let said: Vec<_> = words.iter().filter(|(k, outcome, ..)| self::image(*k) == *image && outcome.reported).collect();
+                let interrupted = said.iter().rposition(|(_, outcome, ..)| !outcome.status.is_warm());
+                let first = said.get(interrupted.map_or(0, |place| place + 1)).map(|(_, _, time, _)| at(*time));
+                prop_assert_eq!(holding.since, first);
+                prop_assert!(otherwise.images[image].since >= first);
+                prop_assert_eq!(otherwise.images[image].since.is_some(), first.is_some());
+            }
+        }
+
+        #[test]
+        fn of_more_images_than_a_row_takes_those_stay_that_were_spoken_of_last(order in Just((0..150).collect::<Vec<usize>>()).prop_shuffle()) {
+            let mut held = Held::default();
+            for k in order {
+                held.fold(&image(k), &outcome(Status::Cached, "", true), at(k.cast_signed() as i64), "a");
+            }
+            let latest: Vec<Image> = (50..150).map(image).collect();
+            prop_assert_eq!(held.images.into_keys().collect::<Vec<_>>(), latest);
+        }
+    }
+
+    fn word() -> impl Strategy<Value = Word> {
+        let status = prop::sample::select(vec![Status::Failed, Status::Skipped, Status::Cached, Status::Pulled]);
+        let reason = prop::sample::select(vec!["", "denied"]);
+        let job = prop::sample::select(vec!["a", "b"]);
+        (1..=2_usize, status, reason, any::<bool>(), 0..6_i64, job)
+            .prop_map(|(k, status, reason, reported, time, job)| (k, outcome(status, reason, reported), time, job))
+    }
+
+    fn folded(words: &[Word]) -> Held {
+        let mut held = Held::default();
+        for (k, outcome, time, job) in words {
+            held.fold(&image(*k), outcome, at(*time), job);
+        }
+        held
+    }
+
+    fn outcome(status: Status, reason: &str, reported: bool) -> Outcome {
+        Outcome {
+            status,
+            reason: reason.to_owned(),
+            seconds: 0.0,
+            bytes: 0,
+            attempts: 1,
+            attempt: 1,
+            reported,
+        }
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_secs(seconds).unwrap()
+    }
+
+    fn image(k: usize) -> Image {
+        let text = format!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v{k:03}@sha256:{k:064x}");
+        text.parse().unwrap()
+    }
+}
