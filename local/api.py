@@ -2,6 +2,7 @@
 
 import functools
 import re
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def answer(result: dict) -> Response:
 
 def page(rows: Sequence, token: str | None, size: int) -> tuple[Sequence, dict[str, str]]:
     """Returns the rows of one page and the token of the next, if there is one."""
-    if token is not None and not token.isdigit():
+    if token is not None and not re.fullmatch("[0-9]{1,9}", token):
         raise ApiError("InvalidNextToken", "The specified token is not valid.")
     start = int(token or 0)
     rest = {"NextToken": str(start + size)} if start + size < len(rows) else {}
@@ -48,6 +49,26 @@ def check(service: str, operation: str, request: dict) -> None:
     if errors:
         plural = "error" if len(errors) == 1 else "errors"
         raise ApiError("ValidationException", f"{len(errors)} validation {plural} detected: {'; '.join(errors)}")
+
+
+def operation(service: str, method: str, path: str, query: dict[str, list[str]], body: dict) -> tuple[str, dict]:
+    """Returns which operation of a REST API is called, and its request by the members' names."""
+    model = _model(service)
+    for name in model.operation_names:
+        operation_model = model.operation_model(name)
+        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation_model.http["requestUri"])
+        match = re.fullmatch(pattern, path)
+        if match and operation_model.http["method"] == method:
+            request = dict(body)
+            for member, shape in operation_model.input_shape.members.items():
+                place, key = shape.serialization.get("location"), shape.serialization.get("name", member)
+                if place == "uri":
+                    request[member] = urllib.parse.unquote(match[key])
+                elif place == "querystring" and key in query:
+                    value = query[key][0]
+                    request[member] = int(value) if shape.type_name == "integer" and value.isdecimal() else value
+            return name, request
+    raise ApiError("UnknownOperationException", f"There is no {method} {path}.")
 
 
 @functools.cache

@@ -6,11 +6,10 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from ministack.core.iam_evaluator import EvalContext, _gather_role_policies, evaluate
 from ministack.services import lambda_svc, sqs
 
-from local import background, queues
-from local.settings import ACCOUNT, REGION, scaled
+from local import background, iam, queues
+from local.settings import scaled
 
 log = logging.getLogger("local.lambda")
 
@@ -29,13 +28,6 @@ def install() -> None:
 def invoke(function: dict, event: dict) -> None:
     """Queues the event for the function and returns at once."""
     background.start(_invoke_until_done, function, event)
-
-
-def role_allows(role_arn: str, action: str, resource: str) -> bool:
-    """Returns whether a role's policies allow an action that AWS performs on its behalf."""
-    context = EvalContext(role_arn, "AssumedRole", ACCOUNT, action, resource, REGION)
-    role = role_arn.rsplit("/", 1)[-1]
-    return evaluate(context, _gather_role_policies(role, ACCOUNT)).decision == "Allow"
 
 
 def _invoke_until_done(function: dict, event: dict) -> None:
@@ -79,7 +71,7 @@ def _send_to_destination(
     if queue is None:
         log.warning("The failure destination %s is not a queue of this account.", destination)
         return
-    if not role_allows(config["Role"], "sqs:SendMessage", destination):
+    if not iam.role_may(config["Role"], "sqs:SendMessage", destination):
         log.warning("%s may not send to its failure destination %s.", config["FunctionName"], destination)
         return
     record = {

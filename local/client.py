@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -112,6 +112,26 @@ class LocalCloud:
         body = {"tags": dict(tags), "profile": profile, "knobs": knobs}
         return self.control("POST", "instances", body)["instance_id"]
 
+    def launch_many(
+        self,
+        count: int,
+        tags: Mapping[str, str],
+        profile: str | None = "eks-node",
+        age: float = 0,
+        operator: str | None = None,
+        **knobs: Any,
+    ) -> list[str]:
+        """Has many instances run, for that many seconds already, of which no event is raised; returns their ids.
+
+        An operator is the service that manages them, such as eks.amazonaws.com.
+        """
+        body = {"count": count, "tags": dict(tags), "profile": profile, "age": age, "operator": operator}
+        return self.control("POST", "fleet", {**body, "knobs": knobs})["instance_ids"]
+
+    def remove(self, instance_ids: Sequence[str]) -> None:
+        """Has instances be no more, of which no event is raised."""
+        self.control("DELETE", "fleet", {"instance_ids": list(instance_ids)})
+
     def terminate(self, instance_id: str) -> None:
         """Terminates an instance."""
         self.client("ec2").terminate_instances(InstanceIds=[instance_id])
@@ -201,7 +221,11 @@ class LocalCloud:
 
     def fire(self, rule: str) -> None:
         """Has a scheduled rule's moment come."""
-        self.control("POST", f"schedules/{rule}", {})
+        self.control("POST", f"rules/{rule}", {})
+
+    def fire_schedule(self, name: str, at: str | None = None, group: str | None = None) -> None:
+        """Has the next moment of a schedule of EventBridge Scheduler come, or the one that is named."""
+        self.control("POST", f"schedules/{name}", {"at": at, "group": group})
 
     def send_event(self, event: dict) -> None:
         """Delivers a whole event of an AWS service to EventBridge."""

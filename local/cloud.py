@@ -10,13 +10,27 @@ from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from ministack.app import app as ministack
 
-from local import asynchronous, buckets, documents, events, functions, iam, instances, metrics, queues, tables
+from local import (
+    asynchronous,
+    buckets,
+    documents,
+    events,
+    functions,
+    gateway,
+    iam,
+    instances,
+    metrics,
+    queues,
+    stack_events,
+    tables,
+)
 from local.bare import BareNode
 from local.control import PREFIX, Control
 from local.ecr import Ecr
 from local.fleet import Fleet, Knobs
 from local.node import Node
 from local.registry import Registry
+from local.scheduler import Scheduler
 from local.settings import REGISTRY_HOST
 from local.ssm import Ssm
 from local.traffic import Traffic
@@ -30,9 +44,22 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
     fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, knobs))
     ssm = Ssm(fleet)
-    control = Control(folder, endpoint, fleet, Ecr(registry), ssm.run_command, Traffic())
-    modules = (iam, documents, functions, queues, asynchronous, events, instances, tables, buckets, metrics)
-    for layer in (*modules, ssm, control.ecr, control.traffic):
+    traffic = Traffic()
+    control = Control(folder, endpoint, fleet, Ecr(registry), ssm.run_command, traffic, Scheduler(traffic))
+    modules = (
+        iam,
+        documents,
+        functions,
+        queues,
+        asynchronous,
+        events,
+        stack_events,
+        instances,
+        tables,
+        buckets,
+        metrics,
+    )
+    for layer in (*modules, gateway, ssm, control.ecr, traffic, control.scheduler):
         layer.install()
     registry.start()
     config = Config()

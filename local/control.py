@@ -10,6 +10,7 @@ from local import events, instances, tables
 from local.ecr import MANIFEST_TYPES, Ecr
 from local.fleet import Fleet
 from local.runcommand import RunCommand
+from local.scheduler import Scheduler
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
 from local.traffic import Fault, Traffic
 
@@ -21,13 +22,23 @@ PREFIX = "/_local/"
 class Control:
     """The ASGI application under /_local/."""
 
-    def __init__(self, folder: Path, endpoint: str, fleet: Fleet, ecr: Ecr, run_command: RunCommand, traffic: Traffic):
+    def __init__(
+        self,
+        folder: Path,
+        endpoint: str,
+        fleet: Fleet,
+        ecr: Ecr,
+        run_command: RunCommand,
+        traffic: Traffic,
+        scheduler: Scheduler,
+    ):
         self.folder = folder
         self.endpoint = endpoint
         self.fleet = fleet
         self.ecr = ecr
         self.run_command = run_command
         self.traffic = traffic
+        self.scheduler = scheduler
 
     def state(self) -> dict:
         """Returns how to reach the cloud, and its nodes."""
@@ -76,6 +87,10 @@ class Control:
             case "POST", ["instances"]:
                 profile = body.get("profile")
                 return {"instance_id": self.fleet.launch(body["tags"], profile, body.get("knobs", {}))}
+            case "POST", ["fleet"]:
+                return {"instance_ids": self.fleet.launch_many(**body)}
+            case "DELETE", ["fleet"]:
+                self.fleet.remove(body["instance_ids"])
             case "POST", ["nodes", instance_id]:
                 instances.add_tags(instance_id, body.pop("tags", {}))
                 self.fleet.turn(instance_id, body)
@@ -96,8 +111,10 @@ class Control:
                 return {"command_id": self.run_command.stage(body["request"], body["nodes"], body["age"])}
             case "POST", ["commands", command_id]:
                 self.run_command.end(command_id, body)
-            case "POST", ["schedules", rule]:
+            case "POST", ["rules", rule]:
                 events.fire(rule)
+            case "POST", ["schedules", name]:
+                self.scheduler.fire(name, body.get("group"), body.get("at"))
             case "POST", ["held-events", source]:
                 events.hold(source)
             case "DELETE", ["held-events", source]:

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from local import background
-from local.commands import Command, Invocation, Plugin
+from local.commands import TERMINAL, Command, Invocation, Plugin
 from local.fleet import Fleet, ManagedNode
 from local.scripted import Ending
 from local.settings import scaled
@@ -20,16 +20,18 @@ def deliver(command: Command, fleet: Fleet) -> None:
             command.changed.wait_for(lambda: command.stopped() or _in_flight(sent) < command.max_concurrency)
         if command.stopped():
             invocation.move("Cancelled", "Cancelled" if command.cancelled else "Terminated")
-        else:
+        elif node := fleet.node(invocation.instance_id):
             sent.append(invocation)
-            background.start(_deliver_to_node, invocation, fleet.node(invocation.instance_id))
+            background.start(_deliver_to_node, invocation, node)
+        else:
+            invocation.move("Failed", "Undeliverable")
     with command.changed:
         command.changed.wait_for(lambda: not _in_flight(sent))
     command.settle()
 
 
 def _in_flight(sent: list[Invocation]) -> int:
-    return sum(invocation.status in ("Pending", "InProgress", "Delayed") for invocation in sent)
+    return sum(invocation.status not in TERMINAL for invocation in sent)
 
 
 def _deliver_to_node(invocation: Invocation, node: ManagedNode) -> None:
@@ -46,7 +48,9 @@ def _deliver_to_node(invocation: Invocation, node: ManagedNode) -> None:
             return
         invocation.move("InProgress")
         if node.knobs.endings:
-            Ending(**node.knobs.endings.pop(0)).apply(invocation)
+            ending = Ending(**node.knobs.endings.pop(0))
+            time.sleep(ending.seconds)
+            ending.apply(invocation)
             return
         try:
             outcome = _run_steps(invocation, node)

@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+import re
 import ssl
 import threading
 import time
@@ -120,6 +121,9 @@ class Ecr:
         """DescribeImages, paged, in no order."""
         images = self._repository(request["repositoryName"])
         if "imageIds" in request:
+            if request.keys() & {"maxResults", "nextToken"}:
+                message = "Invalid parameter at 'maxResults' failed to satisfy constraint: not with 'imageIds'"
+                raise ApiError("InvalidParameterException", message)
             found = [self._image(request["repositoryName"], id_) for id_ in request["imageIds"]]
         else:
             found = list(images.values())
@@ -223,6 +227,9 @@ class Ecr:
 
 def _page(rows: list, request: dict, default: int) -> tuple[list, dict]:
     """Returns one page and its token, spelled as ECR spells them."""
-    start = int(request.get("nextToken", 0))
+    token = request.get("nextToken", "0")
+    if not re.fullmatch("[0-9]{1,9}", token):
+        raise ApiError("InvalidParameterException", "Invalid parameter at 'nextToken' failed to satisfy constraint")
+    start = int(token)
     end = start + request.get("maxResults", default)
     return rows[start:end], {"nextToken": str(end)} if end < len(rows) else {}

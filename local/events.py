@@ -8,10 +8,9 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 from ministack.services import eventbridge, lambda_svc, sqs
 
-from local import asynchronous, queues
+from local import asynchronous, iam, queues
 from local.settings import ACCOUNT, REGION
 
 log = logging.getLogger("local.events")
@@ -110,7 +109,7 @@ def _to_lambda(arn: str, payload: str) -> None:
     function, config, _ = lambda_svc._get_func_record_for_ref(arn)
     if not function:
         _dead_letter(payload, "NO_RESOURCE", f"The function {arn} does not exist.")
-    elif not _allows(function.get("policy"), "lambda:InvokeFunction", arn):
+    elif not iam.service_may(function.get("policy"), "events.amazonaws.com", "lambda:InvokeFunction", arn, _rule_arn()):
         _dead_letter(payload, "NO_PERMISSIONS", f"EventBridge is not allowed to invoke {arn}.")
     else:
         record = lambda_svc._execution_record_for_config(function, config)
@@ -141,19 +140,6 @@ def _dead_letter(payload: str, code: str, message: str) -> None:
         return
     attributes = {"RULE_ARN": _rule_arn(), "TARGET_ARN": target["Arn"], "ERROR_CODE": code, "ERROR_MESSAGE": message}
     queues.put(queue, payload, attributes)
-
-
-def _allows(policy: dict | None, action: str, arn: str) -> bool:
-    context = EvalContext(
-        principal_arn="events.amazonaws.com",
-        principal_type="Service",
-        principal_account="",
-        action=action,
-        resource_arn=arn,
-        region=REGION,
-        service_context={"aws:sourcearn": _rule_arn(), "aws:sourceaccount": ACCOUNT},
-    )
-    return evaluate_resource_policy(policy, context, service="events.amazonaws.com").decision == "Allow"
 
 
 def _rule_arn() -> str:

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ministack.services import ec2
@@ -27,6 +27,8 @@ class Knobs:
     """Seconds by which every command takes longer."""
     die_on_command: bool = False
     """The node dies in the middle of the next command."""
+    platform: str = "Linux"
+    """What the agent says it runs on."""
     agent: str = "new"
     """`old`: the agent knows no interpolationType and substitutes parameters in the script's text."""
     containerd: str = "2.1"
@@ -48,6 +50,8 @@ class ManagedNode:
         self.agent_slots = threading.Semaphore(MAX_COMMANDS)
         self.running_since: float | None = None
         self.died = False
+        self.seen: float | None = None
+        """When the agent last answered, as far as anybody looked."""
         self._registered = False
         self._make = make
         self._node = None
@@ -81,7 +85,8 @@ class ManagedNode:
 
     def observe(self) -> None:
         """Registers the node with SSM once its agent answers; it stays registered when it goes offline again."""
-        self._registered = self._registered or self._reachable()
+        if self._reachable():
+            self._registered, self.seen = True, time.time()
 
     def wait_online(self, until: float, cancelled: Callable[[], bool]) -> bool:
         """Waits until the agent answers; returns False at that moment of time.monotonic(), or when cancelled."""
@@ -149,9 +154,10 @@ class Fleet:
                 self.nodes[instance_id] = ManagedNode(instance_id, copy.deepcopy(self.defaults), self._make)
             return self.nodes[instance_id]
 
-    def registered(self) -> list[ManagedNode]:
-        """Returns the nodes SSM knows, in a stable order."""
-        return sorted((n for n in list(self.nodes.values()) if n.registered), key=lambda node: node.instance_id)
+    def registered(self, instance_ids: Iterable[str] | None = None) -> list[ManagedNode]:
+        """Returns the nodes SSM knows, of these instances or all, in a stable order."""
+        ids = list(self.nodes) if instance_ids is None else self.nodes.keys() & set(instance_ids)
+        return [node for node in (self.nodes[instance_id] for instance_id in sorted(ids)) if node.registered]
 
     def turn(self, instance_id: str, knobs: dict) -> None:
         """Sets some knobs of a node."""
@@ -164,6 +170,31 @@ class Fleet:
         instance_id = instances.launch(tags, profile)
         self.turn(instance_id, knobs)
         return instance_id
+
+    def launch_many(
+        self,
+        count: int,
+        tags: dict[str, str],
+        profile: str | None,
+        knobs: dict,
+        age: float = 0,
+        operator: str | None = None,
+    ) -> list[str]:
+        """Has instances run, of which nobody is told; returns their ids."""
+        ids = instances.launch_many(count, tags, profile, age, operator)
+        wanted = dataclasses.replace(self.defaults, **knobs)
+        for instance_id in ids:
+            node = ManagedNode(instance_id, copy.deepcopy(wanted), self._make)
+            node.running_since = time.monotonic() - age
+            self.nodes[instance_id] = node
+        return ids
+
+    def remove(self, instance_ids: list[str]) -> None:
+        """Has instances be no more, of which nobody is told."""
+        instances.remove(instance_ids)
+        for instance_id in instance_ids:
+            if node := self.nodes.pop(instance_id, None):
+                node.stop()
 
     def stop(self) -> None:
         """Ends every node."""

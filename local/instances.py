@@ -1,6 +1,7 @@
 """EC2 instances: AWS's state transitions and their events, reserved tags, and DescribeInstances filtered and paged."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
 from ministack.services import ec2
 
@@ -63,12 +64,33 @@ def add_tags(instance_id: str, added: dict[str, str]) -> None:
 
 def launch(tags: dict[str, str], profile: str | None) -> str:
     """Runs one instance with any tags, reserved ones too, and returns its id."""
-    [instance] = ec2._launch_instances_internal("ami-0123456789abcdef0", "m5.large", ec2._DEFAULT_SUBNET_ID, 1)
-    if profile:
-        instance["IamInstanceProfile"], _ = ec2._resolve_iam_instance_profile(iam_name=profile, allow_missing=True)
-    add_tags(instance["InstanceId"], tags)
-    _move([instance["InstanceId"]], *TRANSITIONS["RunInstances"])
-    return instance["InstanceId"]
+    [instance_id] = launch_many(1, tags, profile)
+    _move([instance_id], *TRANSITIONS["RunInstances"])
+    return instance_id
+
+
+def launch_many(
+    count: int, tags: dict[str, str], profile: str | None, age: float = 0, operator: str | None = None
+) -> list[str]:
+    """Has instances run, for that many seconds already, of which no event is raised, and returns their ids.
+
+    An operator is the service that manages them, as EKS Auto Mode does.
+    """
+    launched = ec2._launch_instances_internal("ami-0123456789abcdef0", "m5.large", ec2._DEFAULT_SUBNET_ID, count)
+    for instance in launched:
+        if profile:
+            instance["IamInstanceProfile"], _ = ec2._resolve_iam_instance_profile(iam_name=profile, allow_missing=True)
+        instance["LaunchTime"] = (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        instance["Operator"] = operator
+        add_tags(instance["InstanceId"], tags)
+    return [instance["InstanceId"] for instance in launched]
+
+
+def remove(instance_ids: list[str]) -> None:
+    """Has instances be no more, as EC2 forgets those that were terminated, of which no event is raised."""
+    for instance_id in instance_ids:
+        ec2._instances.pop(instance_id, None)
+        ec2._tags.pop(instance_id, None)
 
 
 def _moving(action: str, handler):
@@ -141,7 +163,8 @@ def _describe(parameters: dict) -> Response:
     wanted = ec2._parse_member_list(parameters, "InstanceId")
     filters = ec2._parse_filters(parameters)
     size = ec2._p(parameters, "MaxResults")
-    if refusal := _describe_refusal(wanted, filters, size):
+    token = ec2._p(parameters, "NextToken")
+    if refusal := _describe_refusal(wanted, filters, size, token):
         return refusal
     ec2._cleanup_terminated()
     rows = [
@@ -151,14 +174,14 @@ def _describe(parameters: dict) -> Response:
         and id_ in filters.get("instance-id", [id_])
         and ec2._matches_filters(instance, filters)
     ]
-    start = int(ec2._p(parameters, "NextToken") or 0)
+    start = int(token or 0)
     end = start + int(size) if size else len(rows)
-    token = f"<nextToken>{end}</nextToken>" if end < len(rows) else ""
+    rest = f"<nextToken>{end}</nextToken>" if end < len(rows) else ""
     items = "".join(_reservation(instance) for instance in rows[start:end])
-    return ec2._xml(200, "DescribeInstancesResponse", f"<reservationSet>{items}</reservationSet>{token}")
+    return ec2._xml(200, "DescribeInstancesResponse", f"<reservationSet>{items}</reservationSet>{rest}")
 
 
-def _describe_refusal(wanted: list[str], filters: dict, size: str) -> Response | None:
+def _describe_refusal(wanted: list[str], filters: dict, size: str, token: str) -> Response | None:
     for instance_id in wanted:
         if not ec2._INSTANCE_ID_RE.match(instance_id):
             return ec2._error("InvalidInstanceID.Malformed", f'Invalid id: "{instance_id}"', 400)
@@ -170,6 +193,8 @@ def _describe_refusal(wanted: list[str], filters: dict, size: str) -> Response |
     for name in filters:
         if not name.startswith("tag:") and name not in FILTERS:
             return ec2._error("InvalidParameterValue", f"The filter '{name}' is invalid", 400)
+    if token and not re.fullmatch("[0-9]{1,9}", token):
+        return ec2._error("InvalidNextToken", f"The token '{token}' is invalid", 400)
     if size and wanted:
         message = "The parameter instancesSet cannot be used with the parameter maxResults"
         return ec2._error("InvalidParameterCombination", message, 400)
@@ -180,7 +205,11 @@ def _describe_refusal(wanted: list[str], filters: dict, size: str) -> Response |
 
 
 def _reservation(instance: dict) -> str:
+    xml = ec2._instance_xml(instance)
+    if operator := instance.get("Operator"):
+        facts = f"<operator><managed>true</managed><principal>{operator}</principal></operator></item>"
+        xml = xml.removesuffix("</item>") + facts
     return (
         f"<item><reservationId>r-{instance['InstanceId'][2:]}</reservationId><ownerId>{ACCOUNT}</ownerId><groupSet/>"
-        f"<instancesSet>{ec2._instance_xml(instance)}</instancesSet></item>"
+        f"<instancesSet>{xml}</instancesSet></item>"
     )

@@ -12,7 +12,7 @@ from local.stack import Stack
 def main() -> None:
     """Prints the function's answer as JSON; exit code 1 where it failed."""
     parser = argparse.ArgumentParser(prog="python -m local.invoke", description=__doc__)
-    functions = ["ImagePush", "NodeLaunch", "NodeResult"]
+    functions = ["ImagePush", "Jobs", "NodeLaunch", "NodeResult"]
     parser.add_argument("function", choices=functions, help="the function's name in the template")
     parser.add_argument("event", type=Path, help="a file of JSON, such as those in events/")
     arguments = parser.parse_args()

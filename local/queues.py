@@ -8,7 +8,7 @@ from ministack.core.concurrency import esm_wake
 from ministack.services import lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
-from local import asynchronous, background
+from local import background, iam
 from local.settings import scaled
 
 MAX_BATCH = 10_000
@@ -129,7 +129,7 @@ def _mapping_faults(properties: dict, arn: str, queue: dict, config: dict) -> li
             f"Queue visibility timeout: {visibility} seconds is less than Function timeout: {timeout} seconds"
         )
     for action in SOURCE_ACTIONS:
-        if not asynchronous.role_allows(config["Role"], f"sqs:{action}", arn):
+        if not iam.role_may(config["Role"], f"sqs:{action}", arn):
             faults.append(f"The function execution role does not have permissions to call {action} on SQS")
     return faults
 

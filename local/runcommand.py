@@ -95,17 +95,24 @@ class RunCommand:
         return {"Commands": rows, **rest}
 
     def cancel(self, request: dict) -> dict:
-        """CancelCommand: nodes that have not started do not; what runs is not stopped."""
+        """CancelCommand: nodes that have not started do not; what runs is not stopped, and ends as it would have."""
         command = self.commands.get(request["CommandId"])
         if command is None:
             raise ApiError("InvalidCommandId", "The specified command ID is not valid.")
-        chosen = request.get("InstanceIds")
-        with command.changed:
-            command.cancelled = not chosen
-            command.changed.notify_all()
+        chosen = request.get("InstanceIds") or _targets(command)
+        if command.status in TERMINAL:
+            return {}
+        if len(chosen) == len(command.invocations):
+            command.move("Cancelling")
+            with command.changed:
+                command.cancelled = True
+                command.changed.notify_all()
         for invocation in command.invocations:
-            if invocation.status == "Pending" and (not chosen or invocation.instance_id in chosen):
-                invocation.move("Cancelled")
+            if invocation.instance_id in chosen:
+                waits = invocation.status == "Pending"
+                invocation.move("Cancelling")
+                if waits:
+                    invocation.move("Cancelled")
         return {}
 
     def _address(self, command: Command, instance_ids: list[str]) -> None:

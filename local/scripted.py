@@ -32,6 +32,8 @@ class Ending:
     stderr: str = ""
     exit_code: int | None = None
     """None: 0 or 1, as the details have it."""
+    seconds: float = 0.0
+    """How long a node that exists takes until then."""
 
     def apply(self, invocation: Invocation) -> None:
         """Ends the invocation so, and has SSM say so."""

@@ -1,7 +1,6 @@
 """The SSM API: documents, Run Command and managed nodes; everything else is ministack's."""
 
 import json
-import time
 
 from ministack.app import SERVICE_HANDLERS
 from ministack.services import ec2, ssm
@@ -61,13 +60,14 @@ class Ssm:
         old_filters = [(f["key"], f["valueSet"]) for f in request.get("InstanceInformationFilterList", [])]
         if filters and old_filters:
             raise ApiError("ValidationException", "Use either Filters or InstanceInformationFilterList.")
-        rows = [
-            _information(node)
-            for node in self.fleet.registered()
+        named = [values for key, values in filters + old_filters if key == "InstanceIds"]
+        nodes = [
+            node
+            for node in self.fleet.registered(set().union(*named) if named else None)
             if all(_fact(node, key) in values for key, values in filters + old_filters)
         ]
-        rows, rest = page(rows, request.get("NextToken"), request.get("MaxResults", PAGE_SIZE))
-        return {"InstanceInformationList": rows, **rest}
+        nodes, rest = page(nodes, request.get("NextToken"), request.get("MaxResults", PAGE_SIZE))
+        return {"InstanceInformationList": [_information(node) for node in nodes], **rest}
 
 
 def _information(node: ManagedNode) -> dict:
@@ -75,10 +75,10 @@ def _information(node: ManagedNode) -> dict:
     return {
         "InstanceId": node.instance_id,
         "PingStatus": _fact(node, "PingStatus"),
-        "LastPingDateTime": time.time(),
+        "LastPingDateTime": node.seen,
         "AgentVersion": AGENT_VERSIONS[node.knobs.agent],
         "IsLatestVersion": node.knobs.agent == "new",
-        "PlatformType": "Linux",
+        "PlatformType": node.knobs.platform,
         "PlatformName": "Amazon Linux",
         "PlatformVersion": "2023",
         "ResourceType": "EC2Instance",
@@ -96,7 +96,7 @@ def _fact(node: ManagedNode, key: str) -> str | None:
     facts = {
         "InstanceIds": node.instance_id,
         "PingStatus": "Online" if node.online else "ConnectionLost",
-        "PlatformTypes": "Linux",
+        "PlatformTypes": node.knobs.platform,
         "ResourceType": "EC2Instance",
         "AgentVersion": AGENT_VERSIONS[node.knobs.agent],
     }

@@ -66,6 +66,11 @@ class Traffic:
             functions.kill(function)
         return response
 
+    def strike(self, action: str) -> Fault | None:
+        """Returns what is to become of a call that an AWS service makes itself; None where it is to succeed."""
+        with self._lock:
+            return self._fault(action, None)
+
     def counted(self, service: str | None, function: str | None) -> dict[str, int]:
         """Returns the calls so far, of one service or all, of one function or everybody."""
         counts: Counter[str] = Counter()

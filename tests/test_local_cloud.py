@@ -424,6 +424,12 @@ def test_what_ecr_does_not_have_is_an_error(cloud):
     cloud.push("known", "v1", images.image())
     with refused("ImageNotFoundException"):
         ecr.describe_images(repositoryName="known", imageIds=[{"imageTag": "v2"}])
+    with refused("ImageNotFoundException"):  # of several ids one that is missing fails the call
+        ecr.describe_images(repositoryName="known", imageIds=[{"imageTag": "v1"}, {"imageTag": "v2"}])
+    with refused("InvalidParameterException"):
+        ecr.describe_images(repositoryName="known", imageIds=[{"imageTag": "v1"}], maxResults=10)
+    with refused("InvalidParameterException"):
+        ecr.describe_images(repositoryName="known", nextToken="garbage")
     with refused("RepositoryNotFoundException"):
         ecr.describe_images(repositoryName="unknown")
 

@@ -57,6 +57,64 @@ def test_a_thousand_nodes_end_at_once(cloud, ssm, probe_stack):
     assert {row["InstanceId"] for page in pages for row in page["CommandInvocations"]} == nodes.keys()
 
 
+def test_a_command_cancelled_in_mid_roll_out_ends_where_it_runs_and_begins_nowhere(cloud, ssm, probe_stack):
+    slow = {"online_after": 0, "containerd": "none", "endings": [{"seconds": 1, "details": "Success"}]}
+    nodes = [cloud.launch({"pool": "cancelled"}, **slow) for _ in range(3)]
+    cloud.until_online(*nodes)
+    targets = [{"Key": "tag:pool", "Values": ["cancelled"]}]
+    sent = {"DocumentName": probe_stack["Document"], "Targets": targets, "Parameters": WORD, "MaxConcurrency": "1"}
+    command = ssm.send_command(**sent)["Command"]["CommandId"]
+    until(lambda: "InProgress" in [details_of(ssm, command, node) for node in nodes], 5, "a node to begin")
+    [running] = ssm.list_commands(CommandId=command)["Commands"]
+    assert (running["TargetCount"], running["CompletedCount"]) == (3, 0)
+    assert command in listed(ssm, Status="InProgress")
+    ssm.cancel_command(CommandId=command)
+    assert command in listed(ssm, Status="Cancelling")
+    until(lambda: command in listed(ssm, Status="Cancelled"), 5, "the command to end")
+    assert sorted(details_of(ssm, command, node) for node in nodes) == ["Cancelled", "Cancelled", "Success"]
+    told = [e["detail"] for e in cloud.events(INVOCATION) if e["detail"]["command-id"] == command]
+    assert sum(detail["status"] == "Cancelled" for detail in told) == 2
+    ssm.cancel_command(CommandId=command)  # what has ended stays as it has
+    assert command in listed(ssm, Status="Cancelled")
+    for node in nodes:
+        cloud.terminate(node)
+
+
+def test_commands_are_listed_from_a_moment_on(cloud, ssm, probe_stack):
+    old, new = (cloud.stage_command(probe_stack["Document"], WORD, "aged", {}, age) for age in (7200, 60))
+    since = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    found = listed(ssm, InvokedAfter=since)
+    assert (old in found, new in found) == (False, True)
+    with refused("InvalidNextToken"):
+        ssm.list_commands(NextToken="garbage")
+
+
+def test_ten_thousand_nodes_are_there_at_once_and_paged(cloud, ssm):
+    ids = cloud.launch_many(10_000, {"fleet": "large"}, containerd="none", online_after=0)
+    ec2 = cloud.client("ec2")
+    large = [{"Name": "tag:fleet", "Values": ["large"]}]
+    page = ec2.describe_instances(Filters=large, MaxResults=1000)
+    assert (len(page["Reservations"]), "NextToken" in page) == (1000, True)
+    wanted = [{"Key": "InstanceIds", "Values": ids[:60]}]
+    page = ssm.describe_instance_information(Filters=wanted, MaxResults=50)
+    assert (len(page["InstanceInformationList"]), "NextToken" in page) == (50, True)
+    with refused("InvalidNextToken"):
+        ec2.describe_instances(MaxResults=5, NextToken="garbage")
+    with refused("InvalidNextToken"):
+        ssm.describe_instance_information(NextToken="garbage")
+    cloud.remove(ids)
+    assert ec2.describe_instances(Filters=large)["Reservations"] == []
+
+
+def test_an_instance_that_a_service_manages_says_so(cloud):
+    [managed] = cloud.launch_many(1, {}, age=600, operator="eks.amazonaws.com", containerd="none")
+    [reservation] = cloud.client("ec2").describe_instances(InstanceIds=[managed])["Reservations"]
+    [instance] = reservation["Instances"]
+    assert instance["Operator"] == {"Managed": True, "Principal": "eks.amazonaws.com"}
+    assert timedelta(minutes=9) < datetime.now(UTC) - instance["LaunchTime"] < timedelta(minutes=11)
+    cloud.remove([managed])
+
+
 def test_of_a_node_nothing_is_heard_until_it_ends(cloud, ssm, probe_stack):
     nodes = dict.fromkeys(("i-00000000000000001", "i-00000000000000002"))
     command = cloud.stage_command(probe_stack["Document"], WORD, "silent", nodes, age=3600)
@@ -185,6 +243,14 @@ def test_who_may_not_read_commands_is_refused(cloud, probe_stack):
 def ssm(cloud):
     """A client that leaves it to the cloud to refuse a request."""
     return cloud.client("ssm", config=Config(parameter_validation=False))
+
+
+def listed(ssm, **filters: str) -> list[str]:
+    """Returns the ids of the commands that the filters let through."""
+    pages = ssm.get_paginator("list_commands").paginate(
+        Filters=[{"key": key, "value": value} for key, value in filters.items()]
+    )
+    return [command["CommandId"] for page in pages for command in page["Commands"]]
 
 
 def details_of(ssm, command: str, node: str) -> str:
