@@ -173,7 +173,8 @@ def test_a_node_that_is_gone_is_not_tried_again(cloud, stack, settling):
     cloud.terminate(gone)
     job = settling.command({gone: ended(line(image, "failed", "registry"))})
     settling.job(job, failed=1)
-    until(lambda: not waiting(cloud, settling.resources["NodeQueue"]), 20, "the try to be dropped")
+    for queue in ("ResultQueue", "NodeQueue"):
+        until(lambda queue=queue: not waiting(cloud, settling.resources[queue]), 20, "the try to be dropped")
     assert not [c for c in stack.commands("push") if f"job={job}" in c["Comment"]]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import contract
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
@@ -22,6 +23,12 @@ OUR_DOCUMENT = "eks-image-prefetch-prefetch-images"
 REPORTED = json.loads(
     json.dumps(RESOURCES["NodeReported"]["Properties"]["EventPattern"]).replace(
         '{"Ref": "PrefetchImages"}', json.dumps(OUR_DOCUMENT)
+    )
+)
+STACK_ID = "arn:aws:cloudformation:eu-west-1:123456789012:stack/eks-image-prefetch/1"
+DEPLOYED = json.loads(
+    json.dumps(RESOURCES["Jobs"]["Properties"]["Events"]["Deployed"]["Properties"]["Pattern"]).replace(
+        '{"Ref": "AWS::StackId"}', json.dumps(STACK_ID)
     )
 )
 FUNCTIONS = sorted(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function")
@@ -122,7 +129,7 @@ def test_what_is_not_of_our_document_is_not_reported(cloud, change):
     assert not reported(cloud, ended(**change))
 
 
-@pytest.mark.parametrize("pattern", [PUSH, RUNNING, REPORTED])
+@pytest.mark.parametrize("pattern", [PUSH, RUNNING, REPORTED, DEPLOYED])
 def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
     def leaves(value):
         if isinstance(value, dict):
@@ -136,13 +143,10 @@ def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
 
 def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_where_aws_has_no_finer():
     roles = [resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::IAM::Role"]
-    statements = [
-        statement
-        for role in roles
-        for policy in role["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-    ]
-    statements += json.loads(RESOURCES["SendPrefetchImages"]["Properties"]["PolicyDocument"]["Fn::Sub"])["Statement"]
+    policies = [policy["PolicyDocument"] for role in roles for policy in role.get("Policies", [])]
+    policies += [r["Properties"]["PolicyDocument"] for r in RESOURCES.values() if r["Type"] == "AWS::IAM::Policy"]
+    policies = [json.loads(policy["Fn::Sub"]) if "Fn::Sub" in policy else policy for policy in policies]
+    statements = [statement for policy in policies for statement in policy["Statement"]]
     assert not any("ManagedPolicyArns" in role for role in roles)
     for statement in statements:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
@@ -150,11 +154,56 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
         if statement["Resource"] == "*":
             assert set(actions) <= {
                 "ec2:DescribeInstances",
+                "scheduler:ListSchedules",
+                "ssm:CancelCommand",
                 "ssm:DescribeInstanceInformation",
                 "ssm:GetCommandInvocation",
                 "ssm:ListCommandInvocations",
                 "ssm:ListCommands",
             }
+
+
+def test_the_schedules_role_is_for_schedules_of_the_stacks_group_and_is_given_to_scheduler_only():
+    [trust] = RESOURCES["ScheduleRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"]["StringEquals"]["aws:SourceArn"] == {"Fn::GetAtt": ["ScheduleGroup", "Arn"]}
+    [policy] = RESOURCES["JobsRole"]["Properties"]["Policies"]
+    [passing] = [s for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "iam:PassRole"]
+    assert passing["Resource"] == {"Fn::GetAtt": ["ScheduleRole", "Arn"]}
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}
+
+
+def test_the_apis_routes_are_those_of_its_document_each_for_who_may_invoke_it():
+    events = [e["Properties"] for e in RESOURCES["Jobs"]["Properties"]["Events"].values() if e["Type"] == "HttpApi"]
+    assert sorted((event["Method"], event["Path"]) for event in events) == sorted(contract.operations())
+    assert not any("Auth" in event for event in events)
+    api = RESOURCES["JobsApi"]["Properties"]
+    assert api["Auth"] == {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}
+    assert {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= api["DefaultRouteSettings"].keys()
+    line = json.loads(api["AccessLogSettings"]["Format"])
+    assert {"caller", "method", "path", "requestId", "route", "status"} <= line.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "matches"),
+    [
+        ({}, True),
+        ({"status": "UPDATE_COMPLETE"}, True),
+        ({"status": "CREATE_IN_PROGRESS"}, False),
+        ({"status": "UPDATE_ROLLBACK_COMPLETE"}, False),
+        ({"status": "DELETE_COMPLETE"}, False),
+        ({"stack": "arn:aws:cloudformation:eu-west-1:123456789012:stack/other/2"}, False),
+        ({"source": "custom"}, False),
+    ],
+)
+def test_the_reconcile_follows_the_stacks_own_deployments(cloud, change, matches):
+    event = {"stack": STACK_ID, "status": "CREATE_COMPLETE", "source": "aws.cloudformation", **change}
+    detail = {"stack-id": event["stack"], "status-details": {"status": event["status"], "status-reason": ""}}
+    envelope = ended(source=event["source"], detail_type="CloudFormation Stack Status Change")
+    answer = cloud.client("events").test_event_pattern(
+        EventPattern=json.dumps(DEPLOYED), Event=json.dumps({**envelope, "detail": detail})
+    )
+    assert answer["Result"] is matches
 
 
 def test_every_function_has_a_role_of_its_own_to_which_sam_adds_nothing():
@@ -263,6 +312,11 @@ def test_every_dead_letter_queue_and_every_function_has_an_alarm():
                 "15 minutes",
                 "",
             ],
+        ),
+        (
+            "ReconcileInterval",
+            ["", "rate(1 minute)", "rate(30 minutes)", "rate(1 hour)", "rate(24 hours)", "rate(1 day)", "rate(7 days)"],
+            ["rate(1 hours)", "rate(0 hours)", "rate(25 hours)", "rate(8 days)", "cron(0 7 * * ? *)", "1 hour"],
         ),
         (
             "AlarmTopicArn",
