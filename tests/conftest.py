@@ -13,9 +13,16 @@ from probe import probe
 from local.client import LocalCloud
 
 WITH_A_CLOUD = (
+    "test_examples.py",
+    "test_jobs.py",
+    "test_jobs_contract.py",
+    "test_jobs_nodes.py",
+    "test_jobs_schedule.py",
+    "test_local_api.py",
     "test_local_cloud.py",
     "test_local_commands.py",
     "test_local_metrics.py",
+    "test_local_scheduler.py",
     "test_local_stores.py",
     "test_results.py",
     "test_results_faults.py",

@@ -1,0 +1,112 @@
+"""The examples, run as a pipeline runs them."""
+
+import json
+import subprocess
+from urllib.parse import urlsplit
+
+import pytest
+
+from local import images
+from local.client import ROOT
+from local.stack import Stack
+
+CLUSTER = {"aws:eks:cluster-name": "pipeline"}
+WAIT = ROOT / "examples" / "prefetch-and-wait"
+
+
+@pytest.fixture(scope="module")
+def stack(cloud):
+    stack = Stack(cloud, name="pipeline")
+    stack.deploy(ClusterName="pipeline", Repositories="pipeline/*")
+    yield stack
+    stack.delete()
+
+
+@pytest.fixture
+def nodes(cloud, stack):
+    """Two nodes of the cluster that SSM can reach."""
+    nodes = [cloud.launch(CLUSTER, online_after=0) for _ in range(2)]
+    cloud.until_online(*nodes)
+    yield nodes
+    for node in nodes:
+        cloud.terminate(node)
+
+
+def test_a_pipeline_waits_until_every_node_is_warm(cloud, stack, nodes):
+    digest = cloud.push("pipeline/app", "v1", images.image("pipeline", layer_bytes=1 << 20))
+    ran = wait(cloud, stack, "pipeline/app:v1")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == "rule default: 2 of 2 nodes done, 2 warm"
+    image = f"{cloud.state()['registry_host']}/pipeline/app@{digest}"
+    assert all(cloud.image_status(node, image) for node in nodes)
+
+
+def test_a_pipeline_signs_with_the_temporary_credentials_of_its_role(cloud, stack, nodes):
+    cloud.push("pipeline/app", "v2", images.image("release", layer_bytes=1 << 20))
+    ran = wait(cloud, stack, "pipeline/app:v2", **role(cloud, "execute-api:Invoke"))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = wait(cloud, stack, "pipeline/app:v2", **role(cloud, "ecr:GetAuthorizationToken"))
+    assert ran.returncode == 2
+    assert "answered 403" in ran.stderr
+
+
+def test_enough_warm_nodes_let_a_pipeline_go_on_before_the_last_has_said_anything(cloud, stack, nodes):
+    cloud.push("pipeline/most", "v1", images.image("most"))
+    late = cloud.launch(CLUSTER, online_after=0, containerd="none", delay=3600)
+    cloud.until_online(late)
+    ran = wait(cloud, stack, "pipeline/most:v1", WARM_PERCENT="60")
+    cloud.terminate(late)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.splitlines()[-1] == "rule default: 2 of 3 nodes done, 2 warm"
+
+
+def test_a_node_that_stays_cold_stops_the_pipeline_and_is_named_with_its_reason(cloud, stack, nodes):
+    cloud.push("pipeline/arm", "v1", images.index([images.image("arm", architecture="arm64")]))
+    ran = wait(cloud, stack, "pipeline/arm:v1")
+    assert ran.returncode == 1
+    assert all(f"{node}: " in ran.stdout for node in nodes)
+    assert "skipped, platform" in ran.stdout
+
+
+def test_what_the_api_refuses_is_told_by_its_field(cloud, stack):
+    ran = wait(cloud, stack, "pipeline/app:never-pushed")
+    assert ran.returncode == 2
+    assert "images[0]" in ran.stderr
+
+
+def test_a_pipeline_waits_no_longer_than_it_is_told_to(cloud, stack):
+    cloud.push("pipeline/late", "v1", images.image("late"))
+    node = cloud.launch(CLUSTER, online_after=0, containerd="none", delay=3600)
+    cloud.until_online(node)
+    ran = wait(cloud, stack, "pipeline/late:v1", WAIT_SECONDS="1")
+    cloud.terminate(node)
+    assert ran.returncode == 3
+    assert "is not done after 1 seconds" in ran.stderr
+
+
+def role(cloud, action: str) -> dict[str, str]:
+    """Returns the environment of who has taken a role that allows an action."""
+    iam, name = cloud.client("iam"), f"pipeline-{action.partition(':')[0]}"
+    anyone = {"Effect": "Allow", "Principal": {"AWS": cloud.account}, "Action": "sts:AssumeRole"}
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(anyone))["Role"]["Arn"]
+    allowed = policy({"Effect": "Allow", "Action": action, "Resource": "*"})
+    iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=allowed)
+    taken = cloud.client("sts").assume_role(RoleArn=arn, RoleSessionName="release")["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": taken["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": taken["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": taken["SessionToken"],
+    }
+
+
+def policy(statement: dict) -> str:
+    """Returns a policy of one statement."""
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def wait(cloud, stack, image: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the example for an image; the API's name on the local cloud stands for that on AWS."""
+    api = urlsplit(stack.outputs()["JobsUrl"]).netloc.partition(".")[0]
+    url = f"http://{api}.execute-api.localhost:{urlsplit(cloud.endpoint).port}"
+    environment = {**cloud.env(), "AWS_REGION": cloud.region, "JOBS_URL": url, **environment}
+    return subprocess.run([WAIT, image], env=environment, check=False, capture_output=True, text=True, timeout=120)
