@@ -9,11 +9,18 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import calls, cold_start, document, parallel, settling
+from benches import asking, calls, cold_start, document, parallel, settling
 from benches.table import markdown
 from local.stack import TEMPLATE
 
-SUBJECTS = {"cold-start": cold_start, "calls": calls, "settling": settling, "document": document, "parallel": parallel}
+SUBJECTS = {
+    "cold-start": cold_start,
+    "calls": calls,
+    "settling": settling,
+    "asking": asking,
+    "document": document,
+    "parallel": parallel,
+}
 
 
 def main() -> int:

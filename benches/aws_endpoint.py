@@ -128,12 +128,17 @@ class AwsEndpoint:
             return "200 OK", "application/xml", b""
         operation = request.headers.get("x-amz-target", "EC2.DescribeInstances")
         self.calls[operation] += 1
-        if operation == "EC2.DescribeInstances":
-            return "200 OK", "text/xml;charset=UTF-8", DESCRIBE_INSTANCES
         if operation == "AmazonSSM.SendCommand":
             self.commands.append(json.loads(request.body))
-        if operation == "AmazonSSM.GetCommandInvocation":
-            answer = INVOCATION | json.loads(request.body)
-        else:
-            answer = EMPTY.get(operation) or JSON_ANSWERS.get(operation, {})
+        answer = self.answer_to(operation, request.body)
+        if isinstance(answer, bytes):
+            return "200 OK", "text/xml;charset=UTF-8", answer
         return "200 OK", "application/x-amz-json-1.1", json.dumps(answer).encode()
+
+    def answer_to(self, operation: str, body: bytes) -> dict | bytes:
+        """Returns what an operation is answered with: JSON, or text of XML."""
+        if operation == "EC2.DescribeInstances":
+            return DESCRIBE_INSTANCES
+        if operation == "AmazonSSM.GetCommandInvocation":
+            return INVOCATION | json.loads(body)
+        return EMPTY.get(operation) or JSON_ANSWERS.get(operation, {})

@@ -32,6 +32,11 @@ SETTINGS = {
     "RESULT_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/results",
     "OUTCOME_RETENTION_DAYS": "30",
     "MAX_RETRIES": "2",
+    "ACCOUNT_ID": "123456789012",
+    "SCHEDULE_GROUP": "schedules",
+    "SCHEDULE_ROLE_ARN": "arn:aws:iam::123456789012:role/schedule",
+    "JOBS_DEAD_LETTERS_ARN": "arn:aws:sqs:eu-central-1:123456789012:jobs",
+    "ALLOW_ANY_REPOSITORY": "false",
 }
 RULE = {
     "name": "default",

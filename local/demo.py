@@ -28,6 +28,7 @@ def run() -> None:
         seen = [pushed(cloud, stack), launched(cloud, stack), pushed_again(cloud, stack)]
         table(seen)
         kept(stack, [row["job"] for row in seen])
+        held(stack, [row["node"] for row in seen[:2]])
     print("\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event,")
     print("`make deploy` deploys to your own account. The README says the rest.")
 
@@ -114,6 +115,39 @@ def kept(stack: Stack, jobs: list[str]) -> None:
     table([record_row(record) for records in objects.values() for record in records])
     key, [record, *_] = next(iter(objects.items()))
     print(f"\n  such as s3://{outcomes.bucket}/{key}\n  {json.dumps(record)}")
+
+
+def held(stack: Stack, nodes: list[str]) -> None:
+    """Shows which node holds what, and what one more job finds."""
+    step("Which node holds what, as the jobs API tells: GET /nodes")
+    answer = stack.invoke("Jobs", {"route": "GET /nodes"})
+    table([node_row(node, image) for node in answer["nodes"] for image in node["images"]])
+    warm = {node["id"] for node in answer["nodes"] if all(image["state"] == "warm" for image in node["images"])}
+    if not warm >= set(nodes):
+        raise RuntimeError(f"the API does not call every node warm: {answer}")
+
+    body = {"images": [f"{REPOSITORY}:v1"]}
+    step(f"A job: POST /jobs {json.dumps(body)}")
+    [sent] = stack.invoke("Jobs", body)["jobs"]
+    route = {"route": f"GET /jobs/{sent['id']}"}
+    job = until(lambda: done(stack.invoke("Jobs", route)), WAIT, f"job {sent['id']} to be done")
+    show("job", f"{job['id']} by rule {job['rule']}: {job['state']}")
+    counted = ", ".join(f"{job['nodes'][status]} {status}" for status in STATUSES)
+    show("nodes", f"{job['nodes']['done']} of {job['nodes']['total']} done: {counted}")
+
+
+def node_row(node: dict, image: dict) -> dict:
+    """Returns what the API says of a node and an image, for people."""
+    name = image["image"].partition("@")[0].partition("/")[2]
+    rules = " ".join(node["rules"])
+    return {"node": node["id"], "ssm": node["ssm"]["state"], "rules": rules, "image": name} | {
+        field: image.get(field, "") for field in ("state", "since")
+    }
+
+
+def done(job: dict) -> dict | None:
+    """Returns a job once it is."""
+    return job if job.get("state") == "done" else None
 
 
 def finished(outcomes: Outcomes, job: str) -> dict | None:
