@@ -120,6 +120,8 @@ class Node:
             log=self.folder / "containerd.log",
         )
         self._wait_for_cri()
+        if self.snapshotter == "soci":
+            self._wait_for_soci()
 
     def stop(self) -> None:
         """Ends the node and deletes its folder."""
@@ -318,6 +320,15 @@ class Node:
                 words = self._child.last_words()
                 self.kill_running()
                 raise RuntimeError(f"node {self.name}: containerd {self.containerd} did not start: {words}")
+            time.sleep(0.03)
+
+    def _wait_for_soci(self) -> None:
+        """Waits for the snapshotter, which containerd asks for nothing before it needs it."""
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        while self.shell(f"test -S {SOCI} || echo waiting"):
+            if time.monotonic() > deadline:
+                self.kill_running()
+                raise RuntimeError(f"node {self.name}: SOCI's snapshotter did not start")
             time.sleep(0.03)
 
 
