@@ -363,24 +363,24 @@ def test_instances_are_described_by_filter_and_page(cloud):
 
 
 def test_a_push_is_known_to_ecr_and_raises_its_events(cloud):
-    digest = cloud.push("team/app", "v1", images.multi_platform("v1"))
+    digest = cloud.push("known/app", "v1", images.multi_platform("v1"))
     ecr = cloud.client("ecr")
-    [index] = ecr.describe_images(repositoryName="team/app", imageIds=[{"imageTag": "v1"}])["imageDetails"]
+    [index] = ecr.describe_images(repositoryName="known/app", imageIds=[{"imageTag": "v1"}])["imageDetails"]
     assert (index["imageDigest"], index["imageTags"], index["registryId"]) == (digest, ["v1"], cloud.account)
     assert index["imageManifestMediaType"] == "application/vnd.oci.image.index.v1+json"
     assert "artifactMediaType" not in index
-    untagged = ecr.describe_images(repositoryName="team/app", filter={"tagStatus": "UNTAGGED"})["imageDetails"]
+    untagged = ecr.describe_images(repositoryName="known/app", filter={"tagStatus": "UNTAGGED"})["imageDetails"]
     assert {row["artifactMediaType"] for row in untagged} == {"application/vnd.oci.image.config.v1+json"}
     assert index["imageSizeInBytes"] == max(row["imageSizeInBytes"] for row in untagged)
 
-    events = [e for e in cloud.events("ECR Image Action") if e["detail"]["repository-name"] == "team/app"]
+    events = [e for e in cloud.events("ECR Image Action") if e["detail"]["repository-name"] == "known/app"]
     assert [event["detail"]["image-tag"] for event in events] == ["", "", "v1"]
     assert events[-1]["detail"] == {
         "action-type": "PUSH",
         "image-digest": digest,
         "image-tag": "v1",
         "manifest-media-type": "application/vnd.oci.image.index.v1+json",
-        "repository-name": "team/app",
+        "repository-name": "known/app",
         "result": "SUCCESS",
     }
     assert events[0]["detail"]["artifact-media-type"] == "application/vnd.oci.image.config.v1+json"
