@@ -9,6 +9,8 @@ SHELL  := /bin/bash
 
 FUNCTION ?= ImagePush
 EVENT    ?= events/image-push.tagged.json
+STACK    ?= eks-image-prefetch
+INPUT    ?= {}
 
 .PHONY: help
 help: ## Lists the commands
@@ -37,7 +39,7 @@ lint: tools ## Checks format, lints, licenses, template, scripts
 	ruff format --check local tests benches
 	shellcheck ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
-	cfn-lint template.yaml
+	cfn-lint template.yaml examples/bake/node-group.yaml
 
 .PHONY: unit
 unit: ## Runs the Rust tests
@@ -62,6 +64,10 @@ deploy: build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
 .PHONY: invoke
 invoke: tools build ## Replays EVENT through FUNCTION, deployed on a local cloud
 	@python -m local.invoke $(FUNCTION) $(EVENT)
+
+.PHONY: bake
+bake: tools ## Bakes snapshots by the deployed STACK, and waits for the end
+	sam remote invoke BakeSnapshot --stack-name '$(STACK)' --event '$(INPUT)'
 
 .PHONY: cloud
 cloud: tools ## Runs a local cloud until Ctrl-C
