@@ -92,7 +92,7 @@ tools: $(TOOLS)/.ready .tools/bin/cargo-deny ## Installs what the others need, p
 	@local/install-node-tools
 
 .tools/bin/cargo-deny:
-	cargo install --quiet --locked --debug --root .tools cargo-deny@0.20.2
+	CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root .tools cargo-deny@0.20.2
 
 $(TOOLS)/.ready: local/requirements.txt
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

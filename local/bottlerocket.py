@@ -14,8 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from local.child import descendants
 from local.node import ENVIRONMENT, OWN_FILES, START_LIMIT_SECONDS, Node, Running
-from local.registry import Registry, descendants
+from local.registry import Registry
 
 FILES = OWN_FILES / "bottlerocket"
 MACHINE = "/run/machine"

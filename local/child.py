@@ -42,3 +42,12 @@ class Child:
     def last_words(self) -> str:
         """Returns the end of the log, for error messages."""
         return self.log.read_text(errors="replace")[-2000:]
+
+
+def descendants(pid: int) -> list[int]:
+    """Returns the processes below `pid`, nearest first."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended meanwhile
+        return []
+    return children + [descendant for child in children for descendant in descendants(child)]

@@ -18,10 +18,14 @@ import botocore.session
 from botocore.config import Config
 
 from local import images
+from local.child import descendants
 
 ROOT = Path(__file__).parent.parent
 UNCONFIGURED = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
 """Has botocore look at nobody's profile and configuration."""
+
+END_SECONDS = 30
+"""How long a cloud may take to end; it takes one second, on a busy machine some."""
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -53,7 +57,13 @@ class LocalCloud:
 
     def __exit__(self, *_) -> None:
         self._process.terminate()
-        self._process.wait()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            living = [_told(pid) for pid in descendants(self._process.pid)]
+            self._process.kill()  # what it has started dies with it
+            self._process.wait()
+            raise RuntimeError(f"The local cloud had not ended after {END_SECONDS} s: {', '.join(living)}") from error
 
     def __getattr__(self, name: str) -> Any:
         """Returns what the cloud said of itself: endpoint, account, region, registry_url, registry_ca …"""
@@ -276,6 +286,15 @@ class LocalCloud:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.read().decode()}") from error
+
+
+def _told(pid: int) -> str:
+    """Returns what a process is and what it is at."""
+    with contextlib.suppress(OSError):
+        process = Path("/proc", str(pid))
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return f"{(process / 'comm').read_text().strip()} ({pid}) {state} {(process / 'wchan').read_text()}".strip()
+    return f"({pid}) gone"
 
 
 def until(condition: Callable[[], T], seconds: float, what: str = "the condition") -> T:

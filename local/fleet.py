@@ -157,7 +157,8 @@ class Fleet:
     def registered(self, instance_ids: Iterable[str] | None = None) -> list[ManagedNode]:
         """Returns the nodes SSM knows, of these instances or all, in a stable order."""
         ids = list(self.nodes) if instance_ids is None else self.nodes.keys() & set(instance_ids)
-        return [node for node in (self.nodes[instance_id] for instance_id in sorted(ids)) if node.registered]
+        nodes = (self.nodes.get(instance_id) for instance_id in sorted(ids))
+        return [node for node in nodes if node and node.registered]
 
     def turn(self, instance_id: str, knobs: dict) -> None:
         """Sets some knobs of a node."""

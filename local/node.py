@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from local import cri
-from local.child import Child
-from local.registry import TOOLS, Registry, descendants
+from local.child import Child, descendants
+from local.registry import TOOLS, Registry
 
 START_LIMIT_SECONDS = 20
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}

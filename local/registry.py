@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local.authority import Authority
-from local.child import Child
+from local.child import Child, descendants
 
 TOOLS = Path(__file__).parent.parent / ".tools"
 START_LIMIT_SECONDS = 10
@@ -133,12 +133,6 @@ class Registry:
         for pid in descendants(self._child.pid):
             if Path(f"/proc/{pid}/exe").resolve().name == "docker-registry":
                 os.kill(pid, number)
-
-
-def descendants(pid: int) -> list[int]:
-    """Returns the processes below `pid`, nearest first."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [descendant for child in children for descendant in descendants(child)]
 
 
 def bcrypt(password: str) -> str:

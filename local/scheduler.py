@@ -63,7 +63,7 @@ class Scheduler:
         provisioners._RESOURCE_HANDLERS["AWS::Scheduler::ScheduleGroup"] = {
             "create": self._create_group_resource,
             "update": lambda name, old, new, stack: (name, {"Arn": _group_arn(name)}),
-            "delete": lambda name, properties: self._groups.get(name) and self.delete_group({"Name": name}),
+            "delete": self._delete_group_resource,
         }
         provisioners._RESOURCE_HANDLERS["AWS::Scheduler::Schedule"] = {
             "create": self._create_resource,
@@ -291,6 +291,11 @@ class Scheduler:
         name = properties.get("Name") or provisioners._physical_name(stack, logical_id, max_len=64)
         self._provision("CreateScheduleGroup", {"Name": name, **_without(properties, "Name")})
         return name, {"Arn": _group_arn(name)}
+
+    def _delete_group_resource(self, name: str, properties: dict) -> None:
+        with self._lock:
+            if name in self._groups:
+                self.delete_group({"Name": name})
 
     def _create_resource(self, logical_id: str, properties: dict, stack: str) -> tuple[str, dict]:
         name = properties.get("Name") or provisioners._physical_name(stack, logical_id, max_len=64)

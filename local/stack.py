@@ -11,6 +11,8 @@ from local.client import ROOT, LocalCloud
 SAM = Path(sys.executable).with_name("sam")
 TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 """What `sam build` leaves for `sam deploy`."""
+SAM_SECONDS = 90
+"""How long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
 
 
 class Stack:
@@ -78,15 +80,21 @@ class Stack:
         return [json.loads(line) for line in invocation["StandardOutputContent"].splitlines()]
 
     def _sam(self, command: str, *arguments: str) -> None:
-        ran = subprocess.run(
-            [SAM, command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
-            cwd=ROOT,
-            env=self.cloud.env(),
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        try:
+            ran = subprocess.run(
+                [SAM, command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
+                cwd=ROOT,
+                env=self.cloud.env(),
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SAM_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            log = Path(self.cloud.folder, "server.log").read_text(errors="replace")[-2000:]
+            said = f"{(error.stdout or b'').decode()}\n{log}"
+            raise RuntimeError(f"sam {command} had not ended after {SAM_SECONDS} s:\n{said}") from error
         if ran.returncode:
             raise RuntimeError(f"sam {command} ended with {ran.returncode}:\n{ran.stdout}")

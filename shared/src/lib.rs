@@ -8,6 +8,8 @@ pub mod image;
 #[cfg(feature = "ec2")]
 pub mod instance;
 pub mod log;
+#[cfg(feature = "mocks")]
+pub mod mocks;
 pub mod node;
 pub mod outcome;
 pub mod report;

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 use crate::{
     node::Cluster,
+    report::report,
     rule::{Rule, RuleError, parse_rules},
 };
 
@@ -46,15 +47,16 @@ pub enum SettingsError {
     Rules(#[from] RuleError),
 }
 
-impl Settings {
-    /// Reads the settings from the process's environment.
-    ///
-    /// # Errors
-    /// [`SettingsError`] for the first variable that cannot be used.
-    pub fn from_env() -> Result<Self, SettingsError> {
-        Self::read(|name| std::env::var(name).ok())
-    }
+/// Reads a function's settings from the process's environment, or ends the process with what is wrong with them.
+#[must_use]
+pub fn from_env<S, E: std::error::Error>(read: impl FnOnce(fn(&str) -> Option<String>) -> Result<S, E>) -> S {
+    read(|name| std::env::var(name).ok()).unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    })
+}
 
+impl Settings {
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors

@@ -1,20 +1,10 @@
 //! The function before mocked AWS services, which remember what they are told and fail where they are told to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
-use aws_sdk_dynamodb::{
-    operation::{
-        batch_get_item::{BatchGetItemError, BatchGetItemOutput},
-        delete_item::{DeleteItemError, DeleteItemOutput},
-        put_item::{PutItemError, PutItemOutput},
-        query::{QueryError, QueryOutput},
-        update_item::{UpdateItemError, UpdateItemInput, UpdateItemOutput},
-    },
-    types::{AttributeValue, error::ConditionalCheckFailedException},
-};
 use aws_sdk_ec2::{
     operation::describe_instances::{DescribeInstancesError, DescribeInstancesInput, DescribeInstancesOutput},
     types::{Instance, InstanceState, InstanceStateName, OperatorResponse, Reservation, Tag},
@@ -46,6 +36,8 @@ use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     ecr::NewestImages,
+    fault,
+    mocks::{self, Calls, Table},
     rows::{Item, Key},
 };
 use serde_json::{Value, json};
@@ -125,7 +117,7 @@ pub fn image(repository: &str, tag: &str) -> String {
 pub struct State {
     /// The commands in the order of their sending.
     pub commands: Vec<Command>,
-    pub rows: BTreeMap<Key, Item>,
+    pub table: Table,
     /// The instances, and what SSM knows of them.
     pub instances: BTreeMap<String, (Instance, Option<InstanceInformation>)>,
     /// Nodes that SSM refuses whatever it says of them.
@@ -138,49 +130,13 @@ pub struct State {
     pub charts: BTreeSet<String>,
     /// Whether ECR leaves out what is not there, where others answer with an error.
     pub leaves_out: bool,
-    /// Whether each conditional write is done once more, as the SDK does where the answer of the first was lost.
-    pub writes_twice: bool,
     /// The commands that were told to stop.
     pub cancelled: Vec<String>,
-    /// The calls so far.
-    pub calls: Vec<&'static str>,
-    /// Faults that are to come: the name of a call, how often it goes well before, and the code of its error. `Lost` is done
-    /// and not answered.
-    pub faults: Vec<(&'static str, usize, &'static str)>,
+    pub calls: Calls,
     /// How many commands a page has.
     pub page: Option<usize>,
     /// The time, by SSM's clock.
     pub now: DateTime<Utc>,
-}
-
-impl State {
-    /// Notes a call, and gives the fault that it meets.
-    fn call(&mut self, name: &'static str) -> Option<&'static str> {
-        self.calls.push(name);
-        let place = self.faults.iter().position(|(call, _, _)| *call == name)?;
-        let (_, before, code) = &mut self.faults[place];
-        let code = *code;
-        if *before > 0 {
-            *before -= 1;
-            return None;
-        }
-        self.faults.remove(place);
-        Some(code)
-    }
-
-    /// Whether a row meets a condition, of the shapes that the function writes.
-    fn is_met(&self, key: &Key, condition: Option<&str>, values: Option<&HashMap<String, AttributeValue>>) -> bool {
-        let row = self.rows.get(key);
-        match condition {
-            None => true,
-            Some("attribute_not_exists(pk)") => row.is_none(),
-            Some(equal) => {
-                let (name, value) = equal.split_once(" = ").unwrap();
-                let name = name.trim_start_matches('#');
-                row.is_some_and(|row| row.get(name) == Some(&values.unwrap()[value]))
-            }
-        }
-    }
 }
 
 /// The function and what is around it.
@@ -209,7 +165,7 @@ impl Cloud {
             ec2: ec2(&state),
             images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned()),
             ecr,
-            dynamodb: dynamodb(&state),
+            dynamodb: mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table)),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
             settings: settings_with(rules, allow_any_repository),
         };
@@ -244,11 +200,11 @@ impl Cloud {
 
     /// Lets a call fail with this code, after it went well so often.
     pub fn fail(&self, call: &'static str, before: usize, code: &'static str) {
-        self.state(|state| state.faults.push((call, before, code)));
+        self.state(|state| state.calls.fail(call, before, code));
     }
 
     pub fn calls(&self) -> Vec<&'static str> {
-        self.state(|state| std::mem::take(&mut state.calls))
+        self.state(|state| state.calls.take())
     }
 
     /// Calls the function so many seconds after the beginning.
@@ -337,18 +293,17 @@ impl Cloud {
     pub fn put(&self, key: &Key, row: Value) {
         let mut item: Item = serde_dynamo::to_item(row).unwrap();
         item.extend(key.item());
-        self.state(|state| state.rows.insert(key.clone(), item));
+        self.state(|state| state.table.rows.insert(key.clone(), item));
     }
 
     /// Reads a row as JSON.
     pub fn row(&self, key: &Key) -> Option<Value> {
-        let item = self.state(|state| state.rows.get(key).cloned());
-        item.map(|item| serde_dynamo::from_item(item).unwrap())
+        self.state(|state| state.table.row(key))
     }
 
     /// The rows of a kind.
     pub fn rows(&self, kind: &str) -> Vec<Value> {
-        let rows = self.state(|state| state.rows.clone());
+        let rows = self.state(|state| state.table.rows.clone());
         let of_kind = rows.into_iter().filter(|(key, _)| key.pk.starts_with(kind));
         of_kind
             .map(|(_, item)| serde_dynamo::from_item(item).unwrap())
@@ -380,23 +335,11 @@ pub fn moment(at: DateTime<Utc>) -> Moment {
     Moment::from_millis(at.timestamp_millis())
 }
 
-/// An error as a service answers it that does not say more than a code.
-macro_rules! fault {
-    ($service:ident, $error:ident, $code:expr) => {
-        MockResponse::Error($error::generic(
-            $service::error::ErrorMetadata::builder()
-                .code($code)
-                .message("User: arn:aws:sts::123456789012:assumed-role/jobs is not let")
-                .build(),
-        ))
-    };
-}
-
 fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        let fault = state.call("SendCommand");
+        let fault = state.calls.note("SendCommand");
         if let Some(code) = fault.filter(|code| *code != "Lost") {
             return fault!(aws_sdk_ssm, SendCommandError, code);
         }
@@ -419,7 +362,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("DescribeInstanceInformation") {
+        if let Some(code) = state.calls.note("DescribeInstanceInformation") {
             return fault!(aws_sdk_ssm, DescribeInstanceInformationError, code);
         }
         let asked = input.filters()[0].values();
@@ -436,7 +379,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let list = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("ListCommands") {
+        if let Some(code) = state.calls.note("ListCommands") {
             return fault!(aws_sdk_ssm, ListCommandsError, code);
         }
         let Ok(from) = input.next_token().map_or(Ok(0), str::parse::<usize>) else {
@@ -457,7 +400,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let cancel = mock!(aws_sdk_ssm::Client::cancel_command).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("CancelCommand") {
+        if let Some(code) = state.calls.note("CancelCommand") {
             return fault!(aws_sdk_ssm, CancelCommandError, code);
         }
         let id = input.command_id().unwrap().to_owned();
@@ -521,7 +464,7 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
     let shared = Arc::clone(state);
     let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("DescribeInstances") {
+        if let Some(code) = state.calls.note("DescribeInstances") {
             return fault!(aws_sdk_ec2, DescribeInstancesError, code);
         }
         if input.filters()[0].name() != Some("instance-id") {
@@ -581,7 +524,7 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
     let shared = Arc::clone(state);
     let describe = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("DescribeImages") {
+        if let Some(code) = state.calls.note("DescribeImages") {
             return fault!(aws_sdk_ecr, DescribeImagesError, code);
         }
         let Some(tags) = state.repositories.get(input.repository_name().unwrap()) else {
@@ -613,7 +556,7 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
     let shared = Arc::clone(state);
     let list = mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
         let mut state = shared.lock().unwrap();
-        state.call("DescribeRepositories");
+        state.calls.note("DescribeRepositories");
         let repository = |name: &String| Repository::builder().repository_name(name).build();
         let repositories = state.repositories.keys().map(repository).collect();
         MockResponse::Output(
@@ -643,136 +586,4 @@ fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
         .image_manifest_media_type("application/vnd.oci.image.manifest.v1+json")
         .artifact_media_type(artifact)
         .build()
-}
-
-fn failed_condition(row: Option<&Item>) -> ConditionalCheckFailedException {
-    ConditionalCheckFailedException::builder()
-        .set_item(row.cloned())
-        .build()
-}
-
-fn dynamodb(state: &Arc<Mutex<State>>) -> aws_sdk_dynamodb::Client {
-    let shared = Arc::clone(state);
-    let read = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("BatchGetItem") {
-            return fault!(aws_sdk_dynamodb, BatchGetItemError, code);
-        }
-        let asked = &input.request_items().unwrap()["outcomes"];
-        assert!(asked.consistent_read() == Some(true) && (1..=100).contains(&asked.keys().len()));
-        let items = asked
-            .keys()
-            .iter()
-            .filter_map(|key| state.rows.get(&Key::of(key).unwrap()).cloned());
-        let responses = HashMap::from([("outcomes".to_owned(), items.collect())]);
-        MockResponse::Output(BatchGetItemOutput::builder().set_responses(Some(responses)).build())
-    });
-    let shared = Arc::clone(state);
-    let put = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("PutItem") {
-            return fault!(aws_sdk_dynamodb, PutItemError, code);
-        }
-        let item = input.item().unwrap().clone();
-        let key = Key::of(&item).unwrap();
-        if state.writes_twice && state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
-            state.rows.insert(key.clone(), item.clone());
-        }
-        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
-            let failed = failed_condition(state.rows.get(&key));
-            return MockResponse::Error(PutItemError::ConditionalCheckFailedException(failed));
-        }
-        state.rows.insert(key, item);
-        MockResponse::Output(PutItemOutput::builder().build())
-    });
-    let shared = Arc::clone(state);
-    let update = mock!(aws_sdk_dynamodb::Client::update_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        let fault = state.call("UpdateItem");
-        if let Some(code) = fault {
-            return fault!(aws_sdk_dynamodb, UpdateItemError, code);
-        }
-        let key = Key::of(input.key().unwrap()).unwrap();
-        if state.writes_twice && state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
-            let row = state.rows.entry(key.clone()).or_insert_with(|| key.item());
-            change(row, input);
-        }
-        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
-            let failed = failed_condition(state.rows.get(&key));
-            return MockResponse::Error(UpdateItemError::ConditionalCheckFailedException(failed));
-        }
-        let row = state.rows.entry(key.clone()).or_insert_with(|| key.item());
-        change(row, input);
-        MockResponse::Output(UpdateItemOutput::builder().build())
-    });
-    let shared = Arc::clone(state);
-    let delete = mock!(aws_sdk_dynamodb::Client::delete_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("DeleteItem") {
-            return fault!(aws_sdk_dynamodb, DeleteItemError, code);
-        }
-        let key = Key::of(input.key().unwrap()).unwrap();
-        if !state.is_met(&key, input.condition_expression(), input.expression_attribute_values()) {
-            let failed = failed_condition(state.rows.get(&key));
-            return MockResponse::Error(DeleteItemError::ConditionalCheckFailedException(failed));
-        }
-        state.rows.remove(&key);
-        MockResponse::Output(DeleteItemOutput::builder().build())
-    });
-    let shared = Arc::clone(state);
-    let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("Query") {
-            return fault!(aws_sdk_dynamodb, QueryError, code);
-        }
-        let after = input.exclusive_start_key().and_then(Key::of);
-        let partition = input.expression_attribute_values().unwrap()[":pk"].as_s().unwrap();
-        let is_after = |key: &Key| key.pk == *partition && after.as_ref().is_none_or(|after| key > after);
-        let limit = input
-            .limit()
-            .map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
-        let page: Vec<_> = state.rows.iter().filter(|(key, _)| is_after(key)).take(limit).collect();
-        // As DynamoDB does, a full page has a last key whether or not rows follow.
-        let last = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.item());
-        let items = page.into_iter().map(|(_, item)| item.clone()).collect();
-        MockResponse::Output(
-            QueryOutput::builder()
-                .set_items(Some(items))
-                .set_last_evaluated_key(last)
-                .build(),
-        )
-    });
-    let all = [&read, &put, &update, &delete, &query];
-    mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, all, |config| {
-        config.retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
-    })
-}
-
-/// Carries out an update, of the shapes that the function writes.
-fn change(row: &mut Item, input: &UpdateItemInput) {
-    let no_names = HashMap::new();
-    let names = input.expression_attribute_names().unwrap_or(&no_names);
-    let name = |alias: &str| names.get(alias).map_or(alias, String::as_str).to_owned();
-    let values = input.expression_attribute_values().unwrap();
-    for clause in input
-        .update_expression()
-        .unwrap()
-        .strip_prefix("SET ")
-        .unwrap()
-        .split(", ")
-    {
-        let (path, value) = clause.split_once(" = ").unwrap();
-        let value = values[value].clone();
-        match path.split_once('.') {
-            None => {
-                row.insert(name(path), value);
-            }
-            Some((map, entry)) => {
-                let Some(AttributeValue::M(map)) = row.get_mut(&name(map)) else {
-                    panic!("{map} is no map")
-                };
-                map.insert(name(entry), value);
-            }
-        }
-    }
 }

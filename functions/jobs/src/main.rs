@@ -26,7 +26,7 @@ mod store;
 mod submit;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, report::report};
+use prefetch::{aws, ecr::NewestImages, log, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::Jobs, settings::Settings};
@@ -34,10 +34,7 @@ use crate::{handler::Jobs, settings::Settings};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
-    let settings = Settings::from_env().unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
-        std::process::exit(1)
-    });
+    let settings = from_env(Settings::read);
     let config = aws::config().await;
     let jobs = Jobs {
         ssm: aws_sdk_ssm::Client::new(&config),

@@ -43,14 +43,6 @@ pub enum JobsSettingsError {
 }
 
 impl Settings {
-    /// Reads the settings from the process's environment.
-    ///
-    /// # Errors
-    /// [`JobsSettingsError`] for the first variable that cannot be used.
-    pub fn from_env() -> Result<Self, JobsSettingsError> {
-        Self::read(|name| std::env::var(name).ok())
-    }
-
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors

@@ -6,7 +6,12 @@ mod instance;
 mod message;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, report::report, settings::Settings};
+use prefetch::{
+    aws,
+    ecr::NewestImages,
+    log,
+    settings::{Settings, from_env},
+};
 use serde_json::Value;
 
 use crate::handler::NodeLaunch;
@@ -14,10 +19,7 @@ use crate::handler::NodeLaunch;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
-    let settings = Settings::from_env().unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
-        std::process::exit(1)
-    });
+    let settings = from_env(Settings::read);
     let config = aws::config().await;
     let launch = NodeLaunch {
         ec2: aws_sdk_ec2::Client::new(&config),

@@ -1,20 +1,10 @@
 //! The function before mocked AWS services, which remember what they are told and fail where they are told to.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use aws_sdk_dynamodb::{
-    operation::{
-        batch_get_item::{BatchGetItemError, BatchGetItemInput, BatchGetItemOutput},
-        delete_item::{DeleteItemError, DeleteItemOutput},
-        put_item::{PutItemError, PutItemOutput},
-        query::{QueryError, QueryOutput},
-        transact_write_items::{TransactWriteItemsError, TransactWriteItemsInput, TransactWriteItemsOutput},
-    },
-    types::{AttributeValue, CancellationReason, KeysAndAttributes, Update, error::TransactionCanceledException},
-};
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_sqs::{
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
@@ -31,6 +21,8 @@ use aws_sdk_ssm::{
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
+    fault,
+    mocks::{self, Calls, Table},
     retry::Retry,
     rows::{Held, Item, Key},
 };
@@ -135,41 +127,16 @@ impl Invocation {
 #[derive(Debug, Default)]
 pub struct State {
     pub commands: BTreeMap<String, Command>,
-    pub rows: BTreeMap<Key, Item>,
+    pub table: Table,
     pub objects: BTreeMap<String, String>,
     /// Messages by queue, with their delays.
     pub messages: Vec<(String, i32, Value)>,
-    /// The lines of metrics that transactions wrote into the outbox.
-    pub metrics: Vec<Value>,
-    /// The calls so far.
-    pub calls: Vec<&'static str>,
-    /// Faults that are to come: the name of a call, how often it goes well before, and the code of its error.
-    pub faults: Vec<(&'static str, usize, &'static str)>,
-    /// The largest transaction so far: its items and its bytes, and the largest item's.
-    pub largest: (usize, usize, usize),
-    /// The most rows that one BatchGetItem answers.
-    pub readable: Option<usize>,
-    /// Rows that another writes before the next transaction.
-    pub appearing: Option<BTreeMap<Key, Item>>,
-    /// How many commands, invocations or outbox rows a page has.
+    pub calls: Calls,
+    /// How many commands or invocations a page has.
     pub page: Option<usize>,
 }
 
 impl State {
-    /// Notes a call, and gives the fault that it meets.
-    fn call(&mut self, name: &'static str) -> Option<&'static str> {
-        self.calls.push(name);
-        let place = self.faults.iter().position(|(call, _, _)| *call == name)?;
-        let (_, before, code) = &mut self.faults[place];
-        let code = *code;
-        if *before > 0 {
-            *before -= 1;
-            return None;
-        }
-        self.faults.remove(place);
-        Some(code)
-    }
-
     fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, Option<String>) {
         let from = token.map_or(0, |token| token.parse().unwrap());
         let to = all.len().min(from + self.page.unwrap_or(50));
@@ -191,11 +158,12 @@ impl Cloud {
     pub fn with(max_retries: &'static str) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let settings = settings(max_retries);
+        let dynamodb = mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table));
         let result = NodeResult {
             ssm: ssm(&state),
             sqs: sqs(&state),
             s3: s3(&state),
-            store: Store::new(dynamodb(&state), &settings),
+            store: Store::new(dynamodb, &settings),
             settings,
         };
         Self { result, state }
@@ -234,7 +202,7 @@ impl Cloud {
 
     /// Lets a call fail with this code, after it went well so often.
     pub fn fail(&self, call: &'static str, before: usize, code: &'static str) {
-        self.state(|state| state.faults.push((call, before, code)));
+        self.state(|state| state.calls.fail(call, before, code));
     }
 
     pub async fn answer(&self, event: &str) -> Value {
@@ -258,8 +226,7 @@ impl Cloud {
 
     /// Reads a row as JSON.
     pub fn row(&self, key: &Key) -> Option<Value> {
-        let item = self.state(|state| state.rows.get(key).cloned());
-        item.map(|item| serde_dynamo::from_item(item).unwrap())
+        self.state(|state| state.table.row(key))
     }
 
     pub fn job(&self) -> Value {
@@ -281,11 +248,18 @@ impl Cloud {
     }
 
     pub fn outboxes(&self) -> usize {
-        self.state(|state| state.rows.keys().filter(|key| key.pk.starts_with("outbox#")).count())
+        self.state(|state| {
+            state
+                .table
+                .rows
+                .keys()
+                .filter(|key| key.pk.starts_with("outbox#"))
+                .count()
+        })
     }
 
     pub fn calls(&self) -> Vec<&'static str> {
-        self.state(|state| std::mem::take(&mut state.calls))
+        self.state(|state| state.calls.take())
     }
 
     pub fn messages(&self, queue: &str) -> Vec<(i32, Value)> {
@@ -318,13 +292,13 @@ impl Cloud {
     /// Writes that a job was cancelled.
     pub fn cancel(&self, job: &str) {
         let key = Key::cancelled(job);
-        self.state(|state| state.rows.insert(key.clone(), key.item()));
+        self.state(|state| state.table.rows.insert(key.clone(), key.item()));
     }
 
     /// Reads what the k-th node holds.
     pub fn held(&self, k: usize) -> Held {
         let key = Key::held(&node_id(k));
-        let item = self.state(|state| state.rows.get(&key).cloned());
+        let item = self.state(|state| state.table.rows.get(&key).cloned());
         serde_dynamo::from_item(item.unwrap()).unwrap()
     }
 
@@ -336,9 +310,19 @@ impl Cloud {
             .collect()
     }
 
+    /// The lines of metrics that transactions wrote into the outbox.
+    pub fn metrics(&self) -> Vec<Value> {
+        let put = self.state(|state| state.table.put.clone());
+        let lines = put.iter().filter_map(|item| item.get("metrics")?.as_s().ok());
+        lines
+            .flat_map(|lines| lines.lines())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
     /// The values of a metric over all lines that were to be logged.
     pub fn metric(&self, name: &str) -> Vec<f64> {
-        let lines = self.state(|state| state.metrics.clone());
+        let lines = self.metrics();
         let values = |line: &Value| match &line[name] {
             Value::Null => Vec::new(),
             Value::Number(one) => vec![one.as_f64().unwrap()],
@@ -359,7 +343,7 @@ impl Cloud {
     /// What is known in the end: the rows, but for what tells of the writing rather than of the nodes, and which of
     /// equally slow nodes came first.
     pub fn known(&self) -> BTreeMap<Key, Value> {
-        let rows = self.state(|state| state.rows.clone());
+        let rows = self.state(|state| state.table.rows.clone());
         let known = |(key, item): (Key, Item)| {
             let mut row: Value = serde_dynamo::from_item(item).unwrap();
             for writing in ["version", "outbox", "expires_at", "slowest_node"] {
@@ -409,23 +393,11 @@ fn settings(max_retries: &'static str) -> Settings {
     Settings::read(|name| Some(value(name).to_owned())).unwrap()
 }
 
-/// An error as a service answers it that does not say more than a code.
-macro_rules! fault {
-    ($service:ident, $error:ident, $code:expr) => {
-        MockResponse::Error($error::generic(
-            $service::error::ErrorMetadata::builder()
-                .code($code)
-                .message("not now")
-                .build(),
-        ))
-    };
-}
-
 fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let get = mock!(aws_sdk_ssm::Client::get_command_invocation).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("GetCommandInvocation") {
+        if let Some(code) = state.calls.note("GetCommandInvocation") {
             return fault!(aws_sdk_ssm, GetCommandInvocationError, code);
         }
         let command = state.commands.get(input.command_id().unwrap());
@@ -448,7 +420,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let commands = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("ListCommands") {
+        if let Some(code) = state.calls.note("ListCommands") {
             return fault!(aws_sdk_ssm, ListCommandsError, code);
         }
         let all: Vec<_> = state
@@ -466,7 +438,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let invocations = mock!(aws_sdk_ssm::Client::list_command_invocations).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("ListCommandInvocations") {
+        if let Some(code) = state.calls.note("ListCommandInvocations") {
             return fault!(aws_sdk_ssm, ListCommandInvocationsError, code);
         }
         let nodes = state.commands[input.command_id().unwrap()].invocations.keys();
@@ -530,7 +502,7 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
             .id("0")
             .code("InternalError")
             .sender_fault(false);
-        match state.call("SendMessageBatch") {
+        match state.calls.note("SendMessageBatch") {
             Some("Refused") => {
                 let output = output.failed(refused.build().unwrap());
                 return MockResponse::Output(output.build().unwrap());
@@ -559,7 +531,7 @@ fn s3(state: &Arc<Mutex<State>>) -> aws_sdk_s3::Client {
     let shared = Arc::clone(state);
     let put = mock!(aws_sdk_s3::Client::put_object).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("PutObject") {
+        if let Some(code) = state.calls.note("PutObject") {
             return fault!(aws_sdk_s3, PutObjectError, code);
         }
         let body = String::from_utf8(input.body().bytes().unwrap().to_vec()).unwrap();
@@ -572,230 +544,6 @@ fn s3(state: &Arc<Mutex<State>>) -> aws_sdk_s3::Client {
     mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put], |config| {
         config.retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
     })
-}
-
-fn dynamodb(state: &Arc<Mutex<State>>) -> aws_sdk_dynamodb::Client {
-    let shared = Arc::clone(state);
-    let read = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        match state.call("BatchGetItem") {
-            Some(code) => fault!(aws_sdk_dynamodb, BatchGetItemError, code),
-            None => MockResponse::Output(read(&state, input)),
-        }
-    });
-    let shared = Arc::clone(state);
-    let write = mock!(aws_sdk_dynamodb::Client::transact_write_items).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        let written = match state.call("TransactWriteItems") {
-            Some("Lost") => {
-                // It is written, and nobody learns of it.
-                write(&mut state, input).unwrap();
-                return fault!(aws_sdk_dynamodb, TransactWriteItemsError, "InternalServerError");
-            }
-            Some(code @ ("TransactionConflict" | "ThrottlingError")) => Err(vec![code]),
-            Some(code) => return fault!(aws_sdk_dynamodb, TransactWriteItemsError, code),
-            None => write(&mut state, input),
-        };
-        match written {
-            Ok(()) => MockResponse::Output(TransactWriteItemsOutput::builder().build()),
-            Err(codes) => {
-                let reasons = codes
-                    .iter()
-                    .map(|code| CancellationReason::builder().code(*code).build());
-                let cancelled =
-                    TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.collect()));
-                MockResponse::Error(TransactWriteItemsError::TransactionCanceledException(cancelled.build()))
-            }
-        }
-    });
-    let shared = Arc::clone(state);
-    let delete = mock!(aws_sdk_dynamodb::Client::delete_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("DeleteItem") {
-            return fault!(aws_sdk_dynamodb, DeleteItemError, code);
-        }
-        state.rows.remove(&Key::of(input.key().unwrap()).unwrap());
-        MockResponse::Output(DeleteItemOutput::builder().build())
-    });
-    let shared = Arc::clone(state);
-    let put = mock!(aws_sdk_dynamodb::Client::put_item).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("PutItem") {
-            return fault!(aws_sdk_dynamodb, PutItemError, code);
-        }
-        let item = input.item().unwrap().clone();
-        state.rows.insert(Key::of(&item).unwrap(), item);
-        MockResponse::Output(PutItemOutput::builder().build())
-    });
-    let shared = Arc::clone(state);
-    let query = mock!(aws_sdk_dynamodb::Client::query).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.call("Query") {
-            return fault!(aws_sdk_dynamodb, QueryError, code);
-        }
-        let after = input.exclusive_start_key().and_then(Key::of);
-        let partition = input.expression_attribute_values().unwrap()[":outbox"].as_s().unwrap();
-        let is_after = |key: &Key| key.pk == *partition && after.as_ref().is_none_or(|after| key > after);
-        let mut left = state.rows.iter().filter(|(key, _)| is_after(key));
-        let page: Vec<_> = left.by_ref().take(state.page.unwrap_or(50)).collect();
-        let last = left.next().and(page.last()).map(|(key, _)| key.item());
-        let items = page.into_iter().map(|(_, item)| item.clone()).collect();
-        let output = QueryOutput::builder()
-            .set_items(Some(items))
-            .set_last_evaluated_key(last);
-        MockResponse::Output(output.build())
-    });
-    let all = [&read, &write, &delete, &put, &query];
-    mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, all, |config| {
-        config.retry_config(aws_sdk_dynamodb::config::retry::RetryConfig::disabled())
-    })
-}
-
-/// Answers the rows that are there, up to as many as one answer holds, and which others are left.
-fn read(state: &State, input: &BatchGetItemInput) -> BatchGetItemOutput {
-    let asked = &input.request_items().unwrap()["outcomes"];
-    assert!(asked.consistent_read() == Some(true) && asked.keys().len() <= 100);
-    let (read, left) = asked
-        .keys()
-        .split_at(asked.keys().len().min(state.readable.unwrap_or(100)));
-    let items = read
-        .iter()
-        .filter_map(|key| state.rows.get(&Key::of(key).unwrap()).cloned())
-        .collect();
-    let left = (!left.is_empty()).then(|| {
-        let left = KeysAndAttributes::builder()
-            .consistent_read(true)
-            .set_keys(Some(left.to_vec()));
-        HashMap::from([("outcomes".to_owned(), left.build().unwrap())])
-    });
-    let responses = HashMap::from([("outcomes".to_owned(), items)]);
-    BatchGetItemOutput::builder()
-        .set_responses(Some(responses))
-        .set_unprocessed_keys(left)
-        .build()
-}
-
-/// Writes all or nothing, or gives a code for each item as DynamoDB does.
-fn write(state: &mut State, input: &TransactWriteItemsInput) -> Result<(), Vec<&'static str>> {
-    assert!(input.client_request_token().is_some(), "sent twice it counts once");
-    state.rows.extend(state.appearing.take().into_iter().flatten());
-    let (mut rows, mut codes, mut sizes) = (state.rows.clone(), Vec::new(), Vec::new());
-    for item in input.transact_items() {
-        let (key, row, is_met) = match (item.put(), item.update()) {
-            (Some(put), None) => {
-                let (no_names, no_values) = (HashMap::new(), HashMap::new());
-                let key = Key::of(put.item()).unwrap();
-                let names = put.expression_attribute_names().unwrap_or(&no_names);
-                let values = put.expression_attribute_values().unwrap_or(&no_values);
-                let is_met = is_met(put.condition_expression(), rows.get(&key), names, values);
-                (key, put.item().clone(), is_met)
-            }
-            (None, Some(update)) => {
-                let (key, names) = (
-                    Key::of(update.key()).unwrap(),
-                    update.expression_attribute_names().unwrap(),
-                );
-                let values = update.expression_attribute_values().unwrap();
-                let is_met = is_met(update.condition_expression(), rows.get(&key), names, values);
-                let row = updated(update, rows.get(&key));
-                (key, row, is_met)
-            }
-            other => panic!("{other:?}"),
-        };
-        codes.push(if is_met { "None" } else { "ConditionalCheckFailed" });
-        sizes.push(size(&AttributeValue::M(row.clone())));
-        rows.insert(key, row);
-    }
-    if codes.iter().any(|code| *code != "None") {
-        return Err(codes);
-    }
-    assert!(rows.len() >= state.rows.len() && sizes.len() <= 100, "each row once");
-    let outboxes = input
-        .transact_items()
-        .iter()
-        .filter_map(|item| item.put()?.item().get("metrics"));
-    let lines = outboxes.flat_map(|metrics| metrics.as_s().unwrap().lines());
-    state
-        .metrics
-        .extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
-    let largest = sizes.iter().max().copied().unwrap_or_default();
-    state.largest = state.largest.max((sizes.len(), sizes.iter().sum(), largest));
-    state.rows = rows;
-    Ok(())
-}
-
-/// How many bytes DynamoDB takes an attribute for, numbers as their digits (DynamoDB developer guide, item sizes).
-fn size(value: &AttributeValue) -> usize {
-    match value {
-        AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
-        AttributeValue::L(list) => list.iter().map(|value| 1 + size(value)).sum::<usize>() + 3,
-        AttributeValue::M(map) => {
-            map.iter()
-                .map(|(name, value)| 1 + name.len() + size(value))
-                .sum::<usize>()
-                + 3
-        }
-        _ => 1,
-    }
-}
-
-/// Whether a row meets a condition, of the shapes that the function writes.
-fn is_met(
-    condition: Option<&str>,
-    row: Option<&Item>,
-    names: &HashMap<String, String>,
-    values: &HashMap<String, AttributeValue>,
-) -> bool {
-    let attribute = |name: &str| row.and_then(|row| row.get(names.get(name).map_or(name, String::as_str)));
-    let number = |value: &AttributeValue| value.as_n().unwrap().parse::<f64>().unwrap();
-    let is_met = |condition: &str| match condition.trim_matches(['(', ' ']).split_once(' ') {
-        None => {
-            let name = condition
-                .trim_start_matches('(')
-                .trim_start_matches("attribute_not_exists(");
-            attribute(name.trim_end_matches(')')).is_none()
-        }
-        Some((name, rest)) => {
-            let (operator, value) = rest.split_once(' ').unwrap();
-            let (known, value) = (attribute(name), &values[value.trim_end_matches(')')]);
-            known.is_some_and(|known| match operator {
-                "=" => known == value,
-                "<" => number(known) < number(value),
-                other => panic!("{other}"),
-            })
-        }
-    };
-    condition.is_none_or(|all| all.split(" AND ").all(|any| any.split(" OR ").any(is_met)))
-}
-
-/// Carries out an update, of the shapes that the function writes.
-fn updated(update: &Update, row: Option<&Item>) -> Item {
-    let (names, values) = (
-        update.expression_attribute_names().unwrap(),
-        update.expression_attribute_values().unwrap(),
-    );
-    let mut row = row.unwrap_or(update.key()).clone();
-    let (set, add) = update.update_expression().split_once("ADD ").unwrap();
-    for part in set
-        .trim()
-        .trim_start_matches("SET ")
-        .split(", #")
-        .filter(|part| !part.is_empty())
-    {
-        let (name, _) = part.trim_start_matches('#').split_once(' ').unwrap();
-        if part.contains("if_not_exists") && row.contains_key(name) {
-            continue;
-        }
-        assert_eq!(names[&format!("#{name}")], name);
-        row.insert(name.to_owned(), values[&format!(":{name}")].clone());
-    }
-    for part in add.split(", ") {
-        let (name, _) = part.trim_start_matches('#').split_once(' ').unwrap();
-        let number = |value: &AttributeValue| value.as_n().unwrap().parse::<i64>().unwrap();
-        let sum = row.get(name).map_or(0, number) + number(&values[&format!(":{name}")]);
-        row.insert(name.to_owned(), AttributeValue::N(sum.to_string()));
-    }
-    row
 }
 
 /// An error by which DynamoDB says that there is too much to do.

@@ -22,7 +22,7 @@ mod transaction;
 mod unit;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, log, report::report};
+use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::NodeResult, settings::Settings, store::Store};
@@ -30,10 +30,7 @@ use crate::{handler::NodeResult, settings::Settings, store::Store};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
-    let settings = Settings::from_env().unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
-        std::process::exit(1)
-    });
+    let settings = from_env(Settings::read);
     let config = aws::config().await;
     let result = NodeResult {
         ssm: aws_sdk_ssm::Client::new(&config),

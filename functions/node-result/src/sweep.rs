@@ -436,7 +436,7 @@ mod tests {
             cloud.batch(&[event_of(1, node)], 1).await;
         }
         cloud.fail("PutObject", 0, "SlowDown");
-        cloud.state(|state| state.page = Some(1));
+        cloud.state(|state| state.table.page = Some(1));
         let swept = cloud.sweep(60 * 16).await;
         assert_eq!(
             (&swept["finished"], &swept["unfinished"], cloud.outboxes()),

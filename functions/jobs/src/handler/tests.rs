@@ -416,7 +416,7 @@ async fn whoever_dies_at_work_is_waited_for_and_then_taken_over_from() {
     // As if it had died after the first command was sent, and before that was noted.
     cloud.state(|state| {
         state.commands.truncate(1);
-        let row = state.rows.values_mut().next().unwrap();
+        let row = state.table.rows.values_mut().next().unwrap();
         row.insert(
             "state".to_owned(),
             aws_sdk_dynamodb::types::AttributeValue::S("working".to_owned()),
@@ -444,7 +444,7 @@ async fn a_write_whose_answer_is_lost_is_no_other_request() {
     let body = json!({"images": ["team/app:v1"]});
     let cloud = Cloud::new();
     // The SDK's second try finds the row of its first.
-    cloud.state(|state| state.writes_twice = true);
+    cloud.state(|state| state.table.writes_twice = true);
     assert_eq!(cloud.http("POST", "/jobs", body, Some("key")).await.0, 202);
     let answer = cloud.invoke(json!({"reconcile": true}), 0).await.unwrap();
     assert_eq!(answer["rules"][0]["decision"], "sent");

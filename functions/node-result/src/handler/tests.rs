@@ -489,8 +489,8 @@ async fn a_row_that_another_wrote_since_it_was_read_is_folded_anew() {
     let other = Cloud::of_two_images(Invocation::reporting(line(&image(2), "failed", "denied")));
     // The other's rows appear between this one's reading and its writing.
     other.batch(&[event_of(1, 1)], 1).await;
-    let rows = other.state(|state| state.rows.clone());
-    cloud.state(|state| state.appearing = Some(rows));
+    let rows = other.state(|state| state.table.rows.clone());
+    cloud.state(|state| state.table.appearing = Some(rows));
     assert!(cloud.batch(&[event_of(1, 1)], 1).await.is_empty());
     let calls = cloud.calls();
     assert_eq!(calls.iter().filter(|call| **call == "TransactWriteItems").count(), 2);
@@ -512,10 +512,10 @@ async fn a_transaction_that_is_throttled_beside_a_conflict_is_handed_back() {
 #[tokio::test]
 async fn rows_that_dynamodb_leaves_out_are_asked_for_again_a_few_times() {
     let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
-    cloud.state(|state| state.readable = Some(1));
+    cloud.state(|state| state.table.readable = Some(1));
     assert_eq!(cloud.answer(SUCCESS).await["decision"], "settled");
     let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
-    cloud.state(|state| state.readable = Some(0));
+    cloud.state(|state| state.table.readable = Some(0));
     let answer = cloud.answer(SUCCESS).await;
     assert_eq!(answer["reason"], "aws-error");
     assert!(
@@ -737,14 +737,14 @@ async fn metrics_say_which_cluster_rule_trigger_and_reason_and_survive_any_log_l
         "Reason": "denied", "job.id": COMMAND, "instance.id": node_id(1), "PullSeconds": 0.412, "PulledBytes": 25_166_482,
         "NodesFailed": 1,
     });
-    assert_eq!(cloud.state(|state| state.metrics.clone()), [expected]);
+    assert_eq!(cloud.metrics(), [expected]);
 }
 
 #[tokio::test]
 async fn a_reason_that_only_a_newer_document_knows_is_no_dimension() {
     let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "skipped", "made-up")));
     cloud.answer(SUCCESS).await;
-    assert_eq!(cloud.state(|state| state.metrics[0]["Reason"].clone()), "other");
+    assert_eq!(cloud.metrics()[0]["Reason"], "other");
 }
 
 #[tokio::test]
@@ -770,7 +770,7 @@ async fn a_hundred_nodes_with_the_longest_names_stay_within_every_limit() {
     }
     assert_eq!((&cloud.job()["failed"], cloud.retries().len()), (&json!(100), 100));
     assert_eq!((cloud.records().len(), cloud.outboxes()), (3000, 0));
-    let (items, bytes, largest) = cloud.state(|state| state.largest);
+    let (items, bytes, largest) = cloud.state(|state| state.table.largest);
     assert!(
         items <= 100 && bytes <= 4 * 1024 * 1024 && largest <= 400 * 1024,
         "{items} {bytes} {largest}"

@@ -129,11 +129,11 @@ async fn a_node_that_keeps_silent_still_holds_what_it_held() {
 async fn a_report_that_is_known_writes_nothing_and_one_that_only_the_node_does_not_know_its_row() {
     let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
     cloud.batch(&[event_of(1, 1)], 1).await;
-    let written = cloud.state(|state| state.rows.clone());
+    let written = cloud.state(|state| state.table.rows.clone());
     cloud.batch(&[event_of(1, 1)], 2).await;
-    assert_eq!(cloud.state(|state| state.rows.clone()), written);
+    assert_eq!(cloud.state(|state| state.table.rows.clone()), written);
     // As of a version before this one.
-    cloud.state(|state| state.rows.remove(&Key::held(&node_id(1))));
+    cloud.state(|state| state.table.rows.remove(&Key::held(&node_id(1))));
     cloud.batch(&[event_of(1, 1)], 2).await;
     assert_eq!(cloud.held(1).version, 1);
     assert_eq!(
@@ -150,8 +150,8 @@ async fn a_row_that_another_job_wrote_since_it_was_read_is_folded_anew() {
     let other = Cloud::new();
     send(&other, 2, "push rule=b attempt=1", &[("pulled", 2)], 20);
     other.batch(&[event_of(2, 1)], 1).await;
-    let rows = other.state(|state| state.rows.clone());
-    cloud.state(|state| state.appearing = Some(rows));
+    let rows = other.state(|state| state.table.rows.clone());
+    cloud.state(|state| state.table.appearing = Some(rows));
     assert!(cloud.batch(&[event_of(1, 1)], 1).await.is_empty());
     let held = cloud.held(1);
     assert_eq!((held.version, held.images.len()), (2, 2));
@@ -178,7 +178,7 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
         let mut row: Item = serde_dynamo::to_item(&held).unwrap();
         let key = Key::held(&node_id(k));
         row.extend(key.item());
-        cloud.state(|state| state.rows.insert(key, row));
+        cloud.state(|state| state.table.rows.insert(key, row));
         let ended = Invocation::reporting(line(&image(1), "pulled", ""));
         cloud.send(k, "push rule=a attempt=1", &[1], [(k, ended)]);
     }
@@ -187,7 +187,7 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
     assert_eq!(cloud.held(1).images.len(), 100);
     let calls = cloud.calls();
     assert_eq!(calls.iter().filter(|call| **call == "TransactWriteItems").count(), 2);
-    let (items, bytes, largest) = cloud.state(|state| state.largest);
+    let (items, bytes, largest) = cloud.state(|state| state.table.largest);
     assert!(
         items <= 100 && bytes <= 4 * 1024 * 1024 && largest <= 400 * 1024,
         "{items} {bytes} {largest}"
