@@ -153,7 +153,7 @@ pub fn send_command_input(
     let input = SendCommandInputBuilder::default()
         .document_name(&settings.document)
         .document_version("$LATEST")
-        .set_parameters(Some(parameters(settings, rule, comment.trigger, images)))
+        .set_parameters(Some(parameters(settings, handling(rule, comment.trigger), images)))
         .timeout_seconds(settings.delivery_timeout)
         .max_concurrency(&rule.max_concurrency)
         .max_errors(&rule.max_errors)
@@ -164,15 +164,36 @@ pub fn send_command_input(
     }
 }
 
-/// The document's parameters, each with its one value.
+/// How a node treats the images that it is sent; by default it takes any, removes none and pins none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Handling {
+    /// The compressed size above which an image is skipped, in GiB; 0 is no limit.
+    pub max_image_gib: usize,
+    /// How many images of a repository stay; 0 removes none.
+    pub keep: usize,
+    /// Whether they are exempt from kubelet's garbage collection.
+    pub pin: bool,
+}
+
+/// Tells how a rule has images treated.
 ///
 /// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
 /// pinned. Pushes, launches and reconciles tidy up.
-fn parameters(settings: &Settings, rule: &Rule, trigger: Trigger, images: &[Image]) -> HashMap<String, Vec<String>> {
+fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let (keep, pin) = match trigger {
         Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
         Trigger::Job | Trigger::Schedule => (0, false),
     };
+    Handling {
+        max_image_gib: rule.max_image_gib,
+        keep,
+        pin,
+    }
+}
+
+/// The document's parameters, each with its one value.
+#[must_use]
+pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> HashMap<String, Vec<String>> {
     let images = images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     [
         ("images", images),
@@ -182,9 +203,9 @@ fn parameters(settings: &Settings, rule: &Rule, trigger: Trigger, images: &[Imag
             settings.image_gc_high_threshold.to_string(),
         ),
         ("maxParallelImagePulls", settings.max_parallel_image_pulls.to_string()),
-        ("maxImageGiB", rule.max_image_gib.to_string()),
-        ("keep", keep.to_string()),
-        ("pin", pin.to_string()),
+        ("maxImageGiB", handling.max_image_gib.to_string()),
+        ("keep", handling.keep.to_string()),
+        ("pin", handling.pin.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), vec![value]))
     .into()
@@ -324,7 +345,7 @@ mod tests {
             (Trigger::Job, "0", "false"),
             (Trigger::Schedule, "0", "false"),
         ] {
-            let sent = parameters(&settings, rule, trigger, &[IMAGE.parse().unwrap()]);
+            let sent = parameters(&settings, handling(rule, trigger), &[IMAGE.parse().unwrap()]);
             assert_eq!(
                 (sent["keep"][0].as_str(), sent["pin"][0].as_str()),
                 (keep, pin),

@@ -76,6 +76,13 @@ impl Image {
         self.tag.as_deref()
     }
 
+    /// The name in its registry: `repository[:tag]@sha256:…`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        format!("{}{tag}@{}", self.repository, self.digest)
+    }
+
     /// The digest: `sha256:` and 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> &str {
@@ -85,11 +92,7 @@ impl Image {
 
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        write!(f, "@{}", self.digest)
+        write!(f, "{}/{}", self.registry, self.name())
     }
 }
 

@@ -1,9 +1,12 @@
 //! The vocabulary of EKS image prefetch (image, rule, node, command, outcome, settings) and the only code that speaks SSM.
 
+pub mod asked;
 pub mod aws;
+pub mod bake;
 pub mod command;
 #[cfg(feature = "ecr")]
 pub mod ecr;
+pub mod fields;
 pub mod image;
 #[cfg(feature = "ec2")]
 pub mod instance;
@@ -13,6 +16,8 @@ pub mod mocks;
 pub mod node;
 pub mod outcome;
 pub mod report;
+#[cfg(feature = "ecr")]
+pub mod resolve;
 pub mod retry;
 #[cfg(feature = "rows")]
 pub mod rows;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use prefetch::rule::Rule;
+use prefetch::{fields::FieldError, rule::Rule};
 use serde_json::Value;
 
 use crate::{
-    problem::{FieldError, Problem},
+    problem::Problem,
     request::{JobRequest, NodeChoice},
     settings::Settings,
 };

@@ -16,7 +16,6 @@ mod query;
 mod reach;
 mod reconcile;
 mod request;
-mod resolve;
 mod route;
 mod schedule;
 mod settings;

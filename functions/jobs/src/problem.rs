@@ -2,12 +2,9 @@
 
 use std::error::Error;
 
-use prefetch::report::report;
+use prefetch::{fields::FieldError, report::report, resolve::ResolveError};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-
-/// How many characters of a value are told back to whoever sent it.
-const MAX_VALUE: usize = 200;
 
 /// Why a request is not done.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,29 +54,6 @@ fn title(status: u16) -> &'static str {
         415 => "Unsupported Media Type",
         422 => "Unprocessable Content",
         _ => "Service Unavailable",
-    }
-}
-
-/// A field that is not accepted.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FieldError {
-    /// Where it stands, such as `images[3]`.
-    pub field: String,
-    /// Its value; not there where the field is missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<Value>,
-    /// What would have been accepted.
-    pub accepted: String,
-}
-
-impl FieldError {
-    /// Refuses a field's value, or that there is none.
-    pub fn new(field: impl Into<String>, value: Option<Value>, accepted: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            value: value.map(shortened),
-            accepted: accepted.into(),
-        }
     }
 }
 
@@ -188,20 +162,18 @@ impl Problem {
     }
 }
 
-/// Cuts a value to what may be told back: a long text is cut, and of a long list or object only its kind is told.
-fn shortened(value: Value) -> Value {
-    let kind = match &value {
-        Value::String(text) if text.chars().count() > MAX_VALUE => {
-            return Value::String(text.chars().take(MAX_VALUE).collect());
+impl From<Vec<FieldError>> for Problem {
+    fn from(errors: Vec<FieldError>) -> Self {
+        Self::fields(errors)
+    }
+}
+
+impl From<ResolveError> for Problem {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::NotAccepted(errors) => Self::fields(errors),
+            error => Self::unavailable(&error),
         }
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-        _ => return value,
-    };
-    if value.to_string().len() > MAX_VALUE {
-        Value::String(kind.to_owned())
-    } else {
-        value
     }
 }
 
@@ -222,15 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_is_not_told_back_in_full() {
-        for (value, expected) in [
-            (json!("x".repeat(300)), json!("x".repeat(200))),
-            (json!([["x".repeat(300)]]), json!("a list")),
-            (json!({"x": "x".repeat(300)}), json!("an object")),
-            (json!([1]), json!([1])),
-        ] {
-            assert_eq!(FieldError::new("f", Some(value), "").value, Some(expected));
-        }
+    fn of_many_fields_the_first_are_named() {
         let many = (0..9).map(|k| FieldError::new(format!("f{k}"), None, "")).collect();
         assert_eq!(
             Problem::fields(many).detail,

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use prefetch::fields::FieldError;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::problem::{FieldError, Problem};
+use crate::problem::Problem;
 
 /// The longest token, in characters.
 const MAX_TOKEN: usize = 4096;

@@ -3,28 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prefetch::{
-    image::{ImageError, check_name},
+    asked::{self, AskedImage},
+    fields::{Fields, texts},
     node::{MAX_NODE_TAGS, MAX_TAG_VALUES, is_instance_id},
     rule::{is_name, is_tag_key},
     unique_keys::UniqueKeys,
 };
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::problem::{FieldError, Problem};
+use crate::problem::Problem;
 
 /// How many bytes a body has at most.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How many images one job names at most.
-const MAX_IMAGES: usize = 100;
 /// How many instances one job names at most.
 const MAX_IDS: usize = 500;
-/// The longest name of an image, in characters.
-const MAX_IMAGE: usize = 512;
 /// The longest value of an EC2 tag, in characters (EC2 API reference).
 const MAX_TAG_VALUE: usize = 256;
-/// How many fields a problem names: a body of nonsense is not told back in full.
-const MAX_ERRORS: usize = 20;
 
 const FIELDS: [&str; 4] = ["images", "rule", "nodes", "dryRun"];
 
@@ -56,32 +51,13 @@ pub enum NodeChoice {
     Ids(Vec<String>),
 }
 
-/// An image as it is asked for: by tag, by digest or by both.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AskedImage {
-    /// The text that asks for it.
-    pub asked: String,
-    /// The repository in this account's registry.
-    pub repository: String,
-    /// The tag, where there is one.
-    pub tag: Option<String>,
-    /// The digest, where there is one.
-    pub digest: Option<String>,
-}
-
-impl Serialize for AskedImage {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.asked)
-    }
-}
-
 impl JobRequest {
     /// Reads a job's body; `registry` is the host name of this account's registry.
     ///
     /// # Errors
     /// A 400 that names every field that is not accepted.
     pub fn parse(body: Value, registry: &str) -> Result<Self, Problem> {
-        let mut fields = Fields::new(body)?;
+        let mut fields = fields(body)?;
         let request = Self::read(&mut fields, registry);
         fields.finish(&FIELDS)?;
         Ok(request)
@@ -93,7 +69,7 @@ impl JobRequest {
             fields.refuse("images", None, "images, a rule, or both");
         }
         Self {
-            images: images(fields, registry),
+            images: asked::images(fields, registry),
             rule: fields.text("rule", "1 to 32 lower-case letters, digits and '-'", is_name),
             nodes: nodes(fields),
             dry_run: fields.boolean("dryRun"),
@@ -101,88 +77,14 @@ impl JobRequest {
     }
 }
 
-/// A body's fields, and what is wrong with them.
-pub struct Fields {
-    fields: Map<String, Value>,
-    errors: Vec<FieldError>,
-}
-
-impl Fields {
-    /// Takes a body.
-    ///
-    /// # Errors
-    /// A 400 where it is no object.
-    pub fn new(body: Value) -> Result<Self, Problem> {
-        match body {
-            Value::Object(fields) => Ok(Self {
-                fields,
-                errors: Vec::new(),
-            }),
-            _ => Err(Problem::bad_request("the body is no JSON object")),
-        }
-    }
-
-    /// Gives a field's value.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.fields.get(name)
-    }
-
-    /// Notes that a value is not accepted, or is missing.
-    pub fn refuse(&mut self, field: impl Into<String>, value: Option<Value>, accepted: impl Into<String>) {
-        if self.errors.len() < MAX_ERRORS {
-            self.errors.push(FieldError::new(field, value, accepted));
-        }
-    }
-
-    /// Reads a text; none where the field is not there, or is not accepted, which is noted.
-    pub fn text(&mut self, name: &str, accepted: &str, is_accepted: impl Fn(&str) -> bool) -> Option<String> {
-        match self.fields.get(name)? {
-            Value::String(text) if is_accepted(text) => Some(text.clone()),
-            other => {
-                let other = other.clone();
-                self.refuse(name, Some(other), accepted);
-                None
-            }
-        }
-    }
-
-    /// Reads whether something is so; not where the field is not there, or is not accepted, which is noted.
-    pub fn boolean(&mut self, name: &str) -> bool {
-        match self.fields.get(name) {
-            None => false,
-            Some(Value::Bool(is)) => *is,
-            Some(other) => {
-                let other = other.clone();
-                self.refuse(name, Some(other), "true or false");
-                false
-            }
-        }
-    }
-
-    /// Ends the reading.
-    ///
-    /// # Errors
-    /// A 400 that names what was noted, and every field that is none of those known.
-    pub fn finish(mut self, known: &[&str]) -> Result<(), Problem> {
-        let unknown: Vec<String> = self
-            .fields
-            .keys()
-            .filter(|name| !known.contains(&name.as_str()))
-            .cloned()
-            .collect();
-        for name in unknown {
-            let value = self.fields.remove(&name);
-            let accepted = format!(
-                "nothing, for there is no such field: the fields are {}",
-                known.join(", ")
-            );
-            self.refuse(name.chars().take(MAX_IMAGE).collect::<String>(), value, accepted);
-        }
-        if self.errors.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::fields(self.errors))
-        }
+/// Takes a body's fields.
+///
+/// # Errors
+/// A 400 where it is no object.
+pub fn fields(body: Value) -> Result<Fields, Problem> {
+    match body {
+        Value::Object(fields) => Ok(Fields::new(fields)),
+        _ => Err(Problem::bad_request("the body is no JSON object")),
     }
 }
 
@@ -197,66 +99,6 @@ pub fn json(text: &str) -> Result<Value, Problem> {
     // serde_json itself refuses what is nested deeper than 128.
     let value = serde_json::from_str::<UniqueKeys>(text).and_then(|UniqueKeys| serde_json::from_str(text));
     value.map_err(|error| Problem::bad_request(format!("the body is no JSON: {error}")))
-}
-
-fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
-    let accepted = format!("a list of 1 to {MAX_IMAGES} images");
-    let list = match fields.get("images") {
-        None => return Vec::new(),
-        Some(Value::Array(list)) if (1..=MAX_IMAGES).contains(&list.len()) => list.clone(),
-        Some(other) => {
-            let other = other.clone();
-            fields.refuse("images", Some(other), accepted);
-            return Vec::new();
-        }
-    };
-    let mut images: Vec<AskedImage> = Vec::with_capacity(list.len());
-    for (place, value) in list.into_iter().enumerate() {
-        let image = match &value {
-            Value::String(text) => asked(text, registry),
-            _ => Err("a text".to_owned()),
-        };
-        match image {
-            Ok(image) => images.push(image),
-            Err(accepted) => fields.refuse(format!("images[{place}]"), Some(value), accepted),
-        }
-    }
-    images
-}
-
-/// Reads an image's name; the error tells what is accepted.
-fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
-    let shape = || format!("repository:tag or repository@sha256:…, in {registry} or without a registry");
-    if text.chars().count() > MAX_IMAGE {
-        return Err(format!("at most {MAX_IMAGE} characters"));
-    }
-    let name = match text.split_once('/') {
-        Some((host, rest)) if host == registry => rest,
-        // What looks like a host is one: a repository that begins so is named with its registry.
-        Some((host, _)) if host.contains(['.', ':']) => return Err(shape()),
-        _ => text,
-    };
-    let (name, digest) = match name.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (name, None),
-    };
-    let (repository, tag) = match name.split_once(':') {
-        Some((repository, tag)) => (repository, Some(tag)),
-        None => (name, None),
-    };
-    if tag.is_none() && digest.is_none() {
-        return Err(shape());
-    }
-    check_name(repository, tag, digest).map_err(|error| match error {
-        ImageError::Part { part, accepted, .. } => format!("{part}: {accepted}"),
-        ImageError::NoDigest(_) => shape(),
-    })?;
-    Ok(AskedImage {
-        asked: text.to_owned(),
-        repository: repository.to_owned(),
-        tag: tag.map(str::to_owned),
-        digest: digest.map(str::to_owned),
-    })
 }
 
 fn nodes(fields: &mut Fields) -> Option<NodeChoice> {
@@ -321,16 +163,6 @@ fn node_ids(fields: &mut Fields, ids: &[Value]) -> Option<NodeChoice> {
     Some(NodeChoice::Ids(chosen.into_iter().collect()))
 }
 
-/// Reads a list of 1 to `max` texts, all of them accepted, each once.
-fn texts(value: &Value, max: usize, is_accepted: impl Fn(&str) -> bool) -> Option<Vec<String>> {
-    let list = value.as_array().filter(|list| (1..=max).contains(&list.len()))?;
-    let texts: Option<BTreeSet<&str>> = list
-        .iter()
-        .map(|text| text.as_str().filter(|text| is_accepted(text)))
-        .collect();
-    Some(texts?.into_iter().map(str::to_owned).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -351,26 +183,6 @@ mod tests {
         assert_eq!(problem["status"], 400);
         let text = |name: &str| problem["errors"][0][name].as_str().unwrap().to_owned();
         (text("field"), text("accepted"))
-    }
-
-    #[test]
-    fn an_image_is_named_by_tag_or_digest_or_both_with_or_without_its_registry() {
-        for (text, repository, tag, digest) in [
-            ("team/app:v1".to_owned(), "team/app", Some("v1"), None),
-            (format!("{REGISTRY}/app:v1"), "app", Some("v1"), None),
-            (format!("{REGISTRY}/my.team/app:v1"), "my.team/app", Some("v1"), None),
-            (format!("team/app@{DIGEST}"), "team/app", None, Some(DIGEST)),
-            (format!("team/app:v1@{DIGEST}"), "team/app", Some("v1"), Some(DIGEST)),
-        ] {
-            let request = parse(json!({"images": [text]})).unwrap();
-            let expected = AskedImage {
-                asked: text,
-                repository: repository.to_owned(),
-                tag: tag.map(str::to_owned),
-                digest: digest.map(str::to_owned),
-            };
-            assert_eq!(request.images, [expected]);
-        }
     }
 
     #[test]
@@ -458,7 +270,7 @@ mod tests {
     fn every_field_that_is_wrong_is_told_at_once_but_no_flood_of_them() {
         let problem = parse(json!({"images": vec![1; 50], "rule": 1, "x": 1})).unwrap_err();
         let problem = serde_json::to_value(problem).unwrap();
-        assert_eq!(problem["errors"].as_array().unwrap().len(), MAX_ERRORS);
+        assert_eq!(problem["errors"].as_array().unwrap().len(), 20);
     }
 
     #[test]
@@ -523,13 +335,6 @@ mod tests {
         fn any_text_is_json_or_a_fault_of_the_caller(text in "\\PC{0,60}") {
             if let Err(problem) = json(&text) {
                 prop_assert_eq!(problem.status(), 400);
-            }
-        }
-
-        #[test]
-        fn whatever_image_is_accepted_is_free_of_everything_a_shell_reads(text in "(team/)?[a-z]{1,4}[:@].{0,20}") {
-            if let Ok(image) = asked(&text, REGISTRY) {
-                prop_assert!(image.asked.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)));
             }
         }
     }

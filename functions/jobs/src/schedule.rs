@@ -14,6 +14,7 @@ use aws_sdk_scheduler::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use prefetch::fields::Fields;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -27,7 +28,7 @@ use crate::{
     idempotency::hash,
     problem::Problem,
     query::{self, Page, Query},
-    request::{Fields, JobRequest},
+    request::{JobRequest, fields},
 };
 
 /// What the second schedule's name ends with where cron takes two; no name that is asked for has a dot.
@@ -216,7 +217,7 @@ pub async fn delete(jobs: &Jobs, name: &str) -> Result<Answer, Problem> {
 
 /// Reads the schedule that is asked for, and whether nothing is to be created.
 fn wanted(jobs: &Jobs, body: Value, now: DateTime<Utc>) -> Result<(Understood, bool), Problem> {
-    let mut fields = Fields::new(body)?;
+    let mut fields = fields(body)?;
     let mut job = JobRequest::read(&mut fields, &jobs.settings.registry);
     let dry_run = std::mem::take(&mut job.dry_run);
     if fields.get("cron").is_none() {

@@ -10,9 +10,11 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
     command::{Comment, Trigger, send_command_input},
     ecr::NewestImages,
+    fields::FieldError,
     image::Image,
     node::NodeSelector,
     report::report,
+    resolve::resolve,
     rule::Rule,
     ssm::{self, SsmError},
 };
@@ -25,10 +27,9 @@ use crate::{
     handler::Jobs,
     idempotency::{self, Begun, Claim, Progress, begin},
     plan::{Batch, Plan, Planned, Resolved, Sent, SentCommands},
-    problem::{FieldError, Problem},
+    problem::Problem,
     reach::{Refused, online, reachable},
     request::{JobRequest, NodeChoice},
-    resolve::resolve,
 };
 
 /// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.

@@ -9,13 +9,13 @@ use aws_sdk_ecr::{
     types::{ImageDetail, ImageIdentifier},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use prefetch::image::{Image, ImageError, is_referrer_tag, not_runnable};
 use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    problem::{FieldError, Problem},
-    request::AskedImage,
+    asked::AskedImage,
+    fields::FieldError,
+    image::{Image, ImageError, is_referrer_tag, not_runnable},
 };
 
 /// How many images one DescribeImages is asked for (ECR service model, `imageIds`).
@@ -23,9 +23,12 @@ const MAX_IDS: usize = 100;
 /// How many questions are put to ECR at once.
 const AT_ONCE: usize = 16;
 
-/// Why ECR did not say what images are.
+/// Why it cannot be told what images are.
 #[derive(Debug, Error)]
 pub enum ResolveError {
+    /// Some of them are not there, or nothing that a node can run.
+    #[error("images are not accepted")]
+    NotAccepted(Vec<FieldError>),
     /// ECR could not be asked.
     #[error("the images of repository {0} could not be described")]
     Images(String, #[source] Box<SdkError<DescribeImagesError>>),
@@ -47,19 +50,17 @@ type Known = Option<Vec<ImageDetail>>;
 /// One DescribeImages for each repository; where it misses an image, one more for each of the repository's.
 ///
 /// # Errors
-/// A 400 that names every image that is not there or that no node can run, a 503 where ECR cannot be asked.
-pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> Result<Vec<Image>, Problem> {
-    let known = known(client, images)
-        .await
-        .map_err(|error| Problem::unavailable(&error))?;
+/// [`ResolveError::NotAccepted`] with every image, by its place in `images`, that is not there or that no node can run;
+/// another where ECR cannot be asked.
+pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> Result<Vec<Image>, ResolveError> {
+    let known = known(client, images).await?;
     let mut resolved = Vec::with_capacity(images.len());
     let mut errors = Vec::new();
     for (place, image) in images.iter().enumerate() {
         match digest(image, known.get(&image.repository).and_then(Option::as_deref)) {
             Ok(digest) => {
                 let named = Image::new(registry, &image.repository, image.tag.as_deref(), digest);
-                let named = named.map_err(|error| ResolveError::Image(image.repository.clone(), error));
-                resolved.push(named.map_err(|error| Problem::unavailable(&error))?);
+                resolved.push(named.map_err(|error| ResolveError::Image(image.repository.clone(), error))?);
             }
             Err(accepted) => {
                 let asked = Value::String(image.asked.clone());
@@ -70,7 +71,7 @@ pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> 
     if errors.is_empty() {
         Ok(resolved)
     } else {
-        Err(Problem::fields(errors))
+        Err(ResolveError::NotAccepted(errors))
     }
 }
 

@@ -1,0 +1,135 @@
+//! Contents: what images are made of on each architecture, as ECR tells.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use aws_sdk_ecr::{Client, types::ImageIdentifier};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use prefetch::{bake::Architecture, image::Image};
+
+use crate::{
+    error::AwsError,
+    manifest::{Content, MEDIA_TYPES, Manifest, child},
+};
+
+/// How many manifests one BatchGetImage is asked for (ECR service model, `imageIds`).
+const MAX_IDS: usize = 100;
+/// How many questions are put to ECR at once.
+const AT_ONCE: usize = 16;
+/// Through how many indexes an image is looked for, as the document looks.
+const DEPTH: usize = 3;
+
+/// A repository and a digest in it.
+type Key = (String, String);
+
+/// The manifests of images.
+pub struct Contents(HashMap<Key, Manifest>);
+
+impl Contents {
+    /// Reads the manifests of images, and of indexes those for these architectures.
+    ///
+    /// Asks once for each 100 images of a repository, and once more for each 100 images that indexes lead to.
+    ///
+    /// # Errors
+    /// [`AwsError`] where ECR does not give one of them.
+    pub async fn read(
+        client: &Client,
+        images: impl Iterator<Item = &Image>,
+        architectures: &[Architecture],
+    ) -> Result<Self, AwsError> {
+        let mut manifests = HashMap::new();
+        let mut wanted: BTreeSet<Key> = images.map(key).collect();
+        for _ in 0..=DEPTH {
+            let read = manifests_of(client, &wanted).await?;
+            wanted = read
+                .iter()
+                .flat_map(|((repository, _), manifest)| led_to(repository, manifest, architectures))
+                .collect();
+            manifests.extend(read);
+            wanted.retain(|key| !manifests.contains_key(key));
+        }
+        Ok(Self(manifests))
+    }
+
+    /// Tells what an image is made of on an architecture; nothing where it is an index that has none for it.
+    ///
+    /// What is no index may be for any architecture: its manifest does not tell.
+    pub fn of(&self, image: &Image, architecture: Architecture) -> Option<&Content> {
+        let (repository, mut digest) = key(image);
+        for _ in 0..=DEPTH {
+            match self.0.get(&(repository.clone(), digest.clone()))? {
+                Manifest::Image(content) => return Some(content),
+                Manifest::Index(children) => digest.clone_from(&child(children, architecture)?.digest),
+            }
+        }
+        None
+    }
+}
+
+fn key(image: &Image) -> Key {
+    (image.repository().to_owned(), image.digest().to_owned())
+}
+
+/// Names the manifests for these architectures that a manifest leads to.
+fn led_to<'a>(
+    repository: &'a str,
+    manifest: &'a Manifest,
+    architectures: &'a [Architecture],
+) -> impl Iterator<Item = Key> + 'a {
+    let children = match manifest {
+        Manifest::Index(children) => children.as_slice(),
+        Manifest::Image(_) => &[],
+    };
+    let children = architectures
+        .iter()
+        .filter_map(|architecture| child(children, *architecture));
+    children.map(|child| (repository.to_owned(), child.digest.clone()))
+}
+
+async fn manifests_of(client: &Client, wanted: &BTreeSet<Key>) -> Result<HashMap<Key, Manifest>, AwsError> {
+    let mut digests_of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (repository, digest) in wanted {
+        digests_of.entry(repository).or_default().push(digest);
+    }
+    let questions: Vec<(&str, &[&str])> = digests_of
+        .iter()
+        .flat_map(|(repository, digests)| digests.chunks(MAX_IDS).map(|digests| (*repository, digests)))
+        .collect();
+    let answers = stream::iter(questions).map(async |(repository, digests)| get(client, repository, digests).await);
+    let answers: Vec<Vec<(Key, Manifest)>> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+async fn get(client: &Client, repository: &str, digests: &[&str]) -> Result<Vec<(Key, Manifest)>, AwsError> {
+    let ids = digests
+        .iter()
+        .map(|digest| ImageIdentifier::builder().image_digest(*digest).build());
+    let answer = client
+        .batch_get_image()
+        .repository_name(repository)
+        .set_image_ids(Some(ids.collect()))
+        .set_accepted_media_types(Some(MEDIA_TYPES.map(str::to_owned).to_vec()))
+        .send()
+        .await
+        .map_err(|error| AwsError::Manifests(repository.to_owned(), Box::new(error)))?;
+    let mut texts: HashMap<&str, &str> = HashMap::new();
+    for image in answer.images() {
+        if let (Some(id), Some(text)) = (image.image_id(), image.image_manifest()) {
+            texts.insert(id.image_digest().unwrap_or_default(), text);
+        }
+    }
+    let manifest = |digest: &&str| {
+        let name = format!("{repository}@{digest}");
+        let failure = || {
+            let of_it = |id: &ImageIdentifier| id.image_digest() == Some(digest);
+            let mut failures = answer.failures().iter();
+            let failure = failures.find(|failure| failure.image_id().is_some_and(of_it));
+            let code = failure.and_then(|failure| failure.failure_code());
+            code.map_or("ECR does not say why", |code| code.as_str()).to_owned()
+        };
+        let text = texts.get(digest);
+        let text = text.ok_or_else(|| AwsError::Manifest(name.clone(), failure()))?;
+        let manifest = Manifest::parse(text).map_err(|error| AwsError::Malformed(name.clone(), error))?;
+        Ok(((repository.to_owned(), (*digest).to_owned()), manifest))
+    };
+    digests.iter().map(manifest).collect()
+}

@@ -1,0 +1,34 @@
+//! What a bake is to make: for each architecture its images, and the builder that pulls them.
+
+mod bake;
+mod contents;
+mod error;
+mod handler;
+mod input;
+mod manifest;
+mod network;
+mod settings;
+mod volume;
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use prefetch::{aws, ecr::NewestImages, log, report::report};
+use serde_json::Value;
+
+use crate::{handler::BakePlan, settings::Settings};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    log::init();
+    let settings = Settings::from_env().unwrap_or_else(|error| {
+        tracing::error!("{}", report(&error));
+        std::process::exit(1)
+    });
+    let config = aws::config().await;
+    let plan = BakePlan {
+        ec2: aws_sdk_ec2::Client::new(&config),
+        ecr: aws_sdk_ecr::Client::new(&config),
+        images: NewestImages::new(&config)?,
+        settings,
+    };
+    run(service_fn(|event: LambdaEvent<Value>| plan.handle(event.payload))).await
+}

@@ -1,0 +1,91 @@
+//! Settings: what the template decided, read once from the environment.
+
+use prefetch::{
+    image::{ImageError, ecr_registry},
+    settings::{SettingsError, Variables},
+};
+use thiserror::Error;
+
+/// What this function is told by the template through its environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What every function is told.
+    pub shared: prefetch::settings::Settings,
+    /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
+    pub registry: String,
+    /// The Region (`AWS_REGION`).
+    pub region: String,
+    /// What stands under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: an
+    /// execution tells what is wrong with it, which an end at the start would not.
+    pub defaults: String,
+    /// The name of the builders' instance profile (`BUILDER_PROFILE`).
+    pub profile: String,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum PlanSettingsError {
+    /// A variable is missing or its value is not accepted.
+    #[error(transparent)]
+    Variable(#[from] SettingsError),
+    /// Account and Region name no registry.
+    #[error("environment variables ACCOUNT_ID and AWS_REGION name no registry")]
+    Registry(#[from] ImageError),
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// [`PlanSettingsError`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, PlanSettingsError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`PlanSettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, PlanSettingsError> {
+        let shared = prefetch::settings::Settings::read(&look_up)?;
+        let variables = Variables::new(&look_up);
+        let region = variables.text("AWS_REGION")?;
+        Ok(Self {
+            shared,
+            registry: ecr_registry(&variables.text("ACCOUNT_ID")?, &region)?,
+            region,
+            defaults: variables.text("BAKE_DEFAULTS")?,
+            profile: variables.text("BUILDER_PROFILE")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prefetch::report::report;
+
+    use super::*;
+    use crate::handler::tests::setting;
+
+    #[test]
+    fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+        for (name, value, expected) in [
+            (
+                "BUILDER_PROFILE",
+                "",
+                "BUILDER_PROFILE: \"\" is not accepted: it takes a text that is not empty",
+            ),
+            ("BAKE_DEFAULTS", "", "BAKE_DEFAULTS: \"\" is not accepted"),
+            ("RULES", "[]", "RULES cannot be used"),
+            (
+                "ACCOUNT_ID",
+                "12",
+                "ACCOUNT_ID and AWS_REGION name no registry: account",
+            ),
+        ] {
+            let read = Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()));
+            let error = report(&read.unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Settings: what the template decided, read once from the environment.
+
+use prefetch::{
+    bake::Architecture,
+    settings::{SettingsError, Variables},
+};
+
+/// What this function is told by the template through its environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The stack, whose builders and snapshots these are (`STACK_NAME`).
+    pub stack: String,
+    /// The cluster they are for (`CLUSTER_NAME`).
+    pub cluster: String,
+    /// What the names of the published parameters begin with (`PARAMETER_PREFIX`).
+    pub prefix: String,
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn from_env() -> Result<Self, SettingsError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let variables = Variables::new(look_up);
+        Ok(Self {
+            stack: variables.text("STACK_NAME")?,
+            cluster: variables.text("CLUSTER_NAME")?,
+            prefix: variables.text("PARAMETER_PREFIX")?,
+        })
+    }
+
+    /// Names the parameter that names the published snapshot of an architecture.
+    pub fn published(&self, architecture: Architecture) -> String {
+        self.details(architecture, "snapshot")
+    }
+
+    /// Names the parameter with the details of a snapshot.
+    pub fn details(&self, architecture: Architecture, snapshot: &str) -> String {
+        format!("{}/{architecture}/{snapshot}", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+        for name in ["STACK_NAME", "CLUSTER_NAME", "PARAMETER_PREFIX"] {
+            let error = Settings::read(|asked| (asked != name).then(|| "text".to_owned())).unwrap_err();
+            let expected = format!("{name}: \"\" is not accepted: it takes a text that is not empty");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Asked images: images of this account's registry as somebody names them.
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::{
+    fields::Fields,
+    image::{ImageError, check_name},
+};
+
+/// How many images one request names at most.
+const MAX_IMAGES: usize = 100;
+/// The longest name of an image, in characters.
+const MAX_IMAGE: usize = 512;
+
+/// An image as it is asked for: by tag, by digest or by both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AskedImage {
+    /// The text that asks for it.
+    pub asked: String,
+    /// The repository in this account's registry.
+    pub repository: String,
+    /// The tag, where there is one.
+    pub tag: Option<String>,
+    /// The digest, where there is one.
+    pub digest: Option<String>,
+}
+
+impl Serialize for AskedImage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.asked)
+    }
+}
+
+/// Reads the field `images`, a list of 1 to 100 of them; `registry` is the host name of this account's registry.
+///
+/// There are none where the field is not there; what is wrong with it is noted.
+pub fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
+    let accepted = format!("a list of 1 to {MAX_IMAGES} images");
+    let list = match fields.get("images") {
+        None => return Vec::new(),
+        Some(Value::Array(list)) if (1..=MAX_IMAGES).contains(&list.len()) => list.clone(),
+        Some(other) => {
+            let other = other.clone();
+            fields.refuse("images", Some(other), accepted);
+            return Vec::new();
+        }
+    };
+    let mut images: Vec<AskedImage> = Vec::with_capacity(list.len());
+    for (place, value) in list.into_iter().enumerate() {
+        let image = match &value {
+            Value::String(text) => asked(text, registry),
+            _ => Err("a text".to_owned()),
+        };
+        match image {
+            Ok(image) => images.push(image),
+            Err(accepted) => fields.refuse(format!("images[{place}]"), Some(value), accepted),
+        }
+    }
+    images
+}
+
+/// Reads an image's name; the error tells what is accepted.
+fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
+    let shape = || format!("repository:tag or repository@sha256:…, in {registry} or without a registry");
+    if text.chars().count() > MAX_IMAGE {
+        return Err(format!("at most {MAX_IMAGE} characters"));
+    }
+    let name = match text.split_once('/') {
+        Some((host, rest)) if host == registry => rest,
+        // What looks like a host is one: a repository that begins so is named with its registry.
+        Some((host, _)) if host.contains(['.', ':']) => return Err(shape()),
+        _ => text,
+    };
+    let (name, digest) = match name.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (name, None),
+    };
+    let (repository, tag) = match name.split_once(':') {
+        Some((repository, tag)) => (repository, Some(tag)),
+        None => (name, None),
+    };
+    if tag.is_none() && digest.is_none() {
+        return Err(shape());
+    }
+    check_name(repository, tag, digest).map_err(|error| match error {
+        ImageError::Part { part, accepted, .. } => format!("{part}: {accepted}"),
+        ImageError::NoDigest(_) => shape(),
+    })?;
+    Ok(AskedImage {
+        asked: text.to_owned(),
+        repository: repository.to_owned(),
+        tag: tag.map(str::to_owned),
+        digest: digest.map(str::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+    #[test]
+    fn an_image_is_named_by_tag_or_digest_or_both_with_or_without_its_registry() {
+        for (text, repository, tag, digest) in [
+            ("team/app:v1".to_owned(), "team/app", Some("v1"), None),
+            (format!("{REGISTRY}/app:v1"), "app", Some("v1"), None),
+            (format!("{REGISTRY}/my.team/app:v1"), "my.team/app", Some("v1"), None),
+            (format!("team/app@{DIGEST}"), "team/app", None, Some(DIGEST)),
+            (format!("team/app:v1@{DIGEST}"), "team/app", Some("v1"), Some(DIGEST)),
+        ] {
+            let expected = AskedImage {
+                asked: text.clone(),
+                repository: repository.to_owned(),
+                tag: tag.map(str::to_owned),
+                digest: digest.map(str::to_owned),
+            };
+            assert_eq!(asked(&text, REGISTRY), Ok(expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_image_is_accepted_is_free_of_everything_a_shell_reads(text in "(team/)?[a-z]{1,4}[:@].{0,20}") {
+            if let Ok(image) = asked(&text, REGISTRY) {
+                prop_assert!(image.asked.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)));
+            }
+        }
+    }
+}
