@@ -11,7 +11,7 @@ mod settings;
 mod volume;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, report::report};
+use prefetch::{aws, ecr::NewestImages, log, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::BakePlan, settings::Settings};
@@ -19,10 +19,7 @@ use crate::{handler::BakePlan, settings::Settings};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
-    let settings = Settings::from_env().unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
-        std::process::exit(1)
-    });
+    let settings = from_env(Settings::read);
     let config = aws::config().await;
     let plan = BakePlan {
         ec2: aws_sdk_ec2::Client::new(&config),

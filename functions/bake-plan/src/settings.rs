@@ -34,14 +34,6 @@ pub enum PlanSettingsError {
 }
 
 impl Settings {
-    /// Reads the settings from the process's environment.
-    ///
-    /// # Errors
-    /// [`PlanSettingsError`] for the first variable that cannot be used.
-    pub fn from_env() -> Result<Self, PlanSettingsError> {
-        Self::read(|name| std::env::var(name).ok())
-    }
-
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ mod templates;
 
 use aws_sdk_ec2::config::{Builder, retry::RetryConfig};
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, log, report::report};
+use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::BakeSweep, settings::Settings};
@@ -18,10 +18,7 @@ use crate::{handler::BakeSweep, settings::Settings};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
-    let settings = Settings::from_env().unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
-        std::process::exit(1)
-    });
+    let settings = from_env(Settings::read);
     let config = aws::config().await;
     // An account's launch templates take more calls than EC2 answers at once.
     let ec2 = Builder::from(&config).retry_config(RetryConfig::standard().with_max_attempts(8));

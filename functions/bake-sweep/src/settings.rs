@@ -17,14 +17,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings from the process's environment.
-    ///
-    /// # Errors
-    /// [`SettingsError`] for the first variable that cannot be used.
-    pub fn from_env() -> Result<Self, SettingsError> {
-        Self::read(|name| std::env::var(name).ok())
-    }
-
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors
