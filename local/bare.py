@@ -28,7 +28,7 @@ class BareNode:
 
     def start(self) -> None:
         """Makes the folder the scripts run in."""
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def stop(self) -> None:
         """Kills what still runs."""

@@ -252,6 +252,7 @@ class BottlerocketNode(Node):
         return (FILES / "containerd.toml").read_text().replace("@ARCHITECTURE@", architecture)
 
     def _write_files(self) -> None:
+        (self.folder / "etc/eks").unlink(missing_ok=True)  # of the last boot
         super()._write_files()
         etc = self.folder / "etc"
         (etc / "containerd/base-runtime-spec.json").rename(etc / "containerd/cri-base.json")
@@ -276,7 +277,6 @@ class BottlerocketNode(Node):
         """Writes kubelet's own credential provider to where Bottlerocket has it; there is no other login helper."""
         self.set_password(self.registry.password)
         shutil.rmtree(self.folder / "etc/eks", ignore_errors=True)
-        (self.folder / "etc/eks").unlink(missing_ok=True)
         os.mknod(self.folder / "etc/eks", stat.S_IFCHR)  # overlayfs's whiteout
         kubelet = self.folder / "etc/kubernetes/kubelet"
         kubelet.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,34 @@ class LocalCloud:
         """Terminates an instance."""
         self.client("ec2").terminate_instances(InstanceIds=[instance_id])
 
+    def cluster(self, name: str, version: str = "1.33") -> dict:
+        """Makes an EKS cluster, or gives it another version; returns its version, subnets and security group.
+
+        Its network has two private subnets and a public one, and stays the same.
+        """
+        return self.control("POST", "cluster", {"name": name, "version": version})
+
+    def ami(self, architecture: str = "x86_64", version: str = "1.33") -> str:
+        """Returns the id of Bottlerocket's newest AMI for a version of Kubernetes, as its public parameter does."""
+        return self.control("GET", f"amis/{version}/{architecture}")
+
+    def publish_amis(self) -> None:
+        """Has Bottlerocket publish new AMIs: all public parameters take other values."""
+        self.control("POST", "amis", {})
+
+    def fail_snapshots(self, count: int = 1) -> None:
+        """Has the next snapshots that would be complete end in error."""
+        self.control("POST", "failing-snapshots", {"count": count})
+
+    @contextlib.contextmanager
+    def lagging_ec2(self, seconds: float) -> Iterator[None]:
+        """Has EC2 list, and know by their ids, instances and snapshots that long after they were made."""
+        self.control("POST", "lag", {"seconds": seconds})
+        try:
+            yield
+        finally:
+            self.control("POST", "lag", {"seconds": 0})
+
     def turn(self, instance_id: str, **knobs: Any) -> None:
         """Sets knobs of a node: online, online_after, delay, die_on_command, endings, agent; `tags` adds tags."""
         self.control("POST", f"nodes/{instance_id}", knobs)
@@ -181,6 +209,36 @@ class LocalCloud:
     def forget_faults(self) -> None:
         """Has every call answered as it should be."""
         self.control("DELETE", "faults")
+
+    def fault_state(
+        self,
+        state: str,
+        does: Literal["fail", "hang", "pause"] = "fail",
+        when: Literal["before", "after"] = "before",
+        **fault: Any,
+    ) -> None:
+        """Has something happen to a state of a state machine when it is next entered or tried again (local.asl.Fault).
+
+        A task fails, throttled by its service unless `error` and `cause` say otherwise, or hangs until its time is
+        over; any state can be made to pause until `release`. `after` its call is made, a task's answer is lost. Further
+        fields: `times`, `skip`, `execution` (its name).
+        """
+        self.control("POST", "state-faults", {"state": state, "does": does, "when": when, **fault})
+
+    def release(self, state: str | None = None, execution: str | None = None) -> None:
+        """Has executions go on that pause in a state, or in any."""
+        self.control("DELETE", "pauses", {"state": state, "execution": execution})
+
+    def expire(self, execution: str) -> None:
+        """Has the time that an execution may take, named or by its ARN, be over: it ends as TIMED_OUT."""
+        self.control("DELETE", f"executions/{execution}/time")
+
+    def executions(self, machine: str | None = None) -> list[dict]:
+        """Returns the executions of a state machine or of all, oldest first: name, arn, status, error, cause, states.
+
+        `states` are those that it is in, outermost first, or the one it failed in; in those of `paused` it waits.
+        """
+        return [row for row in self.control("GET", "executions") if machine in (None, row["machine"])]
 
     def _set_fault(self, service: str, action: str, fault: dict) -> None:
         self.control("POST", f"faults/{service}:{action}", fault)
@@ -247,7 +305,10 @@ class LocalCloud:
         return [event for event in raised if detail_type in (None, event["detail-type"])]
 
     def calls(self, service: str | None = None, function: str | None = None) -> dict[str, int]:
-        """Returns how often each action was called, by a function or all, since the start or `forget_calls`."""
+        """Returns how often each action was called since the start or `forget_calls`, by all or by one caller.
+
+        A caller is a function or a state machine.
+        """
         asked = {name: value for name, value in (("service", service), ("function", function)) if value}
         return self.control("GET", f"calls?{urllib.parse.urlencode(asked)}")
 
@@ -265,7 +326,7 @@ class LocalCloud:
         return self.control("GET", f"nodes/{instance_id}/images?{query}")["id"]
 
     def state(self) -> dict:
-        """Returns the cloud's addresses and nodes."""
+        """Returns the cloud's addresses, nodes and snapshots."""
         return self.control("GET", "state")
 
     def until_online(self, *instance_ids: str, seconds: float = 10) -> None:

@@ -13,13 +13,16 @@ from ministack.app import app as ministack
 from local import (
     asynchronous,
     buckets,
+    builders,
     documents,
     events,
     functions,
     gateway,
     iam,
     instances,
+    launch_templates,
     metrics,
+    query,
     queues,
     stack_events,
     tables,
@@ -28,12 +31,15 @@ from local.bare import BareNode
 from local.control import PREFIX, Control
 from local.ecr import Ecr
 from local.fleet import Fleet, Knobs
+from local.launches import Launches
 from local.node import Node
 from local.registry import Registry
 from local.scheduler import Scheduler
 from local.settings import REGISTRY_HOST
 from local.ssm import Ssm
+from local.states import States
 from local.traffic import Traffic
+from local.volumes import Volumes
 
 REGISTRY_PORT = 443
 
@@ -42,10 +48,12 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     """Starts the registry and serves on the listener until killed."""
     notify_url = f"{endpoint}{PREFIX}registry-events"
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
-    fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, knobs))
+    volumes = Volumes(folder / "ebs")
+    fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, volumes, knobs))
     ssm = Ssm(fleet)
     traffic = Traffic()
-    control = Control(folder, endpoint, fleet, Ecr(registry), ssm.run_command, traffic, Scheduler(traffic))
+    services = (Ecr(registry), ssm.run_command, traffic, Scheduler(traffic), States(traffic), volumes)
+    control = Control(folder, endpoint, fleet, *services)
     modules = (
         iam,
         documents,
@@ -54,12 +62,16 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         asynchronous,
         events,
         stack_events,
+        query,
         instances,
+        launch_templates,
+        gateway,
         tables,
         buckets,
         metrics,
     )
-    for layer in (*modules, gateway, ssm, control.ecr, traffic, control.scheduler):
+    services = (ssm, control.ecr, traffic, control.scheduler, control.states, volumes, Launches(volumes))
+    for layer in (*modules, *services):
         layer.install()
     registry.start()
     config = Config()
@@ -92,8 +104,10 @@ def _announcing(send, ready: Path, control: Control):
     return announce
 
 
-def _node(folder: Path, registry: Registry, knobs: Knobs) -> Node | BareNode:
+def _node(folder: Path, registry: Registry, volumes: Volumes, knobs: Knobs) -> Node | BareNode:
     """Returns the node behind an instance, not yet started."""
+    if builder := builders.node(folder, registry, volumes):
+        return builder
     if knobs.containerd == "none":
         return BareNode(folder)
     return Node(folder, folder.name, registry, knobs.containerd, login=knobs.login)

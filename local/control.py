@@ -6,13 +6,15 @@ import logging
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from local import events, instances, tables
+from local import amis, asl, clusters, events, instances, query, tables
 from local.ecr import MANIFEST_TYPES, Ecr
 from local.fleet import Fleet
 from local.runcommand import RunCommand
 from local.scheduler import Scheduler
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
+from local.states import States
 from local.traffic import Fault, Traffic
+from local.volumes import Volumes
 
 log = logging.getLogger("local.control")
 
@@ -31,6 +33,8 @@ class Control:
         run_command: RunCommand,
         traffic: Traffic,
         scheduler: Scheduler,
+        states: States,
+        volumes: Volumes,
     ):
         self.folder = folder
         self.endpoint = endpoint
@@ -39,11 +43,14 @@ class Control:
         self.run_command = run_command
         self.traffic = traffic
         self.scheduler = scheduler
+        self.states = states
+        self.volumes = volumes
 
     def state(self) -> dict:
-        """Returns how to reach the cloud, and its nodes."""
+        """Returns how to reach the cloud, its nodes and its snapshots."""
         registry = self.ecr.registry
         return {
+            "snapshots": self.volumes.snapshots(),
             "folder": str(self.folder),
             "endpoint": self.endpoint,
             "account": ACCOUNT,
@@ -67,10 +74,10 @@ class Control:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        query = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
+        asked = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
         path = scope["path"].removeprefix(PREFIX).split("/")
         try:
-            result = await asyncio.to_thread(self.answer, scope["method"], path, query, json.loads(body or "{}"))
+            result = await asyncio.to_thread(self.answer, scope["method"], path, asked, json.loads(body or "{}"))
             status = 200
         except (KeyError, TypeError, ValueError) as error:
             log.exception("%s %s failed", scope["method"], scope["path"])
@@ -79,7 +86,7 @@ class Control:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(result).encode()})
 
-    def answer(self, method: str, path: list[str], query: dict, body: dict):
+    def answer(self, method: str, path: list[str], asked: dict, body: dict):
         """Returns the answer to one request."""
         match method, path:
             case "GET", ["state"]:
@@ -96,15 +103,33 @@ class Control:
                 self.fleet.turn(instance_id, body)
             case "GET", ["nodes", instance_id, "images"]:
                 node = self.fleet.nodes[instance_id].node
-                return {"id": node.image_status(query["ref"])} if "ref" in query else node.images()
+                return {"id": node.image_status(asked["ref"])} if "ref" in asked else node.images()
             case "POST", ["defaults"]:
                 vars(self.fleet.defaults).update(body)
             case "POST", ["registry"]:
                 self._turn_registry(**body)
             case "POST", ["faults", action]:
                 self.traffic.faults[action] = Fault(**body)
+            case "POST", ["state-faults"]:
+                self.traffic.state_faults.append(asl.Fault(**body))
             case "DELETE", ["faults"]:
-                self.traffic.faults.clear()
+                self.traffic.heal()
+            case "GET", ["executions"]:
+                return self.states.describe()
+            case "DELETE", ["pauses"]:
+                self.states.release(body.get("execution"), body.get("state"))
+            case "DELETE", ["executions", name, "time"]:
+                self.states.expire(name)
+            case "POST", ["cluster"]:
+                return clusters.make(body["name"], body["version"])
+            case "GET", ["amis", version, architecture]:
+                return amis.newest(version, architecture)
+            case "POST", ["amis"]:
+                amis.publish_newer()
+            case "POST", ["lag"]:
+                query.lag(body["seconds"])
+            case "POST", ["failing-snapshots"]:
+                self.volumes.fail_next_snapshots(body["count"])
             case "POST", ["transactions"]:
                 tables.slow_down(body.get("seconds", tables.TRANSACTION_SECONDS))
             case "POST", ["commands"]:
@@ -126,7 +151,7 @@ class Control:
             case "POST", ["registry-events"]:
                 self._registry_events(body["events"])
             case "GET", ["calls"]:
-                return self.traffic.counted(query.get("service"), query.get("function"))
+                return self.traffic.counted(asked.get("service"), asked.get("function"))
             case "DELETE", ["calls"]:
                 self.traffic.forget()
             case _:

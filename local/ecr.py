@@ -74,6 +74,7 @@ class Ecr:
         self.operations = {
             "DescribeRepositories": self.describe_repositories,
             "DescribeImages": self.describe_images,
+            "BatchGetImage": self.get_images,
             "BatchDeleteImage": self.delete_images,
             "DeleteRepository": self.delete_repository,
             "GetAuthorizationToken": self.authorize,
@@ -133,6 +134,29 @@ class Ecr:
             found = [image for image in found if bool(image.tags) == (status == "TAGGED")]
         found, rest = _page(found, request, 100)
         return {"imageDetails": [image.describe(self._size(image)) for image in found], **rest}
+
+    def get_images(self, request: dict) -> dict:
+        """BatchGetImage: the manifests as the registry has them."""
+        found, failures = [], []
+        for id_ in request["imageIds"]:
+            try:
+                image = self._image(request["repositoryName"], id_)
+            except ApiError as error:
+                if error.code != "ImageNotFoundException":
+                    raise
+                reason = "Requested image not found"
+                failures.append({"imageId": id_, "failureCode": "ImageNotFound", "failureReason": reason})
+                continue
+            media_type, manifest = self._request(image.repository, image.digest, "GET")
+            row = {
+                "registryId": ACCOUNT,
+                "repositoryName": image.repository,
+                "imageId": {"imageDigest": image.digest, **id_},
+                "imageManifest": manifest.decode(),
+                "imageManifestMediaType": media_type,
+            }
+            found.append(row)
+        return {"images": found, "failures": failures}
 
     def delete_images(self, request: dict) -> dict:
         """BatchDeleteImage: a tag goes alone while others stay, a digest goes with all its tags."""

@@ -1,4 +1,4 @@
-"""EventBridge: the service events of AWS, and targets served as AWS does: permission, asynchronous Lambda, DLQ."""
+"""EventBridge: AWS's own events, permission for all others, and targets served as AWS serves them."""
 
 import contextvars
 import json
@@ -8,9 +8,11 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from ministack.services import eventbridge, lambda_svc, sqs
+from ministack.app import SERVICE_HANDLERS
+from ministack.services import eventbridge, lambda_svc, sqs, stepfunctions
 
 from local import asynchronous, iam, queues
+from local.api import ApiError, Response
 from local.settings import ACCOUNT, REGION
 
 log = logging.getLogger("local.events")
@@ -100,9 +102,25 @@ def install() -> None:
         finally:
             _target.reset(token)
 
+    SERVICE_HANDLERS["events"] = handle
     eventbridge._invoke_target = serve_target
     eventbridge._dispatch_to_lambda = _to_lambda
     eventbridge._dispatch_to_sqs = _to_sqs
+    eventbridge._dispatch_to_stepfunctions = _to_state_machine
+
+
+async def handle(method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:
+    """Answers one request; each event that is put needs permission for its bus and its source."""
+    if headers.get("x-amz-target", "").endswith(".PutEvents"):
+        try:
+            for entry in json.loads(body)["Entries"]:
+                name = entry.get("EventBusName", BUS)
+                bus = name if name.startswith("arn:") else f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{name}"
+                keys = {"events:source": entry.get("Source"), "events:detail-type": entry.get("DetailType")}
+                iam.Caller(headers, query).require("events:PutEvents", bus, {}, keys)
+        except ApiError as error:
+            return error.response()
+    return await eventbridge.handle_request(method, path, headers, body, query)
 
 
 def _to_lambda(arn: str, payload: str) -> None:
@@ -125,6 +143,21 @@ def _to_sqs(spec, payload: str, parameters: dict | None = None) -> None:
         _dead_letter(payload, "NO_PERMISSIONS", f"EventBridge is not allowed to send to {arn}.")
     else:
         queues.put(queue, payload)
+
+
+def _to_state_machine(arn: str, payload: str) -> None:
+    target, _ = _target.get()
+    role = target.get("RoleArn", "")
+    if stepfunctions._resolve_state_machine_arn(arn) is None:
+        _dead_letter(payload, "NO_RESOURCE", f"The state machine {arn} does not exist.")
+    elif not iam.service_may_assume(role, "events.amazonaws.com", _rule_arn()):
+        _dead_letter(payload, "NO_PERMISSIONS", f"EventBridge may not assume {role}.")
+    elif not iam.role_may(role, "states:StartExecution", arn):
+        _dead_letter(payload, "NO_PERMISSIONS", f"{role} is not authorized to perform states:StartExecution on {arn}.")
+    else:
+        status, _, body = stepfunctions._start_execution({"stateMachineArn": arn, "input": payload})
+        if status != 200:
+            _dead_letter(payload, "INVALID_PARAMETER", body.decode())
 
 
 def _dead_letter(payload: str, code: str, message: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ministack.services import ec2
 
-from local import background, instances
+from local import background, builders, instances
 
 MAX_COMMANDS = 5
 """How many commands the SSM agent runs at a time (amazon-ssm-agent, CommandWorkersLimit)."""
@@ -32,7 +32,7 @@ class Knobs:
     agent: str = "new"
     """`old`: the agent knows no interpolationType and substitutes parameters in the script's text."""
     containerd: str = "2.1"
-    """The containerd it runs; `none` for a node without a container runtime."""
+    """The containerd it runs, where its AMI is not Bottlerocket's; `none` for a node without a container runtime."""
     login: str = "provider"
     """Where it gets the registry's login: kubelet's credential `provider`, the `aws-cli`, or `none`."""
     endings: list[dict] = dataclasses.field(default_factory=list)
@@ -55,6 +55,8 @@ class ManagedNode:
         self._registered = False
         self._make = make
         self._node = None
+        self._powered = False
+        self._power_cuts = 0
         self._lock = threading.Lock()
 
     @property
@@ -80,7 +82,9 @@ class ManagedNode:
         with self._lock:
             if self._node is None:
                 self._node = self._make(self.instance_id, self.knobs)
+            if not self._powered:
                 self._node.start()
+                self._powered = True
             return self._node
 
     def observe(self) -> None:
@@ -103,13 +107,22 @@ class ManagedNode:
             background.later(self.knobs.delay or 0.3, self.die)
         else:
             time.sleep(self.knobs.delay)
+        power_cuts = self._power_cuts
         completed = node.run(script, env, timeout)
-        return None if self.died else completed
+        return None if self.died or self._power_cuts > power_cuts else completed
 
     def die(self) -> None:
         """Ends the node as a crash does: nothing on it answers any more."""
         self.died = True
         self.node.kill_running()
+
+    def power_off(self) -> None:
+        """Ends the node; what is on its disks stays, and it boots again when it is next needed."""
+        self._power_cuts += 1
+        with self._lock:
+            if self._powered:
+                self._node.kill_running()
+                self._powered = False
 
     def stop(self) -> None:
         """Ends the node and removes what it has left."""
@@ -117,7 +130,7 @@ class ManagedNode:
         with self._lock:
             if self._node is not None:
                 self._node.stop()
-                self._node = None
+                self._node, self._powered = None, False
 
     def _reachable(self) -> bool:
         return (
@@ -132,7 +145,7 @@ class ManagedNode:
         if self.knobs.managed is not None:
             return self.knobs.managed
         instance = ec2._instances.get(self.instance_id)
-        return bool(instance and instance.get("IamInstanceProfile"))
+        return bool(instance and builders.may_register(instance))
 
 
 class Fleet:
@@ -206,5 +219,7 @@ class Fleet:
     def _instance_changed(self, instance_id: str, state: str) -> None:
         node = self.node(instance_id)
         node.running_since = time.monotonic() if state == "running" else None
+        if state == "stopping":
+            node.power_off()
         if state in ("shutting-down", "terminated"):
             node.stop()

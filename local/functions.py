@@ -21,8 +21,13 @@ def install() -> None:
 
 
 def caller(access_key: str) -> str | None:
-    """Returns the function that runs under an access key, None for anybody else."""
+    """Returns the function, or the state machine, that runs under an access key, None for anybody else."""
     return _by_access_key.get(access_key)
+
+
+def know(access_key: str, name: str) -> None:
+    """Takes note of who runs under an access key."""
+    _by_access_key[access_key] = name
 
 
 def kill(function: str) -> None:
@@ -40,7 +45,7 @@ def _environment(config: dict, code: str, port: int) -> dict[str, str]:
     environment = {
         name: value for name, value in _worker_environment(config, code, port).items() if name not in servers_own
     }
-    _by_access_key[environment["AWS_ACCESS_KEY_ID"]] = config["FunctionName"]
+    know(environment["AWS_ACCESS_KEY_ID"], config["FunctionName"])
     logging = config.get("LoggingConfig") or {}
     return environment | {
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",

@@ -1,7 +1,10 @@
-"""IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2 reads, SQS,
+"""IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2, SQS,
 Scheduler; and what AWS services may do on somebody's behalf."""
 
 import json
+import types
+from collections.abc import Mapping
+from typing import Any
 
 from ministack import app as ministack
 from ministack.core import iam_actions
@@ -23,6 +26,8 @@ from local import documents
 from local.api import ApiError
 from local.settings import ACCOUNT, REGION
 
+NONE: Mapping[str, Any] = types.MappingProxyType({})
+
 DOCUMENT_FIELDS = {
     "SendCommand": "DocumentName",
     **dict.fromkeys(documents.OPERATIONS, "Name"),
@@ -34,6 +39,27 @@ SQS_BATCHES = {
 }
 """Operations that are allowed by the action of the single operation (SQS, API permissions)."""
 
+PUBLIC_PARAMETERS = "/aws/service/"
+"""Parameters of AWS's own, which belong to no account."""
+
+OWN_CHECKS = frozenset(
+    {
+        "ec2:CreateSnapshot",
+        "ec2:CreateTags",
+        "ec2:DeleteSnapshot",
+        "ec2:DisableFastSnapshotRestores",
+        "ec2:EnableFastSnapshotRestores",
+        "ec2:RunInstances",
+        "ec2:StartInstances",
+        "ec2:StopInstances",
+        "ec2:TerminateInstances",
+        "events:PutEvents",
+        "ssm:DeleteParameters",
+        "ssm:GetParameters",
+    }
+)
+"""Actions on more than one resource, which check each themselves."""
+
 _extract_resource_arn = iam_actions.extract_resource_arn
 _extract_action = iam_actions.extract_iam_action
 
@@ -44,15 +70,14 @@ class Caller:
     def __init__(self, headers: dict, query: dict):
         self.access_key = extract_access_key_id(headers, query)
 
-    def require(self, action: str, resource: str, tags: dict[str, str], **keys: str) -> None:
+    def require(self, action: str, resource: str, tags: Mapping[str, str], keys: Mapping[str, Any] = NONE) -> None:
         """Raises AccessDeniedException unless the caller's policies allow the action on the tagged resource.
 
-        The keys are further ones of the request's context, with _ for their colon.
+        The keys are further ones of the request's context.
         """
         service = action.partition(":")[0]
         context = {f"{prefix}:resourceTag/{key}": tags[key] for prefix in ("aws", service) for key in tags}
-        context |= {key.replace("_", ":"): value for key, value in keys.items()}
-        denial = enforce(self.access_key, action, service, REGION, resource, context)
+        denial = enforce(self.access_key, action, service, REGION, resource, {**context, **keys})
         if isinstance(denial, AuthError):
             raise ApiError(denial.code, denial.message)
         if denial:
@@ -114,7 +139,7 @@ def _listed(value: str | list[str]) -> list[str]:
 
 def _action(service, method, path, headers, body, query) -> str | None:
     action = _extract_action(service, method, path, headers, body, query)
-    return SQS_BATCHES.get(action, action)
+    return None if action in OWN_CHECKS else SQS_BATCHES.get(action, action)
 
 
 def _resource_arn(service, method, path, headers, body, query, region, account) -> str:
@@ -122,6 +147,8 @@ def _resource_arn(service, method, path, headers, body, query, region, account) 
     request = json.loads(body or "{}") if action else {}
     if service == "ssm" and action in DOCUMENT_FIELDS and request.get("ResourceType", "Document") == "Document":
         return _document_arn(request.get(DOCUMENT_FIELDS[action], ""))
+    if service == "ssm" and request.get("Name", "").startswith(PUBLIC_PARAMETERS):
+        return f"arn:aws:ssm:{region}::parameter{request['Name']}"
     if service == "ecr" and action == "DescribeRepositories" and not request.get("repositoryNames"):
         return f"arn:aws:ecr:{region}:{account}:repository/*"
     if service == "ec2" and query.get("Action", [""])[0].startswith("Describe"):

@@ -1,38 +1,60 @@
-"""EC2 instances: AWS's state transitions and their events, reserved tags, and DescribeInstances filtered and paged."""
+"""EC2 instances: their records, AWS's state transitions and events, and DescribeInstances filtered and paged."""
 
+import random
 import re
+import time
 from datetime import UTC, datetime, timedelta
 
 from ministack.services import ec2
 
-from local import background, events
-from local.api import Response
+from local import amis, background, events, query, tagging
+from local.api import ApiError
+from local.iam import Caller
 from local.settings import ACCOUNT, REGION
 
 TRANSITION_SECONDS = 0.2
 """How long an instance stays pending, stopping or shutting down; minutes on AWS."""
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-TRANSITIONS = {
-    "RunInstances": ("pending", "running"),
-    "StartInstances": ("pending", "running"),
-    "StopInstances": ("stopping", "stopped"),
-    "TerminateInstances": ("shutting-down", "terminated"),
+LAUNCH = ("pending", "running")
+STOP = ("stopping", "stopped")
+TERMINATION = ("shutting-down", "terminated")
+STOPPABLE = ("running", "stopping", "stopped")
+STARTABLE = ("stopped", "pending", "running")
+USER_SHUTDOWN = {
+    "Code": "Client.UserInitiatedShutdown",
+    "Message": "Client.UserInitiatedShutdown: User initiated shutdown",
 }
-FILTERS = frozenset({"instance-id", "instance-state-name", "instance-type", "image-id", "tag-key", "tag-value"})
+FACTS: dict[str, query.Fact] = {
+    "instance-id": lambda instance: instance["InstanceId"],
+    "instance-state-name": lambda instance: instance["State"]["Name"],
+    "instance-type": lambda instance: instance["InstanceType"],
+    "image-id": lambda instance: instance["ImageId"],
+    "architecture": lambda instance: instance["Architecture"],
+    "subnet-id": lambda instance: instance["SubnetId"],
+    "vpc-id": lambda instance: instance["VpcId"],
+    "client-token": lambda instance: instance.get("ClientToken", ""),
+}
+"""What the filters of DescribeInstances compare."""
 
 PAGE_SIZES = range(5, 1001)
 """What MaxResults may be (EC2, DescribeInstances)."""
+
+DEFAULT_AMI, DEFAULT_TYPE = "ami-0123456789abcdef0", "m5.large"
 
 _changed = []
 
 
 def install() -> None:
-    """Replaces the EC2 actions that move instances between states, and the one that lists them."""
-    for action in TRANSITIONS:
-        ec2._ACTION_MAP[action] = _moving(action, ec2._ACTION_MAP[action])
-    ec2._ACTION_MAP["CreateTags"] = _refusing_reserved_tags(ec2._ACTION_MAP["CreateTags"])
-    ec2._ACTION_MAP["DescribeInstances"] = _describe
+    """Replaces the EC2 actions that move instances between states, that list them, and that tag."""
+    actions = {
+        "StartInstances": start,
+        "StopInstances": stop,
+        "TerminateInstances": terminate,
+        "DescribeInstances": describe,
+        "CreateTags": create_tags,
+    }
+    query.register(actions)
 
 
 def on_change(listener) -> None:
@@ -53,19 +75,73 @@ def state(instance_id: str) -> str | None:
 
 def tags(instance_id: str) -> dict[str, str]:
     """Returns an instance's tags."""
-    return {tag["Key"]: tag["Value"] for tag in ec2._tags.get(instance_id, [])}
+    return tagging.of(instance_id)
 
 
 def add_tags(instance_id: str, added: dict[str, str]) -> None:
     """Sets tags behind the API, as AWS does with those that begin with `aws:`."""
-    merged = tags(instance_id) | added
-    ec2._tags[instance_id] = [{"Key": key, "Value": value} for key, value in merged.items()]
+    tagging.put(instance_id, added)
+
+
+def record(
+    ami: str = DEFAULT_AMI,
+    type_: str = DEFAULT_TYPE,
+    subnet_id: str = ec2._DEFAULT_SUBNET_ID,
+    groups: list[str] | None = None,
+    profile: dict | None = None,
+    age: float = 0,
+    **facts: object,
+) -> dict:
+    """Makes the record of an instance that is pending, launched that many seconds ago, and returns it."""
+    id_ = f"i-{random.getrandbits(68):017x}"
+    subnet = ec2._subnets[subnet_id]
+    address = ec2._random_ip("10.0.")
+    name = f"ip-{address.replace('.', '-')}.{REGION}.compute.internal"
+    ec2._instances[id_] = instance = {
+        "InstanceId": id_,
+        "ImageId": ami,
+        "InstanceType": type_,
+        "Architecture": amis.architecture_of(type_),
+        "State": _state("pending"),
+        "LaunchTime": (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        "Placement": {"AvailabilityZone": subnet["AvailabilityZone"], "Tenancy": "default", "GroupName": ""},
+        "SubnetId": subnet_id,
+        "VpcId": subnet["VpcId"],
+        "PrivateIpAddress": address,
+        "PrivateDnsName": name,
+        "PublicDnsName": "",
+        "SourceDestCheck": True,
+        "SecurityGroups": [
+            {"GroupId": group, "GroupName": ec2._security_groups[group]["GroupName"]}
+            for group in groups or [ec2._DEFAULT_SG_ID]
+        ],
+        "IamInstanceProfile": profile,
+        "RootDeviceType": "ebs",
+        "RootDeviceName": "/dev/xvda",
+        "BlockDeviceMappings": [],
+        "NetworkInterfaces": [],
+        "VirtualizationType": "hvm",
+        "Hypervisor": "xen",
+        "Monitoring": {"State": "disabled"},
+        "AmiLaunchIndex": 0,
+        "StateTransitionReason": "",
+        "Made": time.monotonic(),
+        "MetadataOptions": {
+            "State": "applied",
+            "HttpTokens": "optional",
+            "HttpPutResponseHopLimit": 1,
+            "HttpEndpoint": "enabled",
+            "InstanceMetadataTags": "disabled",
+        },
+        **facts,
+    }
+    return instance
 
 
 def launch(tags: dict[str, str], profile: str | None) -> str:
     """Runs one instance with any tags, reserved ones too, and returns its id."""
-    [instance_id] = launch_many(1, tags, profile)
-    _move([instance_id], *TRANSITIONS["RunInstances"])
+    [instance_id] = _launched(1, tags, profile)
+    move([instance_id], LAUNCH)
     return instance_id
 
 
@@ -76,14 +152,12 @@ def launch_many(
 
     An operator is the service that manages them, as EKS Auto Mode does.
     """
-    launched = ec2._launch_instances_internal("ami-0123456789abcdef0", "m5.large", ec2._DEFAULT_SUBNET_ID, count)
-    for instance in launched:
-        if profile:
-            instance["IamInstanceProfile"], _ = ec2._resolve_iam_instance_profile(iam_name=profile, allow_missing=True)
-        instance["LaunchTime"] = (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        instance["Operator"] = operator
-        add_tags(instance["InstanceId"], tags)
-    return [instance["InstanceId"] for instance in launched]
+    ids = _launched(count, tags, profile, age=age)
+    for instance_id in ids:
+        instance = ec2._instances[instance_id]
+        instance["State"] = _state("running")
+        instance["Operator"] = operator and {"Managed": True, "Principal": operator}
+    return ids
 
 
 def remove(instance_ids: list[str]) -> None:
@@ -93,43 +167,102 @@ def remove(instance_ids: list[str]) -> None:
         ec2._tags.pop(instance_id, None)
 
 
-def _moving(action: str, handler):
-    """Wraps an action that ministack completes at once: the way to the last state takes time and raises events."""
-    transient, last = TRANSITIONS[action]
-
-    def moving(parameters: dict) -> Response:
-        if refusal := _reserved_tag(parameters):
-            return refusal
-        before = {id_: instance["State"]["Name"] for id_, instance in ec2._instances.items()}
-        status, headers, body = handler(parameters)
-        moved = [
-            id_
-            for id_, instance in ec2._instances.items()
-            if instance["State"]["Name"] == last and before.get(id_) not in (last, transient)
-        ]
-        if status == 200 and moved:
-            _move(moved, transient, last)
-            body = _in_transit(body, transient, last)
-        return status, headers, body
-
-    return moving
-
-
-def _move(instance_ids: list[str], transient: str, last: str) -> None:
+def move(instance_ids: list[str], way: tuple[str, str]) -> None:
+    """Has instances take a state now and another after a while, and says so each time."""
     for instance_id in instance_ids:
-        _set_state(instance_id, transient)
-        background.later(TRANSITION_SECONDS, _arrive, instance_id, transient, last)
-        background.start(_announce, instance_id, transient)
+        ec2._instances[instance_id]["State"] = _state(way[0])
+        background.start(_pass, instance_id, way)
 
 
-def _arrive(instance_id: str, transient: str, last: str) -> None:
+def start(request: dict, caller: Caller) -> dict:
+    """StartInstances."""
+    return {"StartingInstances": _moved(request["InstanceIds"], LAUNCH, STARTABLE, "ec2:StartInstances", caller)}
+
+
+def stop(request: dict, caller: Caller) -> dict:
+    """StopInstances."""
+    return {"StoppingInstances": _moved(request["InstanceIds"], STOP, STOPPABLE, "ec2:StopInstances", caller)}
+
+
+def terminate(request: dict, caller: Caller) -> dict:
+    """TerminateInstances, from any state."""
+    ids = request["InstanceIds"]
+    return {"TerminatingInstances": _moved(ids, TERMINATION, tuple(CODES), "ec2:TerminateInstances", caller)}
+
+
+def describe(request: dict, caller: Caller) -> dict:
+    """DescribeInstances."""
+    known = [instance for instance in list(ec2._instances.values()) if query.visible(instance)]
+    rows = _found(request["InstanceIds"]) if "InstanceIds" in request else known
+    found = query.select(rows, request.get("Filters", []), FACTS, "InstanceId")
+    answer = query.one_page("Reservations", found, request, PAGE_SIZES, "InstanceIds")
+    return {**answer, "Reservations": [_reservation(instance) for instance in answer["Reservations"]]}
+
+
+def create_tags(request: dict, caller: Caller) -> dict:
+    """CreateTags of whatever there is."""
+    added = tagging.checked(request["Tags"])
+    for id_ in request["Resources"]:
+        present = tagging.of(id_)
+        tagging.checked(request["Tags"], present)
+        kind = ec2._guess_resource_type(id_)
+        owner = "" if kind in ("snapshot", "image") else ACCOUNT
+        caller.require(
+            "ec2:CreateTags", f"arn:aws:ec2:{REGION}:{owner}:{kind}/{id_}", present, tagging.requested(added)
+        )
+        stores = {"snapshot": ec2._snapshots, "instance": ec2._instances, "volume": ec2._volumes}
+        if kind in stores and id_ not in stores[kind]:
+            code = {"snapshot": "InvalidSnapshot", "instance": "InvalidInstanceID", "volume": "InvalidVolume"}[kind]
+            raise ApiError(f"{code}.NotFound", f"The {kind} ID '{id_}' does not exist")
+    for id_ in request["Resources"]:
+        tagging.put(id_, added)
+    return {}
+
+
+def _launched(count: int, tags: dict[str, str], profile: str | None, age: float = 0) -> list[str]:
+    resolved = None
+    if profile:
+        resolved, _ = ec2._resolve_iam_instance_profile(iam_name=profile, allow_missing=True)
+    ids = [record(profile=resolved, age=age)["InstanceId"] for _ in range(count)]
+    for instance_id in ids:
+        tagging.put(instance_id, tags)
+    return ids
+
+
+def _moved(ids: list[str], way: tuple[str, str], allowed: tuple[str, ...], action: str, caller: Caller) -> list[dict]:
+    """Moves those instances that are not there or on the way, and returns what becomes of all."""
+    before = {instance["InstanceId"]: instance["State"] for instance in _found(ids)}
+    for id_ in ids:
+        profile = ec2._instances[id_]["IamInstanceProfile"]
+        caller.require(action, arn(id_), tags(id_), {"ec2:InstanceProfile": profile["Arn"]} if profile else {})
+    if wrong := [id_ for id_ in ids if before[id_]["Name"] not in allowed]:
+        verb = "started" if way == LAUNCH else "stopped"
+        message = f"This instance '{wrong[0]}' is not in a state from which it can be {verb}."
+        raise ApiError("IncorrectInstanceState", message)
+    moving = [id_ for id_ in ids if before[id_]["Name"] not in way]
+    for id_ in moving:
+        ec2._instances[id_]["StateReason"] = None if way == LAUNCH else USER_SHUTDOWN
+        at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+        ec2._instances[id_]["StateTransitionReason"] = "" if way == LAUNCH else f"User initiated ({at})"
+    move(moving, way)
+    return [
+        {"InstanceId": id_, "PreviousState": before[id_], "CurrentState": ec2._instances[id_]["State"]} for id_ in ids
+    ]
+
+
+def _pass(instance_id: str, way: tuple[str, str]) -> None:
+    """Goes from one state to the next; whoever listens has done so before the next is taken."""
+    transient, last = way
+    started = time.monotonic()
+    _announce(instance_id, transient)
+    time.sleep(max(0.0, started + TRANSITION_SECONDS - time.monotonic()))
     if state(instance_id) == transient:
-        _set_state(instance_id, last)
+        ec2._instances[instance_id]["State"] = _state(last)
         _announce(instance_id, last)
 
 
-def _set_state(instance_id: str, name: str) -> None:
-    ec2._instances[instance_id]["State"] = {"Code": CODES[name], "Name": name}
+def _state(name: str) -> dict:
+    return {"Code": CODES[name], "Name": name}
 
 
 def _announce(instance_id: str, name: str) -> None:
@@ -139,77 +272,23 @@ def _announce(instance_id: str, name: str) -> None:
     events.emit("aws.ec2", "EC2 Instance State-change Notification", detail, [arn(instance_id)])
 
 
-def _in_transit(body: bytes, transient: str, last: str) -> bytes:
-    """Puts the transient state in place of the last one in an answer."""
-    pattern = rf"<code>{CODES[last]}</code>(\s*)<name>{last}</name>"
-    return re.sub(pattern, rf"<code>{CODES[transient]}</code>\1<name>{transient}</name>", body.decode()).encode()
-
-
-def _refusing_reserved_tags(handler):
-    return lambda parameters: _reserved_tag(parameters) or handler(parameters)
-
-
-def _reserved_tag(parameters: dict) -> Response | None:
-    for name in parameters:
-        key = ec2._p(parameters, name)
-        if re.fullmatch(r"(TagSpecification\.\d+\.)?Tag\.\d+\.Key", name) and key.startswith("aws:"):
-            message = "Tag keys starting with 'aws:' are reserved for internal use"
-            return ec2._error("InvalidParameterValue", f"Value ( {key} ) for parameter key is invalid. {message}", 400)
-    return None
-
-
-def _describe(parameters: dict) -> Response:
-    """DescribeInstances."""
-    wanted = ec2._parse_member_list(parameters, "InstanceId")
-    filters = ec2._parse_filters(parameters)
-    size = ec2._p(parameters, "MaxResults")
-    token = ec2._p(parameters, "NextToken")
-    if refusal := _describe_refusal(wanted, filters, size, token):
-        return refusal
-    ec2._cleanup_terminated()
-    rows = [
-        instance
-        for id_, instance in ec2._instances.items()
-        if (not wanted or id_ in wanted)
-        and id_ in filters.get("instance-id", [id_])
-        and ec2._matches_filters(instance, filters)
-    ]
-    start = int(token or 0)
-    end = start + int(size) if size else len(rows)
-    rest = f"<nextToken>{end}</nextToken>" if end < len(rows) else ""
-    items = "".join(_reservation(instance) for instance in rows[start:end])
-    return ec2._xml(200, "DescribeInstancesResponse", f"<reservationSet>{items}</reservationSet>{rest}")
-
-
-def _describe_refusal(wanted: list[str], filters: dict, size: str, token: str) -> Response | None:
-    for instance_id in wanted:
-        if not ec2._INSTANCE_ID_RE.match(instance_id):
-            return ec2._error("InvalidInstanceID.Malformed", f'Invalid id: "{instance_id}"', 400)
-    missing = [instance_id for instance_id in wanted if instance_id not in ec2._instances]
-    if missing:
+def _found(ids: list[str]) -> list[dict]:
+    """Returns instances by their ids, or refuses those that are none."""
+    for id_ in ids:
+        if not re.fullmatch(ec2._INSTANCE_ID_RE, id_):
+            raise ApiError("InvalidInstanceID.Malformed", f'Invalid id: "{id_}"')
+    known = {id_ for id_ in ids if id_ in ec2._instances and query.visible(ec2._instances[id_])}
+    if missing := [id_ for id_ in ids if id_ not in known]:
         noun, verb = ("ID", "does") if len(missing) == 1 else ("IDs", "do")
         message = f"The instance {noun} '{', '.join(missing)}' {verb} not exist"
-        return ec2._error("InvalidInstanceID.NotFound", message, 400)
-    for name in filters:
-        if not name.startswith("tag:") and name not in FILTERS:
-            return ec2._error("InvalidParameterValue", f"The filter '{name}' is invalid", 400)
-    if token and not re.fullmatch("[0-9]{1,9}", token):
-        return ec2._error("InvalidNextToken", f"The token '{token}' is invalid", 400)
-    if size and wanted:
-        message = "The parameter instancesSet cannot be used with the parameter maxResults"
-        return ec2._error("InvalidParameterCombination", message, 400)
-    if size and int(size) not in PAGE_SIZES:
-        message = f"Value ( {size} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000."
-        return ec2._error("InvalidParameterValue", message, 400)
-    return None
+        raise ApiError("InvalidInstanceID.NotFound", message)
+    return [ec2._instances[id_] for id_ in ids]
 
 
-def _reservation(instance: dict) -> str:
-    xml = ec2._instance_xml(instance)
-    if operator := instance.get("Operator"):
-        facts = f"<operator><managed>true</managed><principal>{operator}</principal></operator></item>"
-        xml = xml.removesuffix("</item>") + facts
-    return (
-        f"<item><reservationId>r-{instance['InstanceId'][2:]}</reservationId><ownerId>{ACCOUNT}</ownerId><groupSet/>"
-        f"<instancesSet>{xml}</instancesSet></item>"
-    )
+def _reservation(instance: dict) -> dict:
+    return {
+        "ReservationId": f"r-{instance['InstanceId'][2:]}",
+        "OwnerId": ACCOUNT,
+        "Groups": [],
+        "Instances": [tagging.shown(instance, "InstanceId")],
+    }

@@ -80,7 +80,7 @@ class Scheduler:
             check("scheduler", name, request)
             if name in ("CreateSchedule", "UpdateSchedule"):
                 role = request["Target"]["RoleArn"]
-                Caller(headers, query).require("iam:PassRole", role, {}, iam_PassedToService=SERVICE)
+                Caller(headers, query).require("iam:PassRole", role, {}, {"iam:PassedToService": SERVICE})
             with self._lock:
                 result = self._operations[name](request)
         except ApiError as error:

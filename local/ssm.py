@@ -1,11 +1,11 @@
-"""The SSM API: documents, Run Command and managed nodes; everything else is ministack's."""
+"""The SSM API: documents, Run Command, managed nodes and parameters' limits; everything else is ministack's."""
 
 import json
 
 from ministack.app import SERVICE_HANDLERS
 from ministack.services import ec2, ssm
 
-from local import documents, instances
+from local import amis, documents, instances, parameters
 from local.api import ApiError, Response, answer, check, page
 from local.fleet import Fleet, ManagedNode
 from local.iam import Caller
@@ -25,6 +25,7 @@ class Ssm:
         self.run_command = RunCommand(fleet)
         self.operations = {
             **documents.OPERATIONS,
+            **parameters.OPERATIONS,
             "GetCommandInvocation": self.run_command.get_invocation,
             "ListCommandInvocations": self.run_command.list_invocations,
             "ListCommands": self.run_command.list_commands,
@@ -44,6 +45,9 @@ class Ssm:
             if operation == "SendCommand":
                 check("ssm", operation, request)
                 return answer(self.run_command.send(request, Caller(headers, query)))
+            if operation in parameters.PLURAL_OPERATIONS:
+                check("ssm", operation, request)
+                return answer(parameters.PLURAL_OPERATIONS[operation](request, Caller(headers, query)))
             if operation in self.operations:
                 check("ssm", operation, request)
                 return answer(self.operations[operation](request))
@@ -72,6 +76,7 @@ class Ssm:
 
 def _information(node: ManagedNode) -> dict:
     instance = ec2._instances[node.instance_id]
+    bottlerocket = amis.find(instance["ImageId"]).bottlerocket
     return {
         "InstanceId": node.instance_id,
         "PingStatus": _fact(node, "PingStatus"),
@@ -79,8 +84,8 @@ def _information(node: ManagedNode) -> dict:
         "AgentVersion": AGENT_VERSIONS[node.knobs.agent],
         "IsLatestVersion": node.knobs.agent == "new",
         "PlatformType": node.knobs.platform,
-        "PlatformName": "Amazon Linux",
-        "PlatformVersion": "2023",
+        "PlatformName": "Bottlerocket" if bottlerocket else "Amazon Linux",
+        "PlatformVersion": "1.42.0" if bottlerocket else "2023",
         "ResourceType": "EC2Instance",
         "IPAddress": instance["PrivateIpAddress"],
         "ComputerName": instance["PrivateDnsName"],

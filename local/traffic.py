@@ -10,7 +10,7 @@ from ministack import app as ministack
 from ministack.core.iam_actions import access_denied_response, extract_iam_action
 from ministack.core.router import detect_service, extract_access_key_id
 
-from local import functions, tables
+from local import asl, functions, tables
 from local.api import Response
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
@@ -40,6 +40,7 @@ class Traffic:
 
     def __init__(self):
         self.faults: dict[str, Fault] = {}
+        self.state_faults: list[asl.Fault] = []
         self._calls: Counter[tuple[str | None, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -70,6 +71,24 @@ class Traffic:
         """Returns what is to become of a call that an AWS service makes itself; None where it is to succeed."""
         with self._lock:
             return self._fault(action, None)
+
+    def strike_state(self, execution: str, state: str, when: str) -> asl.Fault | None:
+        """Returns what is to become of a state of an execution now; None where it is to go on."""
+        with self._lock:
+            for fault in self.state_faults:
+                if (fault.state, fault.when) != (state, when) or fault.execution not in (None, execution):
+                    continue
+                if fault.skip:
+                    fault.skip -= 1
+                elif fault.times:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def heal(self) -> None:
+        """Has everything be answered as it should be."""
+        self.faults.clear()
+        self.state_faults.clear()
 
     def counted(self, service: str | None, function: str | None) -> dict[str, int]:
         """Returns the calls so far, of one service or all, of one function or everybody."""

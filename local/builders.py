@@ -1,0 +1,74 @@
+"""Instances of Bottlerocket: what their user data sets, what their role may do, and the volume with the images."""
+
+import contextlib
+import copy
+import tomllib
+from pathlib import Path
+
+from ministack.services import ec2
+from ministack.services import iam as ministack_iam
+
+from local import amis, iam
+from local.bottlerocket import BottlerocketNode
+from local.registry import Registry
+from local.volumes import Volumes
+
+AGENT_ACTIONS = (
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+)
+"""What the SSM agent does as the instance's role (AmazonSSMManagedInstanceCore)."""
+NO_PASSWORD = "none"
+"""What the credential provider hands out where the role may have no token."""
+
+
+def may_register(instance: dict) -> bool:
+    """Tells whether an instance's agent may register with SSM: its profile's role allows it, where there is one.
+
+    Bottlerocket's does not come up with user data that it cannot read.
+    """
+    if not instance.get("IamInstanceProfile"):
+        return False
+    if amis.find(instance["ImageId"]).bottlerocket and _settings(instance) is None:
+        return False
+    role = _role(instance)
+    return role is None or all(iam.role_may(role, action, "*") for action in AGENT_ACTIONS)
+
+
+def node(folder: Path, registry: Registry, volumes: Volumes) -> BottlerocketNode | None:
+    """Returns the node of an instance, not yet started, whose AMI is Bottlerocket's; None of another."""
+    instance = ec2._instances[folder.name]
+    if not amis.find(instance["ImageId"]).bottlerocket:
+        return None
+    settings = _settings(instance) or {}
+    admin = settings.get("host-containers", {}).get("admin", {}).get("enabled", False)
+    role = _role(instance)
+    if role and not iam.role_may(role, "ecr:GetAuthorizationToken", "*"):
+        registry = copy.copy(registry)
+        registry.password = NO_PASSWORD
+    machine = BottlerocketNode(folder, folder.name, registry, admin=admin is True)
+    [volume] = [
+        mapping["Ebs"]["VolumeId"]
+        for mapping in instance["BlockDeviceMappings"]
+        if mapping["DeviceName"] == amis.DATA_DEVICE
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "containerd").symlink_to(volumes.folder(volume))
+    return machine
+
+
+def _settings(instance: dict) -> dict | None:
+    """Returns what an instance's user data sets, None where Bottlerocket cannot read it."""
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(instance.get("UserData", "")).get("settings", {})
+    return None
+
+
+def _role(instance: dict) -> str | None:
+    """Returns the role of an instance's profile, None of a profile that only its ARN is known of."""
+    arn = (instance.get("IamInstanceProfile") or {}).get("Arn", "")
+    profile = ministack_iam._lookup_instance_profile(arn=arn)
+    return ministack_iam._roles[profile["Roles"][0]]["Arn"] if profile and profile["Roles"] else None
