@@ -10,7 +10,7 @@ SHELL  := /bin/bash
 FUNCTION ?= ImagePush
 EVENT    ?= events/image-push.tagged.json
 STACK    ?= eks-image-prefetch
-INPUT    ?= {}
+export INPUT ?= {}
 
 .PHONY: help
 help: ## Lists the commands
@@ -66,8 +66,9 @@ invoke: tools build ## Replays EVENT through FUNCTION, deployed on a local cloud
 	@python -m local.invoke $(FUNCTION) $(EVENT)
 
 .PHONY: bake
-bake: tools ## Bakes snapshots by the deployed STACK, and waits for the end
-	sam remote invoke BakeSnapshot --stack-name '$(STACK)' --event '$(INPUT)'
+bake: $(TOOLS)/.ready ## Bakes snapshots by the deployed STACK, and waits for the end
+	@sam remote invoke BakeSnapshot --stack-name '$(STACK)' --event "$$INPUT" --output json | python3 -c 'import json, sys; \
+	ended = json.load(sys.stdin); print(json.dumps(ended, indent=2)); sys.exit(ended["status"] != "SUCCEEDED")'
 
 .PHONY: cloud
 cloud: tools ## Runs a local cloud until Ctrl-C

@@ -256,12 +256,12 @@ impl BakeSweep {
         let others = of_ours.iter().filter(|snapshot| !published.contains(&snapshot.id));
         let others: Vec<&str> = others.map(|snapshot| snapshot.id.as_str()).collect();
         let restores = self.fast_restores(&others).await?;
-        let goes = others.iter().copied().filter(|id| !staying.contains_key(*id));
-        let in_question: BTreeSet<&str> = goes.chain(restores.keys().map(String::as_str)).collect();
-        let in_templates = if in_question.is_empty() {
+        let to_go = others.iter().copied().filter(|id| !staying.contains_key(*id));
+        let to_go: BTreeSet<&str> = to_go.collect();
+        let in_templates = if to_go.is_empty() {
             BTreeMap::new()
         } else {
-            naming(&self.ec2, &in_question).await?
+            naming(&self.ec2, &to_go).await?
         };
         for snapshot in of_ours {
             let because = in_templates.get(&snapshot.id).cloned();
@@ -270,8 +270,9 @@ impl BakeSweep {
                 None => self.delete(snapshot, swept).await,
             }
         }
+        // A zone costs $540 a month for each snapshot: it is the published one's, whatever old versions name.
         for (id, zones) in restores {
-            if !in_templates.contains_key(&id) && !swept.deleted.contains(&id) {
+            if !swept.deleted.contains(&id) {
                 self.disable_fast_restore(&id, zones, swept).await;
             }
         }
