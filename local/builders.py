@@ -28,13 +28,19 @@ NO_PASSWORD = "none"
 def may_register(instance: dict) -> bool:
     """Tells whether an instance's agent may register with SSM: its profile's role allows it, where there is one.
 
-    Bottlerocket's does not come up with user data that it cannot read.
+    Bottlerocket's does not come up with user data that it cannot read, nor where nobody has told it its host's name and the
+    role may not ask EC2 for it (bottlerocket-core-kit, sources/api/pluto).
     """
     if not instance.get("IamInstanceProfile"):
         return False
-    if amis.find(instance["ImageId"]).bottlerocket and _settings(instance) is None:
-        return False
     role = _role(instance)
+    if amis.find(instance["ImageId"]).bottlerocket:
+        settings = _settings(instance)
+        if settings is None:
+            return False
+        named = "hostname-override" in settings.get("kubernetes", {})
+        if not named and role and not iam.role_may(role, "ec2:DescribeInstances", "*"):
+            return False
     return role is None or all(iam.role_may(role, action, "*") for action in AGENT_ACTIONS)
 
 

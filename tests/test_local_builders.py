@@ -11,6 +11,7 @@ from local import images
 from local.client import LocalCloud, until
 from local.document import DOCUMENT
 
+NAMED = '[settings.kubernetes]\nhostname-override = "builder"\n'
 ADMIN = "[settings.host-containers.admin]\nenabled = true\n"
 AGENT = ["ssm:UpdateInstanceInformation", "ssmmessages:*"]
 PULLS = ["ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
@@ -51,7 +52,7 @@ def test_the_snapshot_of_a_running_builder_is_as_after_a_power_cut(cloud, ec2, l
 
 
 def test_a_builder_whose_admin_container_is_off_pulls_nothing(ec2, launch, prefetch):
-    builder = launch(UserData="")
+    builder = launch(UserData=NAMED)
     report = prefetch(builder)
     assert report["Status"] == "Failed"
     assert "settings.host-containers.admin.enabled" in report["StandardErrorContent"]
@@ -68,10 +69,11 @@ def test_a_builder_that_may_have_no_token_is_denied_the_pull(ec2, launch, prefet
     "change",
     [
         {"UserData": "#!/bin/sh\nreboot\n"},
+        {"UserData": ADMIN},
         {"IamInstanceProfile": {"Name": "builders-without-ssm"}},
         {"IamInstanceProfile": None},
     ],
-    ids=["no TOML", "a role that may not register", "no profile"],
+    ids=["no TOML", "a name that it may not ask EC2 for", "a role that may not register", "no profile"],
 )
 def test_a_builder_that_cannot_register_is_never_online(cloud, ec2, launch, change):
     builder = launch(online=False, **change)
@@ -125,7 +127,7 @@ def launch(cloud: LocalCloud, ec2) -> Callable[..., str]:
             "InstanceType": "m6i.large",
             "MinCount": 1,
             "MaxCount": 1,
-            "UserData": ADMIN,
+            "UserData": NAMED + ADMIN,
             "IamInstanceProfile": {"Name": "builders"},
         } | change
         given = {field: value for field, value in request.items() if value is not None}

@@ -17,6 +17,8 @@ pub const EXECUTION_TAG: &str = "bake-snapshot/execution";
 pub const ARCHITECTURE_TAG: &str = "bake-snapshot/architecture";
 /// The tag that says when a snapshot was published; a snapshot without it is half-made.
 pub const PUBLISHED_TAG: &str = "bake-snapshot/published";
+/// The tag by which people keep a snapshot, whatever its value.
+pub const KEEP_TAG: &str = "bake-snapshot/keep";
 
 /// A processor architecture, in EC2's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

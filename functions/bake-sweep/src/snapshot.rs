@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::types::Tag;
-use prefetch::bake::{ARCHITECTURE_TAG, Architecture, EXECUTION_TAG, PUBLISHED_TAG};
+use prefetch::bake::{ARCHITECTURE_TAG, Architecture, EXECUTION_TAG, KEEP_TAG, PUBLISHED_TAG};
 
 /// A snapshot of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub execution: Option<String>,
     /// When it was published, in UTC and ISO 8601; none where it is half-made.
     pub published: Option<String>,
+    /// Whether somebody keeps it by its tag.
+    pub is_kept: bool,
 }
 
 impl Snapshot {
@@ -27,6 +29,7 @@ impl Snapshot {
             architecture: tag(ARCHITECTURE_TAG).and_then(|text| text.parse().ok()),
             execution: tag(EXECUTION_TAG),
             published: tag(PUBLISHED_TAG),
+            is_kept: tag(KEEP_TAG).is_some(),
         })
     }
 }
@@ -37,7 +40,7 @@ pub fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
 }
 
 /// Tells of each published snapshot why it stays, by its id: the newest so many of each architecture do, those that are
-/// named, and those of no architecture; others are not told of.
+/// named or kept by their tag, and those of no architecture; others are not told of.
 pub fn staying(snapshots: &[Snapshot], keep: usize, named: &BTreeSet<String>) -> BTreeMap<String, String> {
     let mut of_each: BTreeMap<Option<Architecture>, Vec<&Snapshot>> = BTreeMap::new();
     for snapshot in snapshots.iter().filter(|snapshot| snapshot.published.is_some()) {
@@ -49,6 +52,8 @@ pub fn staying(snapshots: &[Snapshot], keep: usize, named: &BTreeSet<String>) ->
         for (place, snapshot) in snapshots.into_iter().enumerate() {
             let because = if named.contains(&snapshot.id) {
                 "it is the published one".to_owned()
+            } else if snapshot.is_kept {
+                format!("it has the tag {KEEP_TAG}")
             } else if architecture.is_none() {
                 format!("its tag {ARCHITECTURE_TAG} names no architecture")
             } else if place < keep {
@@ -74,6 +79,7 @@ mod tests {
             architecture: Some(Architecture::X86),
             execution: None,
             published: published.map(|hour| format!("2026-11-21T{hour:02}:00:00.000Z")),
+            is_kept: false,
         }
     }
 
@@ -94,16 +100,21 @@ mod tests {
     }
 
     #[test]
-    fn the_published_one_stays_however_old_it_is_and_so_does_one_of_no_architecture() {
+    fn the_published_one_stays_however_old_it_is_and_so_do_one_that_is_kept_and_one_of_no_architecture() {
         let nowhere = Snapshot {
             architecture: None,
             ..snapshot("snap-0", Some(0))
+        };
+        let kept = Snapshot {
+            is_kept: true,
+            ..snapshot("snap-4", Some(0))
         };
         let snapshots = [
             nowhere,
             snapshot("snap-1", Some(1)),
             snapshot("snap-2", Some(2)),
             snapshot("snap-3", Some(3)),
+            kept,
         ];
         let stay = staying(&snapshots, 1, &["snap-1".to_owned()].into());
         assert_eq!(stay["snap-1"], "it is the published one");
@@ -112,7 +123,8 @@ mod tests {
             stay["snap-0"],
             "its tag bake-snapshot/architecture names no architecture"
         );
-        assert_eq!(stay.len(), 3);
+        assert_eq!(stay["snap-4"], "it has the tag bake-snapshot/keep");
+        assert_eq!(stay.len(), 4);
     }
 
     proptest! {
