@@ -28,8 +28,8 @@ NO_PASSWORD = "none"
 def may_register(instance: dict) -> bool:
     """Tells whether an instance's agent may register with SSM: its profile's role allows it, where there is one.
 
-    Bottlerocket's does not come up with user data that it cannot read, nor where nobody has told it its host's name and the
-    role may not ask EC2 for it (bottlerocket-core-kit, sources/api/pluto).
+    Bottlerocket's does not come up with user data that it cannot read, nor where nobody has told it its host's name and
+    the role may not ask EC2 for it (bottlerocket-core-kit, sources/api/pluto).
     """
     if not instance.get("IamInstanceProfile"):
         return False

@@ -13,6 +13,10 @@ from probe import probe
 from local.client import LocalCloud
 
 WITH_A_CLOUD = (
+    "test_bake.py",
+    "test_bake_faults.py",
+    "test_bake_snapshots.py",
+    "test_bake_triggers.py",
     "test_examples.py",
     "test_jobs.py",
     "test_jobs_contract.py",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from account import inventory
 
 from local import images
 from local.client import ROOT, LocalCloud, until
@@ -331,21 +332,3 @@ def changed_document(folder: Path) -> Path:
         changed = changed.replace(f"CodeUri: {bootstrap.parent.name}\n", f"CodeUri: {bootstrap.parent}\n")
     (folder / "template.yaml").write_text(changed)
     return folder / "template.yaml"
-
-
-def inventory(cloud: LocalCloud) -> dict[str, list]:
-    """What an account holds of the kinds of thing that the template makes."""
-    client = cloud.client
-    return {
-        "functions": [f["FunctionName"] for f in client("lambda").list_functions()["Functions"]],
-        "mappings": [m["UUID"] for m in client("lambda").list_event_source_mappings()["EventSourceMappings"]],
-        "log groups": [g["logGroupName"] for g in client("logs").describe_log_groups()["logGroups"]],
-        "queues": client("sqs").list_queues().get("QueueUrls", []),
-        "rules": [r["Name"] for r in client("events").list_rules()["Rules"]],
-        "roles": [r["RoleName"] for r in client("iam").list_roles()["Roles"]],
-        "policies": [p["PolicyName"] for p in client("iam").list_policies(Scope="Local")["Policies"]],
-        "documents": [
-            d["Name"]
-            for d in client("ssm").list_documents(Filters=[{"Key": "Owner", "Values": ["Self"]}])["DocumentIdentifiers"]
-        ],
-    }

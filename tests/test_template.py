@@ -60,14 +60,16 @@ METRICS_OF_AWS = {
         "ApproximateNumberOfMessagesVisible",
     },
     "AWS/Lambda": {"Duration", "Errors", "Throttles"},
+    "AWS/States": {"ExecutionsFailed", "ExecutionsTimedOut"},
 }
-"""What is used of what SQS and Lambda emit (their developer guides)."""
+"""What is used of what SQS, Lambda and Step Functions emit (their developer guides)."""
 
 DIMENSIONS_OF_AWS = {
     "AWS/SQS": [{"QueueName": f"{name}.QueueName"} for name in QUEUES],
     "AWS/Lambda": [{"FunctionName": name} for name in FUNCTIONS],
+    "AWS/States": [{"StateMachineArn": "BakeSnapshot"}],
 }
-"""The dimensions by which this stack's queues and functions are told from others, as the template refers to them."""
+"""The dimensions by which this stack's own are told from others, as the template refers to them."""
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,38 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
         assert not any("*" in action for action in actions)
         if statement["Resource"] == "*":
             assert set(actions) <= {
+                "ec2:DescribeFastSnapshotRestores",
                 "ec2:DescribeInstances",
+                "ec2:DescribeLaunchTemplateVersions",
+                "ec2:DescribeLaunchTemplates",
+                "ec2:DescribeSnapshots",
+                "ec2:DescribeSubnets",
+                "ec2messages:AcknowledgeMessage",
+                "ec2messages:DeleteMessage",
+                "ec2messages:FailMessage",
+                "ec2messages:GetEndpoint",
+                "ec2messages:GetMessages",
+                "ec2messages:SendReply",
+                "ecr:GetAuthorizationToken",
+                "logs:CreateLogDelivery",
+                "logs:DeleteLogDelivery",
+                "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
+                "logs:GetLogDelivery",
+                "logs:ListLogDeliveries",
+                "logs:PutResourcePolicy",
+                "logs:UpdateLogDelivery",
                 "scheduler:ListSchedules",
                 "ssm:CancelCommand",
                 "ssm:DescribeInstanceInformation",
                 "ssm:GetCommandInvocation",
                 "ssm:ListCommandInvocations",
                 "ssm:ListCommands",
+                "ssm:UpdateInstanceInformation",
+                "ssmmessages:CreateControlChannel",
+                "ssmmessages:CreateDataChannel",
+                "ssmmessages:OpenControlChannel",
+                "ssmmessages:OpenDataChannel",
             }
 
 
@@ -288,12 +315,14 @@ def test_an_alarm_watches_what_this_stack_emits_and_calls_only_where_there_is_a_
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
 
 
-def test_every_dead_letter_queue_and_every_function_has_an_alarm():
+def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
     watched = {(alarm["MetricName"], reference(alarm["Dimensions"][0]["Value"])) for alarm in ALARMS.values()}
     for queue in QUEUES:
         letters = ("ApproximateNumberOfMessagesVisible", f"{queue}.QueueName")
         assert (letters in watched) is queue.endswith("DeadLetters")
-    assert {("Errors", name) for name in FUNCTIONS} <= watched
+    # What bake-plan fails with is what its bake fails with.
+    assert {("Errors", name) for name in FUNCTIONS if name != "BakePlan"} <= watched
+    assert {(name, "BakeSnapshot") for name in ("ExecutionsFailed", "ExecutionsTimedOut")} <= watched
     assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
 
 
