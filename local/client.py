@@ -358,11 +358,11 @@ def _told(pid: int) -> str:
     return f"({pid}) gone"
 
 
-def until(condition: Callable[[], T], seconds: float, what: str = "the condition") -> T:
-    """Waits until the condition holds and returns its value."""
+def until(condition: Callable[[], T], seconds: float, what: str = "the condition", every: float = 0.05) -> T:
+    """Waits until the condition holds, looked at every so often, and returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"Waited {seconds} s for {what}.")
-        time.sleep(0.05)
+        time.sleep(every)
     return value

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from ministack.app import SERVICE_HANDLERS
 from ministack.services import eventbridge, lambda_svc, sqs, stepfunctions
 
-from local import asynchronous, iam, queues
+from local import asynchronous, background, iam, queues
 from local.api import ApiError, Response
 from local.settings import ACCOUNT, REGION
 
@@ -155,9 +155,14 @@ def _to_state_machine(arn: str, payload: str) -> None:
     elif not iam.role_may(role, "states:StartExecution", arn):
         _dead_letter(payload, "NO_PERMISSIONS", f"{role} is not authorized to perform states:StartExecution on {arn}.")
     else:
-        status, _, body = stepfunctions._start_execution({"stateMachineArn": arn, "input": payload})
-        if status != 200:
-            _dead_letter(payload, "INVALID_PARAMETER", body.decode())
+        # An execution that begins raises an event itself, which waits until this one is delivered.
+        background.start(contextvars.copy_context().run, _start_execution, arn, payload)
+
+
+def _start_execution(arn: str, payload: str) -> None:
+    status, _, body = stepfunctions._start_execution({"stateMachineArn": arn, "input": payload})
+    if status != 200:
+        _dead_letter(payload, "INVALID_PARAMETER", body.decode())
 
 
 def _dead_letter(payload: str, code: str, message: str) -> None:

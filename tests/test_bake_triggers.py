@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from account import inventory
-from bakes import Bakes, names, pulled
+from bakes import EVERY, Bakes, names, pulled
 
 from local import images
 from local.client import ROOT, until
@@ -32,13 +32,29 @@ def bakes(cloud):
     stack.delete()
 
 
-def test_ten_pushes_in_ten_minutes_make_one_bake_and_a_later_one_another(bakes):
+@pytest.fixture(scope="module")
+def ten(bakes) -> list[str]:
+    """Ten images, pushed one after the other, and what has become of each push."""
     pushed = [bakes.push("triggers/app", f"v{number}", images.image(f"push {number}")) for number in range(10)]
     bakes.script(pulled(pushed[-1]))
+    all_over(bakes, 10)
+    return pushed
+
+
+@pytest.fixture
+def plain(cloud):
+    """A stack that was told nothing of clocks and pushes, and what there was before it."""
+    before = inventory(cloud)
+    stack = Stack(cloud, "plain")
+    stack.deploy(ClusterName="plain", Repositories="plain/*")
+    return stack, before
+
+
+def test_ten_pushes_in_ten_minutes_make_one_bake_and_a_later_one_another(bakes, ten):
     outputs = all_over(bakes, 10)
     [baked] = [output["bakes"] for output in outputs if "bakes" in output]
     assert [output["status"] for output in outputs if "bakes" not in output] == ["collected"] * 9
-    assert [(bake["status"], names(bake["images"])) for bake in baked] == [("baked", [pushed[-1]])]
+    assert [(bake["status"], names(bake["images"])) for bake in baked] == [("baked", [ten[-1]])]
     later = bakes.push("triggers/app", "v10", images.image("push 10"))
     bakes.script(pulled(later))
     [*_, last] = all_over(bakes, 11)
@@ -69,65 +85,53 @@ def test_what_is_a_push_to_nodes_begins_a_bake(bakes, event, begins):
     assert answer["Result"] is begins
 
 
-def test_the_clock_begins_a_bake(bakes):
-    image = bakes.push("triggers/clock", "v1", images.image("clock"))
-    before = len(all_over(bakes, 1))
-    bakes.script(pulled(image, newest(bakes)))
-    rule = bakes.resources["BakeSnapshotScheduled"]
+def test_the_clock_begins_a_bake(bakes, ten):
+    before, rule = bakes.cloud.executions(bakes.machine), bakes.resources["BakeSnapshotScheduled"]
     schedule = bakes.cloud.client("events").describe_rule(Name=rule)
     assert (schedule["ScheduleExpression"], schedule["State"]) == ("cron(0 3 ? * MON-FRI *)", "ENABLED")
     bakes.cloud.fire(rule)
-    [*_, last] = all_over(bakes, before + 1)
-    assert [bake["status"] for bake in last["bakes"]] == ["baked"]
-    execution = bakes.details(bakes.published())["execution"]
-    described = bakes.cloud.client("stepfunctions").describe_execution(executionArn=execution)
-    assert json.loads(described["input"]) == {"trigger": "schedule"}
+    [*_, last] = all_over(bakes, len(before) + 1)
+    assert [bake["status"] for bake in last["bakes"]] == ["unchanged"]
+    execution = bakes.cloud.executions(bakes.machine)[-1]["arn"]
+    assert json.loads(bakes.ended(execution)["input"]) == {"trigger": "schedule"}
 
 
-def test_a_person_bakes_by_make_which_fails_where_the_bake_does(bakes):
-    image = bakes.push("triggers/app", "v1", images.image("push 1"))
-    bakes.script(pulled(image))
-    ended = make_bake(bakes, json.dumps({"images": ["triggers/app:v1"], "quiet": True}))
-    [bake] = json.loads(json.loads(ended.stdout)["output"])["bakes"]
-    assert (ended.returncode, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
-    ended = make_bake(bakes, json.dumps({"rules": ["none of $HOME"]}))
-    said = json.loads(ended.stdout)
-    assert (ended.returncode != 0, said["status"], said["error"]) == (True, "FAILED", "Plan")
-    assert "none of $HOME" in said["cause"]
+def test_a_person_bakes_by_make_which_fails_where_the_bake_does(bakes, ten):
+    bakes.script(pulled(ten[0]))
+    returned, ended = make_bake(bakes, {"images": ["triggers/app:v0"], "quiet": True})
+    [bake] = json.loads(ended["output"])["bakes"]
+    assert (returned, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
+    returned, ended = make_bake(bakes, {"rules": ["none of $HOME"]})
+    assert (returned != 0, ended["status"], ended["error"]) == (True, "FAILED", "Plan")
+    assert "none of $HOME" in ended["cause"]
 
 
-def make_bake(bakes: Bakes, given: str) -> subprocess.CompletedProcess:
-    """Runs `make bake` as a person does who has this in the environment."""
-    return subprocess.run(
+def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_stack_the_snapshots_stay(cloud, plain):
+    stack, before = plain
+    bakes = Bakes(cloud, stack)
+    for rule in ("BakeAfterPush", "BakeSnapshotScheduled"):
+        assert cloud.client("events").describe_rule(Name=bakes.resources[rule])["State"] == "DISABLED"
+    bakes.script(pulled(bakes.push("plain/app", "v1", images.image("plain"))))
+    [bake] = bakes.bake(architectures=["x86_64"]).values()
+    assert len(cloud.executions(bakes.machine)) == 1
+    stack.delete()
+    assert inventory(cloud) == before
+    assert bakes.left_behind() == []
+    assert list(bakes.snapshots()) == [bake["snapshotId"]] == [bakes.published()]
+
+
+def make_bake(bakes: Bakes, given: dict) -> tuple[int, dict]:
+    """Runs `make bake` with an input from the environment; returns its exit code and how the bake ended, as it says."""
+    ran = subprocess.run(
         ["make", "--silent", "bake", f"STACK={NAME}"],
         cwd=ROOT,
-        env={**bakes.cloud.env(), "INPUT": given},
+        env={**bakes.cloud.env(), "INPUT": json.dumps(given)},
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
-
-
-def test_neither_clock_nor_pushes_begin_a_bake_of_a_stack_that_was_told_nothing_of_them(cloud):
-    stack = Stack(cloud, "quiet")
-    stack.deploy(ClusterName="quiet")
-    rules, resources = cloud.client("events"), stack.resources()
-    for name in ("BakeAfterPush", "BakeSnapshotScheduled"):
-        assert rules.describe_rule(Name=resources[name])["State"] == "DISABLED"
-    stack.delete()
-
-
-def test_of_a_deleted_stack_its_snapshots_stay_with_the_parameters_that_name_them_and_nothing_else(cloud):
-    stack, before = Stack(cloud, "deleted"), inventory(cloud)
-    stack.deploy(ClusterName="deleted", Repositories="deleted/*")
-    bakes = Bakes(cloud, stack)
-    bakes.script(pulled(bakes.push("deleted/app", "v1", images.image("deleted"))))
-    [bake] = bakes.bake(architectures=["x86_64"]).values()
-    stack.delete()
-    assert inventory(cloud) == before
-    assert bakes.left_behind() == []
-    assert list(bakes.snapshots()) == [bake["snapshotId"]] == [bakes.published()]
+    return ran.returncode, json.loads(ran.stdout)
 
 
 def all_over(bakes: Bakes, count: int) -> list[dict]:
@@ -137,12 +141,6 @@ def all_over(bakes: Bakes, count: int) -> list[dict]:
         rows = bakes.cloud.executions(bakes.machine)
         return rows if len(rows) >= count and all(row["status"] == "SUCCEEDED" for row in rows) else None
 
-    rows = until(over, SECONDS, f"{count} bakes")
-    assert len(rows) == count or count == 1
+    rows = until(over, SECONDS, f"{count} bakes", EVERY)
+    assert len(rows) == count
     return [bakes.ended(row["arn"])["output"] for row in rows]
-
-
-def newest(bakes: Bakes) -> str:
-    """Returns the image that was baked last."""
-    [image] = bakes.details(bakes.published())["images"]
-    return image["image"]
