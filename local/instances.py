@@ -192,7 +192,7 @@ def terminate(request: dict, caller: Caller) -> dict:
 
 def describe(request: dict, caller: Caller) -> dict:
     """DescribeInstances."""
-    known = [instance for instance in list(ec2._instances.values()) if query.visible(instance)]
+    known = [instance for instance in query.rows(ec2._instances) if query.visible(instance)]
     rows = _found(request["InstanceIds"]) if "InstanceIds" in request else known
     found = query.select(rows, request.get("Filters", []), FACTS, "InstanceId")
     answer = query.one_page("Reservations", found, request, PAGE_SIZES, "InstanceIds")

@@ -36,7 +36,8 @@ def merged(request: dict) -> dict:
         return request
     template = _found(name)
     [version] = _versions(template, [name.get("Version", "$Default")])
-    data = version["LaunchTemplateData"]
+    # CloudFormation's templates may say "100" where the API says 100.
+    data = query.typed("CreateLaunchTemplate", "LaunchTemplateData", version["LaunchTemplateData"])
     mappings = {mapping["DeviceName"]: mapping for mapping in data.get("BlockDeviceMappings", [])}
     mappings |= {mapping["DeviceName"]: mapping for mapping in request.get("BlockDeviceMappings", [])}
     return {**data, **request, "BlockDeviceMappings": list(mappings.values())}

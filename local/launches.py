@@ -250,10 +250,10 @@ def _interface(instance: dict, launch: _Launch) -> dict:
 
 def _release(instance_id: str, state: str) -> None:
     """Deletes the network interfaces of an instance that has ended."""
-    for id_, interface in list(ec2._network_interfaces.items()):
-        if state == "terminated" and (interface.get("Attachment") or {}).get("InstanceId") == instance_id:
-            del ec2._network_interfaces[id_]
-            ec2._tags.pop(id_, None)
+    for interface in query.rows(ec2._network_interfaces) if state == "terminated" else []:
+        if (interface.get("Attachment") or {}).get("InstanceId") == instance_id:
+            ec2._network_interfaces.pop(interface["NetworkInterfaceId"], None)
+            ec2._tags.pop(interface["NetworkInterfaceId"], None)
 
 
 def _only_interface(request: dict) -> dict:

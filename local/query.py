@@ -47,6 +47,16 @@ def visible(resource: dict) -> bool:
     return time.monotonic() >= resource.get("Made", 0.0) + _lag
 
 
+def rows(store: Mapping[str, dict]) -> list[dict]:
+    """Returns what there is of one kind now; others add and remove meanwhile."""
+    return [row for key in list(store) if (row := store.get(key)) is not None]
+
+
+def typed(action: str, member: str, value: Any) -> Any:
+    """Returns a member of an action's request with numbers and truth values in place of texts that say so."""
+    return _typed(_operation(action).input_shape.members[member], value)
+
+
 async def handle(method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:
     """Answers one request."""
     parameters = {**query, **parse_qs(body.decode(), keep_blank_values=True)}
@@ -109,6 +119,20 @@ def _test(filter_: dict, facts: Mapping[str, Fact], id_: str) -> Callable[[dict]
 def _regex(value: str) -> str:
     """Returns the pattern of a filter's value, in which * and ? stand for any characters and for one."""
     return re.escape(value).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _typed(shape: Shape, value: Any) -> Any:
+    match shape.type_name:
+        case "structure":
+            return {name: _typed(shape.members[name], inner) for name, inner in value.items()}
+        case "list":
+            return [_typed(shape.member, inner) for inner in value]
+        case "integer" | "long":
+            return int(value)
+        case "boolean":
+            return value in (True, "true")
+        case _:
+            return value
 
 
 @functools.cache

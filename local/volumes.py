@@ -96,7 +96,7 @@ class Volumes:
 
     def snapshots(self) -> dict[str, dict]:
         """Returns of every snapshot what EC2 does not tell: whether its volume was in use, as after a power cut."""
-        return {id_: {"crash_consistent": row["CrashConsistent"]} for id_, row in list(ec2._snapshots.items())}
+        return {row["SnapshotId"]: {"crash_consistent": row["CrashConsistent"]} for row in query.rows(ec2._snapshots)}
 
     def fail_next_snapshots(self, count: int) -> None:
         """Has the next snapshots end in error."""
@@ -152,7 +152,7 @@ class Volumes:
 
     def release(self, instance_id: str) -> None:
         """Deletes the volumes that go with an instance, and detaches the others."""
-        for volume in list(ec2._volumes.values()):
+        for volume in query.rows(ec2._volumes):
             for attachment in list(volume["Attachments"]):
                 if attachment["InstanceId"] == instance_id:
                     volume["Attachments"].remove(attachment)
@@ -162,7 +162,7 @@ class Volumes:
 
     def describe(self, request: dict, caller: Caller) -> dict:
         """DescribeVolumes."""
-        rows = [_volume(id_) for id_ in request["VolumeIds"]] if "VolumeIds" in request else list(ec2._volumes.values())
+        rows = [_volume(id_) for id_ in request["VolumeIds"]] if "VolumeIds" in request else query.rows(ec2._volumes)
         found = query.select(rows, request.get("Filters", []), FACTS, "VolumeId")
         answer = query.one_page("Volumes", found, request, PAGE_SIZES, "VolumeIds")
         return {**answer, "Volumes": [tagging.shown(row, "VolumeId") for row in answer["Volumes"]]}
@@ -204,7 +204,7 @@ class Volumes:
     def describe_snapshots(self, request: dict, caller: Caller) -> dict:
         """DescribeSnapshots: of the account, which is all there are."""
         owned = {"self", ACCOUNT} & set(request.get("OwnerIds", ["self"]))
-        all_ = [row for row in list(ec2._snapshots.values()) if owned and query.visible(row)]
+        all_ = [row for row in query.rows(ec2._snapshots) if owned and query.visible(row)]
         rows = [_snapshot(id_) for id_ in request["SnapshotIds"]] if "SnapshotIds" in request else all_
         found = query.select(rows, request.get("Filters", []), SNAPSHOT_FACTS, "SnapshotId")
         answer = query.one_page("Snapshots", found, request, PAGE_SIZES, "SnapshotIds")

@@ -124,6 +124,18 @@ class Bakes:
         knobs = {"online_after": 0, **knobs, "endings": [dict(ending) for ending in endings]}
         self.cloud.turn_defaults(**knobs)
 
+    def make_profile(self, name: str, *actions: str) -> None:
+        """Makes an instance profile with a role, both of that name, that may do what builders do, and some more."""
+        iam, own = self.cloud.client("iam"), self.resources["BuilderRole"]
+        trust = iam.get_role(RoleName=own)["Role"]["AssumeRolePolicyDocument"]
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        policy = iam.get_role_policy(RoleName=own, PolicyName="builder")["PolicyDocument"]
+        further = [{"Effect": "Allow", "Action": list(actions), "Resource": "*"}] if actions else []
+        policy = {**policy, "Statement": [*policy["Statement"], *further]}
+        iam.put_role_policy(RoleName=name, PolicyName="builder", PolicyDocument=json.dumps(policy))
+        iam.create_instance_profile(InstanceProfileName=name)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
     # What there is
 
     def published(self, architecture: str = "x86_64") -> str | None:

@@ -1,6 +1,7 @@
 """Bakes with real builders: containerd pulls from a registry, and nodes boot with what was pulled."""
 
 import string
+import time
 from datetime import datetime
 from typing import Any
 
@@ -10,13 +11,16 @@ from bakes import Bakes, hearing, names, states_of
 
 from local import images
 from local.client import ROOT, until
+from local.settings import scaled
 from local.stack import Stack
 
 NAME = "baked"
 EXAMPLES = ROOT / "examples" / "bake"
 ONE_MIB = 1 << 20
-ADMIN = "[settings.host-containers.admin]\nenabled = true\n"
-"""What the document needs on Bottlerocket."""
+FIFTEEN_SECONDS = scaled(15)
+"""For how long a bake that failed waits before it cleans up."""
+NODE = "node"
+"""The role of nodes, and its instance profile."""
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,8 @@ def bakes(cloud):
     stack.deploy(ClusterName=NAME, Repositories=f"{NAME}/*", ImageGCHighThresholdPercent="99")
     bakes = Bakes(cloud, stack)
     bakes.push("baked/app", "v1", images.image("old"))
+    # Bottlerocket asks EC2 for its host's name (AmazonEKSWorkerNodePolicy).
+    bakes.make_profile(NODE, "ec2:DescribeInstances")
     yield bakes
     stack.delete()
 
@@ -116,7 +122,7 @@ def test_nodes_of_a_managed_group_boot_with_their_images(bakes, baked, pushed):
         "ClusterName": NAME,
         "Snapshot": f"{bakes.prefix}/x86_64/snapshot",
         "Subnets": ",".join(bakes.cluster["subnets"][:2]),
-        "NodeRoleArn": f"arn:aws:iam::{bakes.cloud.account}:role/{bakes.resources['BuilderRole']}",
+        "NodeRoleArn": f"arn:aws:iam::{bakes.cloud.account}:role/{NODE}",
     }
     cloudformation.create_stack(
         StackName="node-group",
@@ -137,12 +143,13 @@ def test_nodes_of_a_managed_group_boot_with_their_images(bakes, baked, pushed):
 
 
 def test_karpenters_nodes_boot_with_their_images(bakes, baked, pushed):
-    values = {"SNAPSHOT_ID": bakes.published(), "NODE_ROLE": "node", "CLUSTER_NAME": NAME}
+    values = {"SNAPSHOT_ID": bakes.published(), "NODE_ROLE": NODE, "CLUSTER_NAME": NAME}
     text = string.Template((EXAMPLES / "ec2nodeclass.yaml").read_text()).safe_substitute(values)
     assert "${" not in text
-    mappings = yaml.safe_load(text)["spec"]["blockDeviceMappings"]
-    assert [mapping["deviceName"] for mapping in mappings] == ["/dev/xvda", "/dev/xvdb"]
-    boots_with(bakes, [pushed["app"], pushed["multi"]], BlockDeviceMappings=[as_ec2(mapping) for mapping in mappings])
+    spec = yaml.safe_load(text)["spec"]
+    mappings = [as_ec2(mapping) for mapping in spec["blockDeviceMappings"]]
+    assert [mapping["DeviceName"] for mapping in mappings] == ["/dev/xvda", "/dev/xvdb"]
+    boots_with(bakes, [pushed["app"], pushed["multi"]], BlockDeviceMappings=mappings, UserData=spec["userData"])
 
 
 def test_two_architectures_have_a_snapshot_each(bakes, pushed):
@@ -175,16 +182,26 @@ def test_one_image_of_three_that_is_gone_by_the_time_it_is_pulled_fails_the_bake
     assert bakes.published() == before
 
 
+def test_what_ec2_takes_fifteen_seconds_to_list_is_cleaned_up_all_the_same(bakes, pushed):
+    fault = {"times": 99, "error": "Injected.Error", "execution": "unlisted"}
+    bakes.cloud.fault_state("CreateSnapshot", when="after", **fault)
+    bakes.cloud.fault_state("Prune", **fault)  # which would find it later
+    with bakes.cloud.lagging_ec2(FIFTEEN_SECONDS), bakes.cloud.holding_events("aws.states"):
+        execution = bakes.start("unlisted", architectures=["x86_64"], images=["baked/multi:v1"], force=True)
+        step, _ = bakes.failed(execution)
+        assert step == "CreateSnapshot"
+        time.sleep(FIFTEEN_SECONDS)
+        assert bakes.left_behind() == []
+
+
 def boots_with(bakes: Bakes, wanted: list[str], **launch: Any) -> None:
     """Asserts that an instance that is launched so has images, which it asks no registry for."""
     ec2, ssm = bakes.cloud.client("ec2"), bakes.cloud.client("ssm")
-    profile = bakes.resources["BuilderProfile"].rpartition("/")[2]
     [instance] = ec2.run_instances(
         ImageId=bakes.cloud.ami(),
         InstanceType="m6i.large",
         SubnetId=bakes.cluster["subnets"][0],
-        IamInstanceProfile={"Name": profile},
-        UserData=ADMIN,
+        IamInstanceProfile={"Name": NODE},
         MinCount=1,
         MaxCount=1,
         **launch,

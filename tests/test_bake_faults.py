@@ -34,13 +34,13 @@ class Lane(Bakes):
     def __init__(self, cloud: LocalCloud, stack: Stack, image: str):
         super().__init__(cloud, stack)
         self._image = image.partition("/")[2].partition("@")[0]
-        self._over = self.start(**self._input())
-        self.succeeded(self._over)
+        self.over = self.start(**self._input())
+        self.succeeded(self.over)
 
     def begin(self, name: str, asked_for_details: bool = False) -> str:
         """Begins a bake that finds its row held by one that is over, and a snapshot of which nothing is said."""
         [snapshot] = self.snapshots()
-        self.hold("bake#push", self._over)
+        self.hold("bake#push", self.over)
         self.publish(OLDER)
         self.forget_details()
         if asked_for_details:
@@ -208,6 +208,19 @@ def test_a_sweep_touches_nothing_of_a_bake_that_runs(lanes):
     assert lane.left_behind() == there
     lane.cloud.release("LookAtSnapshot", name)
     assert states_of(lane.succeeded(execution)) == {"x86_64": "baked"}
+    lane.assert_nothing_left(execution)
+
+
+def test_who_has_lost_the_lock_publishes_nothing(lanes):
+    lane, name = lanes[2], "redriven"
+    lane.fault(name, "HoldLock", "pause")
+    execution = lane.begin(name)
+    lane.until_in(execution, "HoldLock")
+    lane.hold("bake#lock", lane.over)
+    lane.cloud.release("HoldLock", name)
+    step, cause = lane.failed(execution)
+    assert (step, cause.partition(": LockLost: ")[0]) == ("HoldLock", "x86_64: HoldLock")
+    assert lane.published() == OLDER
     lane.assert_nothing_left(execution)
 
 

@@ -202,7 +202,7 @@ def test_a_builder_takes_no_calls_of_the_older_metadata_service_and_has_no_publi
 
 
 def test_what_is_asked_of_a_builder_is_what_is_launched(bakes, app):
-    profile(bakes, "other-builder")
+    bakes.make_profile("other-builder")
     allow_key(bakes)
     group = bakes.cloud.client("ec2").create_security_group(GroupName="builders", Description="-", VpcId=vpc(bakes))
     builder, volumes = builder_of(
@@ -229,7 +229,7 @@ def test_a_volume_need_not_be_encrypted(bakes, app):
 
 
 def test_a_role_that_nobody_has_named_is_given_to_no_builder(bakes, app):
-    profile(bakes, "administrator")
+    bakes.make_profile("administrator")
     step, cause = bakes.fail(force=True, instanceProfile="administrator")
     assert step == "LaunchBuilder"
     assert "iam:PassRole" in cause
@@ -408,17 +408,6 @@ def fast(bakes: Bakes) -> dict[tuple[str, str], str]:
     """Returns the state of fast restore by snapshot and zone."""
     rows = bakes.cloud.client("ec2").describe_fast_snapshot_restores()["FastSnapshotRestores"]
     return {(row["SnapshotId"], row["AvailabilityZone"]): row["State"] for row in rows}
-
-
-def profile(bakes: Bakes, name: str) -> None:
-    """Makes an instance profile with a role, both of that name, that may do what builders do."""
-    iam, own = bakes.cloud.client("iam"), bakes.resources["BuilderRole"]
-    trust = iam.get_role(RoleName=own)["Role"]["AssumeRolePolicyDocument"]
-    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
-    document = iam.get_role_policy(RoleName=own, PolicyName="builder")["PolicyDocument"]
-    iam.put_role_policy(RoleName=name, PolicyName="builder", PolicyDocument=json.dumps(document))
-    iam.create_instance_profile(InstanceProfileName=name)
-    iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
 
 def allow_key(bakes: Bakes) -> None:
