@@ -328,6 +328,7 @@ def changed_document(folder: Path) -> Path:
     (folder / "document.json").write_text(json.dumps(document))
     [location] = {line.split("Location:")[1].strip() for line in built.splitlines() if "Location:" in line}
     changed = built.replace(location, str(folder / "document.json"))
+    changed = changed.replace("DefinitionUri: ../../", f"DefinitionUri: {ROOT}/")
     for bootstrap in build.glob("*/bootstrap"):
         changed = changed.replace(f"CodeUri: {bootstrap.parent.name}\n", f"CodeUri: {bootstrap.parent}\n")
     (folder / "template.yaml").write_text(changed)
