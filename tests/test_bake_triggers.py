@@ -66,16 +66,15 @@ def test_ten_pushes_in_ten_minutes_make_one_bake_and_a_later_one_another(bakes, 
 def test_no_more_than_one_bake_waits_with_pushes_for_another_to_end(bakes, ten):
     before = len(bakes.cloud.executions(bakes.machine))
     bakes.cloud.fault_state("DescribeCluster", "pause", execution="held-up")
-    bakes.script(pulled(ten[0]))
     first = bakes.start("held-up", images=["triggers/app:v0"])
     bakes.until_in(first, "DescribeCluster")
     bakes.push("triggers/app", "v11", images.image("push 11"))
     until(lambda: states_of(bakes)[before + 1 :] == ["WaitForRow"], SECONDS, "the bake of the push to wait", EVERY)
     last = bakes.push("triggers/app", "v12", images.image("push 12"))
     until(lambda: len(states_of(bakes)) == before + 3 and not states_of(bakes)[-1], SECONDS, "the other's end", EVERY)
+    bakes.script(pulled(ten[0], last))
     bakes.cloud.release("DescribeCluster", "held-up")
     bakes.succeeded(first)
-    bakes.script(pulled(last))
     _, waiting, other = all_over(bakes, before + 3)[before:]
     assert other["status"] == "collected"
     assert [(bake["status"], names(bake["images"])) for bake in waiting["bakes"]] == [("baked", [last])]
@@ -117,13 +116,12 @@ def test_the_clock_begins_a_bake(bakes, ten):
 
 def test_a_person_bakes_by_make_which_fails_where_the_bake_does(bakes, ten):
     bakes.script(pulled(ten[1]))
-    ran = make_bake(bakes, json.dumps({"images": ["triggers/app:v1"], "quiet": True}))
-    [bake] = json.loads(json.loads(ran.stdout)["output"])["bakes"]
-    assert (ran.returncode, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
-    ran = make_bake(bakes, json.dumps({"rules": ["none of $HOME"]}))
-    said = json.loads(ran.stdout)
-    assert (ran.returncode != 0, said["status"], said["error"]) == (True, "FAILED", "Plan")
-    assert "none of $HOME" in said["cause"]
+    returned, ended = make_bake(bakes, {"images": ["triggers/app:v1"], "quiet": True})
+    [bake] = json.loads(ended["output"])["bakes"]
+    assert (returned, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
+    returned, ended = make_bake(bakes, {"rules": ["none of $HOME"]})
+    assert (returned != 0, ended["status"], ended["error"]) == (True, "FAILED", "Plan")
+    assert "none of $HOME" in ended["cause"]
 
 
 def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_stack_the_snapshots_stay(cloud, plain):
@@ -140,17 +138,18 @@ def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_
     assert list(bakes.snapshots()) == [bake["snapshotId"]] == [bakes.published()]
 
 
-def make_bake(bakes: Bakes, given: str) -> subprocess.CompletedProcess:
-    """Runs `make bake` as a person does who has this in the environment."""
-    return subprocess.run(
+def make_bake(bakes: Bakes, given: dict) -> tuple[int, dict]:
+    """Runs `make bake` with an input from the environment; returns its exit code and how the bake ended, as it says."""
+    ran = subprocess.run(
         ["make", "--silent", "bake", f"STACK={NAME}"],
         cwd=ROOT,
-        env={**bakes.cloud.env(), "INPUT": given},
+        env={**bakes.cloud.env(), "INPUT": json.dumps(given)},
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
     )
+    return ran.returncode, json.loads(ran.stdout)
 
 
 def states_of(bakes: Bakes) -> list[str]:
