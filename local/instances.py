@@ -267,7 +267,7 @@ def _state(name: str) -> dict:
 
 def _announce(instance_id: str, name: str) -> None:
     for listener in _changed:
-        listener(instance_id, name)
+        background.logged(listener, instance_id, name)
     detail = {"instance-id": instance_id, "state": name}
     events.emit("aws.ec2", "EC2 Instance State-change Notification", detail, [arn(instance_id)])
 

@@ -18,6 +18,7 @@ PULLS = ["ecr:GetAuthorizationToken", "ecr:BatchGetImage", "ecr:GetDownloadUrlFo
 
 
 def test_a_volume_keeps_what_was_pulled_and_its_snapshot_boots_elsewhere(cloud, ec2, launch, prefetch):
+    others = kept(cloud)
     builder = launch()
     assert outcomes(prefetch(builder)) == ["pulled", "pulled"]
     ec2.stop_instances(InstanceIds=[builder])
@@ -40,7 +41,7 @@ def test_a_volume_keeps_what_was_pulled_and_its_snapshot_boots_elsewhere(cloud, 
     ec2.terminate_instances(InstanceIds=[node])
     ec2.delete_snapshot(SnapshotId=snapshot)
     ec2.delete_launch_template(LaunchTemplateName="from-snapshot")
-    until(lambda: not list(Path(cloud.folder, "ebs").glob("*/*")), 10, "the volumes and snapshots to be deleted")
+    until(lambda: not kept(cloud) - others, 10, "the volumes and the snapshot to be deleted")
 
 
 def test_the_snapshot_of_a_running_builder_is_as_after_a_power_cut(cloud, ec2, launch):
@@ -84,6 +85,11 @@ def test_a_builder_that_cannot_register_is_never_online(cloud, ec2, launch, chan
 
 
 # ── Helpers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def kept(cloud: LocalCloud) -> set[Path]:
+    """Returns the folders of all volumes and snapshots."""
+    return set(Path(cloud.folder, "ebs").glob("*/*"))
 
 
 def outcomes(report: dict) -> list[str]:
