@@ -21,6 +21,15 @@ MAX_USER_DATA = 16 << 10
 """Bytes of user data (EC2, instance user data)."""
 KEY_ACTIONS = ("CreateGrant", "Decrypt", "GenerateDataKeyWithoutPlaintext")
 """What whoever launches has to be allowed on the key of an encrypted volume (EBS, how encryption works)."""
+INTERFACE_FACTS: dict[str, query.Fact] = {
+    "network-interface-id": lambda interface: interface["NetworkInterfaceId"],
+    "attachment.instance-id": lambda interface: (interface["Attachment"] or {}).get("InstanceId", ""),
+    "subnet-id": lambda interface: interface["SubnetId"],
+    "status": lambda interface: interface["Status"],
+}
+"""What the filters of DescribeNetworkInterfaces compare."""
+INTERFACE_PAGE_SIZES = range(5, 1001)
+"""What MaxResults may be (EC2, DescribeNetworkInterfaces)."""
 INSTANCE_DEFAULTS = {"InstanceType": "m1.small", "MinCount": 1, "MaxCount": 1}
 
 
@@ -33,7 +42,7 @@ class Launches:
 
     def install(self) -> None:
         """Takes the place of ministack's action."""
-        query.register({"RunInstances": self.run})
+        query.register({"RunInstances": self.run, "DescribeNetworkInterfaces": describe_interfaces})
         instances.on_change(_release)
 
     def run(self, request: dict, caller: Caller) -> dict:
@@ -90,6 +99,16 @@ class Launches:
             instance["PublicIpAddress"] = ec2._random_ip("54.")
         instance["NetworkInterfaces"].append(_interface(instance, launch))
         return instance
+
+
+def describe_interfaces(request: dict, caller: Caller) -> dict:
+    """DescribeNetworkInterfaces."""
+    wanted = request.get("NetworkInterfaceIds")
+    rows = [row for row in query.rows(ec2._network_interfaces) if not wanted or row["NetworkInterfaceId"] in wanted]
+    found = query.select(rows, request.get("Filters", []), INTERFACE_FACTS, "NetworkInterfaceId")
+    answer = query.one_page("NetworkInterfaces", found, request, INTERFACE_PAGE_SIZES, "NetworkInterfaceIds")
+    shown = [{**row, "TagSet": tagging.shown(row, "NetworkInterfaceId")["Tags"]} for row in answer["NetworkInterfaces"]]
+    return {**answer, "NetworkInterfaces": shown}
 
 
 class _Launch:

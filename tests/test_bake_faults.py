@@ -58,9 +58,10 @@ class Lane(Bakes):
         *others, newest = self.snapshots()
         for snapshot in others:
             self.cloud.client("ec2").delete_snapshot(SnapshotId=snapshot)
-        self.publish(newest)
-        assert states_of(self.bake(**self._input())) == {"x86_64": "unchanged"}
-        assert self.rows() == {}
+        if self.rows():  # which are held by one that is over
+            self.publish(newest)
+            assert states_of(self.bake(**self._input())) == {"x86_64": "unchanged"}
+            assert self.rows() == {}
 
     def _input(self) -> dict[str, Any]:
         zones = [f"{self.cloud.region}a"]

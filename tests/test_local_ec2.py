@@ -35,14 +35,16 @@ def test_a_launch_makes_tagged_volumes_and_an_interface_that_go_with_it(ec2, lau
     [data] = ec2.describe_volumes(VolumeIds=[volumes["/dev/xvdb"]])["Volumes"]
     assert (data["Size"], data["Encrypted"], data["Tags"]) == (40, True, [OURS])
     [interface] = described["NetworkInterfaces"]
+    assert interfaces(ec2, id_) == {interface["NetworkInterfaceId"]}
+    assert interface["NetworkInterfaceId"] in interfaces(ec2, "ours", of="tag:bake-snapshot/stack")
+    assert not interfaces(ec2, "theirs", of="tag:bake-snapshot/stack")
     assert "PublicIpAddress" not in described
     ec2.terminate_instances(InstanceIds=[id_])
     until(lambda: describe(ec2, id_)["State"]["Name"] == "terminated", 5)
     assert describe(ec2, id_)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     found = ec2.describe_volumes(Filters=[{"Name": "tag:bake-snapshot/stack", "Values": ["ours"]}])["Volumes"]
     assert volumes["/dev/xvdb"] not in {volume["VolumeId"] for volume in found}
-    interfaces = ec2.describe_network_interfaces()["NetworkInterfaces"]
-    assert interface["NetworkInterfaceId"] not in {row["NetworkInterfaceId"] for row in interfaces}
+    assert not interfaces(ec2, id_)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +339,12 @@ MAPPED = {"BlockDeviceMappings": [{"DeviceName": "/dev/xvdb", "Ebs": {"SnapshotI
 def describe(ec2, instance_id: str) -> dict:
     """Returns an instance."""
     return ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+
+def interfaces(ec2, value: str, of: str = "attachment.instance-id") -> set[str]:
+    """Returns the network interfaces of an instance, or of what else a filter names."""
+    found = ec2.describe_network_interfaces(Filters=[{"Name": of, "Values": [value]}])["NetworkInterfaces"]
+    return {row["NetworkInterfaceId"] for row in found}
 
 
 @pytest.fixture(scope="module")
