@@ -5,6 +5,7 @@ use std::{fmt::Display, ops::RangeInclusive};
 use thiserror::Error;
 
 use crate::{
+    image::{ImageError, ecr_registry},
     node::Cluster,
     report::report,
     rule::{Rule, RuleError, parse_rules},
@@ -45,6 +46,9 @@ pub enum SettingsError {
     /// The rule list cannot be used.
     #[error("environment variable RULES cannot be used")]
     Rules(#[from] RuleError),
+    /// Account and Region name no registry.
+    #[error("environment variables ACCOUNT_ID and AWS_REGION name no registry")]
+    Registry(#[from] ImageError),
 }
 
 /// Reads a function's settings from the process's environment, or ends the process with what is wrong with them.
@@ -133,6 +137,14 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         let value = (self.0)(name);
         let is = value.as_deref().and_then(|value| value.parse().ok());
         is.ok_or_else(|| refuse(name, value, "true or false"))
+    }
+
+    /// Reads the host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where one is missing, [`SettingsError::Registry`] where they name no registry.
+    pub fn registry(&self) -> Result<String, SettingsError> {
+        Ok(ecr_registry(&self.text("ACCOUNT_ID")?, &self.text("AWS_REGION")?)?)
     }
 
     /// Reads for how many seconds SSM tries to hand a command to a node; the limits are SSM's own for TimeoutSeconds.

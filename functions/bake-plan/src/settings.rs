@@ -1,10 +1,6 @@
 //! Settings: what the template decided, read once from the environment.
 
-use prefetch::{
-    image::{ImageError, ecr_registry},
-    settings::{SettingsError, Variables},
-};
-use thiserror::Error;
+use prefetch::settings::{SettingsError, Variables};
 
 /// What this function is told by the template through its environment.
 #[derive(Clone, Debug)]
@@ -22,30 +18,18 @@ pub struct Settings {
     pub profile: String,
 }
 
-/// Why the settings cannot be used.
-#[derive(Debug, Error)]
-pub enum PlanSettingsError {
-    /// A variable is missing or its value is not accepted.
-    #[error(transparent)]
-    Variable(#[from] SettingsError),
-    /// Account and Region name no registry.
-    #[error("environment variables ACCOUNT_ID and AWS_REGION name no registry")]
-    Registry(#[from] ImageError),
-}
-
 impl Settings {
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors
-    /// [`PlanSettingsError`] for the first variable that cannot be used.
-    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, PlanSettingsError> {
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
-        let region = variables.text("AWS_REGION")?;
         Ok(Self {
             shared,
-            registry: ecr_registry(&variables.text("ACCOUNT_ID")?, &region)?,
-            region,
+            registry: variables.registry()?,
+            region: variables.text("AWS_REGION")?,
             defaults: variables.text("BAKE_DEFAULTS")?,
             profile: variables.text("BUILDER_PROFILE")?,
         })

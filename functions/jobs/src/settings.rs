@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use prefetch::{
-    image::{ImageError, ecr_registry},
-    settings::{SettingsError, Variables},
-};
-use thiserror::Error;
+use prefetch::settings::{SettingsError, Variables};
 
 /// What this function is told by the template through its environment.
 #[derive(Clone, Debug)]
@@ -31,29 +27,18 @@ pub struct Settings {
     pub dead_letters: String,
 }
 
-/// Why the settings cannot be used.
-#[derive(Debug, Error)]
-pub enum JobsSettingsError {
-    /// A variable is missing or its value is not accepted.
-    #[error(transparent)]
-    Variable(#[from] SettingsError),
-    /// Account and Region name no registry.
-    #[error("environment variables ACCOUNT_ID and AWS_REGION name no registry")]
-    Registry(#[from] ImageError),
-}
-
 impl Settings {
     /// Reads the settings by a look-up from variable name to value.
     ///
     /// # Errors
-    /// [`JobsSettingsError`] for the first variable that cannot be used.
-    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, JobsSettingsError> {
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
         let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         Ok(Self {
             shared,
-            registry: ecr_registry(&variables.text("ACCOUNT_ID")?, &variables.text("AWS_REGION")?)?,
+            registry: variables.registry()?,
             table: variables.text("TABLE_NAME")?,
             retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
             // A comment has room for nine attempts.
@@ -73,7 +58,7 @@ mod tests {
     use super::*;
     use crate::cloud::setting;
 
-    fn read(name: &str, value: &str) -> Result<Settings, JobsSettingsError> {
+    fn read(name: &str, value: &str) -> Result<Settings, SettingsError> {
         Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()))
     }
 
