@@ -21,20 +21,25 @@ demo: tools build ## Deploys on a local cloud, pushes an image, launches a node,
 	@python -m local.demo
 
 .PHONY: test
-test: tools ## Runs everything: lints, unit tests, the deployed stack on real containerd
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target checked build
+test: ## Runs everything: lints, unit tests, the deployed stack on real containerd
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target checked build scripts
 	pytest tests
 
-# Beside the build: the AWS SDKs take one core for minutes in each.
+# Beside the tools and the build: the AWS SDKs take one core for minutes in each.
 .PHONY: checked
-checked: lint
+checked: clippy
 	cargo test --locked --workspace
 
 .PHONY: lint
-lint: tools ## Checks format, lints, licenses, template, scripts
+lint: clippy scripts ## Checks format, lints, template, scripts
+
+.PHONY: clippy
+clippy:
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo deny --locked check bans licenses sources
+
+.PHONY: scripts
+scripts: tools
 	ruff check local tests benches
 	ruff format --check local tests benches
 	shellcheck ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
@@ -89,11 +94,8 @@ clean: ## Removes all that was built and installed
 	rm -rf target .aws-sam .tools
 
 .PHONY: tools
-tools: $(TOOLS)/.ready .tools/bin/cargo-deny ## Installs what the others need, pinned, under .tools
+tools: $(TOOLS)/.ready ## Installs what the others need, pinned, under .tools
 	@local/install-node-tools
-
-.tools/bin/cargo-deny:
-	CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root .tools cargo-deny@0.20.2
 
 $(TOOLS)/.ready: local/requirements.txt
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

@@ -80,21 +80,26 @@ class Stack:
         return [json.loads(line) for line in invocation["StandardOutputContent"].splitlines()]
 
     def _sam(self, command: str, *arguments: str) -> None:
-        try:
-            ran = subprocess.run(
-                [SAM, command, "--stack-name", self.name, "--region", self.cloud.region, *arguments],
-                cwd=ROOT,
-                env=self.cloud.env(),
-                check=False,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=SAM_SECONDS,
-            )
-        except subprocess.TimeoutExpired as error:
-            log = Path(self.cloud.folder, "server.log").read_text(errors="replace")[-2000:]
-            said = f"{(error.stdout or b'').decode()}\n{log}"
-            raise RuntimeError(f"sam {command} had not ended after {SAM_SECONDS} s:\n{said}") from error
-        if ran.returncode:
-            raise RuntimeError(f"sam {command} ended with {ran.returncode}:\n{ran.stdout}")
+        sam(self.cloud, command, "--stack-name", self.name, *arguments)
+
+
+def sam(cloud: LocalCloud, command: str, *arguments: str) -> None:
+    """Runs a command of SAM's against a cloud."""
+    try:
+        ran = subprocess.run(
+            [SAM, command, "--region", cloud.region, *arguments],
+            cwd=ROOT,
+            env=cloud.env(),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SAM_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        log = Path(cloud.folder, "server.log").read_text(errors="replace")[-2000:]
+        said = f"{(error.stdout or b'').decode()}\n{log}"
+        raise RuntimeError(f"sam {command} had not ended after {SAM_SECONDS} s:\n{said}") from error
+    if ran.returncode:
+        raise RuntimeError(f"sam {command} ended with {ran.returncode}:\n{ran.stdout}")

@@ -225,27 +225,6 @@ class Bakes:
         return [{"Name": "tag:bake-snapshot/stack", "Values": [self.stack.name]}]
 
 
-def twin(stack: Stack, name: str) -> Stack:
-    """Returns another deployment of what a stack was made of, for a cluster of its own name."""
-    cloudformation = stack.cloud.client("cloudformation")
-    [description] = cloudformation.describe_stacks(StackName=stack.name)["Stacks"]
-    template = cloudformation.get_template(StackName=stack.name, TemplateStage="Original")["TemplateBody"]
-    parameters = [row for row in description["Parameters"] if row["ParameterKey"] != "ClusterName"]
-    s3 = stack.cloud.client("s3")
-    [bucket] = [row["Name"] for row in s3.list_buckets()["Buckets"] if row["Name"].startswith("aws-sam-cli-managed")]
-    s3.put_object(Bucket=bucket, Key=name, Body=template if isinstance(template, str) else json.dumps(template))
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateURL=f"https://s3.{stack.cloud.region}.amazonaws.com/{bucket}/{name}",
-        Parameters=[*parameters, {"ParameterKey": "ClusterName", "ParameterValue": name}],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
-    )
-    cloudformation.get_waiter("stack_create_complete").wait(
-        StackName=name, WaiterConfig={"Delay": 0.5, "MaxAttempts": 100}
-    )
-    return Stack(stack.cloud, name)
-
-
 def pulled(*named: str, **members: Any) -> dict[str, Any]:
     """Returns how a builder ends that has pulled these images."""
     return ended(*(line(image, **members) for image in named))

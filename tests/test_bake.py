@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 from bakes import Bakes, hearing, names, states_of
+from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, until
 from local.settings import scaled
-from local.stack import Stack
 
 NAME = "baked"
 EXAMPLES = ROOT / "examples" / "bake"
@@ -26,7 +26,7 @@ NODE = "node"
 @pytest.fixture(scope="module")
 def bakes(cloud):
     """A stack whose rule takes three repositories, in one of which is nothing for x86_64."""
-    stack = Stack(cloud, NAME)
+    stack = Uploaded(cloud, NAME)
     # A machine that runs tests has a fuller disk than a builder.
     stack.deploy(ClusterName=NAME, Repositories=f"{NAME}/*", ImageGCHighThresholdPercent="99")
     bakes = Bakes(cloud, stack)

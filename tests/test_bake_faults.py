@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from bakes import Bakes, pulled, states_of, twin
+from bakes import Bakes, pulled, states_of
 from machine import tasks
+from uploaded import Uploaded
 
 from local import images
 from local.client import LocalCloud
@@ -81,9 +82,9 @@ def lanes(cloud):
     """The stacks, whose builders say at once that they have pulled the image."""
     digest = cloud.push("faults/app", "v1", images.image("faults"))
     image = f"{cloud.registry_host}/faults/app:v1@{digest}"
-    stack = Stack(cloud, LANES[0])
-    stack.deploy(ClusterName=LANES[0], Repositories="faults/*")
-    stacks = [stack, *(twin(stack, name) for name in LANES[1:])]
+    stacks = [Uploaded(cloud, name) for name in LANES]
+    for stack in stacks:
+        stack.deploy(ClusterName=stack.name, Repositories="faults/*")
     # Not yet online when it is looked for the first time.
     cloud.turn_defaults(online_after=0.1, endings=[pulled(image)] * ENDINGS)
     with ThreadPoolExecutor(len(stacks)) as pool:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from bakes import Bakes, hearing, names, pulled
 from settling import ended, line
+from uploaded import Uploaded
 
 from local import images
 from local.client import LocalCloud, until
-from local.stack import Stack
 
 NAME = "snapshots"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f4d2ae0-1c1c-4a0a-9d6c-5f0b7ab8f9a1"
@@ -26,7 +26,7 @@ def cloud():
 @pytest.fixture(scope="module")
 def bakes(cloud):
     """A stack whose commands soon run out of time, and which may give its builders another role."""
-    stack = Stack(cloud, NAME)
+    stack = Uploaded(cloud, NAME)
     roles = f"arn:aws:iam::{cloud.account}:role/other-builder"
     stack.deploy(
         ClusterName=NAME,

@@ -6,10 +6,10 @@ import subprocess
 import pytest
 from account import inventory
 from bakes import EVERY, Bakes, names, pulled
+from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, until
-from local.stack import Stack
 
 NAME = "triggers"
 SECONDS = 60
@@ -19,7 +19,7 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def bakes(cloud):
     """A stack that bakes by the clock and after pushes."""
-    stack = Stack(cloud, NAME)
+    stack = Uploaded(cloud, NAME)
     stack.deploy(
         ClusterName=NAME,
         Repositories="triggers/*",
@@ -45,7 +45,7 @@ def ten(bakes) -> list[str]:
 def plain(cloud):
     """A stack that was told nothing of clocks and pushes, and what there was before it."""
     before = inventory(cloud)
-    stack = Stack(cloud, "plain")
+    stack = Uploaded(cloud, "plain")
     stack.deploy(ClusterName="plain", Repositories="plain/*")
     return stack, before
 

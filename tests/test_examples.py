@@ -5,10 +5,10 @@ import subprocess
 from urllib.parse import urlsplit
 
 import pytest
+from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT
-from local.stack import Stack
 
 CLUSTER = {"aws:eks:cluster-name": "pipeline"}
 WAIT = ROOT / "examples" / "prefetch-and-wait"
@@ -16,7 +16,7 @@ WAIT = ROOT / "examples" / "prefetch-and-wait"
 
 @pytest.fixture(scope="module")
 def stack(cloud):
-    stack = Stack(cloud, name="pipeline")
+    stack = Uploaded(cloud, name="pipeline")
     stack.deploy(ClusterName="pipeline", Repositories="pipeline/*")
     yield stack
     stack.delete()

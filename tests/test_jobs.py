@@ -11,10 +11,10 @@ import pytest
 from jobs import NOBODY, SECONDS, Jobs, fails, pulls
 from probe import credentials
 from settling import DIGEST
+from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, until
-from local.stack import Stack
 
 RULES = [
     {"name": "default", "repositories": ["team/*"], "keep": 1, "pin": True},
@@ -71,7 +71,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def jobs(cloud):
-    stack = Stack(cloud, name="jobs")
+    stack = Uploaded(cloud, name="jobs")
     stack.deploy(ClusterName="jobs", Rules=json.dumps(RULES), JobsRateLimit="10000")
     with cloud.holding_events("aws.ecr"):  # what is pushed is brought by jobs only
         yield Jobs(cloud, stack)
@@ -213,7 +213,7 @@ def test_images_outside_the_rules_repositories_are_refused_unless_the_stack_allo
     assert "team/*" in jobs.refused({"images": ["other/app:v1"]}, "images[0]")["accepted"]
     jobs.refused({"images": ["other/app:v1"], "rule": "default"}, "images[0]")
     jobs.refused({"images": ["team/app:v1"], "rule": "gpu"}, "images[0]")
-    stack = Stack(cloud, name="any")
+    stack = Uploaded(cloud, name="any")
     stack.deploy(ClusterName="jobs", Rules=json.dumps(RULES), AllowAnyRepository="true")
     open_to_any = Jobs(cloud, stack)
     open_to_any.refused({"images": ["other/app:v1"]}, "images[0]")

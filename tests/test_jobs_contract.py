@@ -20,8 +20,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-
-from local.stack import Stack
+from uploaded import Uploaded
 
 EXAMPLES = 40
 """Of each operation."""
@@ -31,7 +30,7 @@ schema = schemathesis.openapi.from_path(contract.DOCUMENT)
 
 @pytest.fixture(scope="module")
 def jobs(cloud):
-    stack = Stack(cloud, name="contract")
+    stack = Uploaded(cloud, name="contract")
     stack.deploy(ClusterName="contract", JobsRateLimit="10000")
     jobs = Jobs(cloud, stack)
     jobs.push("team/app")

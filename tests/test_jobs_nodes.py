@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from jobs import SECONDS, Jobs, fails, pulls
+from uploaded import Uploaded
 
 from local.client import until
-from local.stack import Stack
 
 RULES = [
     {"name": "default", "repositories": ["held/*"]},
@@ -20,7 +20,7 @@ MINUTES = timedelta(minutes=10).total_seconds()
 
 @pytest.fixture(scope="module")
 def jobs(cloud):
-    stack = Stack(cloud, name="nodes")
+    stack = Uploaded(cloud, name="nodes")
     stack.deploy(ClusterName="nodes", Rules=json.dumps(RULES), JobsRateLimit="10000")
     with cloud.holding_events("aws.ecr"):  # what is pushed is brought by jobs only
         yield Jobs(cloud, stack)

@@ -6,10 +6,10 @@ from itertools import count, pairwise
 
 import pytest
 from jobs import SECONDS, Jobs, pulls
+from uploaded import Uploaded
 
 from local import cron
 from local.client import until
-from local.stack import Stack
 
 RULES = [{"name": "default", "repositories": ["timed/*"]}, {"name": "gpu", "repositories": ["timed-gpu/*"]}]
 SDK_TRIES = 3
@@ -19,7 +19,7 @@ _names = count(1)
 
 @pytest.fixture(scope="module")
 def jobs(cloud):
-    stack = Stack(cloud, name="schedule")
+    stack = Uploaded(cloud, name="schedule")
     stack.deploy(
         ClusterName="schedule", Rules=json.dumps(RULES), JobsRateLimit="10000", ReconcileInterval="rate(1 day)"
     )
@@ -228,7 +228,7 @@ def test_days_of_the_month_and_of_the_week_are_either(cloud, jobs, app, name):
 
 
 def test_a_schedule_whose_rule_is_gone_ends_in_the_dead_letter_queue_and_raises_the_alarm(cloud, app, jobs):
-    stack = Stack(cloud, name="gone")
+    stack = Uploaded(cloud, name="gone")
     stack.deploy(ClusterName="gone", Rules=json.dumps(RULES))
     deployed = Jobs(cloud, stack)
     deployed.post("/jobs/schedule", {"cron": "0 7 * * *", "name": "gone", "rule": "gpu"}, 201)
@@ -247,7 +247,7 @@ def test_a_schedule_whose_rule_is_gone_ends_in_the_dead_letter_queue_and_raises_
 
 
 def test_a_deleted_stack_leaves_no_schedule(cloud, jobs):
-    stack = Stack(cloud, name="leaving")
+    stack = Uploaded(cloud, name="leaving")
     stack.deploy(ClusterName="leaving", Rules=json.dumps(RULES))
     deployed = Jobs(cloud, stack)
     group = deployed.resources["ScheduleGroup"]
@@ -321,7 +321,7 @@ def test_images_pushed_before_the_stack_was_are_brought_once_it_is_deployed(clou
     tags = {"aws:eks:cluster-name": "deployed"}
     image = jobs.push("timed/early")
     nodes = cloud.launch_many(2, tags, containerd="none", online_after=0, endings=[pulls(image)])
-    stack = Stack(cloud, name="deployed")
+    stack = Uploaded(cloud, name="deployed")
     stack.deploy(ClusterName="deployed", Rules=json.dumps([{"name": "early", "repositories": ["timed/early"]}]))
     deployed = Jobs(cloud, stack)
     [command] = until(lambda: deployed.commands("reconcile"), SECONDS, "the command")

@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 from settling import NAMESPACE, Settling, ended, line, node, outcomes, report
+from uploaded import Uploaded
 
 from local import dashboards, images
 from local.client import ROOT, until
-from local.stack import Stack
 
 CLUSTER = {"aws:eks:cluster-name": "results"}
 EVENTS = ROOT / "events"
@@ -33,7 +33,7 @@ ENDS = [
 
 @pytest.fixture(scope="module")
 def stack(cloud):
-    stack = Stack(cloud, name="results")
+    stack = Uploaded(cloud, name="results")
     stack.deploy(ClusterName="results")
     yield stack
     stack.delete()

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from settling import Settling, ended, line, node, outcomes
+from uploaded import Uploaded
 
 from local import images
 from local.client import until
@@ -29,7 +30,7 @@ WRITES = ["dynamodb:TransactWriteItems", "s3:PutObject", "sqs:SendMessageBatch",
 
 @pytest.fixture(scope="module")
 def stack(cloud):
-    stack = Stack(cloud, name="faults")
+    stack = Uploaded(cloud, name="faults")
     stack.deploy(ClusterName="faults")
     hurry(cloud, stack)
     yield stack

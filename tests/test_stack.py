@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from account import inventory
+from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, LocalCloud, until
@@ -75,7 +76,7 @@ def test_the_same_event_again_costs_the_node_milliseconds(cloud, stack, node):
 
 
 def test_a_launched_node_gets_the_newest_image_once_it_is_online(cloud):
-    stack = Stack(cloud, name="launch")
+    stack = Uploaded(cloud, name="launch")
     stack.deploy(ClusterName="launch")
     cloud.push("team/launch", "v1", images.image("old"))
     digest = cloud.push("team/launch", "v2", images.image("new"))
@@ -208,7 +209,7 @@ def test_an_update_changes_the_document_in_place_and_a_delete_leaves_nothing(clo
 
 
 def test_the_parameters_become_the_rule(cloud, stack):
-    tuned = Stack(cloud, name="tuned")
+    tuned = Uploaded(cloud, name="tuned")
     tuned.deploy(
         ClusterName="tuned",
         NodeTags="team=ml,karpenter.sh/nodepool=gpu|gpu-large",
@@ -243,7 +244,7 @@ def test_the_parameters_become_the_rule(cloud, stack):
 
 
 def test_each_rules_own_fields_reach_the_document_and_what_is_unsaid_means_nothing(cloud):
-    ruled = Stack(cloud, name="ruled")
+    ruled = Uploaded(cloud, name="ruled")
     rules = [{"name": "gpu", "newest": 2, "keep": 3, "pin": True, "maxImageGiB": 20}, {"name": "rest"}]
     # Beside Rules the simple parameters are none: a Pin without a Keep is no mistake then.
     ruled.deploy(ClusterName="ruled", Rules=json.dumps(rules), Pin="true")
@@ -260,7 +261,7 @@ def test_a_pin_without_a_keep_is_not_deployed(cloud):
 
 
 def test_an_unusable_rule_list_stops_the_function_at_its_start_with_what_is_wrong(cloud):
-    wrong = Stack(cloud, name="wrong")
+    wrong = Uploaded(cloud, name="wrong")
     wrong.deploy(ClusterName="wrong", Rules='[{"name": "gpu", "newest": 0}]')
     answer = wrong.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
     complaint = "rule gpu: field newest: 0 is not accepted: it takes a whole number from 1 to 50"
