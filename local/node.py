@@ -215,8 +215,9 @@ class Node:
     def _signal(self, program: str, number: signal.Signals) -> None:
         assert self._child
         for pid in descendants(self._child.pid):
-            if Path(f"/proc/{pid}/exe").resolve().name == program:
-                os.kill(pid, number)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if Path(os.readlink(f"/proc/{pid}/exe")).name == program:
+                    os.kill(pid, number)
 
     @property
     def _files(self) -> Path:
