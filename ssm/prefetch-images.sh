@@ -625,7 +625,7 @@ read_answers() {
     done <"$files/names"
     contents=()
     while IFS=$'\t' read -r digest _ _ labels; do
-        contents[$digest]=$labels
+        [[ -z $digest ]] || contents[$digest]=$labels # a label says what a manifest does, an empty line too
     done <"$files/contents"
     read_snapshots
 }
@@ -871,7 +871,7 @@ is_genuine() {
 # bytes, and its unpacked bytes, twice the compressed ones where the manifest does not tell.
 summary() {
     jq --raw-output --arg architecture "$ARCHITECTURE" "$NORMALIZE"'
-        def digest: .digest | strings | select(test("^sha256:[0-9a-f]{64}$"));
+        def digest: .digest | strings | select(test("^sha256:[0-9a-f]{64}\\z"));
         def bytes: numbers | select(0 <= . and . < 1e15) | floor;
         def unpacked: (.annotations["io.containers.estargz.uncompressed-size"]? // empty | tonumber? | bytes) //
             ((.size | bytes) * (if .mediaType | test("gzip|zstd") then 2 else 1 end));
@@ -882,7 +882,7 @@ summary() {
             | "index \($own[0] | if . then digest else $otherwise end)"
         elif (.config.mediaType | IN("application/vnd.oci.image.config.v1+json",
             "application/vnd.docker.container.image.v1+json")) and any(.layers[]; .mediaType | contains("tar")) then
-            "manifest \(.config | digest) \(([.config, .layers[]] | map(.size | bytes) | add))",
+            "manifest \(.config | digest) \(([.config, .layers[]] | map(.size | bytes) | add // 0))",
             (.layers[] | "\(digest) \(.size | bytes) \(unpacked)")
         else
             empty
@@ -1034,7 +1034,7 @@ chain_ids() {
             chain=$diff
         fi
         echo "$chain"
-    done < <(jq --raw-output '.rootfs.diff_ids[] | strings | select(test("^sha256:[0-9a-f]{64}$"))' "$files/blob" 2>/dev/null)
+    done < <(jq --raw-output '.rootfs.diff_ids[] | strings | select(test("^sha256:[0-9a-f]{64}\\z"))' "$files/blob" 2>/dev/null)
 }
 
 # --------------------------------------------------------------------------------------------------------------- pull

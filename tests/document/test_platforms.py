@@ -1,6 +1,7 @@
 """Images for other platforms, and manifests that are no image."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -29,6 +30,18 @@ NO_IMAGES = {
     "other types": (f"{images.OCI}.manifest.v1+json", b'{"schemaVersion":2,"config":[],"layers":{},"manifests":7}'),
     "no JSON": (f"{images.OCI}.manifest.v1+json", b"\x00\xff<html>"),
     "nothing": (f"{images.OCI}.manifest.v1+json", b""),
+}
+
+
+DIGEST = "sha256:" + "a" * 64
+COMMAND = "a[$(touch /run/touched)]"
+SAYS_MORE = {
+    "lines in its type": lambda body: body.update(mediaType=f"x\nmanifest {DIGEST} 1\n{DIGEST} 1 {COMMAND}"),
+    "an end in its type": lambda body: body.update(mediaType="x\n\x04\n\x04000001\n\x04000002\nindex none\n\x04000003"),
+    "a line in a digest": lambda body: body["layers"][0].update(digest=f"{DIGEST}\n"),
+    "a path for a digest": lambda body: body["config"].update(digest="sha256:../../../../touched"),
+    "a command for a size": lambda body: body["layers"][0].update(size=COMMAND),
+    "no size at all": lambda body: [row.pop("size") for row in (body["config"], *body["layers"])],
 }
 
 
@@ -72,6 +85,25 @@ def test_a_manifest_that_is_no_image_is_skipped(fronted: Node, front: Front, kin
 
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "platform")])
     assert fronted.images() == {}
+
+
+@each_in_turn
+@pytest.mark.parametrize("kind", SAYS_MORE)
+def test_a_manifest_says_nothing_beyond_its_members(
+    fronted: Node, front: Front, pushed, kind: str, client: Client
+) -> None:
+    single = images.image("hostile", architecture=OWN_ARCHITECTURE)
+    manifest = json.loads(single.manifest)
+    SAYS_MORE[kind](manifest)
+    digest = front.offer("team/hostile", "v1", single.media_type, images.as_json(manifest))
+    hostile = f"{HOST}/team/hostile:v1@{digest}"
+    app = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
+
+    result = run(fronted, hostile, app, client=client)
+
+    assert result.of(app)["status"] == "pulled"
+    assert result.of(hostile)["status"] in ("failed", "skipped")
+    assert fronted.shell("ls /run").split().count("touched") == 0
 
 
 def test_a_foreign_manifest_that_only_the_pull_reveals_leaves_no_name(node: Node, pushed, client: Client) -> None:
