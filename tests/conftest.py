@@ -1,6 +1,7 @@
 """Fixtures that test files share, and how the tests are spread over the processes that run them."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from _pytest.nodeid import coerce_node_id
 from probe import probe
 
 from local.client import LocalCloud
@@ -48,6 +50,16 @@ class OneCloudPerFile(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneCloudPerFile:
     """Spreads the tests."""
     return OneCloudPerFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test an id of its own, for xdist runs an id once; schemathesis leaves the operation out of it."""
+    for item in items:
+        if not item.nodeid.endswith(item.name):
+            item._id = coerce_node_id(f"{item.parent.nodeid}::{item.name}")
+    shared = [nodeid for nodeid, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if shared:
+        raise pytest.UsageError(f"several tests have one id: {', '.join(shared)}")
 
 
 @pytest.fixture(scope="session")
