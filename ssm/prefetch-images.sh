@@ -26,11 +26,17 @@ readonly MAX_IMAGES=50
 readonly MAX_ATTEMPTS=4
 readonly STALL_SECONDS=30   # how long a first attempt may make no progress
 readonly BOOT_SECONDS=60    # how long containerd may take to answer at all
+readonly FRESH_SECONDS=5    # how old what is known of containerd may be where a pull begins
 readonly LOOK_UP_SECONDS=30 # one question to containerd, the registry or a login helper
 readonly BALLAST_BYTES=$((4 << 20)) # what containerd needs to clean up on a full disk
+readonly CLAIMED_AT_ONCE=8           # images that are done and get their labels before others are
 readonly MAX_BLOB_KIB=8192           # of a manifest or configuration; registries take 4 MiB
+readonly MAX_BLOB_TOGETHER_KIB=1024  # of each of those that are asked for together
+readonly TOGETHER_SECONDS=10         # that all of them may take
 FILE_LIMIT=$(ulimit -S -f)
 readonly FILE_LIMIT
+readonly MAX_NEED=1000000000000000   # bytes, beyond which nothing has to be added to what an image needs
+readonly MAX_JSON_LINES=20000        # of a manifest that is read; some ten stand for a layer
 readonly MAX_TALK=7000      # characters on standard error, of which SSM returns the first 8,000
 
 # On every name that a pull of ours made: when. An image is ours where its name by digest carries it.
@@ -158,13 +164,42 @@ prepare() {
     exec 8>&1 # the reports' way out, also from a trap that strikes while standard output leads elsewhere
     umask 077
     # The folder of this command; each of its processes at work has one of its own in it.
-    shared=$host$RUN/$$ files=$shared hosts=$shared/hosts
-    rm -rf "$shared"
-    mkdir -p "$hosts"
-    trap '[[ $BASHPID != "$self" ]] || rm -rf "$shared"' EXIT
+    shared=$host$RUN/$$ files=$shared
+    [[ ! -e $shared ]] || rm -rf "$shared"
+    mkdir -p "$shared"
+    trap 'end_command $?' EXIT
     trap stop TERM INT HUP
-    begin "$LOOK_UP_SECONDS" "${on_host[@]}" containerd config dump >"$files/config" 2>/dev/null
-    config_dump=$!
+    this_start=$(stat --format '%i %Y' "$host$SOCKET" 2>/dev/null)
+    if [[ -z $this_start ]] || ! of_this_start config; then
+        begin "$LOOK_UP_SECONDS" "${on_host[@]}" containerd config dump >"$files/config" 2>/dev/null
+        config_dump=$!
+    fi
+}
+
+# shellcheck disable=SC2317 # called by trap
+# Leaves nothing behind, and no image untold where the script itself is at fault: <exit code>
+end_command() {
+    local number
+    [[ $BASHPID == "$self" ]] || return
+    trap '' TERM INT HUP
+    if (($1 != 2)); then
+        ((${#workers[@]} == 0)) || { kill "${!workers[@]}" && wait "${!workers[@]}"; } 2>/dev/null
+        for number in "${workers[@]}"; do
+            [[ ! -s $shared/$number.outcome ]] || outcomes[number]=$(<"$shared/$number.outcome")
+        done
+        workers=() done=()
+        fail_the_rest interrupted
+    fi
+    rm -rf "$shared"
+}
+
+this_start='' # of containerd: what its socket is told by
+
+# Tells whether a file that commands keep is about the containerd that runs: <name>
+of_this_start() {
+    local line=''
+    [[ ! -r $host$RUN/$1 ]] || IFS= read -r line <"$host$RUN/$1"
+    [[ $line == "$this_start" ]]
 }
 
 # ----------------------------------------------------------------------------------------------------------- outcomes
@@ -178,9 +213,9 @@ note='' # tag-moved, or nothing
 
 # Reports an image: <number> <status> <reason> <bytes> <attempts> [<microseconds>, else those since $began]
 report() {
-    local seconds spent=${6:-$(microseconds)} outcome=$2
+    local seconds spent=${6-} outcome=$2
     busy=yes
-    ((spent > 0)) || spent=0 # the clock was set back
+    [[ -n $spent ]] || measure_time
     printf -v seconds '%d.%03d' $((spent / 1000000)) $((spent % 1000000 / 1000))
     printf '{"image":"%s","digest":"%s","status":"%s","reason":"%s","seconds":%s,"bytes":%d,"attempts":%d}\n' \
         "${images[$1]}" "${digests[$1]}" "$2" "$3" "$seconds" "$4" "$5" >&8
@@ -191,10 +226,11 @@ report() {
     [[ -z $stopped ]] || $on_signal
 }
 
-# Prints the microseconds since $began.
-microseconds() {
+# Sets $spent to the microseconds since $began.
+measure_time() {
     local now=${EPOCHREALTIME-$SECONDS.000000} # without it on bash 4.2, of which see Bottlerocket
-    echo $((${now/[.,]/} - ${began/[.,]/}))
+    spent=$((${now/[.,]/} - ${began/[.,]/}))
+    ((spent > 0)) || spent=0 # the clock was set back
 }
 
 settle() {
@@ -237,7 +273,7 @@ say() {
 }
 
 # What a signal leads to; not in the middle of a report, which is made once.
-self=$BASHPID on_signal=interrupt stopped='' busy=''
+self=$BASHPID on_signal=interrupt stopped='' busy='' hurried=''
 
 # shellcheck disable=SC2317 # called by trap
 # Takes a signal. What was just forked, to become a program, has the traps of the process it comes from.
@@ -251,14 +287,16 @@ stop() {
 # Ends on a signal: what is being pulled and what was not begun is reported as failed, to be tried again.
 interrupt() {
     trap '' TERM INT HUP
-    stopped=''
+    stopped='' read_by='' # jq may have been asked something else
+    hurried=yes
+    ulimit -S -f "$FILE_LIMIT"
     ((deadline < SECONDS + 3)) || deadline=$((SECONDS + 3))
     # shellcheck disable=SC2086 # several
     [[ -z $children ]] || kill $children 2>/dev/null
     ((${#workers[@]} == 0)) || kill "${!workers[@]}" 2>/dev/null
     fail_the_rest interrupted
-    wait_for_workers 0
     grace=$clean_up_seconds
+    wait_for_workers 0
     verify last
     exit "$exit_code"
 }
@@ -280,24 +318,25 @@ take_lock() {
     fi
 }
 
-# Removes what commands that were killed left behind: their folders, snapshots of theirs, and leases that a containerd
-# which was killed left.
+# Removes what commands that were killed left behind: their folders, and snapshots of theirs; and, once after each start of
+# containerd, leases that the one before left.
 remove_leftovers() {
-    local folder lease snapshot
+    local folder lease found snapshot
     ! dry_run || return 0
     for folder in "$host$RUN"/[0-9]*; do
         [[ -e /proc/${folder##*/} ]] || { remove_lease_of_ctr "$folder" && rm -rf "$folder"; }
-    done
-    # Whose pull did not end before this containerd began has ended with the one before.
-    for lease in $(leases); do
-        (($(date --date "${lease#*=}" +%s) < $(stat --format %Y "$host$SOCKET"))) || continue
-        say "removing the lease ${lease%%=*} of a pull that died with its containerd"
-        limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm "${lease%%=*}" >/dev/null 2>&1
     done
     for snapshot in "${!snapshots[@]}"; do
         [[ $snapshot != prefetch-images-* || -e /proc/${snapshot##*-} ]] ||
             limited "$LOOK_UP_SECONDS" "${ctr[@]}" snapshots --snapshotter "$snapshotter" rm "$snapshot" >/dev/null 2>&1
     done
+    ! of_this_start leases-checked && found=$(leases) || return 0
+    for lease in $found; do
+        (($(date --date "${lease#*=}" +%s) < ${this_start#* })) || continue
+        say "removing the lease ${lease%%=*} of a pull that died with its containerd"
+        limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm "${lease%%=*}" >/dev/null 2>&1 || return
+    done
+    echo "$this_start" >"$host$RUN/leases-checked"
 }
 
 # Looks again where the first look is old or failed, and waits a while for a containerd that does not answer, as at boot.
@@ -320,33 +359,44 @@ look_again() {
 declare -A workers=()
 done=()
 
-curl_features=''
-
 # Gives each image that is left to a process of its own, so many at a time. They share the login, and what is looked at
 # here: before an image is begun, and for all that are done, so that an image costs no look of its own.
 prefetch_the_rest() {
-    local number curl name at_once=$SSM_maxParallelImagePulls
+    local index number name at_once=$SSM_maxParallelImagePulls pending=() curl
     work_is_left || return 0
     exec {curl}< <(exec 9>&- && curl --version 2>&1)
     for number in "${!images[@]}"; do
+        [[ -n ${outcomes[number]} ]] || pending+=("$number")
+    done
+    start_reader
+    mkdir "${pending[@]/#/"$shared/files."}"
+    find_image_service
+    begin_to_look_for_tags
+    log_in "${pending[0]}"
+    find_taken_tags
+    curl_features=$(cat <&"$curl")
+    ask_together "${pending[@]:0:at_once}"
+    for index in "${!pending[@]}"; do
+        number=${pending[index]}
+        ((index != at_once)) || ask_together "${pending[@]:at_once}" # while the first are pulled
+        can_ask_cri || at_once=1 # a killed ctr's lease can be told from others only where one ctr runs
         wait_for_workers $((at_once - 1))
         ((SECONDS < deadline)) || break
-        ((SECONDS - looked < 2)) || verify
+        ((SECONDS - looked < FRESH_SECONDS)) || verify
         [[ -z ${outcomes[number]} ]] || continue
         began=$EPOCHREALTIME
         log_in "$number"
-        [[ -n $curl_features ]] || curl_features=$(cat <&"$curl")
-        find_image_service
-        can_ask_cri || at_once=1 # a killed ctr's lease can be told from others only where one ctr runs
         for name in "${names_by_digest[number]}" "${names_by_tag[number]:-none}"; do
             right_before[$name]=${right[$name]-}
         done
+        busy=yes # no worker may go unknown
         work_on "$number" &
-        workers[$!]=$number
+        workers[$!]=$number busy=''
+        [[ -z $stopped ]] || $on_signal
     done
     remove_leftovers
-    wait_for_workers 0
     grace=$clean_up_seconds
+    wait_for_workers 0
     verify last
     grace=0
     fail_the_rest timeout
@@ -356,7 +406,7 @@ pause='' # a sleep, after which what is done is looked at
 
 # Waits until no more than so many are at work. What is done is told within seconds, not when the slowest is.
 wait_for_workers() {
-    local ended number pids
+    local ended number outcome pids
     while ((${#workers[@]} > $1)); do
         if [[ -z $pause ]] && ((${#done[@]} > 0)); then
             sleep 2 >/dev/null 2>&1 8>&- 9>&- &
@@ -367,35 +417,38 @@ wait_for_workers() {
         ended=${ended:-${pids[0]}} # nothing is left to wait for
         if [[ $ended == "$pause" ]]; then
             pause=''
-            verify
+            ((${#done[@]} == 0)) || verify
             continue
         fi
         number=${workers[$ended]}
-        if [[ -r $shared/$number.outcome ]]; then
-            settle "$number" "$(<"$shared/$number.outcome")"
-        elif [[ -r $shared/$number.done ]]; then
+        if [[ -e $shared/$number.outcome ]]; then
+            outcome=$(<"$shared/$number.outcome")
+            settle "$number" "${outcome:-failed}" # there was no room to write it
+        elif [[ -s $shared/$number.done ]]; then
             done+=("$number")
+            ((++unclaimed < CLAIMED_AT_ONCE)) || begin_claim
         else
             report "$number" failed interrupted 0 0
             : >"$shared/$number.room"
         fi
         unset "workers[$ended]"
-        ((SECONDS - looked < 2)) || verify
+        ((SECONDS - looked < FRESH_SECONDS)) || verify
     done
-    [[ -z $pause ]] || kill "$pause" 2>/dev/null
-    pause=''
+    (($1 > 0)) || [[ -z $pause ]] || { kill "$pause" 2>/dev/null && pause=''; }
 }
 
 # Looks at all images: reports those that are done as what they are where they are complete, and others that came
 # meanwhile. The last look waits for a containerd that does not answer.
 verify() {
     local number outcome bytes attempts spent note seen=yes
+    begin_claim
     until look_for_images "${!images[@]}"; do
         [[ ${1-} == last ]] || return 0
         ((SECONDS < deadline)) || { seen='' && break; }
         sleep 1 9>&- &
         wait_for_children $!
     done
+    end_claim
     for number in "${done[@]}"; do
         [[ -z ${outcomes[number]} ]] || continue
         read -r outcome bytes attempts spent note <"$shared/$number.done"
@@ -415,19 +468,19 @@ verify() {
 work_on() {
     exec 9>&-
     trap - EXIT
-    self=$BASHPID on_signal="stop_work $1"
+    self=$BASHPID on_signal="stop_work $1" busy=''
     trap stop TERM INT HUP
     workers=()
     talk=$((MAX_TALK * 4 / 5 / ${#images[@]}))
-    files=$shared/$1.files
-    mkdir "$files"
+    files=$shared/files.$1
     prefetch "$1"
 }
 
 # shellcheck disable=SC2317 # called by trap
 stop_work() {
     trap '' TERM INT HUP
-    stopped=''
+    stopped='' read_by='' # jq may have been asked something else
+    ulimit -S -f "$FILE_LIMIT"
     ((deadline < SECONDS + 3)) || deadline=$((SECONDS + 3))
     # shellcheck disable=SC2086 # several
     [[ -z $children ]] || kill $children 2>/dev/null
@@ -453,7 +506,7 @@ end_as_orphan() {
 # ----------------------------------------------------------------------------------------------------------- one image
 
 prefetch() {
-    began=$EPOCHREALTIME attempts=0 reason=timeout outcome=cached note='' detail=''
+    began=$EPOCHREALTIME attempts=0 reason=timeout outcome=cached note='' detail='' claim=''
     while ((SECONDS < deadline)); do
         attempts=$((attempts + 1)) reason='' detail='' cut_off=''
         try "$1" && break
@@ -467,7 +520,7 @@ prefetch() {
 
 # Makes one attempt; where it fails, $reason says why. Finding the image complete does not count as one.
 try() {
-    ((attempts == 1 && SECONDS - looked < 2)) || look_for_images "$1" ||
+    ((attempts == 1 && SECONDS - looked < FRESH_SECONDS)) || look_for_images "$1" ||
         { reason=interrupted detail="containerd does not answer" && return 1; }
     if has_content "$1"; then
         add_names "$1" || return
@@ -500,13 +553,26 @@ fetch() {
 
 # Labels what a pull of ours made, and gives the image the names that are missing: each gets the labels of the other.
 add_names() {
-    local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]}
+    local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]} target
     ! dry_run || return 0
-    [[ $outcome != pulled || -n ${right_before[$by_digest]-} ]] || label "$by_digest" "$OURS=$(now)"
+    if [[ $outcome == pulled && -z ${right_before[$by_digest]-} ]]; then
+        now
+        if can_be_claimed "$1"; then
+            claim="$moment $target" # by the command's own process, for all that are done
+            return 0
+        fi
+        label "$by_digest" "$OURS=$moment"
+    fi
     [[ -n ${right[$by_digest]-} ]] || copy_name "$by_tag" "$by_digest" || return
-    [[ -n $by_tag && -z ${right[$by_tag]-} ]] || return 0
+    [[ -z $by_tag || -n ${right[$by_tag]-} ]] || give_tag "$1"
+}
+
+# Names an image by its tag, also where that stands for another image: unless it does so in the registry as well.
+give_tag() {
+    local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]}
     # Without force, this fails where the name stands for something.
     ! tag "$by_digest" "$by_tag" || return 0
+    [[ -z $hurried ]] || return
     ask_about_images ls --quiet "name==$by_tag,target.digest!=${digests[$1]}" || { reason=interrupted && return 1; }
     [[ -s $files/answer ]] || return 0 # kubelet has just given it the name
     look_for_tag "$1" || return
@@ -515,6 +581,7 @@ add_names() {
 
 # Reports, and only then cleans up: containerd may not answer, and time may be short.
 conclude() {
+    local spent
     : >"$shared/$1.room"
     case $reason in
         '' | platform | too-large | dry-run) ;;
@@ -526,7 +593,9 @@ conclude() {
             if dry_run; then
                 report "$1" "$outcome" "" 0 "$attempts"
             else
-                echo "$outcome $bytes $attempts $(microseconds) $note" >"$shared/$1.done"
+                measure_time
+                [[ -z $claim ]] || echo "$claim" >"$shared/$1.claim"
+                echo "$outcome $bytes $attempts $spent $note" >"$shared/$1.done"
             fi
             ;;
         dry-run) report "$1" skipped "$reason" "$bytes" 0 ;;
@@ -716,7 +785,7 @@ look_for_tag() {
     note=''
     log_in "$1"
     if ask_registry object "${names_by_tag[$1]}" "${digests[$1]}"; then
-        ! is_genuine "${digests[$1]}" || return 0
+        [[ sha256:$(sha256sum <"$files/blob") != "${digests[$1]} "* ]] || return 0
     else
         explain "$1" $? "$(last_words)"
         [[ $reason == not-found ]] || return
@@ -729,17 +798,16 @@ look_for_tag() {
 
 # Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
 clean_up() {
+    local grace=$clean_up_seconds
     ! dry_run || return 0
-    grace=$clean_up_seconds
     [[ -z $ballast ]] || { exec {ballast}>&- && ballast=''; }
-    remove_lease_of_ctr "$shared"
+    ((${#workers[@]} > 0)) || remove_lease_of_ctr "$shared" # where a worker pulls, the lease is its
     if look_for_images "$1" && { ! has_content "$1" || is_foreign "$1"; }; then
         remove_new_names "$1"
     fi
     if [[ $reason =~ ^(no-space|registry|timeout|interrupted)$ ]] && ((SECONDS < deadline + grace)); then
         collect_garbage
     fi
-    grace=0
 }
 
 # Removes the names that a pull left behind; those that were there before stay.
@@ -783,13 +851,30 @@ collect_garbage() {
     limited "$LOOK_UP_SECONDS" "${ctr[@]}" leases rm --sync "$own" >/dev/null 2>&1
 }
 
-snapshotter='' containerd_root=/var/lib/containerd hosts_paths='' proxies=' '
+config_dump='' snapshotter='' containerd_root=/var/lib/containerd hosts_paths='' proxies=' '
 
-# Reads from containerd, once, where it stores, which snapshotter CRI unpacks into, and where its registry hosts stand.
+# Reads what containerd is set to: from what an earlier command wrote, or anew where containerd has begun since then.
 read_containerd_config() {
-    local line table='' value
+    local code lines
     [[ -z $snapshotter ]] || return 0
+    if [[ -z $config_dump ]]; then
+        mapfile -t lines <"$host$RUN/config"
+        snapshotter=${lines[1]} containerd_root=${lines[2]} hosts_paths=${lines[3]} proxies=${lines[4]}
+        return
+    fi
     wait_for_children "$config_dump"
+    code=$?
+    parse_containerd_config
+    ((code > 0)) || dry_run || {
+        printf '%s\n' "$this_start" "$snapshotter" "$containerd_root" "$hosts_paths" "$proxies" >"$files/config" &&
+            mv "$files/config" "$host$RUN/config"
+    }
+}
+
+# Sets where containerd stores, which snapshotter CRI unpacks into, where its registry hosts stand, and which snapshotters
+# run outside of it.
+parse_containerd_config() {
+    local line table='' value
     snapshotter=overlayfs
     while read -r line; do
         value=${line#*= }
@@ -828,33 +913,35 @@ read_containerd_config() {
 config='' layers=()
 declare -A layer_bytes=()
 
+# What is known of manifests, indexes and configurations by their digests: the lines that read_json sets, and their bytes.
+declare -A known=() sizes=()
+
 # Sets $platform to own, foreign or unknown, $bytes to the compressed size, $config and $layers: <ask_…> <repo@digest>
 # What no node can run, such as an artifact or a manifest of schema 1, is foreign to this one too.
 describe() {
-    local lines kind line depth=0
+    local lines kind line repository=${2%@*} depth=0
     platform=unknown bytes=0 config='' layers=() layer_bytes=()
-    "$1" object "$2" "${2##*@}" || return
-    mapfile -t lines < <(summary)
+    learn "$1" object "$2" || return
     while [[ ${lines[0]-} == 'index sha256:'* ]] && ((depth++ < 3)); do # of another index, rarely
-        line=${2%@*}@${lines[0]#index }
-        "$1" object "$line" "${line##*@}" || return
-        mapfile -t lines < <(summary)
+        read -r _ line _ <<<"${lines[0]}"
+        learn "$1" object "$repository@$line" || return
     done
-    case ${lines[0]-} in
+    case ${lines[0]-unknown} in
         'manifest '*) ((depth == 0)) || platform=own ;;
-        'index none') platform=foreign detail="it has none for linux/$ARCHITECTURE" ;;
-        'index '*) ;;
-        *) ((depth > 0)) || ! is_genuine "${2##*@}" || platform=foreign detail="it is no image that a node can run" ;;
+        'index none '*) platform=foreign detail="it has none for linux/$ARCHITECTURE" ;;
+        'index '* | unknown) ;;
+        *) ((depth > 0)) || platform=foreign detail="it is no image that a node can run" ;;
     esac
     [[ ${lines[0]-} == 'manifest '* ]] || return 0
-    read -r kind config bytes <<<"${lines[0]}"
+    read -r _ config bytes _ <<<"${lines[0]}"
     layers=("${lines[@]:1}")
     for line in "${layers[@]}"; do
         read -r kind line _ <<<"$line"
         layer_bytes[$kind]=$line
     done
-    [[ $platform == own ]] || ! "$1" blob "${2%@*}@$config" "$config" || read_platform
-    return 0
+    [[ $platform != own ]] || return 0
+    learn "$1" blob "$repository@$config" || return 0
+    [[ ! ${lines[0]-} =~ ^(own|foreign)$ ]] || platform=${lines[0]}
 }
 
 is_foreign() {
@@ -862,54 +949,94 @@ is_foreign() {
     [[ $platform == foreign ]]
 }
 
-is_genuine() {
-    [[ $(sha256sum "$files/blob") == "${1#sha256:} "* ]]
+# Sets $lines to what is known of a document, by asking where nothing is, to none where what was told is not what the
+# digest stands for: <ask_…> <object|blob> <repo@digest>
+learn() {
+    local digest=${3##*@}
+    lines=()
+    if [[ -z ${known[$digest]+set} ]]; then
+        start_reader
+        "$1" "$2" "$3" "$digest" || return
+        understand "$files/blob"
+    fi
+    [[ -z ${known[$digest]+set} ]] || mapfile -t lines <<<"${known[$digest]}"
 }
 
-# Prints of the manifest in $files/blob "index <digest of this node's manifest>", "index none", "index unknown" where
-# children name no platform, or "manifest <digest of its configuration> <bytes>" and a line per layer: its digest, its
-# bytes, and its unpacked bytes, twice the compressed ones where the manifest does not tell.
-summary() {
-    jq --raw-output --arg architecture "$ARCHITECTURE" "$NORMALIZE"'
-        def digest: .digest | strings | select(test("^sha256:[0-9a-f]{64}\\z"));
-        def bytes: numbers | select(0 <= . and . < 1e15) | floor;
-        def unpacked: (.annotations["io.containers.estargz.uncompressed-size"]? // empty | tonumber? | bytes) //
-            ((.size | bytes) * (if .mediaType | test("gzip|zstd") then 2 else 1 end));
-        if .manifests then
-            [.manifests[] | select(.platform.os == "linux" and (.platform.architecture | normalize) == $architecture)]
-                as $own
-            | (if any(.manifests[]; .platform == null) then "unknown" else "none" end) as $otherwise
-            | "index \($own[0] | if . then digest else $otherwise end)"
-        elif (.config.mediaType | IN("application/vnd.oci.image.config.v1+json",
-            "application/vnd.docker.container.image.v1+json")) and any(.layers[]; .mediaType | contains("tar")) then
-            "manifest \(.config | digest) \(([.config, .layers[]] | map(.size | bytes) | add // 0))",
-            (.layers[] | "\(digest) \(.size | bytes) \(unpacked)")
-        else
-            empty
-        end' "$files/blob" 2>/dev/null
+# Adds documents to what is known: <file>...
+understand() {
+    local sum file lines size text
+    while read -r sum file; do
+        sum=sha256:$sum
+        [[ -z ${known[$sum]+set} ]] || continue
+        read_json document "$file" || continue
+        printf -v text '%s\n' "${lines[@]}"
+        known[$sum]=${text%$'\n'} sizes[$sum]=$size
+    done < <(sha256sum "$@")
 }
 
-# Other words for an architecture, which containerd takes as well.
-readonly NORMALIZE='
-    def normalize:
-        if . == "x86_64" or . == "x86-64" then "amd64" elif . == "aarch64" then "arm64" else . end;'
-
-read_platform() {
-    local found
-    found=$(jq --raw-output "$NORMALIZE"'"\(.os)/\(.architecture | normalize)"' "$files/blob" 2>/dev/null)
-    case $found in
-        "linux/$ARCHITECTURE") platform=own ;;
-        *null* | */ | '') ;;
-        *) platform=foreign ;;
-    esac
+# Asks the registry of the first of these images about all that are its, at once, instead of when each has its turn: for
+# their manifests, and for what those lead to. What fails here is asked again then.
+ask_together() {
+    local number registry=${registries[$1]} settings first digest asked=() requests=()
+    log_in "$1"
+    find_settings "$registry"
+    [[ -n ${passwords[$registry]} && -z $settings ]] && can_ask_cri || return 0
+    for number; do
+        [[ -n ${outcomes[number]} || ${registries[number]} != "$registry" ]] || asked+=("$number")
+    done
+    for number in "${asked[@]}"; do
+        requests+=("$number manifests ${digests[number]}")
+    done
+    fetch_together "${requests[@]}"
+    requests=()
+    for number in "${asked[@]}"; do
+        read -r first digest _ <<<"${known[${digests[number]}]-}"
+        case $first:$digest in
+            index:sha256:*) requests+=("$number manifests $digest") ;;
+            manifest:sha256:*) requests+=("$number blobs $digest") ;;
+        esac
+    done
+    fetch_together "${requests[@]}"
+    find_ample_room
 }
+
+# Puts what one registry answers into files and adds it to what is known: <number of the image> <manifests|blobs> <digest>...
+# The login goes through a pipe; to another host than the registry curl does not send it.
+fetch_together() {
+    local request number kind digest file='' answers=() user=${users[$registry]} password=${passwords[$registry]}
+    (($# > 0)) || return 0
+    user=${user//\\/\\\\} password=${password//\\/\\\\}
+    user=${user//\"/\\\"} password=${password//\"/\\\"}
+    ulimit -S -f "$MAX_BLOB_TOGETHER_KIB"
+    limited "$TOGETHER_SECONDS" curl --disable --silent --fail --location --proto "=https" --parallel --no-progress-meter \
+        --max-filesize "${MAX_BLOB_TOGETHER_KIB}K" --config - < <(
+        printf 'header = "Accept: %s, */*"\n' "$MANIFEST_TYPES"
+        printf 'user = "%s:%s"\n' "$user" "$password"
+        for request; do
+            read -r number kind digest <<<"$request"
+            file=${names_by_digest[number]#*/}
+            printf 'url = "https://%s/v2/%s/%s/%s"\n' "$registry" "${file%@*}" "$kind" "$digest"
+            printf 'output = "%s/%s.%s"\n' "$files" "$number" "$kind"
+        done
+    ) 2>"$files/error"
+    ulimit -S -f "$FILE_LIMIT"
+    for request; do
+        read -r number kind _ <<<"$request"
+        [[ ! -s $files/$number.$kind ]] || answers+=("$files/$number.$kind")
+    done
+    ((${#answers[@]} == 0)) || understand "${answers[@]}"
+}
+
+readonly OCI=application/vnd.oci.image DOCKER=application/vnd.docker.distribution.manifest
+readonly MANIFEST_TYPES="$OCI.index.v1+json, $OCI.manifest.v1+json, $DOCKER.list.v2+json, $DOCKER.v2+json"
 
 # shellcheck disable=SC2317 # called by describe
 # Both put a manifest (object) or a configuration (blob) into $files/blob: <object|blob> <name> <digest>
 ask_registry() {
     local code
+    write_hosts "${2%%/*}"
     ulimit -S -f "$MAX_BLOB_KIB" # whatever the registry sends: this is memory
-    limited "$LOOK_UP_SECONDS" "${ctr[@]}" content "fetch-$1" --hosts-dir "${hosts#"$host"}" "$2" "$3" \
+    limited "$LOOK_UP_SECONDS" "${ctr[@]}" content "fetch-$1" --hosts-dir "${files#"$host"}/hosts" "$2" "$3" \
         >"$files/blob" 2>"$files/error"
     code=$?
     ulimit -S -f "$FILE_LIMIT"
@@ -927,23 +1054,111 @@ case $HOSTTYPE in
     *) ARCHITECTURE=$HOSTTYPE ;;
 esac
 
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+# The jq that reads: for which process, until when, in $SECONDS, and where it is written to and read from.
+read_by='' read_until=0 to_reader='' from_reader=''
+
+# Sets $lines to what a file of JSON says, and $size to its bytes; fails where it is too long to be read, or where jq, which
+# it may have killed, does not answer to the end: <document|providers|logins> <file>
+read_json() {
+    local line text
+    lines=()
+    [[ -r $2 ]] || return
+    mapfile -n $((MAX_JSON_LINES + 1)) lines <"$2"
+    ((${#lines[@]} <= MAX_JSON_LINES)) || { lines=() && return 1; }
+    printf -v text '%s' "${lines[@]}"
+    size=${#text}
+    printf -v text '%s ' "${lines[@]%$'\n'}" # a text of JSON holds no line feed but between its words
+    lines=()
+    start_reader
+    trap '' PIPE
+    printf '%s%s\n' "${1:0:1}" "$text" 1>&"$to_reader" 2>/dev/null
+    trap - PIPE
+    while IFS= read -r line <&"$from_reader"; do
+        [[ $line != end ]] || return 0
+        lines+=("${line#-}")
+    done
+    exec {to_reader}>&- {from_reader}<&-
+    read_by='' lines=()
+    return 1
+}
+
+# Starts the jq that reads for this process, for it takes longer to start than to read. It has as long as a question may
+# take, so that one that hangs is not waited for, and is followed by another in good time. It takes a line for each file:
+# the first letter of its kind, and what stands in it. It gives lines that begin with "-", and "end" behind them:
+#
+# document   of an index "index <digest of this node's manifest, none, or unknown where children name no platform> <media
+#            type>"; of a manifest "manifest <digest of its configuration> <bytes> <media type>" and a line per layer: its
+#            digest, its bytes, and its unpacked bytes, twice the compressed ones where the manifest does not tell; of a
+#            configuration "own" or "foreign"; a media type is one of MANIFEST_TYPES, or "other"
+# providers  each of kubelet's credential providers: "provider <name> <apiVersion>", "match <glob>" …, "argument <text>" …,
+#            "environment <name>=<value>" …, "asked"
+# logins     of a credential provider's answer: a glob, a user and a password each, a line for each of the three
+start_reader() {
+    local seconds=$((deadline + grace - SECONDS)) in out
+    [[ $read_by != "$BASHPID" ]] || ((SECONDS >= read_until)) || return 0
+    [[ $read_by != "$BASHPID" ]] || exec {to_reader}>&- {from_reader}<&-
+    ((seconds < LOOK_UP_SECONDS)) || seconds=$LOOK_UP_SECONDS
+    ((seconds > 0)) || seconds=1
+    read_by=$BASHPID read_until=$((SECONDS + (seconds + 1) / 2))
+    coproc reader {
+        [[ -z $ballast ]] || exec {ballast}>&-
+        # shellcheck disable=SC2016 # variables of jq
+        exec 8>&- 9>&- timeout --foreground --kill-after 1 "$seconds" \
+            jq --unbuffered --raw-input --null-input --raw-output --arg architecture "$ARCHITECTURE" '
+        def normalize: # other words for an architecture, which containerd takes as well
+            if . == "x86_64" or . == "x86-64" then "amd64" elif . == "aarch64" then "arm64" else . end;
+        def digest: .digest | strings | select(test("^sha256:[0-9a-f]{64}\\z"));
+        def bytes: numbers | select(0 <= . and . < 1e13) | floor; # no image is larger; bash counts up to 9e18
+        def total: [.[] | .size | bytes] | add // 0 | if . < 1e15 then . else 1e15 - 1 end;
+        def unpacked: (.annotations["io.containers.estargz.uncompressed-size"]? // empty | tonumber? | bytes) //
+            ((.size | bytes) * (if .mediaType | test("gzip|zstd") then 2 else 1 end));
+        def type($oci; $docker): "application/vnd.oci.image.\($oci).v1+json" as $oci
+            | (.mediaType // $oci)
+            | if . == $oci or . == "application/vnd.docker.distribution.manifest.\($docker)+json" then . else "other" end;
+        def summary:
+            if .manifests then
+                [.manifests[] | select(.platform.os == "linux" and (.platform.architecture | normalize) == $architecture)]
+                    as $own
+                | (if any(.manifests[]; .platform == null) then "unknown" else "none" end) as $otherwise
+                | "index \($own[0] | if . then digest else $otherwise end) \(type("index"; "list.v2"))"
+            elif (.config.mediaType | IN("application/vnd.oci.image.config.v1+json",
+                "application/vnd.docker.container.image.v1+json")) and any(.layers[]; .mediaType | contains("tar")) then
+                "manifest \(.config | digest) \([.config, .layers[]] | total) \(type("manifest"; "v2"))",
+                (.layers[] | "\(digest) \(.size | bytes) \(unpacked)")
+            elif .rootfs and ([.os, .architecture] | all(.[]; . != null)) and .architecture != "" then
+                if .os == "linux" and (.architecture | normalize) == $architecture then "own" else "foreign" end
+            else
+                empty
+            end;
+        def providers: .providers[] | "provider \(.name) \(.apiVersion)", "match " + .matchImages[],
+            "argument " + .args[]?, (.env[]? | "environment \(.name)=\(.value)"), "asked";
+        def logins: .auth | to_entries | sort_by(.key) | reverse[] | .key, .value.username // "", .value.password // "";
+        def line: "-" + (split("\n")[0] // "");
+        inputs | .[:1] as $kind | (.[1:] | fromjson
+            | if $kind == "d" then summary elif $kind == "p" then providers else logins end | line)?, "end"'
+    } 2>/dev/null
+    disown $! # bash would tell of its end by force, with all its text
+    # Numbers of their own: bash takes those of a coprocess back once that has ended.
+    exec {to_reader}>&"${reader[1]-}" {from_reader}<&"${reader[0]-}"
+    [[ -z ${reader[1]-} ]] || { in=${reader[1]} out=${reader[0]} && exec {in}>&- {out}<&-; }
+}
+
 # ---------------------------------------------------------------------------------------------------------- disk guard
 
 need=0     # bytes that the image takes on the disk
+ample=''   # whether the disk has room for all that are left, and some to spare
 ballast='' # a file that holds some more
 
 # Tells whether the image may be pulled: it is not too large, and the disk stays below the threshold with what it and
 # the images at work beside it need. Waits for those where only they are in the way.
 has_room() {
-    local line exact=''
-    need=0
+    local exact=''
     ((SSM_maxImageGiB == 0 || bytes <= SSM_maxImageGiB << 30)) ||
         { reason=too-large detail="$bytes bytes, more than $SSM_maxImageGiB GiB" && return 1; }
-    for line in "${layers[@]}"; do
-        read -r _ _ line <<<"$line"
-        need=$((need + line))
-    done
-    need=$((need + bytes))
+    measure_need
+    [[ -z $ample ]] || ((attempts > 1)) || return 0
     while ((SECONDS < deadline)); do
         reserve "$1" "$need"
         case $? in
@@ -966,6 +1181,30 @@ has_room() {
     done
     reason=timeout
     return 1
+}
+
+# Sets $need to what the image that was described takes on the disk, compressed and unpacked.
+measure_need() {
+    local line
+    need=$bytes
+    for line in "${layers[@]}"; do
+        ((need < MAX_NEED)) || break
+        read -r _ _ line <<<"$line"
+        need=$((need + line))
+    done
+}
+
+# Sets $ample where all images that are left fit together, so that none has to reserve its part.
+find_ample_room() {
+    local number total=0
+    ample=''
+    for number in "${pending[@]}"; do
+        [[ -z ${outcomes[number]} ]] || continue
+        describe false "${names_by_digest[number]}" && ((bytes > 0)) || return
+        measure_need
+        total=$((total + need))
+    done
+    ! fits $((total + BALLAST_BYTES * 16)) || ample=yes
 }
 
 # Reserves room for an image; 1 where there is too little, 2 where there would be without the images beside it.
@@ -995,14 +1234,14 @@ fits() {
     read -r block blocks available < <(stat --file-system --format '%S %b %a' "$host$containerd_root" 2>/dev/null)
     [[ -n ${available-} ]] || return 0
     capacity=$((block * blocks)) used=$((block * (blocks - available)))
-    (((used + $1) * 100 <= ${2:-$threshold} * capacity))
+    (($1 <= capacity && (used + $1) * 100 <= ${2:-$threshold} * capacity))
 }
 
 # Holds some room where little is going to be left, for a containerd without any cannot even remove what filled the disk.
 # The file has no name: it goes with this process.
 take_ballast() {
     local file=$host$containerd_root/prefetch-images.$BASHPID
-    [[ -z $ballast ]] && ! fits $((need + BALLAST_BYTES * 16)) 100 || return 0
+    [[ -z $ample$ballast ]] && ! fits $((need + BALLAST_BYTES * 16)) 100 || return 0
     { exec {ballast}>"$file"; } 2>/dev/null || return 0
     rm -f "$file"
     fallocate --length "$BALLAST_BYTES" "/proc/self/fd/$ballast" 2>/dev/null
@@ -1041,6 +1280,10 @@ chain_ids() {
 
 image_service=''
 
+# How curl makes a call of gRPC, over a socket that has yet to be named.
+readonly grpc=(--silent --show-error --noproxy '*' --http2-prior-knowledge
+    --header 'content-type: application/grpc' --header 'te: trailers')
+
 # Pulls by digest into CRI's snapshotter: through CRI, as kubelet does, or with ctr where curl cannot speak to CRI.
 pull() {
     if can_ask_cri; then
@@ -1050,6 +1293,8 @@ pull() {
     fi
 }
 
+curl_features=''
+
 can_ask_cri() {
     [[ $curl_features == *HTTP2* && $curl_features == *UnixSockets* ]]
 }
@@ -1057,11 +1302,11 @@ can_ask_cri() {
 pull_through_cri() {
     local line rest status='' message='' code
     : >"$files/answer"
-    watched curl --disable --silent --show-error --noproxy '*' --http2-prior-knowledge --unix-socket "$host$image_service" \
-        --header 'content-type: application/grpc' --header 'te: trailers' --data-binary @- \
-        --dump-header "$files/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage \
-        < <(pull_request "$1") 2>"$files/error"
+    pull_request "$1" >"$files/request"
+    watched curl --disable "${grpc[@]}" --max-time "$((deadline - SECONDS + 2))" \
+        --unix-socket "$host$image_service" --data-binary "@$files/request" --dump-header "$files/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage 2>"$files/error"
     code=$?
+    : >"$files/request"
     while IFS=': ' read -r line rest; do
         case $line in
             grpc-status) status=${rest%$'\r'} ;;
@@ -1081,28 +1326,32 @@ pull_through_cri() {
     return 1
 }
 
-# kubelet may be told to ask another socket for images than containerd's: SOCI's snapshotter passes them on from its
-# own, and learns the login by it.
+# Sets $image_service to the socket that kubelet asks for images, which may be another than containerd's: SOCI's snapshotter
+# passes them on from its own, and learns the login by it.
 find_image_service() {
-    local folder=$host/etc/kubernetes/kubelet
-    [[ -z $image_service ]] || return 0
-    image_service=$(sed --quiet 's/^.*imageServiceEndpoint"\{0,1\} *: *"\{0,1\}unix:\/\/\([^", ]*\).*$/\1/p' \
-        "$folder/config" "$folder/config.json" "$folder"/config.json.d/* 2>/dev/null | tail -n 1)
-    image_service=${image_service:-$SOCKET}
+    local folder=$host/etc/kubernetes/kubelet file text
+    image_service=$SOCKET
+    for file in "$folder/config" "$folder/config.json" "$folder"/config.json.d/*; do
+        [[ ! -r $file ]] || IFS= read -r -d '' text <"$file"
+        [[ ! ${text-} =~ imageServiceEndpoint\"?[[:space:]]*:[[:space:]]*\"?unix://([^\",[:space:]]+) ]] ||
+            image_service=${BASH_REMATCH[1]}
+    done
 }
 
 # Pulls with ctr, which knows nothing of what a snapshotter outside containerd needs to be told.
 pull_with_ctr() {
-    local code before options=(--hosts-dir "${hosts#"$host"}" --platform "linux/$ARCHITECTURE" --snapshotter "$snapshotter")
+    local code before options=(--hosts-dir "${files#"$host"}/hosts" --platform "linux/$ARCHITECTURE" --snapshotter "$snapshotter")
     if [[ $proxies == *" $snapshotter "* ]]; then
         reason=snapshotter detail="only CRI can pull into $snapshotter, and this node's curl cannot speak to CRI"
         return 1
     fi
     # containerd 2.x unpacks into another snapshotter than its default only when ctr does the work itself.
     [[ $("${ctr[@]}" images pull --help 2>&1) != *--local* ]] || options+=(--local)
+    write_hosts "${registries[$1]}"
     before=$(leases | tr '\n' ' ')
     echo "${EPOCHREALTIME/[.,]/} $before" >"$shared/ctr"
-    watched "${ctr[@]}" images pull "${options[@]}" "${names_by_digest[$1]}" 2>"$files/error"
+    watched timeout --foreground --kill-after 1 "$((deadline - SECONDS + 2))" \
+        "${ctr[@]}" images pull "${options[@]}" "${names_by_digest[$1]}" 2>"$files/error"
     code=$?
     ((code >= 124)) || rm "$shared/ctr" # it ended by itself
     ((code)) || return 0
@@ -1174,8 +1423,8 @@ without_names() {
     printf '%s' "$message"
 }
 
-# Prints gRPC's frame and CRI's PullImageRequest: image 1 { image 1 }, auth 2 { username 1, password 2 }.
-# printf is part of bash: the password reaches curl through a pipe and is seen nowhere else.
+# Prints CRI's PullImageRequest: image 1 { image 1 }, auth 2 { username 1, password 2 }.
+# printf is part of bash: the password reaches curl through a file on tmpfs that only root may read, while it is read.
 pull_request() {
     local message name user=${users[${registries[$1]}]-} password=${passwords[${registries[$1]}]-}
     protobuf_field 0a "${names_by_digest[$1]}"
@@ -1188,22 +1437,43 @@ pull_request() {
         protobuf_field 12 "$name$field"
         message+=$field
     fi
-    escaped_length "$message"
+    grpc_frame "$message"
+}
+
+# Prints gRPC's frame around an escaped message.
+grpc_frame() {
+    escaped_length "$1"
     printf -v length '\\x%02x' $((length >> 24 & 255)) $((length >> 16 & 255)) $((length >> 8 & 255)) $((length & 255))
-    printf '%b' "\\x00$length$message"
+    printf '%b' "\\x00$length$1"
 }
 
 # Sets $field to a length-delimited field, escaped for printf: <key, two hex digits> <escaped content>
 protobuf_field() {
-    local size=''
     escaped_length "$2"
-    while ((length > 127)); do
-        printf -v field '\\x%02x' $((length & 127 | 128))
-        size+=$field
-        length=$((length >> 7))
+    protobuf_varint "$length"
+    field=\\x$1$varint$2
+}
+
+# Sets $varint to a whole number, escaped.
+protobuf_varint() {
+    local rest=$1 byte
+    varint=''
+    while ((rest > 127)); do
+        printf -v byte '\\x%02x' $((rest & 127 | 128))
+        varint+=$byte
+        rest=$((rest >> 7))
     done
-    printf -v field '%s\\x%02x' "\\x$1$size" "$length"
-    field+=$2
+    printf -v byte '\\x%02x' "$rest"
+    varint+=$byte
+}
+
+# Sets $field to an entry of the map that is field 2: <key> <value>
+protobuf_map_entry() {
+    local entry
+    protobuf_field 0a "$1"
+    entry=$field
+    protobuf_field 12 "$2"
+    protobuf_field 12 "$entry$field"
 }
 
 # Sets $length to the bytes that an escaped text stands for; it holds no NUL.
@@ -1218,19 +1488,22 @@ escaped_length() {
 cut_off='' # the reason why a pull was cut off, and the cause
 
 # Runs a pull, and cuts it off where it makes no progress, where the disk fills, or where nobody waits for it any more.
-# A pull has no time limit of its own: what moves may take as long as it likes, up to the deadline.
+# A pull has no time limit of its own: what moves may take as long as it likes, up to the deadline. A little later it ends
+# where nobody watches it any more.
 watched() {
-    local pipe pull seen='' begun=${contents[${config:-none}]+yes} quiet_since=$SECONDS looked_at=$SECONDS limit=$((STALL_SECONDS << (attempts - 1))) code
-    local left=$((deadline - SECONDS))
+    local pipe pull overdue=0 seen='' begun=${contents[${config:-none}]+yes} quiet_since=$SECONDS looked_at=$SECONDS limit=$((STALL_SECONDS << (attempts - 1))) code
     cut_off=''
-    ((left > 0)) || return 124
+    ((SECONDS < deadline)) || return 124
     # The pipe ends when the pull does: no process has to sleep in order to look once a second.
-    exec {pipe}< <(exec timeout --foreground --kill-after 1 "$left" "$@" 7>&1 >/dev/null 8>&-)
+    exec {pipe}< <(exec "$@" 7>&1 >/dev/null 8>&-)
     pull=$!
     children=$pull
     until read -r -t 1 -u "$pipe" || (($? < 128)); do
         end_as_orphan
-        if ! fits 0; then
+        [[ -z $cut_off ]] || ((++overdue < 3)) || kill -KILL "$pull" 2>/dev/null
+        if ((SECONDS >= deadline)); then
+            cut_off="timeout: the time for the command is over"
+        elif ! fits 0; then
             cut_off="no-space: $used of $capacity bytes are used; the threshold is $threshold %"
         elif ((SECONDS - looked_at >= (limit + 5) / 6)); then
             looked_at=$SECONDS
@@ -1298,64 +1571,65 @@ log_in() {
     [[ -z ${users[$registry]+set} ]] || return 0
     users[$registry]='' passwords[$registry]='' logins_failed[$registry]=''
     log_in_as_kubelet "$registry" "${names_by_digest[$1]%@*}" || log_in_by_aws_cli "$registry" || true
-    write_hosts "$registry"
 }
 
 # Gets another login for this process alone, beside which others still use the one before.
 log_in_anew() {
-    hosts=$files/hosts
+    rm -rf "$files/hosts"
     unset "users[${registries[$1]}]"
     log_in "$1"
 }
 
 # Asks the first of kubelet's plugins whose matchImages take the image and that has a login for it.
 log_in_as_kubelet() {
-    local word rest name='' version='' matched='' arguments=() environment=()
-    while read -r word rest; do
-        case $word in
-            provider)
+    local line rest name='' version='' matched='' arguments=() environment=() lines size
+    read_providers
+    for line in "${lines[@]}"; do
+        rest=${line#* }
+        case $line in
+            'provider '*)
                 read -r name version <<<"$rest"
                 matched='' arguments=() environment=()
                 ;;
-            match) ! matches "$2" "$rest" || matched=yes ;;
-            argument) arguments+=("$rest") ;;
-            environment) environment+=("$rest") ;;
-            end) [[ -z $matched ]] || ! ask_provider "$1" "$2" || return 0 ;;
+            'match '*) ! matches "$2" "$rest" || matched=yes ;;
+            'argument '*) arguments+=("$rest") ;;
+            'environment '*) environment+=("$rest") ;;
+            asked) [[ -z $matched ]] || ! ask_provider "$1" "$2" || return 0 ;;
         esac
-    done < <(providers)
+    done
     return 1
 }
 
-# Prints kubelet's credential providers as lines. Bottlerocket's configuration has one, in YAML.
-providers() {
-    exec 9>&-
+# Sets $lines to kubelet's credential providers. Bottlerocket's configuration has one, in YAML.
+read_providers() {
     if [[ -z $host ]]; then
-        jq --raw-output '.providers[] | "provider \(.name) \(.apiVersion)", "match " + .matchImages[],
-            "argument " + .args[]?, (.env[]? | "environment \(.name)=\(.value)"), "end"' "$plugins/config.json"
+        read_json providers "$plugins/config.json"
     else
-        echo "provider ecr-credential-provider credentialprovider.kubelet.k8s.io/v1"
-        sed --quiet "s/^ *- *[\"']\(.*\)[\"'] *\$/match \1/p; /name: *AWS_PROFILE/ {
-            n; s/^ *value: *[\"']*\([^\"']*\).*/environment AWS_PROFILE=\1/p }" \
-            "$host/etc/kubernetes/kubelet/credential-provider-config.yaml"
-        printf 'environment HOME=/root\nend\n'
-    fi 2>/dev/null
+        mapfile -t lines < <(
+            echo "provider ecr-credential-provider credentialprovider.kubelet.k8s.io/v1"
+            sed --quiet "s/^ *- *[\"']\(.*\)[\"'] *\$/match \1/p; /name: *AWS_PROFILE/ {
+                n; s/^ *value: *[\"']*\([^\"']*\).*/environment AWS_PROFILE=\1/p }" \
+                "$host/etc/kubernetes/kubelet/credential-provider-config.yaml" 2>/dev/null
+            printf 'environment HOME=/root\nasked\n'
+        )
+    fi
 }
 
 # Asks a plugin, with the arguments and the environment that kubelet's configuration gives it: <registry> <repository>
 # Its answer has logins by globs; the first in reverse order that matches is meant, as by kubelet.
 ask_provider() {
-    local key user='' password='' taken=''
+    local index password='' lines size
     ask_helper "${on_host[@]}" "$plugins/$name" "${arguments[@]}" \
         < <(printf '{"kind":"CredentialProviderRequest","apiVersion":"%s","image":"%s"}' "$version" "$2")
-    while IFS= read -r key && IFS= read -r user && IFS= read -r password; do
-        if matches "$2" "$key"; then
-            taken=yes
+    read_json logins "$files/login"
+    : >"$files/login"
+    for ((index = 0; index + 2 < ${#lines[@]}; index += 3)); do
+        if matches "$2" "${lines[index]}"; then
+            password=${lines[index + 2]}
             break
         fi
-    done < <(jq --raw-output '.auth | to_entries | sort_by(.key) | reverse[]
-        | .key, .value.username // "", .value.password // ""' "$files/login" 2>/dev/null)
-    : >"$files/login"
-    take_login "$1" "$user" "${taken:+$password}" "$name"
+    done
+    take_login "$1" "${lines[index + 1]-}" "$password" "$name"
 }
 
 log_in_by_aws_cli() {
@@ -1406,25 +1680,32 @@ matches() {
     done
 }
 
-# Writes what ctr has to know of a registry: this node's own settings for it, mirrors among them, and the login. It is
-# on tmpfs, for root alone, until this command ends.
-write_hosts() {
-    local folder source='' file certificates='' server
-    local -a folders
+# Sets $settings to the folder with what this node's containerd is told of a registry, mirrors among it, or to nothing.
+find_settings() {
+    local folder file folders
+    settings=''
     IFS=: read -r -a folders <<<"$hosts_paths"
     for folder in "${folders[@]}"; do
         for file in "${1/:/_}_" "$1" _default; do
-            [[ -n $source || ! -d $host$folder/$file ]] || source=$host$folder/$file
+            [[ -n $settings || ! -d $host$folder/$file ]] || settings=$host$folder/$file
         done
     done
+}
+
+# Writes, once, what ctr has to know of a registry: this node's own settings for it, and the login. It is on tmpfs, for
+# root alone, until this command ends.
+write_hosts() {
+    local settings file certificates='' server hosts=$files/hosts
+    [[ ! -d $hosts/$1 ]] || return 0
     mkdir -p "$hosts/$1"
-    [[ -z $source ]] || cp -RL "$source/." "$hosts/$1"
+    find_settings "$1"
+    [[ -z $settings ]] || cp -RL "$settings/." "$hosts/$1"
     [[ -n ${passwords[$1]} ]] || return 0
 
     file=$hosts/$1/hosts.toml
     if [[ ! -e $file ]]; then
-        for folder in "$hosts/$1"/*.crt; do
-            [[ ! -e $folder ]] || certificates+="\"${folder##*/}\", "
+        for server in "$hosts/$1"/*.crt; do
+            [[ ! -e $server ]] || certificates+="\"${server##*/}\", "
         done
         printf 'server = "https://%s"\ncapabilities = ["pull", "resolve"]\nca = [%s]\n' "$1" "$certificates" >"$file"
     fi
@@ -1552,9 +1833,119 @@ label() {
         say "could not label $1: $(last_words)"
 }
 
-# Prints the time (RFC 3339, to the microsecond, so that pulls have an order).
+# The tags that stood for something when this command began to pull, and the ctr that tells; "none" where it does not.
+declare -A taken=()
+tags_told=none
+
+begin_to_look_for_tags() {
+    local number tags=()
+    for number in "${pending[@]}"; do
+        [[ -z ${names_by_tag[number]} ]] || tags+=("name==${names_by_tag[number]}")
+    done
+    begin "$LOOK_UP_SECONDS" "${ctr[@]}" images ls --quiet "${tags[@]}" >"$files/tags" 2>/dev/null && tags_told=$!
+}
+
+find_taken_tags() {
+    local name
+    [[ $tags_told != none ]] || return
+    wait_for_children "$tags_told" || tags_told=none
+    while read -r name; do
+        taken[$name]=yes
+    done <"$files/tags"
+}
+
+# Tells whether the command's own process can label an image that was pulled, and name it by its tag, which is free; sets
+# $target to the media type and the bytes of what the name is to stand for.
+can_be_claimed() {
+    local first by_tag=${names_by_tag[$1]}
+    can_ask_cri && [[ $tags_told != none && -z ${taken[${by_tag:-none}]-} ]] || return
+    read -r first <<<"${known[${digests[$1]}]-}"
+    target="${first##* } ${sizes[${digests[$1]}]-}"
+    [[ ", $MANIFEST_TYPES," == *", ${first##* },"* ]]
+}
+
+# What containerd was asked: the image's number, the file for its answer, and the command that asks ctr for the same. The
+# curl that asks. How many are done and were not claimed.
+claims=() claimer='' unclaimed=0
+
+# Begins to label images that are done as ours, and to name them by their tags where those are free. One curl for many:
+# each start of a program costs more than what it asks.
+begin_claim() {
+    local number claim by_digest by_tag field image calls=()
+    end_claim
+    ((SECONDS < deadline + grace)) || return 0
+    unclaimed=0
+    for number in "${done[@]}"; do
+        [[ -s $shared/$number.claim ]] || continue
+        read -r -a claim <"$shared/$number.claim"
+        by_digest=${names_by_digest[number]} by_tag=${names_by_tag[number]}
+        image_field "$by_digest" "$number" "${claim[@]}"
+        image=$field
+        protobuf_field 0a "labels.$OURS"
+        protobuf_field 12 "$field"
+        add_call "$number" Update "$image$field" label "$by_digest" "$OURS=${claim[0]}"
+        if [[ -n $by_tag ]]; then
+            image_field "$by_tag" "$number" "${claim[@]}"
+            add_call "$number" Create "$field" give_tag "$number"
+        fi
+        : >"$shared/$number.claim"
+    done
+    ((${#calls[@]} == 0)) || ! begin "$LOOK_UP_SECONDS" curl --disable "${calls[@]:1}" 2>"$files/error.claim" || claimer=$!
+}
+
+# Adds to $calls one of containerd's Images service, and to $claims: <number> <method> <escaped message> <command for ctr>...
+# A host of its own is a connection of its own: curl 7.88 fails at the second call on one.
+add_call() {
+    local file=$files/claim.${#claims[@]}
+    grpc_frame "$3" >"$file"
+    : >"$file.answer"
+    calls+=(--next "${grpc[@]}" --unix-socket "$host$SOCKET" --header 'containerd-namespace: k8s.io'
+        --data-binary "@$file" --dump-header "$file.answer" --output /dev/null
+        "http://${#claims[@]}/containerd.services.images.v1.Images/$2")
+    claims+=("$1 $file.answer ${*:4}")
+}
+
+# Waits for what was asked, and does with ctr what came to nothing. A tag that stands for another image by now, and has to
+# stay, becomes the note of what is done.
+end_claim() {
+    local claim number file command answer note attempts=1
+    [[ -z $claimer ]] || wait_for_children "$claimer"
+    for claim in "${claims[@]}"; do
+        read -r number file command <<<"$claim"
+        mapfile -t answer <"$file"
+        note=''
+        # shellcheck disable=SC2086 # several words, none of which is a glob
+        if [[ ${answer[*]} == *'grpc-status: 0'* ]] || $command; then
+            [[ $command != give_tag* ]] || right[${names_by_tag[number]}]=yes
+            [[ -z $note ]] || echo "$(<"$shared/$number.done") $note" >"$shared/$number.done"
+        fi
+    done
+    claims=() claimer=''
+}
+
+# Sets $field to the field 1 with containerd's Image: name 1, labels 2 { key 1, value 2 } …, target 3 { media_type 1,
+# digest 2, size 3 }: <name> <number> <time> <media type> <bytes>
+# containerd ends with a panic where an image comes without target, also where that is not to be changed.
+image_field() {
+    local message target
+    protobuf_field 0a "$1"
+    message=$field
+    protobuf_map_entry "$OURS" "$3"
+    message+=$field
+    protobuf_map_entry io.cri-containerd.image managed # as CRI has labelled the name by digest
+    message+=$field
+    protobuf_field 0a "$4"
+    target=$field
+    protobuf_field 12 "${digests[$2]}"
+    target+=$field
+    protobuf_varint "$5"
+    protobuf_field 1a "$target\\x18$varint"
+    protobuf_field 0a "$message$field"
+}
+
+# Sets $moment to the time (RFC 3339, to the microsecond, so that pulls have an order).
 now() {
-    printf '%(%Y-%m-%dT%H:%M:%S)T.%sZ' "${EPOCHREALTIME%[.,]*}" "${EPOCHREALTIME#*[.,]}"
+    printf -v moment '%(%Y-%m-%dT%H:%M:%S)T.%sZ' "${EPOCHREALTIME%[.,]*}" "${EPOCHREALTIME#*[.,]}"
 }
 
 # ---------------------------------------------------------------------------------------------------------- processes

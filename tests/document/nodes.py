@@ -57,8 +57,8 @@ def leftovers(node: Node) -> set[str]:
 
 
 def is_ours(node: Node, file: str) -> bool:
-    """Tells whether a file can be a command's: not the lock, nor the node's own folder, nor containerd's state."""
-    kept = {"/run/prefetch-images", "/run/prefetch-images/lock"}
+    """Tells whether a file can be left over: not what commands keep, the node's own folder, or containerd's state."""
+    kept = {f"/run/prefetch-images{file}" for file in ("", "/lock", "/config", "/leases-checked")}
     return file not in kept and not file.startswith(("/run/containerd", str(node.folder)))
 
 

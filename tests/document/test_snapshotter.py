@@ -13,6 +13,8 @@ from .command import Client, run
 from .nodes import running
 from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds, snapshots
 
+OWN = {"architecture": OWN_ARCHITECTURE}
+
 
 @pytest.fixture
 def soci(tmp_path: Path, containerd: str, registry: Registry) -> Iterator[Node]:
@@ -29,6 +31,18 @@ def test_images_are_unpacked_into_the_snapshotter_that_cri_uses(
         assert run(node, reference, client=client).outcomes() == [("pulled", "")]
         assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 0)
         assert run(node, reference, client=client).outcomes() == [("cached", "")]
+
+
+def test_a_containerd_that_begins_with_another_snapshotter_is_asked_for_it(node: Node, pushed) -> None:
+    references = [pushed("team/app", f"v{number}", images.image(f"{number}", **OWN)) for number in range(3)]
+    assert run(node, references[0]).outcomes() == [("pulled", "")]
+    assert run(node, references[1]).outcomes() == [("pulled", "")]
+    assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (0, 2)
+    node.shell("sed -i 's/^discard_unpacked_layers.*/&\\nsnapshotter = \"native\"/' /etc/containerd/config.toml")
+    node.kill_containerd()
+
+    assert run(node, references[2]).outcomes() == [("pulled", "")]
+    assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 2)
 
 
 def test_a_snapshotter_beside_containerd_is_pulled_into_through_cri(soci: Node, pushed) -> None:

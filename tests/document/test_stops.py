@@ -147,10 +147,11 @@ def test_what_kubelet_pulled_meanwhile_stays(node: Node, pushed, registry: Regis
 
 def test_an_end_by_force_at_the_second_tag_leaves_the_first(node: Node, pushed) -> None:
     image = images.image("two tags")
+    assert run(node, pushed("team/app", "v1.0", images.image("older"))).outcomes() == [("pulled", "")]
     first, second = pushed("team/app", "v1", image), pushed("team/app", "v1.0", image)
     tagging = "/run/tagging"
-    wait = f"[[ $2 != *:v1.0 ]] || {{ >{tagging}; limited 30 sleep 30; }}"
-    script = changed("\ntag() {", f"\ntag() {{ {wait}")
+    wait = f"[[ ${{names_by_tag[$1]}} != *:v1.0 ]] || {{ >{tagging}; limited 30 sleep 30; }}"
+    script = changed("\nlook_for_tag() {", f"\nlook_for_tag() {{ {wait}")
     command = begin(node, first, second, script=script, maxParallelImagePulls=1)
     wait_for_file(node, tagging)
 
