@@ -4,16 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from benches.away import away
 from benches.pulls import VERSIONS, Bench, Cost, bench_running, in_turn, push, registry_running
 from benches.table import Below, Exactly, PartOfRival, Row, Target
 from local.node import Running
 
-LARGE_ROUNDS = 3
-SMALL_ROUNDS = 5
+LARGE_ROUNDS = 7
+SMALL_ROUNDS = 12
 CACHED_ROUNDS = 12
 LARGE = {"layers": 6, "layer_bytes": 160 << 20}
 SMALL = {"layers": 3, "layer_bytes": 1 << 20}
 MANY = 20
+AWAY_MILLISECONDS = 10
 OURS, CTR, CRI = "ours", "ctr pull", "PullImage"
 
 ABOUT = f"""\
@@ -25,6 +27,7 @@ ABOUT = f"""\
 - 1 GB: one image of {LARGE["layers"]} layers of {LARGE["layer_bytes"] >> 20} MiB, {LARGE_ROUNDS} rounds
 - {MANY} small: {SMALL["layers"]} layers of {SMALL["layer_bytes"] >> 20} MiB each, {SMALL_ROUNDS} rounds
 - cold: the node is wiped before each pull
+- away: the registry behind a relay whose round trip takes {AWAY_MILLISECONDS} ms, as to ECR; its CPU counts for none
 - cached: each has images of its own, for ctr pulls again what CRI pulled; {CACHED_ROUNDS} rounds
 - all take turns; medians. CPU: containerd's and the command's own, the mean. Requests: counted by the registry
 - memory: the most at once in a cold pull of {MANY} images; what processes of one program share counts once. The script
@@ -44,6 +47,9 @@ def measure(build: Path) -> Iterator[Row]:
                     *memory(bench, small[OURS]),
                     *cached(bench, *small.values()),
                 ):
+                    yield replace(row, what=f"{containerd}: {row.what}")
+            with away(registry, AWAY_MILLISECONDS) as distant, bench_running(distant, containerd) as bench:
+                for row in cold(bench, f"{MANY} small cold, away", small[OURS], SMALL_ROUNDS):
                     yield replace(row, what=f"{containerd}: {row.what}")
 
 
