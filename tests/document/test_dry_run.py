@@ -26,6 +26,7 @@ def test_a_dry_run_tells_every_outcome_and_changes_nothing(node: Node, pushed, c
     }
     run(node, references["cached"], references["unnamed"], references["old"], client=client)
     node.shell(f"{CTR} images rm {by_tag(references['unnamed'])}")
+    node.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")  # what nothing holds goes now
     references["successor"] = pushed("team/kept", "new", images.image("successor"))
     named = [reference for name, reference in references.items() if name != "old"]
     before = state(node)
