@@ -975,7 +975,8 @@ understand() {
 }
 
 # Asks the registry of the first of these images about all that are its, at once, instead of when each has its turn: for
-# their manifests, and for what those lead to. What fails here is asked again then.
+# their manifests, and for what those lead to. What fails here is asked again then, and so is a registry without a login,
+# which wants a token first, or with settings of the node's own, which curl does not know.
 ask_together() {
     local number registry=${registries[$1]} settings first digest asked=() requests=()
     log_in "$1"
@@ -1304,7 +1305,8 @@ pull_through_cri() {
     : >"$files/answer"
     pull_request "$1" >"$files/request"
     watched curl --disable "${grpc[@]}" --max-time "$((deadline - SECONDS + 2))" \
-        --unix-socket "$host$image_service" --data-binary "@$files/request" --dump-header "$files/answer" --output /dev/null http://localhost/runtime.v1.ImageService/PullImage 2>"$files/error"
+        --unix-socket "$host$image_service" --data-binary "@$files/request" --dump-header "$files/answer" \
+        --output /dev/null http://localhost/runtime.v1.ImageService/PullImage 2>"$files/error"
     code=$?
     : >"$files/request"
     while IFS=': ' read -r line rest; do
@@ -1332,8 +1334,9 @@ find_image_service() {
     local folder=$host/etc/kubernetes/kubelet file text
     image_service=$SOCKET
     for file in "$folder/config" "$folder/config.json" "$folder"/config.json.d/*; do
-        [[ ! -r $file ]] || IFS= read -r -d '' text <"$file"
-        [[ ! ${text-} =~ imageServiceEndpoint\"?[[:space:]]*:[[:space:]]*\"?unix://([^\",[:space:]]+) ]] ||
+        [[ -r $file ]] || continue
+        IFS= read -r -d '' text <"$file"
+        [[ ! $text =~ imageServiceEndpoint\"?[[:space:]]*:[[:space:]]*\"?unix://([^\",[:space:]]+) ]] ||
             image_service=${BASH_REMATCH[1]}
     done
 }
@@ -1833,6 +1836,8 @@ label() {
         say "could not label $1: $(last_words)"
 }
 
+# ------------------------------------------------------------------------------------------ names and labels, together
+
 # The tags that stood for something when this command began to pull, and the ctr that tells; "none" where it does not.
 declare -A taken=()
 tags_told=none
@@ -1905,19 +1910,22 @@ add_call() {
     claims+=("$1 $file.answer ${*:4}")
 }
 
-# Waits for what was asked, and does with ctr what came to nothing. A tag that stands for another image by now, and has to
-# stay, becomes the note of what is done.
+# Waits for what was asked, and does with ctr what came to nothing, or tells why it cannot. A tag that stands for another
+# image by now, and has to stay, becomes the note of what is done.
 end_claim() {
-    local claim number file command answer note attempts=1
+    local claim number file command answer note reason detail attempts=1
     [[ -z $claimer ]] || wait_for_children "$claimer"
     for claim in "${claims[@]}"; do
         read -r number file command <<<"$claim"
         mapfile -t answer <"$file"
-        note=''
+        note='' reason='' detail=''
         # shellcheck disable=SC2086 # several words, none of which is a glob
         if [[ ${answer[*]} == *'grpc-status: 0'* ]] || $command; then
             [[ $command != give_tag* ]] || right[${names_by_tag[number]}]=yes
             [[ -z $note ]] || echo "$(<"$shared/$number.done") $note" >"$shared/$number.done"
+        else
+            reason=${reason:-interrupted}
+            tell "$number"
         fi
     done
     claims=() claimer=''

@@ -75,16 +75,18 @@ def test_a_label_of_somebody_elses_stays(node: Node, pushed) -> None:
 def test_a_tag_that_kubelet_gives_before_ours_is_left_alone(node: Node, pushed, of_kubelet: str) -> None:
     image, other = images.image("ours", **OWN), images.image("theirs", **OWN)
     reference = pushed("team/app", "v1", image)
-    script = changed("\nbegin_claim() {", "\nbegin_claim() { until [[ -e /run/pulled ]]; do sleep 0.1; done;")
-    command = begin(node, reference, script=script)
+    wait = ">/run/claiming; until [[ -e /run/pulled ]]; do sleep 0.1; done;"
+    command = begin(node, reference, script=changed("\nbegin_claim() {", f"\nbegin_claim() {{ {wait}"))
+    wait_for_file(node, "/run/claiming")
     if of_kubelet == "another image":
         pushed("team/app", "v1", other)
     node.kubelet_pulls(by_tag(reference))
     node.shell("touch /run/pulled")
 
-    command.wait(60)
+    result = Result(command.wait(60))
 
-    node.shell("rm /run/pulled")
+    node.shell("rm /run/pulled /run/claiming")
+    assert result.outcomes() == [("pulled", "" if of_kubelet == "the same image" else "tag-moved")]
     assert OURS not in labels(node, by_tag(reference))
     theirs = image if of_kubelet == "the same image" else other
     assert by_tag(reference) in names(node, theirs)
@@ -135,6 +137,26 @@ def test_a_tag_that_two_images_claim_stands_for_the_registrys(node: Node, pushed
         assert tags(node, references[1]) == new.digest
         for name in node.images():
             node.shell(f"{CTR} images rm --sync {name}")
+
+
+@ON_ONE_CONTAINERD
+def test_a_tag_that_cannot_be_settled_is_told_with_its_cause(fronted: Node, front: Front, pushed) -> None:
+    old, new = images.image("old", **OWN), images.image("new", **OWN)
+    reference = pushed("team/app", "latest", old)
+    wait = ">/run/claiming; until [[ -e /run/pulled ]]; do sleep 0.1; done;"
+    command = begin(fronted, reference, script=changed("\nbegin_claim() {", f"\nbegin_claim() {{ {wait}"))
+    wait_for_file(fronted, "/run/claiming")
+    pushed("team/app", "latest", new)
+    fronted.kubelet_pulls(by_tag(reference))
+    front.refusals = lambda path: 503 if path.endswith("/manifests/latest") else None
+    fronted.shell("touch /run/pulled")
+
+    result = Result(command.wait(60))
+
+    fronted.shell("rm /run/pulled /run/claiming")
+    assert result.outcomes() == [("failed", "interrupted")]
+    assert "attempt 1: registry" in result.stderr and "503" in result.stderr
+    assert tags(fronted, reference) == new.digest
 
 
 def test_a_tag_that_kubelet_moves_while_we_pull_is_told(node: Node, pushed) -> None:
