@@ -11,6 +11,8 @@ pub mod image;
 #[cfg(feature = "ec2")]
 pub mod instance;
 pub mod log;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "mocks")]
 pub mod mocks;
 pub mod node;
