@@ -29,7 +29,7 @@ ABOUT = f"""\
 
 def measure(build: Path) -> Iterator[Row]:
     """Counts on a cloud of its own."""
-    with LocalCloud() as cloud:
+    with LocalCloud(LOCAL_SCHEDULES="off") as cloud:
         stack = Stack(cloud)
         stack.deploy(build / "template.yaml", ClusterName=CLUSTER, Repositories=REPOSITORY)
         # A delay without end: what is sent to a node is not run.

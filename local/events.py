@@ -13,7 +13,7 @@ from ministack.services import eventbridge, lambda_svc, sqs, stepfunctions
 
 from local import asynchronous, background, iam, queues
 from local.api import ApiError, Response
-from local.settings import ACCOUNT, REGION
+from local.settings import ACCOUNT, ARE_SCHEDULES_ON, REGION
 
 log = logging.getLogger("local.events")
 
@@ -104,6 +104,8 @@ def install() -> None:
 
     SERVICE_HANDLERS["events"] = handle
     eventbridge._invoke_target = serve_target
+    if not ARE_SCHEDULES_ON:
+        eventbridge._tick_scheduled_rules = lambda: None
     eventbridge._dispatch_to_lambda = _to_lambda
     eventbridge._dispatch_to_sqs = _to_sqs
     eventbridge._dispatch_to_stepfunctions = _to_state_machine

@@ -12,6 +12,9 @@ ACCESS_KEY = "test"
 TIME_SCALE = float(os.environ.get("LOCAL_TIME_SCALE", "0.02"))
 """How much of AWS's own waiting (retries, queue delays, delivery timeouts) is really waited; work is never scaled."""
 
+ARE_SCHEDULES_ON = os.environ.get("LOCAL_SCHEDULES", "on") != "off"
+"""Off: rules of EventBridge with a schedule fire only where they are told to, as tests want it that count calls."""
+
 
 def scaled(seconds: float) -> float:
     """Returns the real seconds that stand for a time AWS would wait."""

@@ -22,6 +22,7 @@ WITH_A_CLOUD = (
     "test_examples.py",
     "test_jobs.py",
     "test_jobs_contract.py",
+    "test_jobs_count.py",
     "test_jobs_nodes.py",
     "test_jobs_schedule.py",
     "test_local_api.py",
@@ -64,8 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cloud():
-    """One local cloud for all tests that one process runs."""
-    with LocalCloud() as cloud:
+    """One local cloud for all tests that one process runs; whose schedule is to fire, has it fired."""
+    with LocalCloud(LOCAL_SCHEDULES="off") as cloud:
         yield cloud
 
 

@@ -73,7 +73,7 @@ class Lane(Bakes):
 @pytest.fixture(scope="module")
 def cloud():
     """A cloud of their own, in which AWS's waiting takes a quarter of its usual time: nothing real is waited for."""
-    with LocalCloud(LOCAL_TIME_SCALE="0.005") as cloud:
+    with LocalCloud(LOCAL_TIME_SCALE="0.005", LOCAL_SCHEDULES="off") as cloud:
         yield cloud
 
 

@@ -19,7 +19,7 @@ KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f4d2ae0-1c1c-4a0a-9d6c-5f0b7ab
 @pytest.fixture(scope="module")
 def cloud():
     """A cloud of their own, in which AWS's waiting takes a quarter of its usual time: nothing real is waited for."""
-    with LocalCloud(LOCAL_TIME_SCALE="0.005") as cloud:
+    with LocalCloud(LOCAL_TIME_SCALE="0.005", LOCAL_SCHEDULES="off") as cloud:
         yield cloud
 
 

@@ -1,7 +1,10 @@
 """The examples, run as a pipeline runs them."""
 
 import json
+import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -64,7 +67,9 @@ def test_a_node_that_stays_cold_stops_the_pipeline_and_is_named_with_its_reason(
     cloud.push("pipeline/arm", "v1", images.index([images.image("arm", architecture="arm64")]))
     ran = wait(cloud, stack, "pipeline/arm:v1")
     assert ran.returncode == 1
-    assert all(f"{node}: " in ran.stdout for node in nodes)
+    instances = cloud.client("ec2").describe_instances(InstanceIds=nodes)["Reservations"]
+    names = {i["InstanceId"]: i["PrivateDnsName"] for reservation in instances for i in reservation["Instances"]}
+    assert all(f"  {node} {names[node]}: " in ran.stdout for node in nodes)
     assert "skipped, platform" in ran.stdout
 
 
@@ -82,6 +87,89 @@ def test_a_pipeline_waits_no_longer_than_it_is_told_to(cloud, stack):
     cloud.terminate(node)
     assert ran.returncode == 3
     assert "is not done after 1 seconds" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["JOBS_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_pipeline_that_lacks_a_variable_is_told_which(tmp_path, name, value):
+    assert name in wrongly_called(tmp_path, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("JOBS_URL", "abcdef.execute-api", "the stack's output JobsUrl"),
+        ("WAIT_SECONDS", "30m", "a whole number from 0 to 999999999"),
+        ("WAIT_SECONDS", "-1", "a whole number from 0 to 999999999"),
+        ("WAIT_SECONDS", "1800; exit 0", "a whole number from 0 to 999999999"),
+        ("WARM_PERCENT", "most", "a whole number from 0 to 100"),
+        ("WARM_PERCENT", "101", "a whole number from 0 to 100"),
+        ("WARM_PERCENT", "99.5", "a whole number from 0 to 100"),
+    ],
+)
+def test_a_value_that_is_none_is_told_with_what_is_accepted(tmp_path, name, value, accepted):
+    said = wrongly_called(tmp_path, **{name: value})
+    assert said == f"prefetch-and-wait: {name} is '{value}' and takes {accepted}.\n"
+
+
+def test_a_pipeline_without_an_image_is_told_what_it_takes(tmp_path):
+    assert wrongly_called(tmp_path, images=()) == (
+        "prefetch-and-wait: it takes the images to bring, such as team/app:v7.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("curl", "has_jq", "said"),
+    [
+        (None, True, "it takes curl, which is not on PATH"),
+        ("7.88.1", False, "it takes jq, which is not on PATH"),
+        ("7.85.0", True, "it takes curl 7.86 or newer, and this is 7.85.0"),
+        ("6.99.0", True, "it takes curl 7.86 or newer, and this is 6.99.0"),
+    ],
+)
+def test_a_pipeline_that_lacks_a_program_is_told_which(tmp_path, curl, has_jq, said):
+    assert wrongly_called(tmp_path, curl=curl, has_jq=has_jq) == f"prefetch-and-wait: {said}.\n"
+
+
+def test_options_that_are_empty_have_their_defaults(tmp_path):
+    # What is looked at last is refused: all before it was taken.
+    assert "6.99.0" in wrongly_called(tmp_path, curl="6.99.0", WAIT_SECONDS="", WARM_PERCENT="")
+
+
+def test_a_number_with_noughts_before_it_is_that_number(tmp_path):
+    ran = called(tmp_path, curl="8.0.0", WAIT_SECONDS="00", WARM_PERCENT="08")
+    assert (ran.returncode, ran.stderr) == (3, "The API gave no answer after 0 seconds.\n")
+
+
+def wrongly_called(path: Path, images: tuple[str, ...] = ("team/app:v1",), **change: Any) -> str:
+    """Runs the example with something changed that it does not take, and returns what it says."""
+    ran = called(path, images, **change)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.count("\n") == 1
+    return ran.stderr
+
+
+def called(
+    path: Path,
+    images: tuple[str, ...] = ("team/app:v1",),
+    curl: str | None = "8.14.1",
+    has_jq: bool = True,
+    **change: str | None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the example with programs of its own: a curl of that version, which reaches nothing, and a jq."""
+    for program in ("bash", "env", "mktemp", "rm", "date", "sleep"):
+        (path / program).symlink_to(shutil.which(program))
+    if curl:
+        (path / "curl").write_text(
+            f'#!/usr/bin/env bash\n[[ $1 == --version ]] || exit 7\necho "curl {curl} (x86_64)"\n'
+        )
+        (path / "curl").chmod(0o755)
+    if has_jq:
+        (path / "jq").symlink_to(shutil.which("jq"))
+    names = ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    environment = dict.fromkeys(names, "any") | {"JOBS_URL": "https://127.0.0.1:1", "PATH": str(path)} | change
+    given = {name: value for name, value in environment.items() if value is not None}
+    return subprocess.run([WAIT, *images], env=given, check=False, capture_output=True, text=True, timeout=20)
 
 
 def role(cloud, action: str) -> dict[str, str]:

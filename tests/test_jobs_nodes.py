@@ -48,6 +48,8 @@ def test_a_node_tells_its_rules_and_that_ssm_reaches_it(cloud, jobs, app):
     assert nodes[plain]["ssm"]["state"] == "online"
     assert "cause" not in nodes[plain]["ssm"]
     assert nodes[plain]["instanceType"] == "m5.large"
+    [reservation] = cloud.client("ec2").describe_instances(InstanceIds=[plain])["Reservations"]
+    assert nodes[plain]["name"] == reservation["Instances"][0]["PrivateDnsName"]
     assert datetime.fromisoformat(nodes[plain]["launchedAt"]) > datetime.now(UTC) - timedelta(minutes=5)
 
 
@@ -130,6 +132,9 @@ def test_ten_thousand_nodes_are_paged_each_in_time_and_once(cloud, jobs, app):
         path = page.get("next") and f"/nodes?limit=500&next={page['next']}"
     assert sorted(found) == sorted(ids)
     assert slowest < 15  # API Gateway gives up after 30
+    began = time.monotonic()
+    assert jobs.invoke({"count": True}) == {"nodes": {"warm": 0, "cold": 10_000, "unreachable": 0, "leftOut": 0}}
+    assert time.monotonic() - began < 40  # it gives up after 50
     cloud.remove(ids)
 
 

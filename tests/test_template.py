@@ -49,8 +49,14 @@ METRICS = {
     "PulledBytes": [BY_CLUSTER, BY_RULE],
     "TimeToWarm": [BY_CLUSTER, BY_RULE],
     "CommandsWithoutNodes": [BY_CLUSTER, BY_RULE],
+    "NodesWarm": [BY_CLUSTER],
+    "NodesCold": [BY_CLUSTER],
+    "NodesUnreachable": [BY_CLUSTER],
 }
-"""What node-result emits, each with its sets of dimensions."""
+"""What node-result emits, and jobs of the nodes that it counts, each with its sets of dimensions."""
+
+COUNTS = {"NodesWarm", "NodesCold", "NodesUnreachable"}
+"""Those that say how many there are now: a sum of them over time is no number of nodes."""
 
 METRICS_OF_AWS = {
     "AWS/SQS": {
@@ -300,6 +306,29 @@ def test_every_metric_of_ours_is_shown():
     assert shown == set(METRICS)
 
 
+def test_what_is_counted_now_is_never_summed_and_what_is_reported_is_never_called_nodes():
+    [schedule] = [e["Properties"] for name, e in RESOURCES["Jobs"]["Properties"]["Events"].items() if name == "Count"]
+    assert (schedule["Schedule"], json.loads(schedule["Input"])) == ("rate(5 minutes)", {"count": True})
+    for widget in [widget["properties"] for widget in dashboard()["widgets"] if widget["type"] == "metric"]:
+        shown = {name for namespace, name, _ in metrics_of(widget) if namespace == NAMESPACE}
+        if shown & COUNTS:
+            assert shown <= COUNTS, widget["title"]
+            assert (widget["stat"], widget.get("setPeriodToTimeRange")) == ("Average", None)
+            # A count that fails leaves nothing to be seen after three of them.
+            assert widget["view"] == "timeSeries" or (widget["start"], widget["period"]) == ("-PT15M", 60)
+        elif shown & {"NodesPulled", "NodesCached"}:
+            assert widget["title"].startswith("Reports")
+
+
+def test_the_share_of_warm_nodes_is_of_those_that_are_counted():
+    [gauge] = [widget["properties"] for widget in dashboard()["widgets"] if widget["properties"].get("view") == "gauge"]
+    [expression] = [row[0]["expression"] for row in gauge["metrics"] if isinstance(row[0], dict)]
+    ids = {row[-1]["id"]: row[1] for row in gauge["metrics"] if isinstance(row[0], str)}
+    assert ids == {"warm": "NodesWarm", "cold": "NodesCold", "unreachable": "NodesUnreachable"}
+    assert eval(expression, {}, {"warm": 0, "cold": 50, "unreachable": 0}) == 0
+    assert eval(expression, {}, {"warm": 36, "cold": 9, "unreachable": 3}) == 75
+
+
 def test_every_alarm_is_shown():
     [shown] = [widget["properties"]["alarms"] for widget in dashboard()["widgets"] if widget["type"] == "alarm"]
     assert sorted(shown) == sorted(f"{name}.Arn" for name in ALARMS)
@@ -313,6 +342,14 @@ def test_an_alarm_watches_what_this_stack_emits_and_calls_only_where_there_is_a_
     assert alarm["TreatMissingData"] == "notBreaching"
     assert alarm["AlarmActions"] == {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_has_its_resources_name_after_the_stacks(name):
+    words = re.sub("(?<!^)(?=[A-Z])", "-", name).lower()
+    assert ALARMS[name]["AlarmName"] == {"Fn::Sub": f"${{AWS::StackName}}-{words}"}
+    # A stack's name has up to 128 characters, an alarm's 255 (CloudFormation, CloudWatch).
+    assert len(words) < 255 - 128
 
 
 def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():

@@ -57,6 +57,12 @@ pub fn tags(instance: &Instance) -> Tags {
         .collect()
 }
 
+/// Names the instance as Kubernetes does: kubelet registers it by its private DNS name, whatever its form.
+#[must_use]
+pub fn node_name(instance: &Instance) -> Option<&str> {
+    instance.private_dns_name().filter(|name| !name.is_empty())
+}
+
 /// Whether the instance runs or is about to: any other gets nothing more.
 #[must_use]
 pub fn is_up(instance: &Instance) -> bool {

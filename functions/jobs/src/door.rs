@@ -24,6 +24,8 @@ pub enum Call {
     Schedule(Result<Scheduled, Problem>),
     /// By the schedule of the reconcile, or because the stack was deployed.
     Reconcile,
+    /// By the schedule of the count.
+    Count,
     /// By an event of the stack that is not the end of a deployment.
     Ignored(String),
 }
@@ -69,6 +71,9 @@ pub fn call(payload: Value) -> Call {
     }
     if payload["reconcile"] == true {
         return Call::Reconcile;
+    }
+    if payload["count"] == true {
+        return Call::Count;
     }
     if payload.get("schedule").is_some() {
         return Call::Schedule(scheduled(payload));
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_is_known_by_name_and_time_and_a_reconcile_by_its_events() {
+    fn a_schedule_is_known_by_name_and_time_and_a_reconcile_and_a_count_by_their_events() {
         let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "gpu"}});
         let Call::Schedule(Ok(scheduled)) = call(input) else {
             panic!()
@@ -365,6 +370,7 @@ mod tests {
         assert!(matches!(call(json!({"schedule": 1})), Call::Schedule(Err(_))));
 
         assert!(matches!(call(json!({"reconcile": true})), Call::Reconcile));
+        assert!(matches!(call(json!({"count": true})), Call::Count));
         for (status, is_reconciled) in [
             ("CREATE_COMPLETE", true),
             ("UPDATE_COMPLETE", true),

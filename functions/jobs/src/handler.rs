@@ -11,7 +11,7 @@ use crate::{
     answer::Answer,
     cancel::cancel,
     door::{Asked, Call, call},
-    nodes,
+    nodes::{self, count::count},
     problem::Problem,
     reconcile::{ReconcileError, reconcile},
     route::Route,
@@ -90,9 +90,28 @@ impl Jobs {
                 let rules = reconcile(self, now).await?;
                 Ok(json!({"rules": rules}))
             }
+            Call::Count => Ok(self.count(now).await),
             Call::Ignored(message) => {
                 info!("ignored: {message}");
                 Ok(json!({"decision": "ignored", "message": message}))
+            }
+        }
+    }
+
+    /// Counts the nodes and prints the metrics; a count that fails is not tried again, for the next one is due soon.
+    async fn count(&self, now: DateTime<Utc>) -> Value {
+        match count(self, now).await {
+            Ok(counted) => {
+                counted.line(&self.settings.metrics, now).print();
+                json!({"nodes": counted})
+            }
+            Err(problem) => {
+                error!(
+                    status = problem.status(),
+                    "the nodes are not counted: {}",
+                    problem.told()
+                );
+                json!(problem)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Nodes: whether each can be warmed, and what it holds.
 
 mod agent;
+pub mod count;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,7 +15,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::try_join3;
 use prefetch::{
     image::Image,
-    instance::{is_auto_mode, tags},
+    instance::{is_auto_mode, node_name, tags},
     node::NodeSelector,
     rows::{Failure, Held, Holding, Key},
     rule::Rule,
@@ -52,6 +53,9 @@ struct Nodes {
 #[serde(rename_all = "camelCase")]
 struct Node {
     id: String,
+    /// The Kubernetes node's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,9 @@ enum NodesError {
     /// A row is not shaped as it is written.
     #[error("what a node holds cannot be understood")]
     Row(#[source] serde_dynamo::Error),
+    /// There are more nodes than can be asked about in the time.
+    #[error("the nodes could not all be asked about in time")]
+    TimeOver,
 }
 
 /// Tells of a page of the cluster's instances that run, or are about to, whether each can be warmed, and what it holds.
@@ -127,14 +134,9 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
     let listed = instances.iter().skip(begin.skip);
     let listed = listed.filter_map(|instance| Listed::of(instance, jobs));
     let listed: Vec<Listed> = listed.collect();
-    let (managed, images, holdings) = try_join3(
-        managed(jobs, &listed),
-        newest(jobs, &listed, now),
-        holdings(jobs, &listed),
-    )
-    .await?;
-    let nodes = listed.iter().zip(holdings);
-    let nodes = nodes.map(|(node, held)| node.told(managed.get(node.id), &images, held, now));
+    let known = Known::of(jobs, &listed, now).await?;
+    let nodes = listed.iter().zip(known.holdings);
+    let nodes = nodes.map(|(node, held)| node.told(known.managed.get(node.id), &known.images, held, now));
     let mut nodes: Vec<Node> = nodes.collect();
     let fits = fitting(&nodes);
     let next = if fits < nodes.len() {
@@ -178,6 +180,11 @@ impl<'a> Listed<'a> {
         })
     }
 
+    /// Names its rules' newest images, each once.
+    fn wanted<'b>(&self, images: &'b BTreeMap<&str, Vec<Image>>) -> BTreeSet<&'b Image> {
+        self.rules.iter().flat_map(|rule| &images[rule.name.as_str()]).collect()
+    }
+
     fn told(
         &self,
         managed: Option<&InstanceInformation>,
@@ -185,15 +192,15 @@ impl<'a> Listed<'a> {
         held: Held,
         now: DateTime<Utc>,
     ) -> Node {
-        let wanted: BTreeSet<&Image> = self.rules.iter().flat_map(|rule| &images[rule.name.as_str()]).collect();
         let image = |image: &Image| ImageOnNode::of(image, held.images.get(image));
         Node {
             id: self.id.to_owned(),
+            name: node_name(self.instance).map(str::to_owned),
             instance_type: self.instance.instance_type().map(|kind| kind.as_str().to_owned()),
             launched_at: self.instance.launch_time().and_then(moment),
             rules: self.rules.iter().map(|rule| rule.name.clone()).collect(),
             ssm: Agent::of(self.instance, managed, now),
-            images: wanted.into_iter().map(image).collect(),
+            images: self.wanted(images).into_iter().map(image).collect(),
             last_failure: held.last_failure,
         }
     }
@@ -214,6 +221,28 @@ impl ImageOnNode {
             seen_at: holding.map(|holding| holding.at),
             reason: reason.filter(|reason| !reason.is_empty()),
         }
+    }
+}
+
+/// What is known of nodes beside what EC2 says of them.
+struct Known<'a> {
+    /// What SSM knows, by instance id.
+    managed: HashMap<String, InstanceInformation>,
+    /// The newest images of each rule that wants one of them, by the rule's name.
+    images: BTreeMap<&'a str, Vec<Image>>,
+    /// What each of them holds, in their order.
+    holdings: Vec<Held>,
+}
+
+impl<'a> Known<'a> {
+    async fn of(jobs: &Jobs, nodes: &[Listed<'a>], now: DateTime<Utc>) -> Result<Self, Problem> {
+        let asked = try_join3(managed(jobs, nodes), newest(jobs, nodes, now), holdings(jobs, nodes));
+        let (managed, images, holdings) = asked.await?;
+        Ok(Self {
+            managed,
+            images,
+            holdings,
+        })
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use prefetch::settings::{SettingsError, Variables};
+use prefetch::{
+    metrics::Metrics,
+    settings::{SettingsError, Variables},
+};
 
 /// What this function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What every function is told.
     pub shared: prefetch::settings::Settings,
+    /// What every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
+    pub metrics: Metrics,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
     /// The DynamoDB table that holds what is known (`TABLE_NAME`).
@@ -37,6 +42,7 @@ impl Settings {
         let variables = Variables::new(&look_up);
         let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         Ok(Self {
+            metrics: Metrics::new(&shared.cluster.name),
             shared,
             registry: variables.registry()?,
             table: variables.text("TABLE_NAME")?,

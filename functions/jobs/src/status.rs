@@ -1,21 +1,23 @@
 //! GET /jobs, GET /jobs/{id}: what has become of jobs.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     command::{Comment, Trigger, is_command_id},
     image::Image,
-    instance::{instances, is_up},
+    instance::{instances, is_up, node_name},
     node::is_instance_id,
     outcome::Status,
+    report::report,
     rows::{Counters, Item, Key, Outcome},
     ssm::{self, SsmError},
     table,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use crate::{
     answer::Answer,
@@ -33,6 +35,8 @@ const RETRY_DELAY: TimeDelta = TimeDelta::minutes(15);
 
 /// Of how many nodes at most it is asked whether they are there still.
 const MAX_ASKED: i64 = 200;
+/// Of how many nodes of a page at most the names are told: of as many as one DescribeInstances is asked for.
+const MAX_NAMED: usize = 200;
 
 /// What is known of a job.
 #[derive(Debug)]
@@ -231,7 +235,8 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
     Ok(Answer::ok(&list))
 }
 
-/// Tells what has become of a job, with a page of its nodes: one Query, and one ListCommands while SSM has to be asked.
+/// Tells what has become of a job, with a page of its nodes: one Query, one ListCommands while SSM has to be asked, and one
+/// DescribeInstances where nodes of the page are not warm, which are told by their names too.
 ///
 /// # Errors
 /// A 400 where id or query is not accepted, a 404 where there is no such job, a 503 where AWS cannot be asked.
@@ -269,8 +274,21 @@ pub async fn get(jobs: &Jobs, id: &str, query: &Query, now: DateTime<Utc>) -> Re
     if let Some(last) = nodes.last().filter(|_| has_more) {
         told["next"] = json!(token(&node_id(last)));
     }
-    told["outcomes"] = nodes.iter().map(|row| outcome(row, &job)).collect();
+    let names = names(jobs, &nodes).await;
+    told["outcomes"] = nodes.iter().map(|row| outcome(row, &job, &names)).collect();
     Ok(Answer::ok(&told))
+}
+
+/// Names the nodes of a page that are not warm as Kubernetes does, by their ids; what EC2 does not tell is left out.
+async fn names(jobs: &Jobs, nodes: &[NodeRow]) -> HashMap<String, String> {
+    let cold = nodes.iter().filter(|row| !row.status.is_warm()).take(MAX_NAMED);
+    let ids: Vec<String> = cold.map(|row| node_id(row).to_owned()).collect();
+    let instances = instances(&jobs.ec2, &ids).await.unwrap_or_else(|error| {
+        warn!("nodes are told without their names: {}", report(&error));
+        HashMap::new()
+    });
+    let named = |(id, instance)| Some((id, node_name(&instance)?.to_owned()));
+    instances.into_iter().filter_map(named).collect()
 }
 
 /// Finds out which of the nodes that a job still waits for are gone, once all others are done: their further tries are
@@ -367,7 +385,7 @@ fn node_id(row: &NodeRow) -> &str {
     row.sk.trim_start_matches(NODE)
 }
 
-fn outcome(row: &NodeRow, job: &Job) -> Value {
+fn outcome(row: &NodeRow, job: &Job, names: &HashMap<String, String>) -> Value {
     let is_waiting = row.retrying && !job.is_over() && !job.gone.contains(node_id(row));
     let images = row.images.iter().map(|(image, outcome)| {
         json!({
@@ -379,6 +397,9 @@ fn outcome(row: &NodeRow, job: &Job) -> Value {
         "node": node_id(row), "status": row.status, "attempt": row.attempt, "retrying": is_waiting,
         "endedAt": row.ended_at, "images": images.collect::<Value>(),
     });
+    if let Some(name) = names.get(node_id(row)) {
+        told["name"] = json!(name);
+    }
     if let Some(warm_at) = row.warm_at {
         told["warmAt"] = json!(warm_at);
     }

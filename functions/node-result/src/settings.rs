@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prefetch::{
-    log,
+    metrics::Metrics,
     settings::{SettingsError, Variables},
 };
 
@@ -27,8 +27,8 @@ pub struct Settings {
     pub node_queue: String,
     /// The queue that this function reads, and where further tries wait (`RESULT_QUEUE_URL`).
     pub result_queue: String,
-    /// The least severe level that is logged (`AWS_LAMBDA_LOG_LEVEL`).
-    pub log_level: String,
+    /// What every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
+    pub metrics: Metrics,
     /// How many more tries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
 }
@@ -42,8 +42,10 @@ impl Settings {
         let variables = Variables::new(look_up);
         let deadline = variables.delivery_timeout()? + variables.execution_timeout()?;
         let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        let cluster = variables.text("CLUSTER_NAME")?;
         Ok(Self {
-            cluster: variables.text("CLUSTER_NAME")?,
+            metrics: Metrics::new(&cluster),
+            cluster,
             document: variables.text("DOCUMENT_NAME")?,
             deadline: Duration::from_secs(deadline.unsigned_abs().into()),
             table: variables.text("TABLE_NAME")?,
@@ -51,7 +53,6 @@ impl Settings {
             bucket: variables.text("RECORDS_BUCKET")?,
             node_queue: variables.text("NODE_QUEUE_URL")?,
             result_queue: variables.text("RESULT_QUEUE_URL")?,
-            log_level: log::level().to_string().to_uppercase(),
             // A comment has room for nine attempts.
             max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
         })

@@ -459,6 +459,25 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn what_a_later_try_of_the_node_hid_is_done_by_the_first_sweep_that_aws_does_not_refuse() {
+        let cloud = cloud_with([(1, failed())]);
+        cloud.fail("DeleteItem", 0, THROTTLED);
+        cloud.batch(&[event_of(1, 1)], 1).await;
+        let comment = format!("push rule=default attempt=2 job={COMMAND}");
+        cloud.send(2, &comment, &[1], [(1, pulled())]);
+        // The node's row names what was left by its last change only.
+        assert!(cloud.batch(&[event_of(2, 1), event_of(1, 1)], 2).await.is_empty());
+        assert_eq!(cloud.outboxes(), 1);
+        for (is_refused, unfinished, left) in [(true, true, 1), (false, false, 0)] {
+            if is_refused {
+                cloud.fail("DeleteItem", 0, THROTTLED);
+            }
+            let swept = cloud.sweep(60 * 16).await;
+            assert_eq!((&swept["unfinished"], cloud.outboxes()), (&json!(unfinished), left));
+        }
+    }
+
     impl Cloud {
         /// Sweeps so many seconds after the command was sent.
         async fn sweep(&self, seconds: i64) -> Value {

@@ -58,6 +58,7 @@ async fn every_event_file_is_answered_by_the_door_it_comes_by() {
         ),
         (include_str!("../../../../events/jobs.rule.json"), ""),
         (include_str!("../../../../events/jobs.stats.json"), ""),
+        (include_str!("../../../../events/jobs.count.json"), ""),
         (
             include_str!("../../../../events/jobs.scheduled.json"),
             "schedule rule=default attempt=1",
@@ -665,6 +666,38 @@ async fn a_job_is_told_with_what_became_of_each_image_on_each_node() {
         ),
         (&json!(true), 2)
     );
+    assert_eq!(cloud.calls(), ["Query", "ListCommands", "DescribeInstances"]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_warm_is_told_with_its_name_where_ec2_can_be_asked_and_knows_it() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::Success);
+    let name = |k: usize| format!("ip-10-0-0-{k}.eu-central-1.compute.internal");
+    for k in 1..=2 {
+        cloud.launch(k, |(instance, _)| instance.private_dns_name = Some(name(k)));
+    }
+    // The third is gone.
+    for (k, status) in [(1, "pulled"), (2, "failed"), (3, "skipped")] {
+        let row = json!({"version": 1, "attempt": 1, "status": status, "retrying": false, "images": {}, "ended_at": now(), "command": id});
+        cloud.put(&Key::node(&id, &node_id(k)), row);
+    }
+    for (fault, expected) in [
+        (None, [Value::Null, json!(name(2)), Value::Null]),
+        (Some("RequestLimitExceeded"), [const { Value::Null }; 3]),
+    ] {
+        if let Some(code) = fault {
+            cloud.fail("DescribeInstances", 0, code);
+        }
+        let (status, job) = cloud.get(&format!("/jobs/{id}")).await;
+        assert_eq!(status, 200);
+        assert_eq!(
+            [0, 1, 2].map(|place: usize| job["outcomes"][place]["name"].clone()),
+            expected
+        );
+    }
+    cloud.calls();
+    cloud.get(&format!("/jobs/{id}?limit=1")).await;
     assert_eq!(cloud.calls(), ["Query", "ListCommands"]);
 }
 

@@ -20,7 +20,8 @@ const OLDEST_TEXT: &str = "2.0.822.0";
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    state: State,
+    /// Whether commands reach the node.
+    pub state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,7 +36,7 @@ pub struct Agent {
 /// Whether commands reach a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum State {
+pub enum State {
     /// They do.
     Online,
     /// They did.

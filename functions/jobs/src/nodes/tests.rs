@@ -17,13 +17,18 @@ async fn a_node_is_told_with_its_rules_and_what_it_holds_of_their_images() {
     let cloud = Cloud::with(RULES, "false");
     cloud.launch(1, |(instance, agent)| {
         instance.instance_type = Some("m6i.large".into());
+        instance.private_dns_name = Some("ip-10-0-0-1.eu-central-1.compute.internal".to_owned());
         instance.launch_time = Some(moment(at(-3600)));
         let agent = agent.as_mut().unwrap();
         agent.agent_version = Some("3.3.1611.0".to_owned());
         agent.last_ping_date_time = Some(moment(at(-60)));
     });
     let gpu = Tag::builder().key("node-type").value("gpu").build();
-    cloud.launch(2, |(instance, _)| instance.tags.as_mut().unwrap().push(gpu));
+    cloud.launch(2, |(instance, _)| {
+        instance.tags.as_mut().unwrap().push(gpu);
+        // EC2 names it once it runs.
+        instance.private_dns_name = Some(String::new());
+    });
     let (one, two, other) = (image("team/app", "v1"), image("team/app", "v2"), image("other", "v1"));
     let said = [
         (&one, Status::Pulled, "", 10),
@@ -37,7 +42,7 @@ async fn a_node_is_told_with_its_rules_and_what_it_holds_of_their_images() {
     let (status, body) = cloud.get("/nodes").await;
     let expected = json!({"nodes": [
         {
-            "id": node_id(1), "instanceType": "m6i.large", "launchedAt": at(-3600), "rules": ["default"],
+            "id": node_id(1), "name": "ip-10-0-0-1.eu-central-1.compute.internal", "instanceType": "m6i.large", "launchedAt": at(-3600), "rules": ["default"],
             "ssm": {"state": "online", "agentVersion": "3.3.1611.0", "lastPingAt": at(-60)},
             "images": [
                 {"image": one, "state": "missing", "seenAt": at(40), "reason": "no-space"},
@@ -256,7 +261,7 @@ async fn where_aws_cannot_be_asked_the_problem_is_ours() {
 const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 
 /// Lets the k-th node have said this of images, so many seconds from now.
-fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
+pub fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
     let mut held = Held::default();
     for (image, status, reason, seconds) in said {
         let outcome = Outcome {

@@ -1,0 +1,128 @@
+//! The count: how many nodes hold what their rules name now.
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use prefetch::{
+    metrics::{Line, Metrics},
+    outcome::Status,
+    rows::{Held, Holding},
+};
+use serde::Serialize;
+
+use super::{
+    Known, Listed, NodesError,
+    agent::{Agent, State},
+    instances,
+};
+use crate::{handler::Jobs, problem::Problem};
+
+/// How many instances a page has: as many as the largest page of GET /nodes.
+const PAGE: usize = 500;
+/// How long a count may take, of the function's 60 seconds.
+const TIME: Duration = Duration::from_secs(50);
+
+/// How many nodes stand how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    warm: u32,
+    cold: u32,
+    unreachable: u32,
+    left_out: u32,
+}
+
+/// How a node stands to what its rules name now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has said of each image that it is there.
+    Warm,
+    /// An image is missing, or it has said nothing of it.
+    Cold,
+    /// SSM does not reach it.
+    Unreachable,
+    /// It is to have no image that it can run, or cannot run the document.
+    LeftOut,
+}
+
+impl Counted {
+    fn take(&mut self, standing: Standing) {
+        let number = match standing {
+            Standing::Warm => &mut self.warm,
+            Standing::Cold => &mut self.cold,
+            Standing::Unreachable => &mut self.unreachable,
+            Standing::LeftOut => &mut self.left_out,
+        };
+        *number += 1;
+    }
+
+    /// Measures the nodes by how they stand, those that are left out excepted: always all three, for they are read together.
+    pub fn line<'a>(&self, metrics: &'a Metrics, now: DateTime<Utc>) -> Line<'a> {
+        let mut line = metrics.line(now);
+        line.count("NodesWarm", self.warm);
+        line.count("NodesCold", self.cold);
+        line.count("NodesUnreachable", self.unreachable);
+        line
+    }
+}
+
+/// Counts the cluster's instances that run, or are about to, by how they stand.
+///
+/// It costs what all pages of GET /nodes cost, 500 nodes each. What cannot be asked of any node leaves no count at all, for
+/// a part of the nodes is no number of nodes; two counts at once each tell the same.
+///
+/// # Errors
+/// A 503 where AWS cannot be asked, or not within 50 seconds.
+pub async fn count(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
+    count_until(jobs, now, Instant::now() + TIME).await
+}
+
+async fn count_until(jobs: &Jobs, now: DateTime<Utc>, until: Instant) -> Result<Counted, Problem> {
+    let mut counted = Counted::default();
+    let mut page = None;
+    loop {
+        let (instances, next) = instances(jobs, PAGE, page).await?;
+        let listed = instances.iter().filter_map(|instance| Listed::of(instance, jobs));
+        let listed: Vec<Listed> = listed.collect();
+        let known = Known::of(jobs, &listed, now).await?;
+        for (node, held) in listed.iter().zip(&known.holdings) {
+            counted.take(of_node(node, &known, held, now));
+        }
+        page = next;
+        if page.is_none() {
+            return Ok(counted);
+        }
+        if Instant::now() >= until {
+            return Err(Problem::unavailable(&NodesError::TimeOver));
+        }
+    }
+}
+
+fn of_node(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Standing {
+    let agent = Agent::of(node.instance, known.managed.get(node.id), now);
+    let wanted = node.wanted(&known.images).into_iter();
+    standing(agent.state, wanted.map(|image| held.images.get(image)))
+}
+
+/// Decides how a node stands, by whether commands reach it and by its last word on each image that it is to have.
+fn standing<'a>(agent: State, wanted: impl Iterator<Item = Option<&'a Holding>>) -> Standing {
+    let mut wanted = wanted
+        .filter(|said| !said.is_some_and(is_for_another_platform))
+        .peekable();
+    if agent == State::Unsupported || wanted.peek().is_none() {
+        Standing::LeftOut
+    } else if agent != State::Online {
+        Standing::Unreachable
+    } else if wanted.all(|said| said.is_some_and(|said| said.status.is_warm())) {
+        Standing::Warm
+    } else {
+        Standing::Cold
+    }
+}
+
+fn is_for_another_platform(said: &Holding) -> bool {
+    said.status == Status::Skipped && said.reason == "platform"
+}
+
+#[cfg(test)]
+mod tests;

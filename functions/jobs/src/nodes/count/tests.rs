@@ -1,0 +1,224 @@
+use aws_sdk_ec2::types::{PlatformValues, Tag};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{super::tests::hold, *};
+use crate::cloud::{Cloud, auto_mode, image, now};
+
+const APP: &str = r#"[{"name": "default", "repositories": ["team/app"]}]"#;
+const GPU: &str = r#"[
+    {"name": "default", "repositories": ["team/app"], "nodes": {"pool": ["web", "gpu"]}},
+    {"name": "gpu", "repositories": ["team/web"], "nodes": {"pool": ["gpu"]}}
+]"#;
+
+#[tokio::test]
+async fn a_node_is_warm_once_it_has_said_so_of_each_of_its_rules_newest_images() {
+    let cloud = Cloud::with(GPU, "false");
+    let (older, newest, web) = (
+        image("team/app", "v1"),
+        image("team/app", "v2"),
+        image("team/web", "v1"),
+    );
+    for (k, pool) in [(1, "web"), (2, "web"), (3, "web"), (4, "gpu"), (5, "gpu"), (6, "other")] {
+        let pool = Tag::builder().key("pool").value(pool).build();
+        cloud.launch(k, |(instance, _)| instance.tags.as_mut().unwrap().push(pool));
+    }
+    hold(&cloud, 1, &[(&newest, Status::Pulled, "", 1)]);
+    // That of yesterday is none of the newest.
+    hold(&cloud, 2, &[(&older, Status::Pulled, "", 1)]);
+    hold(
+        &cloud,
+        3,
+        &[(&newest, Status::Pulled, "", 1), (&newest, Status::Failed, "denied", 2)],
+    );
+    hold(
+        &cloud,
+        4,
+        &[(&newest, Status::Cached, "", 1), (&web, Status::Pulled, "tag-moved", 1)],
+    );
+    hold(&cloud, 5, &[(&newest, Status::Cached, "", 1)]);
+    assert_eq!(
+        counted(&cloud).await,
+        json!({"warm": 2, "cold": 3, "unreachable": 0, "leftOut": 1})
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_ssm_does_not_reach_is_unreachable_whatever_it_said_and_one_that_cannot_run_it_counts_nowhere() {
+    let cloud = Cloud::with(APP, "false");
+    let app = image("team/app", "v2");
+    cloud.launch(2, |node| node.1 = None);
+    cloud.launch(3, |(_, agent)| {
+        agent.as_mut().unwrap().ping_status = Some("ConnectionLost".into())
+    });
+    cloud.launch(4, |(instance, _)| instance.operator = Some(auto_mode()));
+    cloud.launch(5, |node| {
+        (node.0.platform, node.1) = (Some(PlatformValues::Windows), None)
+    });
+    for k in [1, 3] {
+        hold(&cloud, k, &[(&app, Status::Pulled, "", 1)]);
+    }
+    assert_eq!(
+        counted(&cloud).await,
+        json!({"warm": 1, "cold": 0, "unreachable": 2, "leftOut": 2})
+    );
+}
+
+#[tokio::test]
+async fn a_node_of_another_platform_is_not_cold_and_one_whose_disk_is_full_is() {
+    let cloud = Cloud::with(r#"[{"name": "default", "repositories": ["team/*"]}]"#, "false");
+    let (app, web) = (image("team/app", "v2"), image("team/web", "v1"));
+    let said = |status, reason: &'static str| [(&app, Status::Pulled, "", 1), (&web, status, reason, 1)];
+    hold(&cloud, 1, &said(Status::Skipped, "platform"));
+    hold(&cloud, 2, &said(Status::Skipped, "no-space"));
+    cloud.launch(3, |_| {});
+    hold(
+        &cloud,
+        3,
+        &[
+            (&app, Status::Skipped, "platform", 1),
+            (&web, Status::Skipped, "platform", 1),
+        ],
+    );
+    assert_eq!(
+        counted(&cloud).await,
+        json!({"warm": 1, "cold": 1, "unreachable": 0, "leftOut": 1})
+    );
+}
+
+#[tokio::test]
+async fn where_no_image_is_to_be_there_no_node_is_warm() {
+    let cloud = Cloud::with(APP, "false");
+    cloud.state(|state| state.repositories.clear());
+    assert_eq!(
+        counted(&cloud).await,
+        json!({"warm": 0, "cold": 0, "unreachable": 0, "leftOut": 2})
+    );
+}
+
+#[tokio::test]
+async fn a_count_costs_what_all_pages_of_the_nodes_cost() {
+    let cloud = Cloud::with(APP, "false");
+    for k in 1..=1205 {
+        cloud.launch(k, |_| {});
+    }
+    assert_eq!(counted(&cloud).await["cold"], 1205);
+    let calls = cloud.calls();
+    let made = |name: &str| calls.iter().filter(|call| **call == name).count();
+    let names = [
+        "DescribeInstances",
+        "DescribeInstanceInformation",
+        "BatchGetItem",
+        "DescribeImages",
+    ];
+    assert_eq!(names.map(made), [3, 25, 13, 1]);
+    assert_eq!(calls.len(), 42);
+}
+
+#[tokio::test]
+async fn a_count_that_fails_anywhere_tells_no_number_and_is_not_tried_again() {
+    for (call, before) in [
+        ("DescribeInstances", 0),
+        ("DescribeInstances", 1),
+        ("DescribeInstanceInformation", 10),
+        ("BatchGetItem", 5),
+        ("DescribeImages", 0),
+    ] {
+        let cloud = Cloud::with(APP, "false");
+        for k in 1..=501 {
+            cloud.launch(k, |_| {});
+        }
+        cloud.fail(call, before, "ThrottlingException");
+        let answer = cloud.invoke(json!({"count": true}), 0).await.unwrap();
+        assert_eq!(
+            (&answer["status"], &answer["nodes"]),
+            (&json!(503), &Value::Null),
+            "{call}"
+        );
+        assert!(!answer.to_string().contains("arn:"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_count_whose_time_is_over_tells_no_number() {
+    let cloud = Cloud::with(APP, "false");
+    let over = Instant::now();
+    assert!(count_until(&cloud.jobs, now(), over).await.is_ok());
+    for k in 1..=501 {
+        cloud.launch(k, |_| {});
+    }
+    let problem = count_until(&cloud.jobs, now(), over).await.unwrap_err();
+    assert!(problem.told().contains("in time"), "{}", problem.told());
+}
+
+#[test]
+fn all_three_numbers_are_measured_for_the_cluster_also_where_they_are_nought() {
+    let metrics = Metrics::new("prod");
+    let line: Value = serde_json::from_str(&Counted::default().line(&metrics, now()).text()).unwrap();
+    let names = ["NodesWarm", "NodesCold", "NodesUnreachable"];
+    assert_eq!(names.map(|name| line[name].clone()), [0, 0, 0]);
+    let [directive] = line["_aws"]["CloudWatchMetrics"].as_array().unwrap().as_slice() else {
+        panic!("{line}")
+    };
+    assert_eq!(directive["Dimensions"], json!([["ClusterName"]]));
+    assert_eq!(
+        directive["Metrics"],
+        json!(names.map(|name| json!({"Name": name, "Unit": "Count"})))
+    );
+}
+
+proptest! {
+    #[test]
+    fn each_node_counts_once_and_only_a_node_that_can_hold_its_images_counts(nodes in prop::collection::vec(node(), 0..40)) {
+        let mut counted = Counted::default();
+        for (agent, said) in &nodes {
+            counted.take(standing(*agent, said.iter().map(Option::as_ref)));
+        }
+        let of_platform = |said: &Option<Holding>| said.as_ref().is_none_or(|said| said.reason != "platform");
+        let is_countable = |(agent, said): &&(State, Vec<Option<Holding>>)| {
+            *agent != State::Unsupported && said.iter().any(of_platform)
+        };
+        let countable: Vec<_> = nodes.iter().filter(is_countable).collect();
+        prop_assert_eq!(usize::try_from(counted.warm + counted.cold + counted.unreachable).unwrap(), countable.len());
+        prop_assert_eq!(usize::try_from(counted.left_out).unwrap(), nodes.len() - countable.len());
+        let is_warm = |(agent, said): &&&(State, Vec<Option<Holding>>)| {
+            let is_there = |said: &Option<Holding>| said.as_ref().is_some_and(|said| said.status.is_warm());
+            *agent == State::Online && said.iter().filter(|said| of_platform(said)).all(is_there)
+        };
+        prop_assert_eq!(usize::try_from(counted.warm).unwrap(), countable.iter().filter(is_warm).count());
+    }
+}
+
+fn node() -> impl Strategy<Value = (State, Vec<Option<Holding>>)> {
+    let agent = prop::sample::select(vec![
+        State::Online,
+        State::Online,
+        State::Offline,
+        State::NeverRegistered,
+        State::Unsupported,
+    ]);
+    let said = prop::sample::select(vec![
+        None,
+        Some((Status::Pulled, "")),
+        Some((Status::Cached, "tag-moved")),
+        Some((Status::Skipped, "platform")),
+        Some((Status::Skipped, "too-large")),
+        Some((Status::Failed, "denied")),
+    ]);
+    let said = said.prop_map(|said| {
+        said.map(|(status, reason)| Holding {
+            status,
+            reason: reason.to_owned(),
+            at: now(),
+            since: None,
+            job: String::new(),
+        })
+    });
+    (agent, prop::collection::vec(said, 0..4))
+}
+
+/// What is answered to whoever asks for a count.
+async fn counted(cloud: &Cloud) -> Value {
+    let mut answer = cloud.invoke(json!({"count": true}), 0).await.unwrap();
+    answer["nodes"].take()
+}
