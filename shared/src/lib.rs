@@ -24,6 +24,7 @@ pub mod rows;
 pub mod rule;
 pub mod settings;
 pub mod ssm;
+pub mod stack_name;
 #[cfg(feature = "rows")]
 pub mod table;
 pub mod unique_keys;

@@ -91,8 +91,9 @@ impl Jobs {
                 Ok(json!({"rules": rules}))
             }
             Call::Ignored(message) => {
-                info!("ignored: {message}");
-                Ok(json!({"decision": "ignored", "message": message}))
+                let reason = "not-deployed";
+                info!(reason, "ignored: {message}");
+                Ok(json!({"decision": "ignored", "reason": reason, "message": message}))
             }
         }
     }
