@@ -15,22 +15,29 @@ pub fn refusal(stack: &str) -> Option<String> {
     let accepted = if !is_stack_name(stack) {
         "letters, digits and '-', a letter first".to_owned()
     } else if let Some(reserved) = RESERVED.iter().find(|reserved| begins_with(stack, reserved)) {
-        format!("a name that does not begin with {reserved}: SSM keeps that for AWS, in documents' and parameters' names")
+        format!(
+            "a name that does not begin with {reserved}: SSM keeps that for AWS, in documents' and parameters' names"
+        )
     } else if stack.len() > MAX_LENGTH {
         format!("at most {MAX_LENGTH} characters, for {stack}-bake-snapshot, a state machine's name, has at most 80")
     } else {
         return None;
     };
-    Some(format!("the stack's name \"{stack}\" is not accepted: it takes {accepted}"))
+    Some(format!(
+        "the stack's name \"{stack}\" is not accepted: it takes {accepted}"
+    ))
 }
 
 fn is_stack_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '-')
+        && text
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || character == '-')
 }
 
 fn begins_with(text: &str, prefix: &str) -> bool {
-    text.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
+    text.get(..prefix.len())
+        .is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]
