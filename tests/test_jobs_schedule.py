@@ -295,6 +295,23 @@ def test_reconciles_that_overlap_do_not_pile_up(cloud, jobs, app):
     until(lambda: not running(cloud, jobs), SECONDS, "the commands to end")
 
 
+def test_a_reconcile_logs_each_command_and_by_a_word_and_a_sentence_why_a_rule_gets_nothing(cloud, jobs, app):
+    train = jobs.push("timed-gpu/train")
+    until(lambda: not running(cloud, jobs), SECONDS, "the reconcile before to end")
+    jobs.nodes(1, *[pulls(app, train, seconds=4)] * 4)
+    sent = jobs.invoke({"reconcile": True})["rules"]
+    jobs.invoke({"reconcile": True})
+    lines = logged(cloud, jobs)
+    for row in sent:
+        [line] = [line for line in lines if line.get("command.id") in row["commands"]]
+        assert (line["rule"], line["message"]) == (row["rule"], f"sent 1 images by rule {row['rule']}")
+    left_out = {line["rule"]: line["message"] for line in lines if line.get("reason") == "still-running"}
+    sentence = "rule {} is left out: what was sent last time has not ended"
+    assert left_out == {rule: sentence.format(rule) for rule in ("default", "gpu")}
+    assert not [line for line in lines if "StillRunning" in line["message"] or "Sent {" in line["message"]]
+    until(lambda: not running(cloud, jobs), SECONDS, "the commands to end")
+
+
 def test_a_reconcile_costs_the_same_whatever_the_number_of_nodes(cloud, jobs, app):
     costs = []
     for nodes in (1, 60):
@@ -341,6 +358,13 @@ def fired(cloud, jobs: Jobs, name: str) -> str:
 def decisions(answer) -> dict[str, str]:
     rows = answer["rules"] if isinstance(answer, dict) else answer
     return {row["rule"]: row["decision"] for row in rows}
+
+
+def logged(cloud, jobs: Jobs) -> list[dict]:
+    """Returns the lines that the function has logged."""
+    pages = cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=jobs.resources["JobsLogs"])
+    lines = [event["message"] for page in pages for event in page["events"]]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def running(cloud, jobs: Jobs) -> list[dict]:

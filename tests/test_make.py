@@ -1,7 +1,9 @@
 """The Makefile's commands whose answer somebody reads: nothing else goes to stdout."""
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,13 @@ def test_every_function_of_the_template_can_be_replayed_and_has_events():
     events = {path.name.partition(".")[0] for path in (ROOT / "events").iterdir()}
     assert {"BakePlan", "BakeSweep", "ImagePush", "Jobs", "NodeLaunch", "NodeResult"} <= set(functions())
     assert {"".join(part.title() for part in name.split("-")) for name in events} == set(functions())
+
+
+def test_a_replayed_event_is_answered_on_stdout_by_the_function_alone():
+    command = [sys.executable, "-m", "local.invoke", "BakeSweep", "events/bake-sweep.schedule.json"]
+    ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {"terminated": [], "deleted": [], "kept": [], "fastRestoreDisabled": []}
 
 
 def make(folder: Path, *arguments: str, fails: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:
