@@ -69,17 +69,23 @@ document: tools ## Writes the Command document anew from its script
 	python -m local.document
 
 .PHONY: deploy
-deploy: build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
+deploy: stack-name build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
 	sam deploy --guided
 
+.PHONY: stack-name
+stack-name: $(TOOLS)/.ready
+	@python -m local.stack_name
+
+# Nothing but the answer goes to stdout.
 .PHONY: invoke
-invoke: tools local ## Replays EVENT through FUNCTION, deployed on a local cloud
+invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud
+	@$(MAKE) --no-print-directory local >&2
 	@python -m local.invoke $(FUNCTION) $(EVENT)
 
 .PHONY: bake
-bake: $(TOOLS)/.ready ## Bakes snapshots by the deployed STACK, and waits for the end
-	@sam remote invoke BakeSnapshot --stack-name '$(STACK)' --event "$$INPUT" --output json | python3 -c 'import json, sys; \
-	ended = json.load(sys.stdin); print(json.dumps(ended, indent=2)); sys.exit(ended["status"] != "SUCCEEDED")'
+bake: ## Bakes snapshots by the deployed STACK, and waits for the end
+	@$(MAKE) --no-print-directory $(TOOLS)/.ready >&2
+	@python -m local.bake '$(STACK)' "$$INPUT"
 
 .PHONY: cloud
 cloud: tools ## Runs a local cloud until Ctrl-C

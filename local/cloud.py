@@ -24,8 +24,10 @@ from local import (
     metrics,
     query,
     queues,
+    roles,
     stack_events,
     tables,
+    vpc,
 )
 from local.bare import BareNode
 from local.control import PREFIX, Control
@@ -69,6 +71,8 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         tables,
         buckets,
         metrics,
+        roles,
+        vpc,
     )
     services = (ssm, control.ecr, traffic, control.scheduler, control.states, volumes, Launches(volumes))
     for layer in (*modules, *services):

@@ -13,6 +13,7 @@ from ministack.core.iam_evaluator import (
     AuthError,
     EvalContext,
     _gather_role_policies,
+    _permissions_boundary,
     enforce,
     evaluate,
     evaluate_resource_policy,
@@ -116,9 +117,11 @@ def service_may_assume(role: str, service: str, source: str) -> bool:
 
 
 def role_may(role: str, action: str, resource: str) -> bool:
-    """Returns whether a role's policies allow an action that AWS performs on its behalf."""
+    """Returns whether a role's policies and its boundary allow an action that AWS performs on its behalf."""
     context = EvalContext(role, "AssumedRole", ACCOUNT, action, resource, REGION)
-    return evaluate(context, _gather_role_policies(role.rpartition("/")[2], ACCOUNT)).decision == "Allow"
+    name = role.rpartition("/")[2]
+    limits = _permissions_boundary(ministack_iam._roles, name, ACCOUNT)
+    return evaluate(context, _gather_role_policies(name, ACCOUNT), *limits).decision == "Allow"
 
 
 def _service_context(service: str, action: str, resource: str, source: str) -> EvalContext:

@@ -14,15 +14,23 @@ from local.settings import scaled
 MAX_BATCH = 10_000
 """The largest BatchSize of a standard queue (Lambda, CreateEventSourceMapping)."""
 
+MAX_WINDOW = 300
+"""The longest MaximumBatchingWindowInSeconds (Lambda, CreateEventSourceMapping)."""
+
+CONCURRENCY = range(2, 1001)
+"""The MaximumConcurrency that a queue's mapping may have (Lambda, ScalingConfig)."""
+
 MAX_DELAY = 900
 """The longest DelaySeconds of a message (SQS, SendMessage)."""
 
+WINDOW = "MaximumBatchingWindowInSeconds"
 SOURCE_ACTIONS = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
 
 _send_message = sqs._act_send_message
 _queue_delay = sqs.queue_delay
 _run_batch = lambda_svc._run_sqs_batch
 _create_mapping = provisioners._lambda_esm_create
+_update_mapping = provisioners._lambda_esm_update
 
 _waiting_since: dict[str, float] = {}
 
@@ -34,7 +42,8 @@ def install() -> None:
     sqs._receive_messages_for_esm = _receive
     lambda_svc._run_sqs_batch = _run
     lambda_svc._ESM_BACKOFF_SECONDS = 0  # what a failed function leaves is invisible long enough
-    provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]["create"] = _checked_create
+    mappings = provisioners._RESOURCE_HANDLERS["AWS::Lambda::EventSourceMapping"]
+    mappings |= {"create": _checked_create, "update": _checked_update}
 
 
 def put(queue: dict, body: str, attributes: dict[str, str] | None = None) -> None:
@@ -106,21 +115,45 @@ def _run(mapping: dict, function: dict, event: dict, batch: list[dict], url: str
 
 def _checked_create(logical_id: str, properties: dict, stack: str) -> tuple[str, dict]:
     """Creates an event source mapping, or refuses what Lambda would."""
+    return _create_mapping(logical_id, _checked(properties), stack)
+
+
+def _checked_update(name: str, old: dict, new: dict, *rest) -> tuple[str, dict]:
+    """Updates an event source mapping, or refuses what Lambda would."""
+    return _update_mapping(name, _with_numbers(old), _checked(new), *rest)
+
+
+def _checked(properties: dict) -> dict:
+    """Returns a mapping's properties as Lambda takes them."""
+    properties = _with_numbers(properties)
     arn = properties.get("EventSourceArn", "")
     queue = sqs._queue_by_arn(arn)
     if queue:
         _, config, _ = lambda_svc._get_func_record_for_ref(properties["FunctionName"])
         for fault in _mapping_faults(properties, arn, queue, config):
             raise ValueError(f"Invalid request provided: {fault} (Service: Lambda, Status Code: 400)")
-    return _create_mapping(logical_id, properties, stack)
+    return properties
+
+
+def _with_numbers(properties: dict) -> dict:
+    """Returns a mapping's properties with numbers where a parameter gave a template their text."""
+    numbers = {name: int(properties[name]) for name in ("BatchSize", WINDOW) if name in properties}
+    if "ScalingConfig" in properties:
+        scaling = {name: int(value) for name, value in properties["ScalingConfig"].items()}
+        numbers["ScalingConfig"] = scaling
+    return {**properties, **numbers}
 
 
 def _mapping_faults(properties: dict, arn: str, queue: dict, config: dict) -> list[str]:
     faults = []
-    size = int(properties.get("BatchSize", 10))
-    window = int(properties.get("MaximumBatchingWindowInSeconds", 0))
+    size, window = properties.get("BatchSize", 10), properties.get(WINDOW, 0)
+    concurrency = properties.get("ScalingConfig", {}).get("MaximumConcurrency", CONCURRENCY[0])
     if not 1 <= size <= MAX_BATCH:
         faults.append(f"BatchSize must be between 1 and {MAX_BATCH}.")
+    if not 0 <= window <= MAX_WINDOW:
+        faults.append(f"MaximumBatchingWindowInSeconds must be between 0 and {MAX_WINDOW}.")
+    if concurrency not in CONCURRENCY:
+        faults.append(f"MaximumConcurrency must be between {CONCURRENCY[0]} and {CONCURRENCY[-1]}.")
     if size > 10 and window < 1:
         faults.append("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
     timeout, visibility = int(config.get("Timeout", 3)), _visibility_timeout(queue)

@@ -8,10 +8,10 @@
 #       SSM_maxImageGiB       images of more compressed GiB are skipped; 0 for no limit
 #       SSM_keep              how many newest images of ours stay per repository; 0 to remove none
 #       SSM_pin               true to exempt images of ours from kubelet's garbage collection while they are kept
-#       SSM_dryRun            true to say what would be done and to change nothing
+#       SSM_reportOnly        true to say what would be done and to change nothing
 # Out:  stdout  one JSON line per image: image, digest, status, reason, seconds, bytes, attempts;
-#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, or would
-#               be in a dry run, else 0;
+#               status is pulled, cached, skipped or failed; bytes is the compressed size of what was pulled, or what
+#               would be, else 0;
 #               reason is tag-moved where the image is here, but its tag stands for another one and stays there
 #       stderr  what went wrong, for people
 #       exit    0 every image was pulled, cached or skipped; 1 at least one failed; 2 unusable parameters or
@@ -71,7 +71,7 @@ read_parameters() {
     [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
     [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
     [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
-    [[ -n ${SSM_dryRun+set} ]] || SSM_dryRun='{{ dryRun }}'
+    [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
 
     accept_number executionTimeout 5 172800
     accept_number imageGCHighThresholdPercent 1 100
@@ -79,9 +79,9 @@ read_parameters() {
     accept_number maxImageGiB 0 9999
     accept_number keep 0 50
     accept_switch pin
-    accept_switch dryRun
+    accept_switch reportOnly
     threshold=$SSM_imageGCHighThresholdPercent keep=$SSM_keep
-    ! dry_run || dry="dry run: "
+    ! report_only || dry="report only: "
     [[ $SSM_pin == false ]] || ((keep > 0)) || refuse "pin needs keep, or what is pinned fills the disk"
 
     local margin=$((SSM_executionTimeout / 10))
@@ -139,8 +139,8 @@ refuse() {
 
 dry=''
 
-dry_run() {
-    [[ $SSM_dryRun == true ]]
+report_only() {
+    [[ $SSM_reportOnly == true ]]
 }
 
 # Where the machine's own file system and programs are, as seen from here, and ctr for Kubernetes' images.
@@ -219,7 +219,7 @@ report() {
     printf -v seconds '%d.%03d' $((spent / 1000000)) $((spent % 1000000 / 1000))
     printf '{"image":"%s","digest":"%s","status":"%s","reason":"%s","seconds":%s,"bytes":%d,"attempts":%d}\n' \
         "${images[$1]}" "${digests[$1]}" "$2" "$3" "$seconds" "$4" "$5" >&8
-    [[ $3 != dry-run ]] || outcome=$3
+    [[ $3 != report-only ]] || outcome=$3
     [[ -z $shared ]] || echo "$outcome" >"$shared/$1.outcome"
     settle "$1" "$outcome"
     busy=''
@@ -305,7 +305,7 @@ interrupt() {
 
 # Waits for the other commands of this node. The lock dies with this process: children do not inherit it.
 take_lock() {
-    ! dry_run || return 0
+    ! report_only || return 0
     exec 9>"$host$RUN/lock"
     if ! flock --nonblock 9; then
         say "waiting for another command on this node"
@@ -322,7 +322,7 @@ take_lock() {
 # containerd, leases that the one before left.
 remove_leftovers() {
     local folder lease found snapshot
-    ! dry_run || return 0
+    ! report_only || return 0
     for folder in "$host$RUN"/[0-9]*; do
         [[ -e /proc/${folder##*/} ]] || { remove_lease_of_ctr "$folder" && rm -rf "$folder"; }
     done
@@ -536,13 +536,13 @@ fetch() {
         return 1
     fi
     log_in "$1"
-    if ! describe ask_registry "${names_by_digest[$1]}" && dry_run; then
+    if ! describe ask_registry "${names_by_digest[$1]}" && report_only; then
         explain "$1" 1 "$(last_words)"
         return 1
     fi
     [[ $platform != foreign ]] || { reason=platform && return 1; }
     has_room "$1" || return
-    ! dry_run || { reason="dry-run" detail="would pull $bytes bytes" && return 1; }
+    ! report_only || { reason="report-only" detail="would pull $bytes bytes" && return 1; }
     take_ballast
     pull "$1" || return
     [[ $platform == own ]] || describe ask_containerd "${names_by_digest[$1]}"
@@ -554,7 +554,7 @@ fetch() {
 # Labels what a pull of ours made, and gives the image the names that are missing: each gets the labels of the other.
 add_names() {
     local by_digest=${names_by_digest[$1]} by_tag=${names_by_tag[$1]} target
-    ! dry_run || return 0
+    ! report_only || return 0
     if [[ $outcome == pulled && -z ${right_before[$by_digest]-} ]]; then
         now
         if can_be_claimed "$1"; then
@@ -584,13 +584,13 @@ conclude() {
     local spent
     : >"$shared/$1.room"
     case $reason in
-        '' | platform | too-large | dry-run) ;;
+        '' | platform | too-large | report-only) ;;
         *) ! came_meanwhile "$1" || reason='' ;;
     esac
-    [[ $outcome == pulled || $reason == dry-run ]] || bytes=0
+    [[ $outcome == pulled || $reason == report-only ]] || bytes=0
     case $reason in
         '')
-            if dry_run; then
+            if report_only; then
                 report "$1" "$outcome" "" 0 "$attempts"
             else
                 measure_time
@@ -598,7 +598,7 @@ conclude() {
                 echo "$outcome $bytes $attempts $spent $note" >"$shared/$1.done"
             fi
             ;;
-        dry-run) report "$1" skipped "$reason" "$bytes" 0 ;;
+        report-only) report "$1" skipped "$reason" "$bytes" 0 ;;
         platform | too-large | no-space | snapshotter) report "$1" skipped "$reason" 0 "$attempts" ;;
         *) report "$1" failed "$reason" 0 "$attempts" ;;
     esac
@@ -607,14 +607,14 @@ conclude() {
 
 # Tells whether somebody else, such as kubelet, has pulled the image since the last attempt began, and names it.
 came_meanwhile() {
-    ((attempts > 0 && SECONDS < deadline)) && ! dry_run && ! has_content "$1" &&
+    ((attempts > 0 && SECONDS < deadline)) && ! report_only && ! has_content "$1" &&
         look_for_images "$1" && has_content "$1" && ! is_foreign "$1" && add_names "$1"
 }
 
 # Tells whether the same may succeed later. A refused login may, if a login helper failed at it, or has another now.
 may_pass() {
     local refused=${passwords[${registries[$1]}]-}
-    ! dry_run || return
+    ! report_only || return
     case $reason in
         registry | timeout | interrupted) return 0 ;;
         denied)
@@ -799,7 +799,7 @@ look_for_tag() {
 # Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
 clean_up() {
     local grace=$clean_up_seconds
-    ! dry_run || return 0
+    ! report_only || return 0
     [[ -z $ballast ]] || { exec {ballast}>&- && ballast=''; }
     ((${#workers[@]} > 0)) || remove_lease_of_ctr "$shared" # where a worker pulls, the lease is its
     if look_for_images "$1" && { ! has_content "$1" || is_foreign "$1"; }; then
@@ -865,7 +865,7 @@ read_containerd_config() {
     wait_for_children "$config_dump"
     code=$?
     parse_containerd_config
-    ((code > 0)) || dry_run || {
+    ((code > 0)) || report_only || {
         printf '%s\n' "$this_start" "$snapshotter" "$containerd_root" "$hosts_paths" "$proxies" >"$files/config" &&
             mv "$files/config" "$host$RUN/config"
     }
@@ -1219,7 +1219,7 @@ reserve() {
             others=$((others + ${other:-0}))
         done
         if fits $(($2 + others)); then
-            dry_run || echo "$2" >"$shared/$1.room"
+            report_only || echo "$2" >"$shared/$1.room"
         elif ((others > 0)) && fits "$2"; then
             return 2
         else
@@ -1734,7 +1734,7 @@ let_go_of_older_images() {
     ((keep > 0 && SECONDS < deadline)) && read_ours && look_for_images "${!images[@]}" || return
     for number in "${!images[@]}"; do
         repository=${names_by_digest[number]%@*}
-        [[ ${outcomes[number]} =~ ^(pulled|cached|dry-run)$ ]] || continue
+        [[ ${outcomes[number]} =~ ^(pulled|cached|report-only)$ ]] || continue
         [[ -z ${tidied[$repository]-} ]] || continue
         tidied[$repository]=yes
         tidy "$repository"
@@ -1758,7 +1758,7 @@ tidy() {
     local name named=' ' kept=0 number
     for number in "${!images[@]}"; do
         named+="${names_by_digest[number]} "
-        [[ ${outcomes[number]} != dry-run || ${names_by_digest[number]} != "$1@"* ]] || kept=$((kept + 1))
+        [[ ${outcomes[number]} != report-only || ${names_by_digest[number]} != "$1@"* ]] || kept=$((kept + 1))
     done
     while read -r _ name; do
         if ((kept < keep)) || [[ $named == *" $name "* ]]; then
@@ -1798,7 +1798,7 @@ let_go() {
     [[ -n $why ]] || ! is_used "$1" || why="a container uses it"
     if [[ -z $why ]]; then
         say "removing $1: of ours, the newest $keep are kept"
-        dry_run || remove_names "${names[@]}" "${ids[@]}" || say "could not remove $1: $(last_words)"
+        report_only || remove_names "${names[@]}" "${ids[@]}" || say "could not remove $1: $(last_words)"
         return
     fi
     for name in "${names[@]}"; do
@@ -1831,7 +1831,7 @@ is_used() {
 
 # Sets labels of a name, or takes off those without a value: <name> <label=value>...
 label() {
-    ! dry_run || return 0
+    ! report_only || return 0
     limited "$LOOK_UP_SECONDS" "${ctr[@]}" images label "$@" >/dev/null 2>"$files/error" ||
         say "could not label $1: $(last_words)"
 }
@@ -2020,7 +2020,7 @@ payload() {
     local name value
     echo in_admin=yes
     SSM_executionTimeout=$((SSM_executionTimeout - SECONDS > 5 ? SSM_executionTimeout - SECONDS : 5))
-    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxImageGiB keep pin dryRun; do
+    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxImageGiB keep pin reportOnly; do
         value=SSM_$name
         printf "SSM_%s='%s'\n" "$name" "${!value}"
     done

@@ -37,6 +37,8 @@ WITH_A_CLOUD = (
     "test_results.py",
     "test_results_faults.py",
     "test_stack.py",
+    "test_uninstall.py",
+    "test_walls.py",
 )
 
 

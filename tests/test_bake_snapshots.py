@@ -367,11 +367,21 @@ def test_what_cannot_be_baked_is_refused_by_its_field_and_nothing_is_launched(ba
     assert bakes.rows() == {}
 
 
-def test_an_ami_parameter_that_is_none_fails_the_bake_before_anything_is_launched(bakes, app):
-    execution = bakes.start(amiParameter=f"/{NAME}/ami")
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        (f"/{NAME}/{NAME}/ami", "ParameterNotFound"),
+        (f"/{NAME}/database/password", "is not authorized to perform: ssm:GetParameter"),
+        (f"/{NAME}/another-cluster/ami", "is not authorized to perform: ssm:GetParameter"),
+    ],
+)
+def test_an_ami_parameter_that_is_none_of_the_clusters_fails_the_bake_before_anything_is_launched(
+    bakes, app, parameter, said
+):
+    execution = bakes.start(amiParameter=parameter)
     step, cause = bakes.failed(execution)
     assert step == "GetAmi"
-    assert "ParameterNotFound" in cause
+    assert said in cause
     assert "runInstances" not in calls(bakes, execution)
 
 

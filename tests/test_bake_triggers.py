@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+import sys
 
 import pytest
 from account import inventory
 from bakes import EVERY, Bakes, names, pulled
+from uninstall import uninstall
 from uploaded import Uploaded
 
 from local import images
@@ -114,17 +116,41 @@ def test_the_clock_begins_a_bake(bakes, ten):
     assert json.loads(bakes.ended(execution)["input"]) == {"trigger": "schedule"}
 
 
-def test_a_person_bakes_by_make_which_fails_where_the_bake_does(bakes, ten):
+def test_a_person_bakes_by_make_which_prints_what_the_bake_answers(bakes, ten):
     bakes.script(pulled(ten[1]))
-    returned, ended = make_bake(bakes, {"images": ["triggers/app:v1"], "quiet": True})
-    [bake] = json.loads(ended["output"])["bakes"]
-    assert (returned, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
-    returned, ended = make_bake(bakes, {"rules": ["none of $HOME"]})
-    assert (returned != 0, ended["status"], ended["error"]) == (True, "FAILED", "Plan")
-    assert "none of $HOME" in ended["cause"]
+    ran = make_bake(bakes, {"images": ["triggers/app:v1"], "quiet": True})
+    [bake] = json.loads(ran.stdout)["bakes"]
+    assert (ran.returncode, bake["status"], bake["snapshotId"]) == (0, "baked", bakes.published())
+    assert "execution arn:" in ran.stderr
 
 
-def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_stack_the_snapshots_stay(cloud, plain):
+def test_a_bake_that_fails_is_its_error_and_its_cause_on_stderr(bakes, ten):
+    ran = make_bake(bakes, {"rules": ["none of $HOME"]})
+    assert (ran.returncode != 0, ran.stdout) == (True, "")
+    assert "The bake ended as FAILED: Plan: " in ran.stderr
+    assert "none of $HOME" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("stack", "given", "sentence"),
+    [
+        (
+            "nowhere",
+            "{}",
+            'There is no stack "nowhere" in us-east-1 that bakes: name yours, as make bake STACK=eks-image-prefetch.',
+        ),
+        (NAME, "[]", 'The input [] is not accepted: it takes a JSON object, such as {"rules": ["gpu"]}.'),
+        (NAME, "{", 'The input { is not accepted: it takes a JSON object, such as {"rules": ["gpu"]}.'),
+    ],
+)
+def test_what_cannot_be_begun_is_one_sentence_on_stderr(bakes, stack, given, sentence):
+    ran = run([sys.executable, "-m", "local.bake", stack, given], bakes.cloud.env())
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", sentence.replace("us-east-1", bakes.cloud.region) + "\n")
+
+
+def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_stack_the_snapshots_stay(
+    cloud, plain, tmp_path
+):
     stack, before = plain
     bakes = Bakes(cloud, stack)
     for rule in ("BakeAfterPush", "BakeSnapshotScheduled"):
@@ -136,20 +162,17 @@ def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_
     assert inventory(cloud) == before
     assert bakes.left_behind() == []
     assert list(bakes.snapshots()) == [bake["snapshotId"]] == [bakes.published()]
+    uninstall(cloud, tmp_path, "plain", "plain")
+    assert (bakes.snapshots(), bakes.parameters()) == ({}, {})
 
 
-def make_bake(bakes: Bakes, given: dict) -> tuple[int, dict]:
-    """Runs `make bake` with an input from the environment; returns its exit code and how the bake ended, as it says."""
-    ran = subprocess.run(
-        ["make", "--silent", "bake", f"STACK={NAME}"],
-        cwd=ROOT,
-        env={**bakes.cloud.env(), "INPUT": json.dumps(given)},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return ran.returncode, json.loads(ran.stdout)
+def make_bake(bakes: Bakes, given: dict) -> subprocess.CompletedProcess[str]:
+    """Runs `make bake` with an input from the environment."""
+    return run(["make", "--silent", "bake", f"STACK={NAME}"], {**bakes.cloud.env(), "INPUT": json.dumps(given)})
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120)
 
 
 def states_of(bakes: Bakes) -> list[str]:

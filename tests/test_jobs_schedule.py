@@ -295,6 +295,30 @@ def test_reconciles_that_overlap_do_not_pile_up(cloud, jobs, app):
     until(lambda: not running(cloud, jobs), SECONDS, "the commands to end")
 
 
+def test_a_reconcile_logs_each_command_and_by_a_word_and_a_sentence_why_a_rule_gets_nothing(cloud, jobs, app):
+    train = jobs.push("timed-gpu/train")
+    until(lambda: not running(cloud, jobs), SECONDS, "the reconcile before to end")
+    jobs.nodes(1, *[pulls(app, train, seconds=4)] * 4)
+    answers: list[dict] = []
+
+    def both_sent_and_left_out() -> bool:
+        answers.extend(jobs.invoke({"reconcile": True})["rules"])
+        found = {(row["rule"], row["decision"]) for row in answers}
+        return found >= {(rule, what) for rule in ("default", "gpu") for what in ("sent", "still-running")}
+
+    until(both_sent_and_left_out, SECONDS, "both rules to be sent and to be left out")
+    sent = {id_: row["rule"] for row in answers for id_ in row.get("commands", [])}
+    lines = logged(cloud, jobs)
+    for command, rule in sent.items():
+        [line] = [line for line in lines if line.get("command.id") == command]
+        assert (line["rule"], line["message"]) == (rule, f"sent 1 images by rule {rule}")
+    left_out = {line["rule"]: line["message"] for line in lines if line.get("reason") == "still-running"}
+    sentence = "rule {} is left out: what was sent last time has not ended"
+    assert left_out == {rule: sentence.format(rule) for rule in ("default", "gpu")}
+    assert not [line for line in lines if "StillRunning" in line["message"] or "Sent {" in line["message"]]
+    until(lambda: not running(cloud, jobs), SECONDS, "the commands to end")
+
+
 def test_a_reconcile_costs_the_same_whatever_the_number_of_nodes(cloud, jobs, app):
     costs = []
     for nodes in (1, 60):
@@ -341,6 +365,13 @@ def fired(cloud, jobs: Jobs, name: str) -> str:
 def decisions(answer) -> dict[str, str]:
     rows = answer["rules"] if isinstance(answer, dict) else answer
     return {row["rule"]: row["decision"] for row in rows}
+
+
+def logged(cloud, jobs: Jobs) -> list[dict]:
+    """Returns the lines that the function has logged."""
+    pages = cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=jobs.resources["JobsLogs"])
+    lines = [event["message"] for page in pages for event in page["events"]]
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def running(cloud, jobs: Jobs) -> list[dict]:

@@ -238,7 +238,7 @@ def test_the_parameters_become_the_rule(cloud, stack):
         "maxImageGiB": "20",
         "keep": "3",
         "pin": "true",
-        "dryRun": "false",
+        "reportOnly": "false",
     }
     tuned.delete()
 

@@ -153,9 +153,13 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
     roles = [resource["Properties"] for resource in RESOURCES.values() if resource["Type"] == "AWS::IAM::Role"]
     policies = [policy["PolicyDocument"] for role in roles for policy in role.get("Policies", [])]
     policies += [r["Properties"]["PolicyDocument"] for r in RESOURCES.values() if r["Type"] == "AWS::IAM::Policy"]
+    policies += [
+        r["Properties"]["PolicyDocument"] for r in RESOURCES.values() if r["Type"] == "AWS::IAM::ManagedPolicy"
+    ]
     policies = [json.loads(policy["Fn::Sub"]) if "Fn::Sub" in policy else policy for policy in policies]
-    statements = [statement for policy in policies for statement in policy["Statement"]]
-    assert not any("ManagedPolicyArns" in role for role in roles)
+    statements = [s for policy in policies for s in policy["Statement"] if s["Effect"] == "Allow"]
+    own = {"Fn::If": ["InVpc", [{"Ref": "FunctionsInVpc"}], {"Ref": "AWS::NoValue"}]}
+    assert all(role.get("ManagedPolicyArns", own) == own for role in roles)
     for statement in statements:
         actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
         assert not any("*" in action for action in actions)
@@ -165,6 +169,7 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
                 "ec2:DescribeInstances",
                 "ec2:DescribeLaunchTemplateVersions",
                 "ec2:DescribeLaunchTemplates",
+                "ec2:DescribeNetworkInterfaces",
                 "ec2:DescribeSnapshots",
                 "ec2:DescribeSubnets",
                 "ec2messages:AcknowledgeMessage",
@@ -259,7 +264,8 @@ def test_a_message_stays_away_for_a_whole_batch_and_comes_again_for_longer_than_
     [source] = [event["Properties"] for event in properties["Events"].values() if event["Type"] == "SQS"]
     queue = RESOURCES[source["Queue"]["Fn::GetAtt"][0]]["Properties"]
     timeout = properties.get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
-    assert queue["VisibilityTimeout"] >= timeout + source["MaximumBatchingWindowInSeconds"]
+    window = TEMPLATE["Parameters"][source["MaximumBatchingWindowInSeconds"]["Ref"]]
+    assert queue["VisibilityTimeout"] >= timeout + window["MaxValue"]
     assert queue["VisibilityTimeout"] * queue["RedrivePolicy"]["maxReceiveCount"] >= 15 * 60
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 

@@ -21,5 +21,6 @@ pub mod rows;
 pub mod rule;
 pub mod settings;
 pub mod ssm;
+pub mod stack_name;
 pub mod table;
 pub mod unique_keys;

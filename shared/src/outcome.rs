@@ -20,7 +20,7 @@ const REASONS: [(&str, bool); 22] = [
     ("too-large", false),
     ("no-space", false),
     ("snapshotter", false),
-    ("dry-run", false),
+    ("report-only", false),
     ("not-found", false),
     ("denied", false),
     ("registry", true),

@@ -115,12 +115,12 @@ def test_a_mirror_of_containerds_is_asked_first(tmp_path: Path, registry: Regist
     mirror.stop()
 
 
-def test_a_dry_run_changes_nothing(node: BottlerocketNode, pushed) -> None:
-    reference = pushed("team/app", "v1", images.image("dry"))
+def test_a_command_that_only_reports_changes_nothing(node: BottlerocketNode, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("reported"))
 
-    result = run(node, reference, dryRun=True)
+    result = run(node, reference, reportOnly=True)
 
-    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "dry-run")]), result.stderr
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "report-only")]), result.stderr
     assert node.images() == {}
 
 
@@ -354,7 +354,7 @@ def test_hostile_parameters_reach_no_shell(quick_node: BottlerocketNode) -> None
         result = run(quick_node, GOOD, env={"SSM_images": value})
         assert (result.exit_code, result.stdout) == (2, ""), value
     for name in ("executionTimeout", "imageGCHighThresholdPercent", "maxParallelImagePulls", "maxImageGiB", "keep",
-                 "pin", "dryRun"):  # fmt: skip
+                 "pin", "reportOnly"):  # fmt: skip
         for value in ["'; touch /run/harmed; '", "a[$(touch /run/harmed)]", "1\ntouch /run/harmed", ""]:
             result = run(quick_node, GOOD, env={f"SSM_{name}": value})
             assert (result.exit_code, result.stdout) == (2, ""), (name, value)
@@ -373,7 +373,7 @@ def test_what_an_agent_without_env_var_writes_into_the_text_arrives(node: Bottle
         "maxImageGiB": "0",
         "keep": "0",
         "pin": "false",
-        "dryRun": "false",
+        "reportOnly": "false",
     }.items():
         script = changed(f"{{{{ {name} }}}}", value, script)
 

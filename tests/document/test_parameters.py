@@ -47,7 +47,7 @@ USUAL = {
     "maxImageGiB": "1",
     "keep": "1",
     "pin": "true",
-    "dryRun": "true",
+    "reportOnly": "true",
 }
 OUT_OF_RANGE = {
     "executionTimeout": ["0", "4", "172801", "999999", "9999999"],
@@ -56,7 +56,7 @@ OUT_OF_RANGE = {
     "maxImageGiB": ["10000", "1.5", "99999999999999999999"],
     "keep": ["51", "99", "100"],
     "pin": ["True", "yes", "1", "truefalse", "true|false"],
-    "dryRun": ["FALSE", "no", "0", "falsetrue"],
+    "reportOnly": ["FALSE", "no", "0", "falsetrue"],
 }
 
 

@@ -92,8 +92,9 @@ impl Jobs {
             }
             Call::Count => Ok(self.count(now).await),
             Call::Ignored(message) => {
-                info!("ignored: {message}");
-                Ok(json!({"decision": "ignored", "message": message}))
+                let reason = "not-deployed";
+                info!(reason, "ignored: {message}");
+                Ok(json!({"decision": "ignored", "reason": reason, "message": message}))
             }
         }
     }

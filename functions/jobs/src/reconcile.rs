@@ -59,6 +59,17 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// Returns why nothing is sent, where nothing is to be: the word by which it is known, and the same in words.
+    fn why_nothing_is_sent(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::NoImages => Some(("no-images", "it names no image that exists")),
+            Self::StillRunning => Some(("still-running", "what was sent last time has not ended")),
+            Self::Sent { .. } | Self::Failed { .. } => None,
+        }
+    }
+}
+
 /// A rule's newest images could not be sent.
 #[derive(Debug, Error)]
 #[error("rules that could not be reconciled: {0}")]
@@ -95,12 +106,18 @@ pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Vec<Reconciled
     let images = jobs.images.anew();
     for rule in &jobs.settings.shared.rules {
         let decision = reconcile_rule(jobs, rule, &images, now).await.unwrap_or_else(|cause| {
-            error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
+            error!(
+                rule = rule.name,
+                reason = "aws-error",
+                "rule {}: {}",
+                rule.name,
+                report(&cause)
+            );
             let cause = cause.to_string();
             Decision::Failed { cause }
         });
-        if !matches!(decision, Decision::Failed { .. }) {
-            info!(rule = rule.name, "rule {}: {decision:?}", rule.name);
+        if let Some((reason, why)) = decision.why_nothing_is_sent() {
+            info!(rule = rule.name, reason, "rule {} is left out: {why}", rule.name);
         }
         reconciled.push(Reconciled {
             rule: rule.name.clone(),
@@ -218,7 +235,17 @@ async fn send(
         let targets = NodeSelector::new(&settings.cluster, rule).targets();
         let input = send_command_input(settings, rule, &comment, images, Destination::Targets(targets));
         match ssm::send(&jobs.ssm, input).await {
-            Ok(command) => commands.push(command),
+            Ok(command) => {
+                info!(
+                    command.id = command,
+                    rule = rule.name,
+                    images = images.len(),
+                    "sent {} images by rule {}",
+                    images.len(),
+                    rule.name
+                );
+                commands.push(command);
+            }
             Err(error) => {
                 if commands.is_empty() {
                     let long_ago = AttributeValue::S(text(now - PATIENCE));
@@ -256,4 +283,24 @@ fn expires_at(jobs: &Jobs, now: DateTime<Utc>) -> AttributeValue {
 /// A moment to the nanosecond: it also tells one run from another.
 fn text(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(SecondsFormat::Nanos, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_sent_is_told_by_the_word_that_the_answer_has_and_in_words() {
+        for decision in [Decision::NoImages, Decision::StillRunning] {
+            let (reason, why) = decision.why_nothing_is_sent().unwrap();
+            assert_eq!(json!(decision), json!({"decision": reason}));
+            assert!(why.contains(' ') && !why.ends_with('.'), "{why}");
+        }
+        let sent = Decision::Sent {
+            commands: vec!["e8d3c0e4-71f7-4491-898f-c9b35bee5f3b".to_owned()],
+        };
+        assert_eq!(sent.why_nothing_is_sent(), None);
+    }
 }

@@ -135,7 +135,7 @@ async fn a_report_that_says_all_is_believed_without_asking_for_the_command() {
         ("skipped", "too-large", "skipped", false),
         ("skipped", "no-space", "skipped", false),
         ("skipped", "snapshotter", "skipped", false),
-        ("skipped", "dry-run", "skipped", false),
+        ("skipped", "report-only", "skipped", false),
         ("failed", "not-found", "failed", false),
         ("failed", "denied", "failed", false),
         ("failed", "registry", "failed", true),

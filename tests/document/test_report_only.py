@@ -1,4 +1,4 @@
-"""A dry run says what would be done, and changes nothing."""
+"""A command that only reports says what would be done, and changes nothing."""
 
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from .nodes import CTR, is_ours, running
 from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, eventually, own, wait_for_file
 
 
-def test_a_dry_run_tells_every_outcome_and_changes_nothing(node: Node, pushed, client: Client) -> None:
+def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(
+    node: Node, pushed, client: Client
+) -> None:
     new = images.multi_platform("new", layer_bytes=1000)
     cached, unnamed, old = (images.image(content) for content in ("cached", "unnamed", "old"))
     references = {
@@ -31,7 +33,7 @@ def test_a_dry_run_tells_every_outcome_and_changes_nothing(node: Node, pushed, c
     named = [reference for name, reference in references.items() if name != "old"]
     before = state(node)
 
-    result = run(node, *named, client=client, dryRun=True, keep=1, pin=True)
+    result = run(node, *named, client=client, reportOnly=True, keep=1, pin=True)
 
     assert state(node) == before
     outcomes = {
@@ -41,41 +43,45 @@ def test_a_dry_run_tells_every_outcome_and_changes_nothing(node: Node, pushed, c
         if report["image"] == reference
     }
     assert outcomes == {
-        "new": ("skipped", "dry-run", own(new).size - len(own(new).manifest)),
+        "new": ("skipped", "report-only", own(new).size - len(own(new).manifest)),
         "cached": ("cached", "", 0),
         "unnamed": ("cached", "", 0),
         "foreign": ("skipped", "platform", 0),
         "missing": ("failed", "not-found", 0),
-        "successor": ("skipped", "dry-run", outcomes["successor"][2]),
+        "successor": ("skipped", "report-only", outcomes["successor"][2]),
     }
-    assert "dry run: removing" in result.stderr and "team/kept@" + old.digest in result.stderr
+    assert "report only: removing" in result.stderr and "team/kept@" + old.digest in result.stderr
     assert result.exit_code == 1
 
 
-def test_a_dry_run_tells_what_there_is_no_room_for(tmp_path: Path, containerd: str, registry: Registry, pushed) -> None:
+def test_a_command_that_only_reports_tells_what_there_is_no_room_for(
+    tmp_path: Path, containerd: str, registry: Registry, pushed
+) -> None:
     reference = pushed("team/large", "v1", images.image("large", layer_bytes=20 << 20, architecture=OWN_ARCHITECTURE))
     with running(Node(tmp_path / "node", "node", registry, containerd, disk_mib=64)) as node:
-        assert run(node, reference, dryRun=True).outcomes() == [("skipped", "no-space")]
+        assert run(node, reference, reportOnly=True).outcomes() == [("skipped", "no-space")]
 
 
 @pytest.mark.parametrize("containerd", ["2.1"])
-def test_a_dry_run_does_not_wait_for_another_command(node: Node, pushed) -> None:
+def test_a_command_that_only_reports_does_not_wait_for_another(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
     holder = node.begin("mkdir -p /run/prefetch-images; flock /run/prefetch-images/lock sleep 30", {})
     wait_for_file(node, "/run/prefetch-images/lock")
 
-    result = run(node, reference, limit=5, dryRun=True)
+    result = run(node, reference, limit=5, reportOnly=True)
 
-    assert result.outcomes() == [("skipped", "dry-run")]
+    assert result.outcomes() == [("skipped", "report-only")]
     holder.kill()
 
 
 @pytest.mark.parametrize("containerd", ["2.1"])
-def test_a_dry_run_of_a_registry_that_is_down_is_not_tried_again(node: Node, pushed, registry: Registry) -> None:
+def test_a_command_that_only_reports_does_not_try_a_registry_again_that_is_down(
+    node: Node, pushed, registry: Registry
+) -> None:
     reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
     registry.pause()
 
-    command = begin(node, reference, dryRun=True)
+    command = begin(node, reference, reportOnly=True)
 
     assert eventually(lambda: command.errors() != "" or not command.pids())
     assert command.wait(30).seconds < 20
