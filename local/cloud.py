@@ -24,6 +24,7 @@ from local import (
     metrics,
     query,
     queues,
+    simulation,
     stack_events,
     tables,
 )
@@ -34,6 +35,7 @@ from local.fleet import Fleet, Knobs
 from local.launches import Launches
 from local.node import Node
 from local.registry import Registry
+from local.registry_api import RegistryApi
 from local.scheduler import Scheduler
 from local.settings import REGISTRY_HOST
 from local.ssm import Ssm
@@ -69,8 +71,18 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         tables,
         buckets,
         metrics,
+        simulation,
     )
-    services = (ssm, control.ecr, traffic, control.scheduler, control.states, volumes, Launches(volumes))
+    services = (
+        ssm,
+        control.ecr,
+        traffic,
+        control.scheduler,
+        control.states,
+        volumes,
+        Launches(volumes),
+        RegistryApi(registry),
+    )
     for layer in (*modules, *services):
         layer.install()
     registry.start()

@@ -1,0 +1,79 @@
+"""The stack's jobs API, as its caller has it."""
+
+import json
+import time
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import HTTPClientError
+
+from verify.aws import Account, Answer
+
+SERVICE = "execute-api"
+TRIES = 4
+PASSING = (429, 500, 502, 503, 504)
+"""What API Gateway answers where another try may fare better."""
+MAX_PAGES = 30
+
+
+class Refused(Exception):
+    """An answer that is none, in words."""
+
+
+class Jobs:
+    """Calls of the API at its address."""
+
+    def __init__(self, account: Account, url: str):
+        self._account = account
+        self._url = url.rstrip("/")
+
+    def get(self, path: str, **query: Any) -> dict:
+        """Returns what a GET is answered with."""
+        return self._call("GET", f"{path}?{urllib.parse.urlencode(query)}" if query else path)
+
+    def post(self, path: str, body: Any) -> dict:
+        """Returns what a POST is answered with; one that might be lost on its way is sent again."""
+        return self._call("POST", path, json.dumps(body).encode())
+
+    def delete(self, path: str) -> dict:
+        """Returns what a DELETE is answered with."""
+        return self._call("DELETE", path)
+
+    def pages(self, path: str, **query: Any) -> Iterator[dict]:
+        """Yields the pages of a list, as many as anybody would read."""
+        for _ in range(MAX_PAGES):
+            page = self.get(path, **query)
+            yield page
+            if not page.get("next"):
+                return
+            query["next"] = page["next"]
+
+    def _call(self, method: str, path: str, body: bytes = b"") -> dict:
+        headers = {"content-type": "application/json"} if body else {}
+        for attempt in range(1, TRIES + 1):
+            try:
+                answer = self._account.send(method, f"{self._url}{path}", body, headers, SERVICE)
+            except HTTPClientError as error:
+                if attempt == TRIES:
+                    raise Refused(f"{self._url} does not answer: {error}") from error
+            else:
+                if answer.status < 400:
+                    return answer.json()
+                if answer.status not in PASSING or attempt == TRIES:
+                    raise Refused(_in_words(f"{method} {path.partition('?')[0]}", answer))
+            time.sleep(attempt)
+        raise AssertionError("unreachable")
+
+
+def _in_words(call: str, answer: Answer) -> str:
+    try:
+        body = answer.json()
+        detail = body.get("detail") or body.get("message") or answer.text()
+    except (AttributeError, ValueError):
+        detail = answer.text()
+    if answer.status == 403:
+        return f"{call} is answered with 403, {detail}: the caller needs execute-api:Invoke there"
+    if answer.status >= 500:
+        return f"{call} is answered with {answer.status}, {detail}: the log of jobs has the cause"
+    return f"{call} is answered with {answer.status}, {detail}"
