@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from verify.aws import Account
 from verify.findings import Findings, said
-from verify.interrupts import until
+from verify.interrupts import undisturbed, until
 from verify.jobs import Jobs, Refused
 from verify.nodes import LIMIT, MAX_LISTED, Node
 from verify.stack import Stack
@@ -51,7 +51,7 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Tells whether the stack expects no more of it."""
-        return self.told["state"] != "running"
+        return self.told.get("state", "running") != "running"
 
     @property
     def missing(self) -> list[Node]:
@@ -116,9 +116,14 @@ def check(job: Job, deadline: float, findings: Findings) -> list[str]:
     _tell_invocations(job, findings)
     warm = [outcome["node"] for outcome in job.outcomes if outcome["status"] in WARM]
     _tell_nodes(job, findings)
-    if not job.is_done and (refusal := job.cancel()):
-        findings.broken(f"job {job.id} is cancelled", f"{refusal}; nodes may still get the image")
     return warm
+
+
+def end(job: Job, findings: Findings) -> None:
+    """Cancels what of a job has not begun: its image is about to be removed."""
+    with undisturbed():
+        if not job.is_done and (refusal := job.cancel()):
+            findings.broken(f"job {job.id} is cancelled", f"{refusal}; a node may still look for the image")
 
 
 def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) -> None:

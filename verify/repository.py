@@ -87,10 +87,10 @@ def _told(account: Account, rules: Sequence[Rule], unique: str, name: str, obser
         raise NoRepository(f"no rule takes images of REPOSITORY={name}; the rules take {names}")
     ecr = account.client("ecr")
     try:
+        ecr.describe_repositories(repositoryNames=[name])
+    except ecr.exceptions.RepositoryNotFoundException:
         ecr.create_repository(repositoryName=name)
         return Place(name, tags[0], True)
-    except ecr.exceptions.RepositoryAlreadyExistsException:
-        pass
     if keeper := next((rule for rule in takers if rule.keep and not observes), None):
         raise NoRepository(
             f"rule {keeper.name} keeps {keeper.keep} images of {name} on a node: one more would take the oldest from"

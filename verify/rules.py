@@ -32,6 +32,9 @@ class Rule:
 def read(configuration: Mapping[str, Any]) -> list[Rule]:
     """Returns the rules that a function's configuration has; raises ValueError where they are none."""
     try:
-        return [Rule.parse(fields) for fields in json.loads(configuration["Environment"]["Variables"]["RULES"])]
+        rules = [Rule.parse(fields) for fields in json.loads(configuration["Environment"]["Variables"]["RULES"])]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"the environment variable RULES has no list of rules ({error!r})") from error
+    if not rules:
+        raise ValueError("the environment variable RULES has no rule")
+    return rules

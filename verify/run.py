@@ -1,5 +1,6 @@
 """A whole run, in the order in which its rows are told."""
 
+import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -75,16 +76,20 @@ def _push(
 
 
 def _follow(pushed: push.Push, found: Sequence[Node], findings: Findings) -> None:
+    """Waits for the jobs of a push; none of them goes on after the run."""
     warm: list[str] = []
-    ids = push.jobs(pushed, findings)
-    for rule, id_ in ids.items():
-        taken = [node for node in found if rule in node.rules]
-        progress(f"Waiting for {len(taken)} nodes …")
-        job = outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken)
-        warm += outcomes.check(job, pushed.deadline, findings)
+    with contextlib.ExitStack() as ends:
+        jobs = []
+        for rule, id_ in push.jobs(pushed, findings).items():
+            taken = [node for node in found if rule in node.rules]
+            jobs.append(outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken))
+            ends.callback(outcomes.end, jobs[-1], findings)
+        for job in jobs:
+            progress(f"Waiting for {len(job.nodes)} nodes …")
+            warm += outcomes.check(job, pushed.deadline, findings)
     image = f"{pushed.place.repository}:{pushed.place.tag}"
     dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, findings)
-    if ids:
+    if jobs:
         outcomes.check_warm(pushed.jobs, pushed.image.digest, warm, findings)
 
 
