@@ -63,6 +63,11 @@ def said(error: ClientError | BotoCoreError) -> str:
     return one_line(error)
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns how many there are of something."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def one_line(error: object) -> str:
     """Returns a text without its line breaks."""
     return " ".join(str(error).split())

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from verify.aws import Account
-from verify.findings import Findings, one_line
+from verify.findings import Findings, counted, one_line
 from verify.stack import Resource, Stack
 
 SWITCHES = {
@@ -106,7 +106,9 @@ def check_letters(account: Account, stack: Stack, findings: Findings) -> None:
             number = sum(int(count) for count in counts["Attributes"].values())
             if number:
                 cause = next(iter(causes(account, row)), "their messages have the cause")
-                faults.append((row, f"{number} messages, such as: {cause}. Redrive or purge them once it is mended"))
+                faults.append(
+                    (row, f"{counted(number, 'message')}, such as: {cause}. Redrive or purge them once it is mended")
+                )
         _tell(findings, "dead-letter queues", "queue", len(rows), faults, "empty")
 
 

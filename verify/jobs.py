@@ -18,7 +18,11 @@ MAX_PAGES = 30
 
 
 class Refused(Exception):
-    """An answer that is none, in words."""
+    """An answer that is none, in words, with its status where there is one."""
+
+    def __init__(self, words: str, status: int | None = None):
+        super().__init__(words)
+        self.status = status
 
 
 class Jobs:
@@ -61,7 +65,8 @@ class Jobs:
                 if answer.status < 400:
                     return answer.json()
                 if answer.status not in PASSING or attempt == TRIES:
-                    raise Refused(_in_words(f"{method} {path.partition('?')[0]}", answer))
+                    call = f"{method} {path.partition('?')[0]}"
+                    raise Refused(_in_words(call, answer), answer.status)
             time.sleep(attempt)
         raise AssertionError("unreachable")
 
@@ -70,7 +75,9 @@ def _in_words(call: str, answer: Answer) -> str:
     try:
         body = answer.json()
         detail = body.get("detail") or body.get("message") or answer.text()
-    except (AttributeError, ValueError):
+        fields = (f"{error['field']} takes {error['accepted']}" for error in body.get("errors", []))
+        detail = "; ".join([detail, *fields])
+    except (AttributeError, KeyError, ValueError):
         detail = answer.text()
     if answer.status == 403:
         return f"{call} is answered with 403, {detail}: the caller needs execute-api:Invoke there"

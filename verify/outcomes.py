@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from verify.aws import Account
-from verify.findings import Findings, said
+from verify.findings import Findings, counted, said
 from verify.interrupts import undisturbed, until
 from verify.jobs import Jobs, Refused
 from verify.nodes import LIMIT, MAX_LISTED, Node
@@ -155,7 +155,7 @@ def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) 
 def _tell_command(job: Job, findings: Findings) -> None:
     what = "SSM's event: a command has ended"
     if job.targets is not None:
-        findings.held(what, f"the job's row says {job.targets} nodes")
+        findings.held(what, f"the job's row says {counted(job.targets, 'node')}")
     elif job.unread:
         findings.unchecked(what, job.unread)
     elif job.is_done:
@@ -170,7 +170,9 @@ def _tell_invocations(job: Job, findings: Findings) -> None:
     missing = job.missing
     if not missing:
         number = len(job.outcomes)
-        (findings.held if number else findings.unchecked)(what, f"{number} outcomes" if number else "on none it has")
+        (findings.held if number else findings.unchecked)(
+            what, counted(number, "outcome") if number else "on none it has"
+        )
         return
     says = job.invocations()
     ended = [node for node in missing if says.get(node.id, "Pending") not in ("Pending", "InProgress", "Delayed")]

@@ -1,5 +1,6 @@
 """A push, from the image to what the stack says of it: its jobs, SSM's events, and each node."""
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from verify.stack import Stack
 APPEARS_SECONDS = 120
 """How long a push's job may take to appear; it takes some seconds, and the function's first retry comes after 60."""
 MAX_PAGES = 3
-"""How many pages of the newest jobs are looked through."""
+"""How many pages of the newest jobs, or of a log, are looked through."""
 
 
 @dataclass
@@ -132,12 +133,16 @@ def _log(push: Push) -> list[str]:
     """Returns what image-push has said against the image since it was pushed."""
     group = push.stack.outputs.get("ImagePushLogGroup", "")
     try:
-        answer = push.account.client("logs").filter_log_events(
-            logGroupName=group, startTime=int((push.began - 5) * 1000), filterPattern=f'"{push.place.repository}"'
+        pages = (
+            push.account.client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(
+                logGroupName=group, startTime=int((push.began - 5) * 1000), filterPattern=f'"{push.place.repository}"'
+            )
         )
+        lines = [event["message"] for page in itertools.islice(pages, MAX_PAGES) for event in page["events"]]
     except (BotoCoreError, ClientError):
         return []
-    lines = [event["message"] for event in answer["events"]]
     return [message(line) for line in lines if '"ERROR"' in line or "is ignored" in line]
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import images
 from verify import dry_run, inventory, nodes, outcomes, permissions, push, repository, rules
 from verify.aws import Account
-from verify.findings import Findings, progress, said
+from verify.findings import Findings, counted, progress, said
 from verify.jobs import Jobs
 from verify.nodes import Node
 from verify.rules import Rule
@@ -85,7 +85,7 @@ def _follow(pushed: push.Push, found: Sequence[Node], findings: Findings) -> Non
             jobs.append(outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken))
             ends.callback(outcomes.end, jobs[-1], findings)
         for job in jobs:
-            progress(f"Waiting for {len(job.nodes)} nodes …")
+            progress(f"Waiting for {counted(len(job.nodes), 'node')} …")
             warm += outcomes.check(job, pushed.deadline, findings)
     image = f"{pushed.place.repository}:{pushed.place.tag}"
     dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, findings)
