@@ -1,7 +1,10 @@
 """What a verification decides by itself: names that a rule takes, the table, and causes in words."""
 
 import json
+import socket
 import string
+import subprocess
+import sys
 
 import pytest
 from botocore.exceptions import ClientError
@@ -9,11 +12,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from local import images
-from verify import globs, inventory, nodes, outcomes, push, rules
+from local.client import ROOT
+from verify import aws, globs, inventory, jobs, nodes, outcomes, push, rules
 from verify.findings import BROKEN, HELD, UNCHECKED, Findings, table
 from verify.repository import Place
 from verify.stack import Resource, Stack
 
+ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "eu-central-1",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "AWS_CONFIG_FILE": "/dev/null",
+    "NO_PROXY": "127.0.0.1",
+}
 DIGEST = images.digest(b"")
 PARTS = st.sampled_from(["*", "**", "?", "[a-c]", "[!a-z]", "a", "app", "-", "/", ".", "team/"])
 GLOBS = st.lists(st.tuples(st.sampled_from(["", "!"]), st.lists(PARTS, min_size=1, max_size=5)), min_size=1, max_size=4)
@@ -178,6 +190,38 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
     assert push.jobs(pushed, findings) == {}
     [row] = findings.rows
     assert (row.state, "observed only" in row.cause) == (HELD, True)
+
+
+@pytest.mark.parametrize(("body", "said"), [("time.sleep(9)", "TimeIsUp"), ("held_back()", "done, then TimeIsUp")])
+def test_a_run_ends_with_its_time_but_not_in_the_middle_of_removing_what_it_made(body, said):
+    program = f"""
+import time
+from verify import interrupts
+
+def held_back():
+    with interrupts.undisturbed():
+        time.sleep(1.5)
+        print("done, then ", end="")
+
+interrupts.listen(1)
+try:
+    {body}
+except interrupts.TimeIsUp:
+    print("TimeIsUp")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (ran.stdout, ran.stderr) == (f"{said}\n", "")
+
+
+def test_an_endpoint_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(aws, "HTTP_SECONDS", (0.2, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(jobs, "TRIES", 1)
+        with pytest.raises(jobs.Refused, match="does not answer"):
+            jobs.Jobs(aws.Account(), "https://api.execute-api.eu-central-1.amazonaws.com").get("/nodes")
 
 
 class Pages:

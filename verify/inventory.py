@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -145,7 +146,7 @@ def check_alarms(account: Account, stack: Stack, findings: Findings) -> None:
             faults.append((names[name], "it is missing: deploy the stack again"))
         for alarm in alarms:
             if alarm["StateValue"] == "ALARM":
-                since = alarm["StateUpdatedTimestamp"]
+                since = alarm["StateUpdatedTimestamp"].astimezone(UTC)
                 faults.append((names[alarm["AlarmName"]], f"since {since:%Y-%m-%d %H:%M}Z: {_described(alarm)}"))
         _tell(findings, "alarms", "alarm", len(rows), faults, "none is on")
 

@@ -135,9 +135,12 @@ def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) 
     states: dict[str, str] = {}
 
     def shown() -> bool:
-        nodes = (Node(told["id"], told) for told in api.get("/nodes", limit=LIMIT)["nodes"])
-        images = {node.id: node.image(digest) for node in nodes if node.id in wanted}
-        states.update({id_: image["state"] if image else "not shown" for id_, image in images.items()})
+        for page in api.pages("/nodes", limit=LIMIT):
+            nodes = (Node(told["id"], told) for told in page["nodes"] if told["id"] in wanted)
+            images = {node.id: node.image(digest) for node in nodes}
+            states.update({id_: image["state"] if image else "not shown" for id_, image in images.items()})
+            if states.keys() == wanted:
+                break
         return bool(states) and set(states.values()) == {"warm"}
 
     try:

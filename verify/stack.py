@@ -97,5 +97,6 @@ def find(account: Account, name: str) -> Stack:
                 row["LogicalResourceId"], row["ResourceType"], row.get("PhysicalResourceId", "")
             )
             for row in rows
+            if not row["ResourceStatus"].startswith("DELETE")
         },
     )
