@@ -223,7 +223,7 @@ def test_a_missing_function_and_a_queue_that_nobody_reads_are_said(cloud, nowher
         (["nobody"], "There is no stack 'nobody' in eu-central-1"),
         (["probe"], "The stack 'probe' is no deployment of EKS image prefetch"),
         ([], "the following arguments are required: stack"),
-        (["nobody", "--wait-seconds", "soon"], "a whole number from 10 to 360"),
+        (["nobody", "--wait-seconds", "soon"], "a whole number from 10 to 300"),
         (["nobody", "--repository", "Team/App"], "a repository's name"),
     ],
     ids=["no such stack", "another stack", "no stack", "no number", "no repository"],

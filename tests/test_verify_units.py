@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from local import images
 from local.client import ROOT
-from verify import aws, globs, inventory, jobs, nodes, outcomes, push, rules
+from verify import aws, globs, inventory, jobs, nodes, outcomes, push, repository, rules
 from verify.findings import BROKEN, HELD, UNCHECKED, Findings, table
 from verify.repository import Place
 from verify.stack import Resource, Stack
@@ -70,13 +70,17 @@ def test_a_plain_name_is_a_glob_that_takes_itself_alone(name, other):
         (["!*-debug"], "prod-verify"),
         (["*-app"], "prod-verify-app"),
         (["*/app*"], "prod-verify/app"),
-        (["team/app"], "team/app"),
+        (["team/app", "team/*"], "team/prod-verify"),
         (["app-[0-9]?*"], "app-0xprod-verify"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_the_repository_of_a_rule_is_named_for_the_stack_where_the_rule_leaves_that(patterns, name):
     assert globs.repositories(patterns, "Prod") == [name]
+
+
+def test_a_repository_that_a_rule_names_outright_is_not_made():
+    assert globs.repositories(["team/app", "team/app-?"], "Prod") == []
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,38 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
     assert (row.state, "observed only" in row.cause) == (HELD, True)
 
 
+@pytest.mark.parametrize(
+    ("rule", "wanted", "said"),
+    [
+        ({"repositories": ["team/*"]}, None, "team/prod-verify exists already; delete it where it is of a run"),
+        ({"repositories": ["team/app"]}, None, "the rules leave no name for it: default takes team/app. REPOSITORY="),
+        ({"repositories": ["team/*"]}, "other/app", "no rule takes images of REPOSITORY=other/app"),
+        ({"keep": 2}, "team/app", "rule default keeps 2 images of team/app on a node"),
+        ({"tags": ["latest"]}, "team/app", "team/app:latest exists already, and is not replaced"),
+    ],
+)
+def test_nothing_is_pushed_where_that_could_touch_what_is_not_the_runs_own(rule, wanted, said):
+    ecr, findings = Ecr(), Findings()
+    list_ = rules.read(configuration([{"name": "default", **rule}]))
+    with (
+        pytest.raises(repository.NoRepository) as error,
+        repository.place(ecr, list_, stack(), wanted, images.Artifact("", b""), findings),
+    ):
+        pass
+    assert said in str(error.value)
+    assert (ecr.removed, findings.rows) == ([], [])
+
+
+def test_only_the_image_is_removed_from_a_repository_that_was_there():
+    ecr, findings = Ecr(), Findings()
+    list_ = rules.read(configuration([{"name": "default"}]))
+    ecr.tags = ()
+    image = images.multi_platform("x")
+    with repository.place(ecr, list_, stack(), "team/app", image, findings) as place:
+        assert not place.is_own
+    assert ecr.removed == [image.digest, *(child.digest for child in image.children)]
+
+
 @pytest.mark.parametrize(("body", "said"), [("time.sleep(9)", "TimeIsUp"), ("held_back()", "done, then TimeIsUp")])
 def test_a_run_ends_with_its_time_but_not_in_the_middle_of_removing_what_it_made(body, said):
     program = f"""
@@ -215,13 +251,46 @@ except interrupts.TimeIsUp:
 
 def test_an_endpoint_that_never_answers_is_given_up(monkeypatch):
     monkeypatch.setattr(aws, "HTTP_SECONDS", (0.2, 0.2))
+    monkeypatch.setattr(jobs, "TRIES", 1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for name, value in {**ACCOUNT, "AWS_ENDPOINT_URL": endpoint}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(jobs, "TRIES", 1)
         with pytest.raises(jobs.Refused, match="does not answer"):
             jobs.Jobs(aws.Account(), "https://api.execute-api.eu-central-1.amazonaws.com").get("/nodes")
+
+
+class Ecr:
+    """An account whose ECR has the repository that anybody asks for, with some tags."""
+
+    class exceptions:  # as boto3 spells it
+        class RepositoryAlreadyExistsException(Exception): ...
+
+        class RepositoryNotFoundException(Exception): ...
+
+        class ImageNotFoundException(Exception): ...
+
+    def __init__(self):
+        self.tags: tuple[str, ...] = ("latest",)
+        self.removed: list[str] = []
+
+    def client(self, _: str) -> "Ecr":
+        return self
+
+    def create_repository(self, **_: str) -> None:
+        raise self.exceptions.RepositoryAlreadyExistsException
+
+    def describe_repositories(self, **_: list) -> dict:
+        return {}
+
+    def describe_images(self, imageIds: list, **_: str) -> dict:
+        if imageIds[0]["imageTag"] not in self.tags:
+            raise self.exceptions.ImageNotFoundException
+        return {}
+
+    def batch_delete_image(self, imageIds: list, **_: str) -> dict:
+        self.removed += [id_["imageDigest"] for id_ in imageIds]
+        return {}
 
 
 class Pages:

@@ -11,9 +11,9 @@ from verify.aws import Account
 from verify.findings import BROKEN, HELD, UNCHECKED, Findings
 from verify.run import Options, run
 
-RUN_SECONDS = 500
+RUN_SECONDS = 450
 """When a run ends, whatever it waits for: what it made is removed by then, and ten minutes are not over."""
-WAIT_SECONDS = range(10, 361)
+WAIT_SECONDS = range(10, 301)
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def _options() -> argparse.Namespace:
         "--repository", type=_repository, help="the repository to push to; one that is there stays, without the image"
     )
     parser.add_argument(
-        "--wait-seconds", type=_seconds, default=240, help="how long the nodes may take; 10 to 360, 240 without it"
+        "--wait-seconds", type=_seconds, default=240, help="how long the nodes may take; 10 to 300, 240 without it"
     )
     return parser.parse_args()
 

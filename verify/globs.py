@@ -28,9 +28,12 @@ def is_repository(text: str) -> bool:
 
 
 def repositories(globs: Sequence[str], stack: str) -> list[str]:
-    """Returns a repository's name for each glob that leaves a choice or is one, as far as the globs take it."""
+    """Returns a repository's name for each glob with a `*`, named for the stack, as far as all the globs take it.
+
+    What a glob leaves no choice of is somebody else's.
+    """
     words = _words(stack)
-    found = (next(_names(glob, words, globs, is_repository), None) for glob in _included(globs))
+    found = (next(_names(glob, words, globs, is_repository), None) for glob in _included(globs) if "*" in glob)
     return list(dict.fromkeys(name for name in found if name))
 
 

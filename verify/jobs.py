@@ -1,5 +1,6 @@
 """The stack's jobs API, as its caller has it."""
 
+import itertools
 import json
 import time
 import urllib.parse
@@ -11,7 +12,9 @@ from botocore.exceptions import HTTPClientError
 from verify.aws import Account, Answer
 
 SERVICE = "execute-api"
-TRIES = 4
+TRIES = 3
+PATIENCE_SECONDS = 10
+"""After which time a call is not tried again: what a run made has to be removed before its ten minutes are over."""
 PASSING = (429, 500, 502, 503, 504)
 """What API Gateway answers where another try may fare better."""
 MAX_PAGES = 30
@@ -55,18 +58,18 @@ class Jobs:
 
     def _call(self, method: str, path: str, body: bytes = b"") -> dict:
         headers = {"content-type": "application/json"} if body else {}
-        for attempt in range(1, TRIES + 1):
+        gives_up = time.monotonic() + PATIENCE_SECONDS
+        for attempt in itertools.count(1):
             try:
                 answer = self._account.send(method, f"{self._url}{path}", body, headers, SERVICE)
-            except HTTPClientError as error:
-                if attempt == TRIES:
-                    raise Refused(f"{self._url} does not answer: {error}") from error
-            else:
                 if answer.status < 400:
                     return answer.json()
-                if answer.status not in PASSING or attempt == TRIES:
-                    call = f"{method} {path.partition('?')[0]}"
-                    raise Refused(_in_words(call, answer), answer.status)
+                words = _in_words(f"{method} {path.partition('?')[0]}", answer)
+                refusal, passes = Refused(words, answer.status), answer.status in PASSING
+            except HTTPClientError as error:
+                refusal, passes = Refused(f"{self._url} does not answer: {error}"), True
+            if not passes or attempt == TRIES or time.monotonic() > gives_up:
+                raise refusal
             time.sleep(attempt)
         raise AssertionError("unreachable")
 

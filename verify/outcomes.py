@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from verify.aws import Account
 from verify.findings import Findings, counted, said
-from verify.interrupts import undisturbed, until
+from verify.interrupts import until
 from verify.jobs import Jobs, Refused
 from verify.nodes import LIMIT, MAX_LISTED, Node
 from verify.stack import Stack
@@ -70,14 +70,6 @@ class Job:
         if self.is_done:
             until(self._is_counted, min(deadline, time.monotonic() + EVENT_SECONDS))
 
-    def cancel(self) -> str:
-        """Cancels what has not begun; returns why it could not be, if so."""
-        try:
-            self._api.delete(f"/jobs/{self.id}")
-        except Refused as error:
-            return str(error)
-        return ""
-
     def invocations(self) -> dict[str, str]:
         """Returns what SSM itself says of the job on its nodes; nothing where it may not be asked."""
         try:
@@ -117,13 +109,6 @@ def check(job: Job, deadline: float, findings: Findings) -> list[str]:
     warm = [outcome["node"] for outcome in job.outcomes if outcome["status"] in WARM]
     _tell_nodes(job, findings)
     return warm
-
-
-def end(job: Job, findings: Findings) -> None:
-    """Cancels what of a job has not begun: its image is about to be removed."""
-    with undisturbed():
-        if not job.is_done and (refusal := job.cancel()):
-            findings.broken(f"job {job.id} is cancelled", f"{refusal}; a node may still look for the image")
 
 
 def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) -> None:

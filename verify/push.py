@@ -21,6 +21,7 @@ from verify.stack import Stack
 
 APPEARS_SECONDS = 120
 """How long a push's job may take to appear; it takes some seconds, and the function's first retry comes after 60."""
+CLOCK_SKEW_SECONDS = 5
 MAX_PAGES = 3
 """How many pages of the newest jobs, or of a log, are looked through."""
 
@@ -80,6 +81,16 @@ def jobs(push: Push, findings: Findings) -> dict[str, str]:
     return sending
 
 
+def cancel(push: Push, findings: Findings) -> None:
+    """Cancels what of the push's jobs has not begun: the image is about to be removed."""
+    try:
+        for job in listed(push.jobs, push.image.digest, "push"):
+            if job["state"] == "running":
+                push.jobs.delete(f"/jobs/{job['id']}")
+    except Refused as error:
+        findings.broken("the push's jobs are cancelled", f"{error}; a node may still look for the image")
+
+
 def _appeared(push: Push) -> dict[str, dict]:
     """Waits until every rule that wants the image has its job, or what keeps it from it is known; by rule."""
     limit = min(push.deadline, time.monotonic() + APPEARS_SECONDS)
@@ -113,12 +124,8 @@ def _missing(push: Push, others: bool) -> str:
     """Returns why a push may have no job, as far as AWS tells."""
     row = push.stack.resources["ImagePush"]
     if against := [*_log(push), *_letters(push)]:
-        again = (
-            "; deploy the stack again: its policy send-prefetch-images allows it"
-            if "not authorized" in against[-1]
-            else ""
-        )
-        return f"image-push says: {against[-1]}{again}"
+        mend = "; deploy the stack again: its policy send-prefetch-images allows it"
+        return f"image-push says: {against[-1]}{mend if 'not authorized' in against[-1] else ''}"
     if others:
         return "another rule's job is there, and image-push says nothing of this one: its log has what it decided"
     group = push.stack.outputs.get("ImagePushLogGroup", row.physical)
@@ -133,13 +140,9 @@ def _log(push: Push) -> list[str]:
     """Returns what image-push has said against the image since it was pushed."""
     group = push.stack.outputs.get("ImagePushLogGroup", "")
     try:
-        pages = (
-            push.account.client("logs")
-            .get_paginator("filter_log_events")
-            .paginate(
-                logGroupName=group, startTime=int((push.began - 5) * 1000), filterPattern=f'"{push.place.repository}"'
-            )
-        )
+        paginator = push.account.client("logs").get_paginator("filter_log_events")
+        since, about = int((push.began - CLOCK_SKEW_SECONDS) * 1000), f'"{push.place.repository}"'
+        pages = paginator.paginate(logGroupName=group, startTime=since, filterPattern=about)
         lines = [event["message"] for page in itertools.islice(pages, MAX_PAGES) for event in page["events"]]
     except (BotoCoreError, ClientError):
         return []

@@ -43,16 +43,18 @@ def place(
 ) -> Iterator[Place]:
     """Yields where an image can be pushed that rules want, the first of them if possible; leaves nothing of it."""
     unique = artifact.digest.rpartition(":")[2][:8]
-    with undisturbed():
-        if wanted:
-            found = _told(account, rules, unique, wanted, stack.observes)
-        else:
-            found = _made(account, rules, stack.name, unique)
+    found = None
     try:
+        with undisturbed():
+            if wanted:
+                found = _told(account, rules, unique, wanted, stack.observes)
+            else:
+                found = _made(account, rules, stack.name, unique)
         yield found
     finally:
         with undisturbed():
-            _remove(account, found, artifact, findings)
+            if found:
+                _remove(account, found, artifact, findings)
 
 
 def _made(account: Account, rules: Sequence[Rule], stack: str, unique: str) -> Place:
@@ -69,12 +71,13 @@ def _made(account: Account, rules: Sequence[Rule], stack: str, unique: str) -> P
                 continue
             progress(f"Made the repository {name}, of which rule {rule.name} takes images.")
             return Place(name, tag, True)
-    names = ", ".join(dict.fromkeys(taken))
-    leftover = " (…-verify may be of a run that was killed: delete it)" if "verify" in names else ""
-    there = f"those that a rule names exist already: {names}{leftover}" if names else "no rule's globs leave a name"
+    if taken:
+        why = f"{', '.join(dict.fromkeys(taken))} exists already; delete it where it is of a run that was killed"
+    else:
+        why = f"the rules leave no name for it: {_in_words(rules)}"
     raise NoRepository(
-        f"no repository can be made whose images a rule takes; {there}. REPOSITORY=<name> names one to push to: one"
-        " that is there stays, and the image is removed from it"
+        f"no repository can be made whose images a rule takes: {why}. REPOSITORY=<name> names one to push to: one that"
+        " is there stays, and the image is removed from it"
     )
 
 
@@ -83,8 +86,7 @@ def _told(account: Account, rules: Sequence[Rule], unique: str, name: str, obser
     takers = [rule for rule in rules if globs.takes(rule.repositories, name)]
     tags = [tag for rule in takers if (tag := globs.tag(rule.tags, unique))]
     if not tags:
-        names = "; ".join(f"{rule.name}: {' '.join(rule.repositories)}" for rule in rules)
-        raise NoRepository(f"no rule takes images of REPOSITORY={name}; the rules take {names}")
+        raise NoRepository(f"no rule takes images of REPOSITORY={name}; the rules are {_in_words(rules)}")
     ecr = account.client("ecr")
     try:
         ecr.describe_repositories(repositoryNames=[name])
@@ -100,6 +102,10 @@ def _told(account: Account, rules: Sequence[Rule], unique: str, name: str, obser
         ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tags[0]}])
         raise NoRepository(f"{name}:{tags[0]} exists already, and is not replaced. Name another repository")
     return Place(name, tags[0], False)
+
+
+def _in_words(rules: Sequence[Rule]) -> str:
+    return "; ".join(f"{rule.name} takes {' '.join(rule.repositories)}" for rule in rules)
 
 
 def _remove(account: Account, place: Place, artifact: images.Artifact, findings: Findings) -> None:

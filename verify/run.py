@@ -1,6 +1,5 @@
 """A whole run, in the order in which its rows are told."""
 
-import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from local import images
 from verify import dry_run, inventory, nodes, outcomes, permissions, push, repository, rules
 from verify.aws import Account
 from verify.findings import Findings, counted, progress, said
+from verify.interrupts import undisturbed
 from verify.jobs import Jobs
 from verify.nodes import Node
 from verify.rules import Rule
@@ -42,7 +42,7 @@ def run(account: Account, stack: Stack, options: Options, findings: Findings) ->
     if not wanted:
         return
     image = images.multi_platform(f"verify {stack.name} {uuid.uuid4()}")
-    if obstacle := _obstacle(account, stack, functions, found):
+    if obstacle := _obstacle(account, stack, found):
         findings.unchecked(PUSHED, obstacle)
     elif _push(account, stack, api, _by_reach(wanted, found), found or [], image, options, findings):
         return
@@ -76,20 +76,21 @@ def _push(
 
 
 def _follow(pushed: push.Push, found: Sequence[Node], findings: Findings) -> None:
-    """Waits for the jobs of a push; none of them goes on after the run."""
+    """Waits for the jobs of a push, and for what becomes of them; none goes on afterwards."""
     warm: list[str] = []
-    with contextlib.ExitStack() as ends:
-        jobs = []
-        for rule, id_ in push.jobs(pushed, findings).items():
+    try:
+        ids = push.jobs(pushed, findings)
+        for rule, id_ in ids.items():
             taken = [node for node in found if rule in node.rules]
-            jobs.append(outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken))
-            ends.callback(outcomes.end, jobs[-1], findings)
-        for job in jobs:
-            progress(f"Waiting for {counted(len(job.nodes), 'node')} …")
+            progress(f"Waiting for {counted(len(taken), 'node')} …")
+            job = outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken)
             warm += outcomes.check(job, pushed.deadline, findings)
+    finally:
+        with undisturbed():
+            push.cancel(pushed, findings)
     image = f"{pushed.place.repository}:{pushed.place.tag}"
     dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, findings)
-    if jobs:
+    if ids:
         outcomes.check_warm(pushed.jobs, pushed.image.digest, warm, findings)
 
 
@@ -112,8 +113,10 @@ def _by_reach(wanted: Sequence[Rule], found: Sequence[Node] | None) -> list[Rule
     return sorted(wanted, key=lambda rule: (rule.name not in online, rule.name not in targeted))
 
 
-def _obstacle(account: Account, stack: Stack, functions: dict[str, dict], found: Sequence[Node] | None) -> str:
+def _obstacle(account: Account, stack: Stack, found: Sequence[Node] | None) -> str:
     """Returns why nothing is pushed; an empty text where nothing stands against it."""
+    if found is None:
+        return "the jobs API, which would tell what became of it, cannot be asked"
     if stack.parameters.get("BakeAfterPushMinutes", "0") != "0":
         return "it would begin a bake, which launches builders: set BakeAfterPushMinutes to 0 for a run"
     if row := stack.resources.get(ARRIVES):
@@ -121,6 +124,6 @@ def _obstacle(account: Account, stack: Stack, functions: dict[str, dict], found:
         with findings.checking(ARRIVES):
             if fault := inventory.fault_of_rule(account, stack, row):
                 return f"no event of ECR's reaches image-push: rule {fault}"
-    if not stack.observes and found is not None and not any(node.is_targeted and node.rules for node in found):
+    if not stack.observes and not any(node.is_targeted and node.rules for node in found):
         return "no node that SSM knows is taken by a rule: its command would match none, and raise an alarm"
     return ""

@@ -82,7 +82,12 @@ def find(account: Account, name: str) -> Stack:
             ) from error
         raise
     outputs = {row["OutputKey"]: row["OutputValue"] for row in found.get("Outputs", [])}
-    if "JobsUrl" not in outputs and "DELETE" not in found["StackStatus"]:
+    if "JobsUrl" not in outputs and found["StackStatus"] not in USABLE:
+        raise Unknown(
+            f"The stack {name!r} is {found['StackStatus']}, and nothing of it can be asked:"
+            f" aws cloudformation describe-stack-events --stack-name {name} says why."
+        )
+    if "JobsUrl" not in outputs:
         raise Unknown(f"The stack {name!r} is no deployment of EKS image prefetch: it has no output JobsUrl.")
     pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=found["StackName"])
     rows = [row for page in pages for row in page["StackResourceSummaries"]]
