@@ -85,8 +85,8 @@ def test_of_a_stack_that_works_everything_holds_by_no_more_permissions_than_are_
     ran = verified(cloud, stack, caller)
     assert (ran.code, ran.states("did not hold"), ran.states("not checked")) == (0, set(), set()), ran.said
     assert ran.rows[f"image on node {node}"][1].startswith("pulled in ")
-    assert ran.rows["SSM's event: a command has ended"][1] == "the job's row says 1 node"
-    assert ran.rows["SSM's events: it has ended on a node"][1] == "1 outcome"
+    assert ran.rows["SSM's event: rule default's command has ended"][1] == "the job's row says 1 node"
+    assert ran.rows["SSM's events: rule default's command has ended on a node"][1] == "1 outcome"
     assert ran.rows["GET /nodes shows the image as warm"][1] == "on 1"
     assert {
         "functions",
@@ -145,7 +145,12 @@ def test_reports_that_nobody_hears_of_are_said_by_what_ssm_knows(cloud, stack, n
         cloud.client("events").enable_rule(Name=rule)
     assert ran.code == 1, ran.said
     assert broken(ran, "rule NodeReported", "is DISABLED")
-    assert broken(ran, "SSM's events: it has ended on a node", f"{node} (Success)", "the stack has not heard of it")
+    assert broken(
+        ran,
+        "SSM's events: rule default's command has ended on a node",
+        f"{node} (Success)",
+        "the stack has not heard of it",
+    )
 
 
 def test_a_registry_that_refuses_the_login_is_said(cloud, stack, node):

@@ -140,6 +140,8 @@ def test_a_dead_letter_says_its_cause_wherever_aws_has_put_it():
     of_eventbridge = {"Body": "{}", "MessageAttributes": {"ERROR_MESSAGE": {"StringValue": "no such function"}}}
     assert inventory.cause(of_lambda) == "rule default: denied"
     assert inventory.cause(of_eventbridge) == "no such function"
+    event = {"detail-type": "EC2 Instance State-change Notification", "detail": {"instance-id": "i-1"}}
+    assert inventory.cause({"Body": json.dumps(event)}) == f'{event["detail-type"]} {{"instance-id": "i-1"}}'
     assert inventory.cause({"Body": "anything\nelse"}) == "anything else"
 
 

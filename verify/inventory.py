@@ -130,7 +130,10 @@ def cause(message: Mapping[str, Any]) -> str:
     if "ERROR_MESSAGE" in attributes:
         return one_line(attributes["ERROR_MESSAGE"]["StringValue"])
     try:
-        return one_line(json.loads(message["Body"])["responsePayload"]["errorMessage"])
+        body = json.loads(message["Body"])
+        if "responsePayload" in body:
+            return one_line(body["responsePayload"]["errorMessage"])
+        return one_line(f"{body['detail-type']} {json.dumps(body['detail'])}")[:300]
     except (KeyError, TypeError, ValueError):
         return one_line(message["Body"])[:300]
 

@@ -34,7 +34,8 @@ ADVICE = {
 class Job:
     """A job of one rule, watched until nothing more is to be expected."""
 
-    def __init__(self, account: Account, stack: Stack, api: Jobs, id_: str, nodes: Sequence[Node]):
+    def __init__(self, account: Account, stack: Stack, api: Jobs, rule: str, id_: str, nodes: Sequence[Node]):
+        self.rule = rule
         self.id = id_
         self.nodes = nodes
         """The nodes that the rule takes."""
@@ -141,7 +142,7 @@ def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) 
 
 
 def _tell_command(job: Job, findings: Findings) -> None:
-    what = "SSM's event: a command has ended"
+    what = f"SSM's event: rule {job.rule}'s command has ended"
     if job.targets is not None:
         findings.held(what, f"the job's row says {counted(job.targets, 'node')}")
     elif job.unread:
@@ -154,13 +155,13 @@ def _tell_command(job: Job, findings: Findings) -> None:
 
 
 def _tell_invocations(job: Job, findings: Findings) -> None:
-    what = "SSM's events: it has ended on a node"
+    what = f"SSM's events: rule {job.rule}'s command has ended on a node"
     missing = job.missing
     if not missing:
-        number = len(job.outcomes)
-        (findings.held if number else findings.unchecked)(
-            what, counted(number, "outcome") if number else "on none it has"
-        )
+        if job.outcomes:
+            findings.held(what, counted(len(job.outcomes), "outcome"))
+        else:
+            findings.unchecked(what, "SSM reaches no node that the rule takes")
         return
     says = job.invocations()
     ended = [node for node in missing if says.get(node.id, "Pending") not in ("Pending", "InProgress", "Delayed")]

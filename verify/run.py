@@ -83,7 +83,7 @@ def _follow(pushed: push.Push, found: Sequence[Node], findings: Findings) -> Non
         for rule, id_ in ids.items():
             taken = [node for node in found if rule in node.rules]
             progress(f"Waiting for {counted(len(taken), 'node')} …")
-            job = outcomes.Job(pushed.account, pushed.stack, pushed.jobs, id_, taken)
+            job = outcomes.Job(pushed.account, pushed.stack, pushed.jobs, rule, id_, taken)
             warm += outcomes.check(job, pushed.deadline, findings)
     finally:
         with undisturbed():
