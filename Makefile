@@ -39,8 +39,8 @@ clippy:
 
 .PHONY: scripts
 scripts: tools
-	ruff check local tests benches
-	ruff format --check local tests benches
+	ruff check local tests benches verify
+	ruff format --check local tests benches verify
 	shellcheck ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml
@@ -86,6 +86,13 @@ invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud
 bake: ## Bakes snapshots by the deployed STACK, and waits for the end
 	@$(MAKE) --no-print-directory $(TOOLS)/.ready >&2
 	@python -m local.bake '$(STACK)' "$$INPUT"
+
+# What comes from the environment alone is not meant: a pipeline may have a REPOSITORY of its own.
+GIVEN = $(if $(filter command line,$(origin $(1))),$(2) '$($(1))')
+
+.PHONY: verify
+verify: $(TOOLS)/.ready ## Tells what of the deployed STACK works, and why where it does not
+	@python -m verify '$(STACK)' $(call GIVEN,REPOSITORY,--repository) $(call GIVEN,WAIT_SECONDS,--wait-seconds)
 
 .PHONY: cloud
 cloud: tools ## Runs a local cloud until Ctrl-C

@@ -186,6 +186,15 @@ class LocalCloud:
         """Takes the registry down (refusing, or with `stall` accepting and never answering) or up again."""
         self.control("POST", "registry", {"up": up, "stall": stall})
 
+    @contextlib.contextmanager
+    def expired_logins(self) -> Iterator[None]:
+        """Has ECR hand out logins that its registry does not take."""
+        self.control("POST", "logins", {"expired": True})
+        try:
+            yield
+        finally:
+            self.control("POST", "logins", {"expired": False})
+
     def throttle(
         self,
         service: str,

@@ -25,6 +25,7 @@ from local import (
     query,
     queues,
     roles,
+    simulation,
     stack_events,
     tables,
     vpc,
@@ -36,6 +37,7 @@ from local.fleet import Fleet, Knobs
 from local.launches import Launches
 from local.node import Node
 from local.registry import Registry
+from local.registry_api import RegistryApi
 from local.scheduler import Scheduler
 from local.settings import REGISTRY_HOST
 from local.ssm import Ssm
@@ -72,9 +74,19 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         buckets,
         metrics,
         roles,
+        simulation,
         vpc,
     )
-    services = (ssm, control.ecr, traffic, control.scheduler, control.states, volumes, Launches(volumes))
+    services = (
+        ssm,
+        control.ecr,
+        traffic,
+        control.scheduler,
+        control.states,
+        volumes,
+        Launches(volumes),
+        RegistryApi(registry),
+    )
     for layer in (*modules, *services):
         layer.install()
     registry.start()

@@ -108,6 +108,8 @@ class Control:
                 vars(self.fleet.defaults).update(body)
             case "POST", ["registry"]:
                 self._turn_registry(**body)
+            case "POST", ["logins"]:
+                self.ecr.expired = body["expired"]
             case "POST", ["faults", action]:
                 self.traffic.faults[action] = Fault(**body)
             case "POST", ["state-faults"]:

@@ -70,6 +70,8 @@ class Ecr:
     def __init__(self, registry: Registry):
         self.registry = registry
         self.images: dict[str, dict[str, Image]] = {}
+        self.expired = False
+        """Whether the logins that are handed out have expired."""
         self._lock = threading.Lock()
         self.operations = {
             "DescribeRepositories": self.describe_repositories,
@@ -180,7 +182,8 @@ class Ecr:
 
     def authorize(self, request: dict) -> dict:
         """GetAuthorizationToken: the login of the registry."""
-        token = base64.b64encode(f"AWS:{self.registry.password}".encode()).decode()
+        password = "expired" if self.expired else self.registry.password
+        token = base64.b64encode(f"AWS:{password}".encode()).decode()
         data = {
             "authorizationToken": token,
             "expiresAt": time.time() + TOKEN_SECONDS,

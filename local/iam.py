@@ -142,6 +142,8 @@ def _listed(value: str | list[str]) -> list[str]:
 
 def _action(service, method, path, headers, body, query) -> str | None:
     action = _extract_action(service, method, path, headers, body, query)
+    if action == "lambda:ListEventSourceMappings" and not path.rstrip("/").endswith("event-source-mappings"):
+        return "lambda:GetEventSourceMapping"
     return None if action in OWN_CHECKS else SQS_BATCHES.get(action, action)
 
 

@@ -10,13 +10,18 @@ import json
 import random
 import ssl
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 OCI = "application/vnd.oci.image"
 DOCKER = "application/vnd.docker"
+OCTETS = {"Content-Type": "application/octet-stream"}
+STORED = (200, 201, 202)
+
+Request = Callable[[str, str, bytes, Mapping[str, str], Sequence[int]], tuple[int, str]]
+"""Sends method, path, body and headers to a registry; returns the status, one of those accepted, and the Location."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +178,30 @@ def push(
     """Pushes an artifact, its blobs and children first, as `docker push` does, and returns its digest."""
     session = _Session(registry_url, ca, user, password)
     try:
-        session.push(repository, tag, artifact)
+        upload(session.request, repository, tag, artifact)
     finally:
         session.close()
     return artifact.digest
+
+
+def upload(request: Request, repository: str, tag: str | None, artifact: Artifact) -> None:
+    """Uploads an artifact, blobs and children first, each blob in one piece (OCI distribution specification)."""
+    for child in artifact.children:
+        upload(request, repository, None, child)
+    for name, blob in artifact.blobs.items():
+        _upload_blob(request, repository, name, blob)
+    path = f"/v2/{repository}/manifests/{tag or artifact.digest}"
+    request("PUT", path, artifact.manifest, {"Content-Type": artifact.media_type}, STORED)
+
+
+def _upload_blob(request: Request, repository: str, name: str, blob: bytes) -> None:
+    status, _ = request("HEAD", f"/v2/{repository}/blobs/{name}", b"", OCTETS, (200, 404))
+    if status == 200:
+        return
+    _, location = request("POST", f"/v2/{repository}/blobs/uploads/", b"", OCTETS, STORED)
+    target = urlsplit(location)
+    query = f"{target.query}&" if target.query else ""
+    request("PUT", f"{target.path}?{query}digest={name}", blob, OCTETS, STORED)
 
 
 class _Session:
@@ -190,32 +215,10 @@ class _Session:
     def close(self) -> None:
         self._connection.close()
 
-    def push(self, repository: str, tag: str | None, artifact: Artifact) -> None:
-        for child in artifact.children:
-            self.push(repository, None, child)
-        for name, blob in artifact.blobs.items():
-            self._push_blob(repository, name, blob)
-        path = f"/v2/{repository}/manifests/{tag or artifact.digest}"
-        self._request("PUT", path, artifact.manifest, {"Content-Type": artifact.media_type})
-
-    def _push_blob(self, repository: str, name: str, blob: bytes) -> None:
-        status, _ = self._request("HEAD", f"/v2/{repository}/blobs/{name}", accept=(200, 404))
-        if status == 200:
-            return
-        _, upload = self._request("POST", f"/v2/{repository}/blobs/uploads/")
-        target = urlsplit(upload)
-        self._request("PUT", f"{target.path}?{target.query}&digest={name}", blob)
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        accept: Sequence[int] = (200, 201, 202),
+    def request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], accept: Sequence[int]
     ) -> tuple[int, str]:
-        headers = {"Content-Type": "application/octet-stream", "Authorization": self._login} | dict(headers or {})
-        self._connection.request(method, path, body, headers)
+        self._connection.request(method, path, body, {**headers, "Authorization": self._login})
         response = self._connection.getresponse()
         answer = response.read()
         if response.status not in accept:

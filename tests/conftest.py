@@ -32,12 +32,14 @@ WITH_A_CLOUD = (
     "test_local_ec2.py",
     "test_local_metrics.py",
     "test_local_scheduler.py",
+    "test_local_simulation.py",
     "test_local_states.py",
     "test_local_stores.py",
     "test_results.py",
     "test_results_faults.py",
     "test_stack.py",
     "test_uninstall.py",
+    "test_verify.py",
     "test_walls.py",
 )
 
