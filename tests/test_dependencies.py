@@ -3,6 +3,7 @@
 import functools
 import json
 import subprocess
+from pathlib import Path
 
 from license_expression import LicenseExpression, get_spdx_licensing
 
@@ -35,6 +36,13 @@ def test_no_crate_takes_any_version_of_another():
     assert [(crate, dependency["name"]) for crate, dependency in wanted if dependency["req"] == "*"] == []
 
 
+def test_a_function_that_is_built_by_itself_has_each_crate_as_the_workspace_has_it():
+    """SAM builds functions one by one: what they have in another kind is compiled again, with all above it."""
+    whole = built(ROOT, "--workspace")
+    other = {folder.name: built(folder) - whole for folder in (ROOT / "functions").iterdir()}
+    assert {folder: crates for folder, crates in other.items() if crates} == {}
+
+
 @functools.cache
 def metadata() -> dict:
     """What cargo has locked, for all platforms."""
@@ -45,6 +53,13 @@ def metadata() -> dict:
 def crates() -> list[dict]:
     """All crates, those that only tests use and our own included."""
     return metadata()["packages"]
+
+
+def built(folder: Path, *options: str) -> set[str]:
+    """The crates, each with its features, of which what stands in a folder is built."""
+    command = ["cargo", "tree", "--locked", "--edges", "normal,build", "--format", "{p} [{f}]", "--prefix", "none"]
+    command += ["--no-dedupe", *options]
+    return set(subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines())
 
 
 def name(crate: dict) -> str:

@@ -437,16 +437,6 @@ def test_a_binary_runs_on_amazon_linux_2023(function):
     assert versions and max(versions) <= (2, 34)
 
 
-def test_all_functions_have_each_crate_below_an_sdk_in_one_kind():
-    kinds: dict[str, set[str]] = {}
-    for function in FUNCTIONS:
-        for crate, features in below_sdks(ROOT / RESOURCES[function]["Properties"]["CodeUri"]):
-            kinds.setdefault(crate, set()).add(features)
-    assert kinds
-    several = {crate: features for crate, features in kinds.items() if len(features) > 1}
-    assert not several, "each is compiled, with the SDKs above it, once a kind: see shared/Cargo.toml"
-
-
 def ended(
     source: str = "aws.ssm",
     detail_type: str = "EC2 Command Invocation Status-change Notification",
@@ -476,18 +466,6 @@ def ended(
 def reported(cloud, event: dict) -> bool:
     answer = cloud.client("events").test_event_pattern(EventPattern=json.dumps(REPORTED), Event=json.dumps(event))
     return answer["Result"]
-
-
-def below_sdks(folder: Path) -> Iterator[tuple[str, str]]:
-    """The AWS SDKs of a function and the crates below them, each with its features, as its build resolves them."""
-    options = ["--locked", "--edges", "normal,build", "--format", "{p} [{f}]", "--prefix", "depth", "--no-dedupe"]
-    tree = subprocess.run(["cargo", "tree", *options], cwd=folder, capture_output=True, text=True, check=True).stdout
-    sdk = None
-    for depth, crate, features in re.findall(r"^(\d+)(\S+ v\S+).* \[(.*)\]$", tree, re.MULTILINE):
-        if sdk is None or int(depth) <= sdk:
-            sdk = int(depth) if crate.startswith("aws-sdk-") else None
-        if sdk is not None:
-            yield crate, features
 
 
 def dashboard() -> dict:
