@@ -9,6 +9,7 @@ pub mod fields;
 pub mod image;
 pub mod instance;
 pub mod log;
+pub mod metrics;
 #[cfg(feature = "mocks")]
 pub mod mocks;
 pub mod node;
