@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prefetch::settings::{SettingsError, Variables};
+use prefetch::settings::{Outcomes, SettingsError, Variables};
 
 /// What this function is told by the template through its environment.
 #[derive(Clone, Debug)]
@@ -35,12 +35,12 @@ impl Settings {
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
-        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        let Outcomes { table, retention } = Outcomes::read(&look_up)?;
         Ok(Self {
             shared,
             registry: variables.registry()?,
-            table: variables.text("TABLE_NAME")?,
-            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            table,
+            retention,
             // A comment has room for nine attempts.
             max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
             allow_any_repository: variables.boolean("ALLOW_ANY_REPOSITORY")?,
@@ -48,6 +48,14 @@ impl Settings {
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
         })
+    }
+
+    /// Gives where what became of jobs is kept.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes {
+            table: self.table.clone(),
+            retention: self.retention,
+        }
     }
 }
 
