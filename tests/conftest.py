@@ -33,6 +33,7 @@ WITH_A_CLOUD = (
     "test_local_scheduler.py",
     "test_local_states.py",
     "test_local_stores.py",
+    "test_observe.py",
     "test_results.py",
     "test_results_faults.py",
     "test_stack.py",
