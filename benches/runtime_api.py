@@ -19,6 +19,7 @@ NEXT = "/2018-06-01/runtime/invocation/next"
 
 
 SETTINGS = {
+    "MODE": "send",
     "CLUSTER_NAME": "prod",
     "CLUSTER_TAG_KEY": "aws:eks:cluster-name",
     "DOCUMENT_NAME": "eks-image-prefetch-prefetch-images",

@@ -35,6 +35,7 @@ WITH_A_CLOUD = (
     "test_local_simulation.py",
     "test_local_states.py",
     "test_local_stores.py",
+    "test_observe.py",
     "test_results.py",
     "test_results_faults.py",
     "test_stack.py",

@@ -53,6 +53,21 @@ def test_a_node_tells_its_rules_and_that_ssm_reaches_it(cloud, jobs, app):
     assert datetime.fromisoformat(nodes[plain]["launchedAt"]) > datetime.now(UTC) - timedelta(minutes=5)
 
 
+def test_where_the_cluster_has_no_node_the_clusters_that_have_some_are_named(cloud, jobs, app):
+    others = cloud.launch_many(1, {"eks:cluster-name": "nodez"}, containerd="none")
+    others += cloud.launch_many(1, {"kubernetes.io/cluster/other": "owned"}, containerd="none")
+    page = jobs.get("/nodes")
+    assert page["nodes"] == []
+    assert {"nodez", "other"} <= set(page["clusters"]) and "nodes" not in page["clusters"]
+    assert "aws:eks:cluster-name=nodes" in page["message"] and "nodez" in page["message"]
+    answer = jobs.invoke({"reconcile": True})
+    assert (answer["message"], answer["clusters"]) == (page["message"], page["clusters"])
+    assert {rule["decision"] for rule in answer["rules"]} <= {"sent", "no-images"}
+    jobs.nodes(1)
+    assert not {"clusters", "message"} & (jobs.get("/nodes").keys() | jobs.invoke({"reconcile": True}).keys())
+    cloud.remove(others)
+
+
 @pytest.mark.parametrize(
     ("launch", "state", "cause"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 
 import contract
 import pytest
+from machine import edges, parts, reachable, states_of
 from samtranslator.yaml_helper import yaml_parse
 
 from local.client import ROOT
@@ -49,11 +50,13 @@ METRICS = {
     "PulledBytes": [BY_CLUSTER, BY_RULE],
     "TimeToWarm": [BY_CLUSTER, BY_RULE],
     "CommandsWithoutNodes": [BY_CLUSTER, BY_RULE],
+    "CommandsObserved": [BY_CLUSTER, BY_RULE],
     "NodesWarm": [BY_CLUSTER],
     "NodesCold": [BY_CLUSTER],
     "NodesUnreachable": [BY_CLUSTER],
 }
-"""What node-result emits, and jobs of the nodes that it counts, each with its sets of dimensions."""
+"""What the functions emit, each with its sets of dimensions: node-result most, those that would send the observed commands,
+jobs the nodes that it counts."""
 
 COUNTS = {"NodesWarm", "NodesCold", "NodesUnreachable"}
 """Those that say how many there are now: a sum of them over time is no number of nodes."""
@@ -199,6 +202,52 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
                 "ssmmessages:OpenControlChannel",
                 "ssmmessages:OpenDataChannel",
             }
+
+
+def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder():
+    sending = RESOURCES["SendPrefetchImages"]
+    assert sending["Condition"] == "Sends"
+    allowing = {name for name, resource in RESOURCES.items() if "SendCommand" in json.dumps(resource)}
+    assert allowing == {"SendPrefetchImages", "BakeSnapshotRole", "BakeNothing"}
+    denying = RESOURCES["BakeNothing"]
+    assert (denying["Condition"], denying["Properties"]["Roles"]) == ("Observes", [{"Ref": "BakeSnapshotRole"}])
+    statements = denying["Properties"]["PolicyDocument"]["Statement"]
+    assert {(s["Effect"], s["Action"]) for s in statements} == {
+        ("Deny", "ssm:SendCommand"),
+        ("Deny", "ec2:RunInstances"),
+    }
+    conditions = TEMPLATE["Conditions"]
+    assert [conditions[name] for name in ("Sends", "Observes")] == [
+        {"Fn::Equals": [{"Ref": "Mode"}, mode]} for mode in TEMPLATE["Parameters"]["Mode"]["AllowedValues"]
+    ]
+
+
+def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
+    sends = re.compile(r"\bsend_command\(\)|\bsend_command::builders\b|\bsend_command_input\b|\bsend_with\(")
+    sources = [
+        *(ROOT / "functions").rglob("src/**/*.rs"),
+        ROOT / "shared/src/lib.rs",
+        *(ROOT / "shared/src").rglob("*.rs"),
+    ]
+    made = {file.relative_to(ROOT).as_posix() for file in sources if sends.search(code(file))}
+    assert made == {"shared/src/sender.rs", "shared/src/sender/request.rs"}
+    # In that file the request is made in one function, and that is called where the mode says so.
+    sender = code(ROOT / "shared/src/sender.rs")
+    assert re.findall(r"(.*\bsend\(client\b)[:,]", sender) == [
+        "            Way::Send(client) => send(client",
+        "async fn send(client",
+    ]
+    assert sender.count("send_with(") == 1
+
+
+def test_no_bake_begins_where_the_stack_observes():
+    [machine, *_] = parts()
+    [ways] = [edges(state) for state in states_of(machine) if state.name == machine.start]
+    assert [(way.how, way.target) for way in ways] == [("Default", "Begin"), ("Choices", "Observed")]
+    [choice] = machine.states[machine.start]["Choices"]
+    assert choice["Condition"] == "{% '${Mode}' = 'observe' %}"
+    assert RESOURCES["BakeSnapshot"]["Properties"]["DefinitionSubstitutions"]["Mode"] == {"Ref": "Mode"}
+    assert reachable(machine, "Observed") == {"Observed"}
 
 
 def test_the_schedules_role_is_for_schedules_of_the_stacks_group_and_is_given_to_scheduler_only():
@@ -466,6 +515,12 @@ def ended(
 def reported(cloud, event: dict) -> bool:
     answer = cloud.client("events").test_event_pattern(EventPattern=json.dumps(REPORTED), Event=json.dumps(event))
     return answer["Result"]
+
+
+def code(file: Path) -> str:
+    """Returns a source file without its tests."""
+    is_test = file.name == "tests.rs" or "tests" in file.parent.parts or file.stem in ("cloud", "mocks")
+    return "" if is_test else file.read_text().partition("#[cfg(test)]")[0]
 
 
 def dashboard() -> dict:

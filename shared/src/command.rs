@@ -1,14 +1,14 @@
-//! Commands: one SendCommand request for images, nodes and a reason.
+//! Commands: images for nodes, and a reason.
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::LazyLock};
 
-use aws_sdk_ssm::{operation::send_command::builders::SendCommandInputBuilder, types::Target};
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     image::Image,
+    node::NodeSelector,
     report::word,
     rule::{Rule, is_name},
     settings::Settings,
@@ -30,6 +30,16 @@ static COMMAND_ID: LazyLock<Regex> =
 #[must_use]
 pub fn is_command_id(text: &str) -> bool {
     COMMAND_ID.is_match(text)
+}
+
+/// The version that the id of an observed job has as a UUID: the one that is free for anybody's own use (RFC 9562). SSM's
+/// own ids are of version 4, in all that AWS documents of them.
+pub const OBSERVED_VERSION: char = '8';
+
+/// Returns true for the id of a job of which nothing was sent: SSM gives none like it.
+#[must_use]
+pub fn is_observed_id(text: &str) -> bool {
+    is_command_id(text) && text.chars().nth(14) == Some(OBSERVED_VERSION)
 }
 
 /// What made a command necessary.
@@ -131,36 +141,29 @@ fn parsed(text: &str) -> Option<Comment> {
 }
 
 /// The nodes a command goes to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Destination {
     /// Those that carry the tags, resolved by SSM: one call whatever their number.
-    Targets(Vec<Target>),
+    #[serde(rename = "tags")]
+    Selected(NodeSelector),
     /// Those with these instance ids, at most [`MAX_INSTANCES`].
+    #[serde(rename = "ids")]
     Instances(Vec<String>),
 }
 
-/// Builds the request that brings images to nodes under a rule's rate control.
-///
-/// The newest version of the document is named, so that a version that lags behind as default is never run.
-#[must_use]
-pub fn send_command_input(
-    settings: &Settings,
-    rule: &Rule,
-    comment: &Comment,
-    images: &[Image],
-    destination: Destination,
-) -> SendCommandInputBuilder {
-    let input = SendCommandInputBuilder::default()
-        .document_name(&settings.document)
-        .document_version("$LATEST")
-        .set_parameters(Some(parameters(settings, handling(rule, comment.trigger), images)))
-        .timeout_seconds(settings.delivery_timeout)
-        .max_concurrency(&rule.max_concurrency)
-        .max_errors(&rule.max_errors)
-        .comment(comment.to_string());
-    match destination {
-        Destination::Targets(targets) => input.set_targets(Some(targets)),
-        Destination::Instances(ids) => input.set_instance_ids(Some(ids)),
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Selected(selector) => {
+                f.write_str("nodes with the tags ")?;
+                for (place, (key, values)) in selector.tags().iter().enumerate() {
+                    let comma = if place > 0 { ", " } else { "" };
+                    write!(f, "{comma}{key}={}", values.join("|"))?;
+                }
+                Ok(())
+            }
+            Self::Instances(ids) => write!(f, "the nodes {}", ids.join(", ")),
+        }
     }
 }
 
@@ -173,22 +176,6 @@ pub struct Handling {
     pub keep: usize,
     /// Whether they are exempt from kubelet's garbage collection.
     pub pin: bool,
-}
-
-/// Tells how a rule has images treated.
-///
-/// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
-/// pinned. Pushes, launches and reconciles tidy up.
-fn handling(rule: &Rule, trigger: Trigger) -> Handling {
-    let (keep, pin) = match trigger {
-        Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
-        Trigger::Job | Trigger::Schedule => (0, false),
-    };
-    Handling {
-        max_image_gib: rule.max_image_gib,
-        keep,
-        pin,
-    }
 }
 
 /// The document's parameters, each with its one value.
@@ -214,13 +201,8 @@ pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use regex_lite::Regex;
-    use serde_json::Value;
 
     use super::*;
-    use crate::{node::Cluster, rule::parse_rules};
-
-    const IMAGE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 
@@ -239,6 +221,38 @@ mod tests {
             ..first
         };
         assert_eq!(second.to_string(), format!("push rule=gpu attempt=2 job={JOB}"));
+    }
+
+    #[test]
+    fn the_id_of_an_observed_job_is_none_of_ssms() {
+        assert!(is_observed_id("e8d3c0e4-71f7-8491-898f-c9b35bee5f3b"));
+        for id in [JOB, "e8d3c0e4-71f7-8491-898f-c9b35bee5f3", "8", ""] {
+            assert!(!is_observed_id(id), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_told_by_its_tags_or_ids() {
+        let cluster = crate::node::Cluster {
+            name: "prod".to_owned(),
+            tag_key: "aws:eks:cluster-name".to_owned(),
+        };
+        let tags = [("team".to_owned(), vec!["ml".to_owned(), "ai".to_owned()])].into();
+        for (destination, text, json) in [
+            (
+                Destination::Selected(NodeSelector::of_tags(&cluster, tags)),
+                "nodes with the tags aws:eks:cluster-name=prod, team=ml|ai",
+                r#"{"tags":{"aws:eks:cluster-name":["prod"],"team":["ml","ai"]}}"#,
+            ),
+            (
+                Destination::Instances(vec!["i-1".to_owned(), "i-2".to_owned()]),
+                "the nodes i-1, i-2",
+                r#"{"ids":["i-1","i-2"]}"#,
+            ),
+        ] {
+            assert_eq!(destination.to_string(), text);
+            assert_eq!(serde_json::to_string(&destination).unwrap(), json);
+        }
     }
 
     #[test]
@@ -280,92 +294,6 @@ mod tests {
             if let Ok(comment) = text.parse::<Comment>() {
                 prop_assert_eq!(comment.to_string(), text);
             }
-        }
-
-        #[test]
-        fn whatever_settings_and_rule_say_reaches_the_document_in_words_it_accepts(
-            seconds in 5..=172_800,
-            percent in 1..=100,
-            pulls in 1..=16,
-            gib in 0..=9999_usize,
-            keep in 1..=50_usize,
-            pin: bool,
-        ) {
-            let rules = format!(r#"[{{"name": "a", "maxImageGiB": {gib}, "keep": {keep}, "pin": {pin}}}]"#);
-            let sent = sent(&settings(&rules, seconds, percent, pulls));
-            for (name, value) in [
-                ("images", IMAGE.to_owned()),
-                ("executionTimeout", seconds.to_string()),
-                ("imageGCHighThresholdPercent", percent.to_string()),
-                ("maxParallelImagePulls", pulls.to_string()),
-                ("maxImageGiB", gib.to_string()),
-                ("keep", keep.to_string()),
-                ("pin", pin.to_string()),
-            ] {
-                prop_assert_eq!(&sent[name], &[value]);
-            }
-            prop_assert_eq!(sent.len(), 7);
-            for (name, values) in &sent {
-                prop_assert!(accepted_by_the_document(name, &values[0]), "{} {}", name, values[0]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_rule_that_says_nothing_of_them_sends_no_limit_no_removal_and_no_pin() {
-        let sent = sent(&settings(r#"[{"name": "a"}]"#, 3600, 85, 2));
-        for (name, value) in [("maxImageGiB", "0"), ("keep", "0"), ("pin", "false")] {
-            assert_eq!(sent[name], [value]);
-            assert!(accepted_by_the_document(name, value));
-        }
-    }
-
-    fn accepted_by_the_document(name: &str, value: &str) -> bool {
-        let document: Value = serde_json::from_str(include_str!("../../ssm/document.json")).unwrap();
-        let pattern = document["parameters"][name]["allowedPattern"].as_str().unwrap();
-        Regex::new(pattern).unwrap().is_match(value)
-    }
-
-    fn sent(settings: &Settings) -> HashMap<String, Vec<String>> {
-        let images = [IMAGE.parse().unwrap()];
-        let nodes = Destination::Instances(vec!["i-0123456789abcdef0".to_owned()]);
-        let rule = &settings.rules[0];
-        let input = send_command_input(settings, rule, &Comment::first(Trigger::Push, rule), &images, nodes);
-        input.get_parameters().clone().unwrap()
-    }
-
-    #[test]
-    fn what_somebody_asks_for_displaces_nothing_and_is_not_pinned() {
-        let settings = settings(r#"[{"name": "a", "keep": 3, "pin": true}]"#, 600, 85, 2);
-        let rule = &settings.rules[0];
-        for (trigger, keep, pin) in [
-            (Trigger::Push, "3", "true"),
-            (Trigger::Launch, "3", "true"),
-            (Trigger::Reconcile, "3", "true"),
-            (Trigger::Job, "0", "false"),
-            (Trigger::Schedule, "0", "false"),
-        ] {
-            let sent = parameters(&settings, handling(rule, trigger), &[IMAGE.parse().unwrap()]);
-            assert_eq!(
-                (sent["keep"][0].as_str(), sent["pin"][0].as_str()),
-                (keep, pin),
-                "{trigger}"
-            );
-        }
-    }
-
-    fn settings(rules: &str, seconds: i32, percent: i32, pulls: i32) -> Settings {
-        Settings {
-            cluster: Cluster {
-                name: "prod".to_owned(),
-                tag_key: "aws:eks:cluster-name".to_owned(),
-            },
-            document: "prefetch-images".to_owned(),
-            rules: parse_rules(rules).unwrap(),
-            delivery_timeout: 600,
-            execution_timeout: seconds,
-            image_gc_high_threshold: percent,
-            max_parallel_image_pulls: pulls,
         }
     }
 }

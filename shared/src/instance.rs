@@ -1,19 +1,29 @@
 //! Instances: what EC2 says of those that may be nodes of the cluster.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_ec2::{
     Client,
     error::SdkError,
     operation::describe_instances::DescribeInstancesError,
-    types::{Filter, Instance, InstanceStateName},
+    types::{Filter, Instance, InstanceStateName, Reservation},
 };
 use thiserror::Error;
+
+use crate::node::Cluster;
 
 /// How many values one filter of DescribeInstances takes (EC2 API reference).
 const MAX_FILTER_VALUES: usize = 200;
 /// How many instances one page of DescribeInstances has at most (EC2 API reference).
 const PAGE_SIZE: i32 = 1000;
+/// How many it has at least.
+const MIN_PAGE_SIZE: i32 = 5;
+/// How many pages are looked through for the names of clusters.
+const MAX_PAGES: usize = 5;
+/// How many names of clusters are given.
+const MAX_CLUSTERS: usize = 50;
+/// The states of an instance that runs or is about to.
+pub const UP: [InstanceStateName; 2] = [InstanceStateName::Pending, InstanceStateName::Running];
 
 /// EC2 did not describe the instances.
 #[derive(Debug, Error)]
@@ -46,6 +56,71 @@ pub async fn instances(client: &Client, ids: &[String]) -> Result<HashMap<String
     Ok(instances)
 }
 
+/// Selects the nodes of a cluster that run or are about to.
+#[must_use]
+pub fn nodes_of(cluster: &Cluster) -> Vec<Filter> {
+    let of_cluster = filter(&format!("tag:{}", cluster.tag_key), vec![cluster.name.clone()]);
+    vec![of_cluster, are_up()]
+}
+
+/// Tells whether a cluster has a node that runs or is about to.
+///
+/// # Errors
+/// [`InstancesError`] where EC2 cannot be asked.
+pub async fn has_nodes(client: &Client, cluster: &Cluster) -> Result<bool, InstancesError> {
+    let request = client.describe_instances().set_filters(Some(nodes_of(cluster)));
+    let mut pages = request.max_results(MIN_PAGE_SIZE).into_paginator().items().send();
+    // A page may be empty although another follows.
+    while let Some(reservation) = pages.next().await {
+        let reservation = reservation.map_err(|error| InstancesError(Box::new(error)))?;
+        if !reservation.instances().is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn are_up() -> Filter {
+    filter(
+        "instance-state-name",
+        UP.map(|state| state.as_str().to_owned()).to_vec(),
+    )
+}
+
+fn filter(name: &str, values: Vec<String>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values)).build()
+}
+
+/// Names the clusters that running instances of the account and Region are nodes of, each with the keys of the tags that
+/// say so; of many instances it looks at the first [`MAX_PAGES`] pages of 1,000, and gives at most [`MAX_CLUSTERS`].
+///
+/// # Errors
+/// [`InstancesError`] where EC2 cannot be asked.
+pub async fn clusters(
+    client: &Client,
+    cluster: &Cluster,
+) -> Result<BTreeMap<String, BTreeSet<String>>, InstancesError> {
+    let mut clusters: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let request = client
+        .describe_instances()
+        .filters(filter("tag-key", cluster.naming_keys()))
+        .filters(are_up())
+        .max_results(PAGE_SIZE);
+    let mut pages = request.into_paginator().send();
+    for _ in 0..MAX_PAGES {
+        let Some(page) = pages.next().await else { break };
+        let page = page.map_err(|error| InstancesError(Box::new(error)))?;
+        for instance in page.reservations().iter().flat_map(Reservation::instances) {
+            for (name, key) in cluster.named(&tags(instance)) {
+                if clusters.len() < MAX_CLUSTERS || clusters.contains_key(name) {
+                    clusters.entry(name.to_owned()).or_default().insert(key.to_owned());
+                }
+            }
+        }
+    }
+    Ok(clusters)
+}
+
 /// An instance's tags, by key.
 pub type Tags = HashMap<String, String>;
 
@@ -67,7 +142,7 @@ pub fn node_name(instance: &Instance) -> Option<&str> {
 #[must_use]
 pub fn is_up(instance: &Instance) -> bool {
     let state = instance.state().and_then(|state| state.name());
-    matches!(state, Some(InstanceStateName::Pending | InstanceStateName::Running))
+    state.is_some_and(|state| UP.contains(state))
 }
 
 /// Whether EKS Auto Mode manages the instance, which allows no SSM.

@@ -19,6 +19,7 @@ pub mod resolve;
 pub mod retry;
 pub mod rows;
 pub mod rule;
+pub mod sender;
 pub mod settings;
 pub mod ssm;
 pub mod stack_name;

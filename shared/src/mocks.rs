@@ -147,17 +147,18 @@ impl Table {
             });
         let partition = words.text(partition.strip_prefix("pk = ").unwrap());
         let after = input.exclusive_start_key().and_then(Key::of);
+        let is_backward = input.scan_index_forward() == Some(false);
+        let follows = |key: &Key, after: &Key| if is_backward { key < after } else { key > after };
         let is_asked_for = |key: &Key| {
-            key.pk == partition && key.sk.starts_with(start) && after.as_ref().is_none_or(|after| key > after)
+            key.pk == partition && key.sk.starts_with(start) && after.as_ref().is_none_or(|after| follows(key, after))
         };
         let limit = input.limit().map(|limit| usize::try_from(limit).unwrap());
         let limit = limit.into_iter().chain(self.page).min().unwrap_or(usize::MAX);
-        let page: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|(key, _)| is_asked_for(key))
-            .take(limit)
-            .collect();
+        let mut rows: Vec<_> = self.rows.iter().filter(|(key, _)| is_asked_for(key)).collect();
+        if is_backward {
+            rows.reverse();
+        }
+        let page: Vec<_> = rows.into_iter().take(limit).collect();
         // As DynamoDB does, a full page has a last key whether or not rows follow.
         let last = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.item());
         let items = page.into_iter().map(|(_, item)| item.clone());

@@ -7,6 +7,7 @@ use std::{
 
 use aws_sdk_ssm::types::Target;
 use regex_lite::Regex;
+use serde::Serialize;
 
 use crate::rule::Rule;
 
@@ -25,7 +26,7 @@ pub fn is_instance_id(text: &str) -> bool {
 }
 
 /// The tags by which the nodes of a rule are known: the cluster's own and the rule's, ANDed; values of one key ORed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeSelector(BTreeMap<String, Vec<String>>);
 
 impl NodeSelector {
@@ -116,15 +117,40 @@ impl Cluster {
             Membership::Foreign
         }
     }
+
+    /// Names the clusters that an instance's tags call it a node of, each with the tag's key.
+    pub fn named<'a>(&'a self, tags: &'a HashMap<String, String>) -> impl Iterator<Item = (&'a str, &'a str)> {
+        tags.iter().filter_map(|(key, value)| {
+            let own = (*key == self.tag_key).then_some(value.as_str());
+            Some((own.or_else(|| named_cluster(key, value))?, key.as_str()))
+        })
+    }
+
+    /// Gives the keys of the tags that name clusters, as a filter of EC2's takes them: `*` stands for any characters.
+    #[must_use]
+    pub fn naming_keys(&self) -> Vec<String> {
+        let keys = NAMING_TAGS.into_iter().filter(|key| *key != self.tag_key);
+        let keys = keys.chain([self.tag_key.as_str()]).map(str::to_owned);
+        keys.chain([format!("{NAMING_PREFIX}*")]).collect()
+    }
 }
+
+/// The tags, beside a stack's own [`Cluster::tag_key`], whose value is the name of the cluster that an instance is a node of.
+const NAMING_TAGS: [&str; 4] = [
+    "aws:eks:cluster-name",
+    "eks:cluster-name",
+    "eks:eks-cluster-name",
+    "alpha.eksctl.io/cluster-name",
+];
+/// What the key of another such tag begins with; the cluster's name follows.
+pub const NAMING_PREFIX: &str = "kubernetes.io/cluster/";
 
 /// Reads a cluster's name out of a tag that EKS, Karpenter or eksctl puts on nodes.
 fn named_cluster<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
-    match key {
-        "aws:eks:cluster-name" | "eks:cluster-name" | "eks:eks-cluster-name" | "alpha.eksctl.io/cluster-name" => {
-            Some(value)
-        }
-        _ => key.strip_prefix("kubernetes.io/cluster/"),
+    if NAMING_TAGS.contains(&key) {
+        Some(value)
+    } else {
+        key.strip_prefix(NAMING_PREFIX)
     }
 }
 
@@ -169,6 +195,34 @@ mod tests {
         for (tags, expected) in cases {
             assert_eq!(cluster().membership(&tags), expected, "{tags:?}");
         }
+    }
+
+    #[test]
+    fn clusters_are_named_by_the_stacks_own_tag_and_by_those_of_eks_karpenter_and_eksctl() {
+        let own = Cluster {
+            tag_key: "cluster".to_owned(),
+            ..cluster()
+        };
+        let tags = tags([
+            ("cluster", "a"),
+            ("eks:cluster-name", "b"),
+            ("kubernetes.io/cluster/c", "owned"),
+            ("team", "d"),
+        ]);
+        let mut named: Vec<_> = own.named(&tags).collect();
+        named.sort_unstable();
+        assert_eq!(
+            named,
+            [
+                ("a", "cluster"),
+                ("b", "eks:cluster-name"),
+                ("c", "kubernetes.io/cluster/c")
+            ]
+        );
+        let filter = own.naming_keys();
+        assert!(filter.contains(&"cluster".to_owned()) && filter.contains(&"kubernetes.io/cluster/*".to_owned()));
+        let keys: std::collections::BTreeSet<_> = cluster().naming_keys().into_iter().collect();
+        assert_eq!(keys.len(), cluster().naming_keys().len());
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The table's rows: their keys, and what they say of a job, of an image on a node, and of what a node holds.
 
 mod held;
+mod observed;
 
 use std::{
     collections::HashMap,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
 };
 
 pub use held::{Failure, Held, Holding};
+pub use observed::{OBSERVED, Observed};
 
 /// A row as DynamoDB has it.
 pub type Item = HashMap<String, AttributeValue>;
@@ -51,6 +54,13 @@ impl Key {
     #[must_use]
     pub fn cancelled(job: &str) -> Self {
         Self::new(format!("job#{job}"), "cancelled")
+    }
+
+    /// That a job was observed, in the order in which that happened.
+    #[must_use]
+    pub fn observed(job: &str, at: DateTime<Utc>) -> Self {
+        let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+        Self::new(OBSERVED, format!("{at}#{job}"))
     }
 
     /// A request that may come again, by the hash of its idempotency key.

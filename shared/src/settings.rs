@@ -1,7 +1,8 @@
 //! Settings: what the template decided, read once from the environment.
 
-use std::{fmt::Display, ops::RangeInclusive};
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -11,9 +12,45 @@ use crate::{
     rule::{Rule, RuleError, parse_rules},
 };
 
+/// What becomes of a command that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is sent.
+    Send,
+    /// It is recorded, and nothing is sent.
+    Observe,
+}
+
+/// Where it is kept what became of jobs, and for how long.
+#[derive(Clone, Debug)]
+pub struct Outcomes {
+    /// The DynamoDB table (`TABLE_NAME`).
+    pub table: String,
+    /// For how long it holds a row (`OUTCOME_RETENTION_DAYS`).
+    pub retention: Duration,
+}
+
+impl Outcomes {
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let variables = Variables::new(look_up);
+        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        Ok(Self {
+            table: variables.text("TABLE_NAME")?,
+            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+        })
+    }
+}
+
 /// What every function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What becomes of a command that is due (`MODE`).
+    pub mode: Mode,
     /// The cluster whose nodes are warmed (`CLUSTER_NAME`, `CLUSTER_TAG_KEY`).
     pub cluster: Cluster,
     /// The Command document that nodes run (`DOCUMENT_NAME`).
@@ -82,6 +119,7 @@ impl Settings {
             .into());
         }
         Ok(Self {
+            mode: variables.mode()?,
             cluster,
             document: variables.text("DOCUMENT_NAME")?,
             rules,
@@ -139,6 +177,18 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         is.ok_or_else(|| refuse(name, value, "true or false"))
     }
 
+    /// Reads what becomes of a command that is due.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is missing or neither `send` nor `observe`.
+    fn mode(&self) -> Result<Mode, SettingsError> {
+        match (self.0)("MODE").as_deref() {
+            Some("send") => Ok(Mode::Send),
+            Some("observe") => Ok(Mode::Observe),
+            other => Err(refuse("MODE", other.map(str::to_owned), "send or observe")),
+        }
+    }
+
     /// Reads the host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     ///
     /// # Errors
@@ -180,6 +230,7 @@ mod tests {
     fn read(name: &str, value: Option<&str>) -> Result<Settings, SettingsError> {
         Settings::read(|asked| match asked {
             _ if asked == name => value.map(str::to_owned),
+            "MODE" => Some("send".to_owned()),
             "RULES" => Some(r#"[{"name": "default"}]"#.to_owned()),
             "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
             "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => Some("85".to_owned()),
@@ -197,6 +248,12 @@ mod tests {
                 "CLUSTER_NAME: \"\" is not accepted: it takes a text that is not empty",
             ),
             ("DOCUMENT_NAME", Some(" "), "DOCUMENT_NAME: \" \" is not accepted"),
+            ("MODE", None, "MODE: \"\" is not accepted: it takes send or observe"),
+            (
+                "MODE",
+                Some("Observe"),
+                "MODE: \"Observe\" is not accepted: it takes send or observe",
+            ),
             (
                 "DELIVERY_TIMEOUT_SECONDS",
                 Some("29"),
@@ -232,7 +289,9 @@ mod tests {
 
     #[test]
     fn usable_settings_are_read() {
+        assert_eq!(read("MODE", Some("observe")).unwrap().mode, Mode::Observe);
         let settings = read("EXECUTION_TIMEOUT_SECONDS", Some("172800")).unwrap();
+        assert_eq!(settings.mode, Mode::Send);
         assert_eq!((settings.delivery_timeout, settings.execution_timeout), (600, 172_800));
         assert_eq!(
             (settings.image_gc_high_threshold, settings.max_parallel_image_pulls),

@@ -1,4 +1,4 @@
-//! The calls to SSM.
+//! The calls to SSM, but for the one that sends (see [`crate::sender`]).
 
 use std::collections::HashMap;
 
@@ -11,7 +11,6 @@ use aws_sdk_ssm::{
         get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput},
         list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput},
         list_commands::{ListCommandsError, ListCommandsOutput},
-        send_command::{SendCommandError, builders::SendCommandInputBuilder},
     },
     types::{
         Command, CommandFilter, CommandFilterKey, CommandStatus, InstanceInformation, InstanceInformationStringFilter,
@@ -29,15 +28,6 @@ const PAGE_SIZE: i32 = 50;
 /// Why SSM could not be asked.
 #[derive(Debug, Error)]
 pub enum SsmError {
-    /// One of the instances is not registered, not running or not permitted: SSM rejects the whole call and names none.
-    #[error("SSM refuses an instance of the command")]
-    InvalidInstance(#[source] SendCommandError),
-    /// The command could not be sent.
-    #[error("the command could not be sent")]
-    Send(#[source] Box<SdkError<SendCommandError>>),
-    /// SSM accepted the command and named no id for it.
-    #[error("SSM answered without a command id")]
-    NoCommandId,
     /// SSM could not be asked which nodes are online.
     #[error("SSM could not be asked which nodes are online")]
     Online(#[source] Box<SdkError<DescribeInstanceInformationError>>),
@@ -65,23 +55,6 @@ pub enum SsmError {
     /// The request could not be built.
     #[error("the request to SSM could not be built")]
     Request(#[from] BuildError),
-}
-
-/// Sends one command and gives its id; throttling and server errors are tried again by the SDK.
-///
-/// # Errors
-/// [`SsmError::InvalidInstance`] where an instance id is refused, [`SsmError::Send`] for everything else.
-pub async fn send(client: &Client, input: SendCommandInputBuilder) -> Result<String, SsmError> {
-    let output = input.send_with(client).await.map_err(|error| match error {
-        SdkError::ServiceError(refused) if refused.err().is_invalid_instance_id() => {
-            SsmError::InvalidInstance(refused.into_err())
-        }
-        error => SsmError::Send(Box::new(error)),
-    })?;
-    output
-        .command
-        .and_then(|command| command.command_id)
-        .ok_or(SsmError::NoCommandId)
 }
 
 /// Tells what SSM knows of each of these instances, by instance id; one that never registered has no entry.

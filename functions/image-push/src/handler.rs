@@ -1,15 +1,16 @@
 //! From an event to commands.
 
-use aws_sdk_ssm::Client;
+use std::time::SystemTime;
+
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Comment, Destination, Trigger, send_command_input},
+    command::{Comment, Destination, Trigger},
     image::Image,
     node::NodeSelector,
     report::{report, word},
     rule::Rule,
+    sender::{Order, SendError, Sender},
     settings::Settings,
-    ssm::{self, SsmError},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -28,16 +29,23 @@ pub enum Decision {
         /// The commands, one for each rule.
         commands: Vec<Sent>,
     },
+    /// The stack observes: what each rule would have sent was recorded.
+    Observed {
+        /// The image, by digest.
+        image: Image,
+        /// The jobs, one for each rule.
+        commands: Vec<Sent>,
+    },
     /// Nothing was sent, for this reason.
     Ignored(Ignored),
 }
 
-/// One command that was sent.
+/// One command that was sent, or would have been.
 #[derive(Debug, Serialize)]
 pub struct Sent {
     /// The rule's name.
     pub rule: String,
-    /// The command's id in SSM.
+    /// The command's id in SSM; an id of the same shape where it was not sent.
     pub command: String,
 }
 
@@ -48,7 +56,7 @@ pub struct PushError {
     rule: String,
     image: Image,
     #[source]
-    cause: SsmError,
+    cause: SendError,
 }
 
 impl From<PushError> for Diagnostic {
@@ -66,7 +74,12 @@ impl From<PushError> for Diagnostic {
 ///
 /// # Errors
 /// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries.
-pub async fn handle(client: &Client, settings: &Settings, payload: Value) -> Result<Decision, PushError> {
+pub async fn handle(
+    sender: &Sender,
+    settings: &Settings,
+    payload: Value,
+    now: SystemTime,
+) -> Result<Decision, PushError> {
     let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
     let (image, rules) = match wanted_image(settings, payload) {
         Ok(wanted) => wanted,
@@ -78,7 +91,7 @@ pub async fn handle(client: &Client, settings: &Settings, payload: Value) -> Res
     let mut commands = Vec::with_capacity(rules.len());
     let mut failure = None;
     for rule in rules {
-        match send(client, settings, rule, &image).await {
+        match send(sender, settings, rule, &image, (&id, now)).await {
             Ok(sent) => commands.push(sent),
             Err(error) => {
                 error!(
@@ -94,6 +107,7 @@ pub async fn handle(client: &Client, settings: &Settings, payload: Value) -> Res
     }
     match failure {
         Some(error) => Err(error),
+        None if sender.observes() => Ok(Decision::Observed { image, commands }),
         None => Ok(Decision::Sent { image, commands }),
     }
 }
@@ -113,22 +127,36 @@ fn wanted_image(settings: &Settings, payload: Value) -> Result<(Image, Vec<&Rule
     Ok((image, rules))
 }
 
-async fn send(client: &Client, settings: &Settings, rule: &Rule, image: &Image) -> Result<Sent, PushError> {
-    let targets = NodeSelector::new(&settings.cluster, rule).targets();
-    let images = std::slice::from_ref(image);
-    let comment = Comment::first(Trigger::Push, rule);
-    let input = send_command_input(settings, rule, &comment, images, Destination::Targets(targets));
-    let command = ssm::send(client, input).await.map_err(|cause| PushError {
-        rule: rule.name.clone(),
-        image: image.clone(),
-        cause,
-    })?;
-    info!(
-        command.id = command,
-        image.digest = image.digest(),
-        rule = rule.name,
-        "sent {image}"
-    );
+async fn send(
+    sender: &Sender,
+    settings: &Settings,
+    rule: &Rule,
+    image: &Image,
+    (event, now): (&str, SystemTime),
+) -> Result<Sent, PushError> {
+    let order = Order {
+        rule,
+        comment: &Comment::first(Trigger::Push, rule),
+        images: std::slice::from_ref(image),
+        destination: Destination::Selected(NodeSelector::new(&settings.cluster, rule)),
+        occasion: event,
+    };
+    let command = sender
+        .send(settings, order, now.into())
+        .await
+        .map_err(|cause| PushError {
+            rule: rule.name.clone(),
+            image: image.clone(),
+            cause,
+        })?;
+    if !sender.observes() {
+        info!(
+            command.id = command,
+            image.digest = image.digest(),
+            rule = rule.name,
+            "sent {image}"
+        );
+    }
     Ok(Sent {
         rule: rule.name.clone(),
         command,
@@ -155,11 +183,23 @@ fn log_ignored(id: &str, ignored: &Ignored) {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
     use aws_sdk_ssm::{
+        Client,
         operation::send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
         types::{Command, error::InvalidDocument},
     };
     use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+    use prefetch::{
+        command::is_observed_id,
+        mocks::{self, Calls, Table},
+        rows::Key,
+        settings::Outcomes,
+    };
     use serde_json::json;
 
     use super::*;
@@ -314,7 +354,8 @@ mod tests {
         let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&refused, &sent]);
         let settings = settings(r#"[{"name": "first"}, {"name": "second"}]"#);
         let event = include_str!("../../../events/image-push.tagged.json");
-        let error = handle(&client, &settings, serde_json::from_str(event).unwrap())
+        let event = serde_json::from_str(event).unwrap();
+        let error = handle(&Sender::sending(client), &settings, event, now())
             .await
             .unwrap_err();
         let diagnostic = Diagnostic::from(error);
@@ -332,6 +373,41 @@ mod tests {
         assert_eq!((refused.num_calls(), sent.num_calls()), (1, 1));
     }
 
+    #[tokio::test]
+    async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_command() {
+        let state = Arc::new(Mutex::new((Calls::default(), Table::default())));
+        let outcomes = Outcomes {
+            table: "outcomes".to_owned(),
+            retention: Duration::from_hours(24),
+        };
+        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
+        let settings = settings(r#"[{"name": "all"}, {"name": "gpu", "nodes": {"team": ["ml"]}}]"#);
+        let event: Value = serde_json::from_str(include_str!("../../../events/image-push.tagged.json")).unwrap();
+        let answer = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+        let answer = serde_json::to_value(answer).unwrap();
+        assert_eq!(answer["decision"], "observed");
+        let commands = answer["commands"].as_array().unwrap();
+        assert_eq!(commands.len(), 2);
+        for command in commands {
+            let id = command["command"].as_str().unwrap();
+            assert!(is_observed_id(id));
+            let row = state.lock().unwrap().1.row(&Key::job(id)).unwrap();
+            assert_eq!(
+                (&row["trigger"], &row["rule"], &row["images"]),
+                (&json!("push"), &command["rule"], &json!([answer["image"]]))
+            );
+        }
+        // The same event again is the same job, and another push of the image is another one.
+        let again = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+        assert_eq!(serde_json::to_value(again).unwrap(), answer);
+        let mut pushed = event;
+        pushed["id"] = "another".into();
+        handle(&sender, &settings, pushed, now()).await.unwrap();
+        let (calls, table) = &mut *state.lock().unwrap();
+        assert_eq!(table.rows.keys().filter(|key| key.sk == "job").count(), 4);
+        assert_eq!(calls.take(), ["TransactWriteItems"; 6]);
+    }
+
     fn sending(expected: impl Fn(&SendCommandInput) -> bool + Send + Sync + 'static) -> Mock {
         mock!(Client::send_command).match_requests(expected).then_output(|| {
             let command = Command::builder().command_id("command-1").build();
@@ -340,14 +416,20 @@ mod tests {
     }
 
     async fn answer(sends: &Mock, rules: &str, event: &str) -> Result<Value, PushError> {
-        let client = mock_client!(aws_sdk_ssm, [sends]);
-        let decision = handle(&client, &settings(rules), serde_json::from_str(event).unwrap()).await?;
+        let sender = Sender::sending(mock_client!(aws_sdk_ssm, [sends]));
+        let event = serde_json::from_str(event).unwrap();
+        let decision = handle(&sender, &settings(rules), event, now()).await?;
         Ok(serde_json::to_value(decision).unwrap())
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_794_793_474)
     }
 
     fn settings(rules: &str) -> Settings {
         Settings::read(|name| {
             Some(match name {
+                "MODE" => "send".to_owned(),
                 "CLUSTER_NAME" => "prod".to_owned(),
                 "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
                 "DOCUMENT_NAME" => "prefetch-images".to_owned(),

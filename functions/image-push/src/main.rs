@@ -3,10 +3,13 @@
 mod event;
 mod handler;
 
+use std::time::SystemTime;
+
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
     aws, log,
-    settings::{Settings, from_env},
+    sender::Sender,
+    settings::{Outcomes, Settings, from_env},
 };
 use serde_json::Value;
 
@@ -14,9 +17,10 @@ use serde_json::Value;
 async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
-    let ssm = aws_sdk_ssm::Client::new(&aws::config().await);
+    let outcomes = from_env(Outcomes::read);
+    let sender = Sender::new(&aws::config().await, settings.mode, outcomes);
     run(service_fn(|event: LambdaEvent<Value>| {
-        handler::handle(&ssm, &settings, event.payload)
+        handler::handle(&sender, &settings, event.payload, SystemTime::now())
     }))
     .await
 }

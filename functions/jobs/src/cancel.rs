@@ -26,8 +26,8 @@ const MAX_PAGES: usize = 40;
 /// A 400 where the id is none, a 404 where there is no such job, a 503 where AWS cannot be asked.
 pub async fn cancel(jobs: &Jobs, id: &str, now: DateTime<Utc>) -> Result<Answer, Problem> {
     let job = job(jobs, id, now).await?;
-    if job.state == State::Done {
-        return Ok(Answer::ok(&json!({"id": id, "state": State::Done, "commands": []})));
+    if let state @ (State::Done | State::Observed) = job.state {
+        return Ok(Answer::ok(&json!({"id": id, "state": state, "commands": []})));
     }
     let noted = store::put_cancelled(jobs, id, now).await;
     noted.map_err(|error| Problem::unavailable(&error))?;

@@ -37,8 +37,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     ecr::NewestImages,
     fault,
+    instance::tags,
     mocks::{self, Calls, Table},
     rows::{Item, Key},
+    sender::Sender,
+    settings::Mode,
 };
 use serde_json::{Value, json};
 
@@ -55,6 +58,7 @@ pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/*"]}]"#;
 /// The value of a setting, as tests have it.
 pub fn setting(name: &str) -> &'static str {
     match name {
+        "MODE" => "send",
         "CLUSTER_NAME" => "prod",
         "CLUSTER_TAG_KEY" => "aws:eks:cluster-name",
         "DOCUMENT_NAME" => DOCUMENT,
@@ -160,8 +164,10 @@ impl Cloud {
             ..State::default()
         }));
         let ecr = ecr(&state);
+        let ssm = ssm(&state);
         let jobs = Jobs {
-            ssm: ssm(&state),
+            sender: Sender::sending(ssm.clone()),
+            ssm,
             ec2: ec2(&state),
             images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned()),
             ecr,
@@ -174,6 +180,29 @@ impl Cloud {
             cloud.launch(k, |_| {});
         }
         cloud
+    }
+
+    /// The same, of a stack that observes.
+    pub fn observing(rules: &'static str) -> Self {
+        let mut cloud = Self::with(rules, "false");
+        cloud.turn(Mode::Observe);
+        cloud
+    }
+
+    /// Has the stack be updated to this mode.
+    pub fn turn(&mut self, mode: Mode) {
+        let Jobs {
+            ssm,
+            dynamodb,
+            settings,
+            sender,
+            ..
+        } = &mut self.jobs;
+        settings.shared.mode = mode;
+        *sender = match mode {
+            Mode::Send => Sender::sending(ssm.clone()),
+            Mode::Observe => Sender::observing(dynamodb.clone(), settings.outcomes()),
+        };
     }
 
     /// Launches a node that is online, but for what is changed of it.
@@ -382,16 +411,20 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         if let Some(code) = state.calls.note("ListCommands") {
             return fault!(aws_sdk_ssm, ListCommandsError, code);
         }
-        let Ok(from) = input.next_token().map_or(Ok(0), str::parse::<usize>) else {
+        // How many are left: what is sent meanwhile moves no page but the first.
+        let Ok(left) = input.next_token().map(str::parse::<usize>).transpose() else {
             let refused = InvalidNextToken::builder().build();
             return MockResponse::Error(ListCommandsError::InvalidNextToken(refused));
         };
         let found = state.commands.iter().rev().filter(|command| is_listed(input, command));
-        let mut found = found.skip(from).cloned();
+        let found: Vec<Command> = found.cloned().collect();
+        let from = left.map_or(0, |left| found.len() - left);
+        let left = found.len() - from;
+        let mut found = found.into_iter().skip(from);
         let limit = input.max_results().map_or(50, |limit| usize::try_from(limit).unwrap());
         let limit = state.page.unwrap_or(limit).min(limit);
         let page: Vec<Command> = found.by_ref().take(limit).collect();
-        let token = found.next().map(|_| (from + limit).to_string());
+        let token = found.next().map(|_| (left - limit).to_string());
         let output = ListCommandsOutput::builder()
             .set_commands(Some(page))
             .set_next_token(token);
@@ -467,8 +500,10 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
         if let Some(code) = state.calls.note("DescribeInstances") {
             return fault!(aws_sdk_ec2, DescribeInstancesError, code);
         }
-        if input.filters()[0].name() != Some("instance-id") {
-            return of_cluster(&state, input);
+        match input.filters()[0].name() {
+            Some("instance-id") => {}
+            Some("tag-key") => return of_any_cluster(&state, input),
+            _ => return of_cluster(&state, input),
         }
         let asked = input.filters()[0].values();
         let known = asked
@@ -502,7 +537,13 @@ fn of_cluster(
     };
     let limit = usize::try_from(input.max_results().unwrap()).unwrap();
     assert!((5..=1000).contains(&limit));
-    let found: Vec<Instance> = state.instances.values().map(|(instance, _)| instance.clone()).collect();
+    let is_ours = |instance: &Instance| {
+        tags(instance)
+            .get("aws:eks:cluster-name")
+            .is_some_and(|name| name == "prod")
+    };
+    let instances = state.instances.values().map(|(instance, _)| instance);
+    let found: Vec<Instance> = instances.filter(|instance| is_ours(instance)).cloned().collect();
     let to = found.len().min(from + limit);
     let reservations = found[from..to].chunks(2);
     let reservations = reservations.map(|both| Reservation::builder().set_instances(Some(both.to_vec())).build());
@@ -510,6 +551,27 @@ fn of_cluster(
         .set_reservations(Some(reservations.collect()))
         .set_next_token((to < found.len()).then(|| to.to_string()));
     MockResponse::Output(output.build())
+}
+
+/// Answers the instances that carry a tag by which clusters are named.
+fn of_any_cluster(
+    state: &State,
+    input: &DescribeInstancesInput,
+) -> MockResponse<DescribeInstancesOutput, DescribeInstancesError> {
+    assert_eq!(input.filters()[1].values(), ["pending", "running"]);
+    let keys = input.filters()[0].values();
+    let takes = |key: &String| {
+        let takes = |pattern: &String| {
+            pattern
+                .strip_suffix('*')
+                .map_or(key == pattern, |start| key.starts_with(start))
+        };
+        keys.iter().any(takes)
+    };
+    let instances = state.instances.values().map(|(instance, _)| instance);
+    let found = instances.filter(|instance| tags(instance).keys().any(takes)).cloned();
+    let reservation = Reservation::builder().set_instances(Some(found.collect())).build();
+    MockResponse::Output(DescribeInstancesOutput::builder().reservations(reservation).build())
 }
 
 /// The operator of an instance that EKS Auto Mode manages.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
-use prefetch::{command::Trigger, ecr::NewestImages, report::report};
+use prefetch::{command::Trigger, ecr::NewestImages, report::report, sender::Sender};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info};
@@ -11,6 +11,7 @@ use crate::{
     answer::Answer,
     cancel::cancel,
     door::{Asked, Call, call},
+    list::list,
     nodes::{self, count::count},
     problem::Problem,
     reconcile::{ReconcileError, reconcile},
@@ -25,6 +26,7 @@ use crate::{
 /// What the function works with.
 pub struct Jobs {
     pub ssm: aws_sdk_ssm::Client,
+    pub sender: Sender,
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
     pub images: NewestImages,
@@ -86,10 +88,7 @@ impl Jobs {
                     .map_err(|problem| JobsError::Problem(problem.told()))?;
                 Ok(answer.body.unwrap_or_default())
             }
-            Call::Reconcile => {
-                let rules = reconcile(self, now).await?;
-                Ok(json!({"rules": rules}))
-            }
+            Call::Reconcile => Ok(json!(reconcile(self, now).await?)),
             Call::Count => Ok(self.count(now).await),
             Call::Ignored(message) => {
                 let reason = "not-deployed";
@@ -140,7 +139,7 @@ impl Jobs {
         let key = key.as_deref();
         match route {
             Route::SubmitJob => submit(self, body, key, Trigger::Job, now).await,
-            Route::ListJobs => status::list(self, &query, now).await,
+            Route::ListJobs => list(self, &query, now).await,
             Route::GetStats => stats(self).await,
             Route::GetJob(id) => status::get(self, &id, &query, now).await,
             Route::CancelJob(id) => cancel(self, &id, now).await,

@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use prefetch::{command::Trigger, rows::Key};
+use prefetch::rows::Key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -144,14 +144,15 @@ pub struct Claim {
 
 /// Begins a request, or finds out how far it is.
 ///
-/// Of requests with one key at the same moment one begins: DynamoDB writes the row of the first.
+/// Of requests with one key at the same moment one begins: DynamoDB writes the row of the first. Keys of one kind are known
+/// among themselves only.
 ///
 /// # Errors
 /// A 409 where another works on it, a 422 where the key is another request's, a 503 where DynamoDB cannot be asked.
 pub async fn begin(
     client: &Client,
     table: &str,
-    (trigger, key): (Trigger, &str),
+    (kind, key): (&str, &str),
     body: &str,
     now: DateTime<Utc>,
 ) -> Result<Begun, Problem> {
@@ -159,7 +160,7 @@ pub async fn begin(
     let claim = Claim {
         client: client.clone(),
         table: table.to_owned(),
-        key: Key::request(&hash(&[&trigger.to_string(), key])),
+        key: Key::request(&hash(&[kind, key])),
         started_at: now.to_rfc3339_opts(SecondsFormat::Nanos, true),
         owner: format!("{:016x}", RandomState::new().hash_one(now)),
     };
@@ -274,6 +275,11 @@ impl Claim {
             )
             .set("#owner = :me", ("#owner", "owner"), (":me", string(&self.owner)));
         self.update(update).await
+    }
+
+    /// Tells the request, which came first at this moment, from every other.
+    pub fn occasion(&self, since: DateTime<Utc>) -> String {
+        format!("{} {}", self.key.pk, since.to_rfc3339_opts(SecondsFormat::Nanos, true))
     }
 
     /// Notes what is to be sent.

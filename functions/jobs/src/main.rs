@@ -5,10 +5,12 @@ mod cancel;
 mod choice;
 #[cfg(test)]
 mod cloud;
+mod clusters;
 mod cron;
 mod door;
 mod handler;
 mod idempotency;
+mod list;
 mod nodes;
 mod plan;
 mod problem;
@@ -25,7 +27,7 @@ mod store;
 mod submit;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, settings::from_env};
+use prefetch::{aws, ecr::NewestImages, log, sender::Sender, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::Jobs, settings::Settings};
@@ -37,6 +39,7 @@ async fn main() -> Result<(), Error> {
     let config = aws::config().await;
     let jobs = Jobs {
         ssm: aws_sdk_ssm::Client::new(&config),
+        sender: Sender::new(&config, settings.shared.mode, settings.outcomes()),
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
         images: NewestImages::new(&config)?,

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use aws_sdk_ec2::{
     error::{ProvideErrorMetadata, SdkError},
     operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput},
-    types::{Filter, Instance},
+    types::Instance,
 };
 use aws_sdk_ssm::types::InstanceInformation;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join3;
 use prefetch::{
     image::Image,
-    instance::{is_auto_mode, node_name, tags},
+    instance::{is_auto_mode, node_name, nodes_of, tags},
     node::NodeSelector,
     rows::{Failure, Held, Holding, Key},
     rule::Rule,
@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::{
     answer::Answer,
+    clusters::{NoNodes, others},
     handler::Jobs,
     nodes::agent::{Agent, moment},
     problem::Problem,
@@ -42,10 +43,13 @@ const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "Inv
 
 /// A page of nodes.
 #[derive(Serialize)]
-struct Nodes {
+struct NodeList {
     nodes: Vec<Node>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
+    /// Whose nodes there are, where the cluster has none.
+    #[serde(flatten)]
+    none: Option<NoNodes>,
 }
 
 /// An instance of the cluster.
@@ -123,12 +127,14 @@ enum NodesError {
 /// Tells of a page of the cluster's instances that run, or are about to, whether each can be warmed, and what it holds.
 ///
 /// A page costs one DescribeInstances, one DescribeInstanceInformation for each 50 of its nodes and one BatchGetItem for
-/// each 100; this process asks ECR at most once per repository in 30 seconds.
+/// each 100; this process asks ECR at most once per repository in 30 seconds. Where there is no node, up to five more
+/// DescribeInstances tell of which clusters there are some.
 ///
 /// # Errors
 /// A 400 for a page that there is not, a 503 where AWS cannot be asked.
 pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answer, Problem> {
     let page: Page<Next> = query.page(5..=500, 100)?;
+    let is_first = page.next.is_none();
     let begin = page.next.unwrap_or_default();
     let (instances, next) = instances(jobs, page.limit, begin.instances.clone()).await?;
     let listed = instances.iter().skip(begin.skip);
@@ -147,8 +153,14 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
         let instances = next.map(Some);
         instances.map(|instances| Next { instances, skip: 0 })
     };
+    let none = if is_first && nodes.is_empty() && next.is_none() {
+        let others = others(jobs).await;
+        Some(others.map_err(|error| Problem::unavailable(&error))?)
+    } else {
+        None
+    };
     let next = next.as_ref().map(token);
-    Ok(Answer::ok(&Nodes { nodes, next }))
+    Ok(Answer::ok(&NodeList { nodes, next, none }))
 }
 
 /// How many of the nodes an answer holds: one at least, where there is one.
@@ -252,20 +264,11 @@ async fn instances(
     limit: usize,
     next: Option<String>,
 ) -> Result<(Vec<Instance>, Option<String>), Problem> {
-    let cluster = &jobs.settings.shared.cluster;
-    let of_cluster = Filter::builder()
-        .name(format!("tag:{}", cluster.tag_key))
-        .values(&cluster.name);
-    let alive = Filter::builder()
-        .name("instance-state-name")
-        .values("pending")
-        .values("running");
     let is_next = next.is_some();
     let request = jobs
         .ec2
         .describe_instances()
-        .filters(of_cluster.build())
-        .filters(alive.build())
+        .set_filters(Some(nodes_of(&jobs.settings.shared.cluster)))
         .max_results(i32::try_from(limit).unwrap_or(i32::MAX))
         .set_next_token(next);
     let answer: DescribeInstancesOutput = request.send().await.map_err(|error| {

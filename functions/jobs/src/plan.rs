@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aws_sdk_ssm::types::Command;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger},
+    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, is_observed_id},
     image::Image,
     node::{Cluster, NodeSelector},
     rule::Rule,
+    settings::Mode,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{reach::Refused, request::NodeChoice};
+use crate::{reach::Refused, request::NodeChoice, status::State};
 
 /// What is to be sent for a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,13 @@ pub struct Sent {
     pub without: Vec<String>,
 }
 
+impl Sent {
+    /// Returns true where the stack observed, and it was not sent.
+    pub fn is_observed(&self) -> bool {
+        self.id.as_deref().is_some_and(is_observed_id)
+    }
+}
+
 /// What was sent, by the command's place in its plan.
 pub type SentCommands = BTreeMap<usize, Sent>;
 
@@ -104,7 +112,11 @@ impl Plan {
         } else {
             self.told(sent)
         };
-        json!({"dryRun": is_dry_run, "jobs": jobs, "images": self.images, "nodes": refused})
+        let mut answer = json!({"dryRun": is_dry_run, "jobs": jobs, "images": self.images, "nodes": refused});
+        if sent.values().any(Sent::is_observed) {
+            answer["mode"] = json!(Mode::Observe);
+        }
+        answer
     }
 
     /// The commands that were sent.
@@ -122,7 +134,7 @@ impl Planned {
     pub fn destination(&self, cluster: &Cluster) -> Destination {
         match &self.nodes {
             NodeChoice::Ids(ids) => Destination::Instances(ids.clone()),
-            NodeChoice::Tags(tags) => Destination::Targets(NodeSelector::of_tags(cluster, tags.clone()).targets()),
+            NodeChoice::Tags(tags) => Destination::Selected(NodeSelector::of_tags(cluster, tags.clone())),
         }
     }
 
@@ -144,7 +156,7 @@ impl Planned {
                 Destination::Instances(ids) => {
                     ids.iter().collect::<HashSet<_>>() == command.instance_ids().iter().collect()
                 }
-                Destination::Targets(targets) => by_key(&targets) == by_key(command.targets()),
+                Destination::Selected(selector) => by_key(&selector.targets()) == by_key(command.targets()),
             }
     }
 
@@ -159,6 +171,9 @@ impl Planned {
         let mut told = json!({"rule": self.rule, "images": self.images, "nodes": nodes});
         if let Some(id) = sent.and_then(|sent| sent.id.as_ref()) {
             told["id"] = json!(id);
+        }
+        if sent.is_some_and(Sent::is_observed) {
+            told["state"] = json!(State::Observed);
         }
         told
     }

@@ -9,25 +9,38 @@ use aws_sdk_dynamodb::{
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, Trigger, send_command_input},
+    command::{Comment, Destination, MAX_IMAGES, Trigger, is_observed_id},
     ecr::{ImagesError, NewestImages},
     image::Image,
     node::NodeSelector,
     report::report,
     rows::Key,
     rule::Rule,
+    sender::{Order, SendError},
     ssm::{self, SsmError},
     table,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::{handler::Jobs, store::StoreError};
+use crate::{
+    clusters::{NoNodes, no_nodes},
+    handler::Jobs,
+    store::StoreError,
+};
 
 /// After which time whoever reconciles a rule is dead: the function may run for 60 seconds, and Lambda's next try begins a
 /// minute after its end.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+/// What was decided of every rule, and that the cluster has no nodes, where it has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reconciliation {
+    rules: Vec<Reconciled>,
+    #[serde(flatten)]
+    no_nodes: Option<NoNodes>,
+}
 
 /// What was decided of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -46,6 +59,11 @@ pub enum Decision {
     /// Its newest images were sent.
     Sent {
         /// The commands, one for each 30 images.
+        commands: Vec<String>,
+    },
+    /// The stack observes: what would have been sent was recorded.
+    Observed {
+        /// The jobs, one for each 30 images.
         commands: Vec<String>,
     },
     /// It names no image that exists.
@@ -83,6 +101,8 @@ enum RuleError {
     #[error(transparent)]
     Ssm(#[from] SsmError),
     #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -97,11 +117,12 @@ struct Row {
 /// Reconciles every rule; one that fails does not keep the others from theirs.
 ///
 /// Costs per rule, beside what ECR is asked, one BatchGetItem and one UpdateItem, a ListCommands for each command of the
-/// last time, and one SendCommand and UpdateItem for each 30 images: whatever the number of nodes.
+/// last time, and one SendCommand and UpdateItem for each 30 images: whatever the number of nodes. One DescribeInstances
+/// tells whether the cluster has any.
 ///
 /// # Errors
 /// [`ReconcileError`] where a rule failed, after all were tried.
-pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Vec<Reconciled>, ReconcileError> {
+pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation, ReconcileError> {
     let mut reconciled = Vec::with_capacity(jobs.settings.shared.rules.len());
     let images = jobs.images.anew();
     for rule in &jobs.settings.shared.rules {
@@ -124,15 +145,30 @@ pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Vec<Reconciled
             decision,
         });
     }
+    let no_nodes = warn_of_no_nodes(jobs).await;
     let failed: Vec<&str> = reconciled
         .iter()
         .filter(|reconciled| matches!(reconciled.decision, Decision::Failed { .. }))
         .map(|reconciled| reconciled.rule.as_str())
         .collect();
     if failed.is_empty() {
-        Ok(reconciled)
+        Ok(Reconciliation {
+            rules: reconciled,
+            no_nodes,
+        })
     } else {
         Err(ReconcileError(failed.join(", ")))
+    }
+}
+
+/// Says that the cluster has no nodes, which is no fault: they may be scaled to nothing, or its name misspelt.
+async fn warn_of_no_nodes(jobs: &Jobs) -> Option<NoNodes> {
+    match no_nodes(jobs).await {
+        Ok(no_nodes) => no_nodes.inspect(|none| warn!("{none}")),
+        Err(error) => {
+            warn!("{}", report(&error));
+            None
+        }
     }
 }
 
@@ -158,7 +194,11 @@ async fn reconcile_rule(
         return Ok(Decision::StillRunning);
     }
     let commands = send(jobs, rule, &images, &key, now).await?;
-    Ok(Decision::Sent { commands })
+    Ok(if jobs.sender.observes() {
+        Decision::Observed { commands }
+    } else {
+        Decision::Sent { commands }
+    })
 }
 
 /// Whether what was sent the last time has not ended, or another sends it now.
@@ -166,7 +206,8 @@ async fn is_running(jobs: &Jobs, last: &Row, now: DateTime<Utc>) -> Result<bool,
     if last.commands.is_empty() {
         return Ok(now - last.started_at < PATIENCE);
     }
-    for id in &last.commands {
+    // What was observed never ran.
+    for id in last.commands.iter().filter(|id| !is_observed_id(id)) {
         match ssm::command(&jobs.ssm, id).await {
             Ok(command) if ssm::has_ended(&command) || has_expired(&command, now) => {}
             Ok(_) => return Ok(true),
@@ -232,18 +273,25 @@ async fn send(
     let comment = Comment::first(Trigger::Reconcile, rule);
     let mut commands = Vec::new();
     for images in images.chunks(MAX_IMAGES) {
-        let targets = NodeSelector::new(&settings.cluster, rule).targets();
-        let input = send_command_input(settings, rule, &comment, images, Destination::Targets(targets));
-        match ssm::send(&jobs.ssm, input).await {
+        let order = Order {
+            rule,
+            comment: &comment,
+            images,
+            destination: Destination::Selected(NodeSelector::new(&settings.cluster, rule)),
+            occasion: &text(now),
+        };
+        match jobs.sender.send(settings, order, now).await {
             Ok(command) => {
-                info!(
-                    command.id = command,
-                    rule = rule.name,
-                    images = images.len(),
-                    "sent {} images by rule {}",
-                    images.len(),
-                    rule.name
-                );
+                if !jobs.sender.observes() {
+                    info!(
+                        command.id = command,
+                        rule = rule.name,
+                        images = images.len(),
+                        "sent {} images by rule {}",
+                        images.len(),
+                        rule.name
+                    );
+                }
                 commands.push(command);
             }
             Err(error) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prefetch::{
     metrics::Metrics,
-    settings::{SettingsError, Variables},
+    settings::{Outcomes, SettingsError, Variables},
 };
 
 /// What this function is told by the template through its environment.
@@ -40,13 +40,13 @@ impl Settings {
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
-        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        let Outcomes { table, retention } = Outcomes::read(&look_up)?;
         Ok(Self {
             metrics: Metrics::new(&shared.cluster.name),
             shared,
             registry: variables.registry()?,
-            table: variables.text("TABLE_NAME")?,
-            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            table,
+            retention,
             // A comment has room for nine attempts.
             max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
             allow_any_repository: variables.boolean("ALLOW_ANY_REPOSITORY")?,
@@ -54,6 +54,14 @@ impl Settings {
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
         })
+    }
+
+    /// Gives where what became of jobs is kept.
+    pub fn outcomes(&self) -> Outcomes {
+        Outcomes {
+            table: self.table.clone(),
+            retention: self.retention,
+        }
     }
 }
 

@@ -1,17 +1,18 @@
-//! GET /jobs, GET /jobs/{id}: what has become of jobs.
+//! GET /jobs/{id}: what has become of a job.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Trigger, is_command_id},
+    command::{Comment, Trigger, is_command_id, is_observed_id},
     image::Image,
     instance::{instances, is_up, node_name},
     node::is_instance_id,
     outcome::Status,
     report::report,
     rows::{Counters, Item, Key, Outcome},
+    settings::Mode,
     ssm::{self, SsmError},
     table,
 };
@@ -70,6 +71,8 @@ pub enum State {
     Done,
     /// Somebody cancelled it.
     Cancelled,
+    /// The stack observed: nothing was sent.
+    Observed,
 }
 
 /// What is read of a job's row.
@@ -82,6 +85,10 @@ struct JobRow {
     images: Option<Vec<Image>>,
     slowest_seconds: Option<f64>,
     slowest_node: Option<String>,
+    /// Where it was observed, whose further try it is, and which nodes would have been sent it.
+    mode: Option<Mode>,
+    retry_of: Option<String>,
+    destination: Option<Value>,
     #[serde(flatten)]
     counters: Counters,
 }
@@ -107,7 +114,7 @@ struct NodeRow {
 
 /// What is known of a job, before it is judged.
 #[derive(Default)]
-struct Known {
+pub struct Known {
     command: Option<Command>,
     row: Option<JobRow>,
     is_cancelled: bool,
@@ -115,7 +122,7 @@ struct Known {
 
 impl Known {
     /// Judges what is known of a job; none where neither SSM nor the table knows of such a one.
-    fn job(self, id: &str, settings: &Settings, now: DateTime<Utc>) -> Option<Job> {
+    pub fn job(self, id: &str, settings: &Settings, now: DateTime<Utc>) -> Option<Job> {
         let command = self.command.as_ref();
         let comment = command.and_then(first_comment);
         if self.row.is_none() && comment.is_none() {
@@ -128,7 +135,9 @@ impl Known {
         let known_by_ssm = command.map(|command| i64::from(command.target_count()));
         let targets = row.targets.or(known_by_ssm);
         let is_settled = (row.targets.is_some() || has_ended) && row.is_settled(targets);
-        let state = if self.is_cancelled {
+        let state = if row.mode == Some(Mode::Observe) {
+            State::Observed
+        } else if self.is_cancelled {
             State::Cancelled
         } else if is_settled || requested_at + longest(settings) < now {
             State::Done
@@ -191,6 +200,13 @@ impl Job {
             told["slowestSeconds"] = json!(seconds);
             told["slowestNode"] = json!(node);
         }
+        if self.state == State::Observed {
+            told["mode"] = json!(Mode::Observe);
+            told["targets"] = json!(self.row.destination);
+        }
+        if let Some(job) = &self.row.retry_of {
+            told["retryOf"] = json!(job);
+        }
         told
     }
 }
@@ -200,39 +216,6 @@ fn longest(settings: &Settings) -> TimeDelta {
     let shared = &settings.shared;
     let deadline = TimeDelta::seconds((shared.delivery_timeout + shared.execution_timeout).into());
     (deadline + SWEEP + RETRY_DELAY) * (i32::from(settings.max_retries) + 1)
-}
-
-/// Lists jobs, newest first: one ListCommands and one BatchGetItem a page.
-///
-/// # Errors
-/// A 400 where the query is not accepted, a 503 where AWS cannot be asked.
-pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answer, Problem> {
-    let page = query.page::<String>(1..=50, 20)?;
-    let limit = i32::try_from(page.limit).unwrap_or(i32::MAX);
-    let answer = ssm::latest_commands(&jobs.ssm, &jobs.settings.shared.document, limit, page.next).await;
-    let answer = answer.map_err(|error| match error {
-        SsmError::InvalidToken(_) => stale(),
-        error => Problem::unavailable(&error),
-    })?;
-    let firsts: Vec<Command> = answer
-        .commands
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|command| first_comment(command).is_some())
-        .collect();
-    let ids: BTreeSet<&str> = firsts.iter().filter_map(Command::command_id).collect();
-    let rows = rows(jobs, &ids).await.map_err(|error| Problem::unavailable(&error))?;
-    let mut told = Vec::with_capacity(firsts.len());
-    for command in firsts {
-        let id = command.command_id().unwrap_or_default().to_owned();
-        let known = known(&rows, &id, Some(command)).map_err(|error| Problem::unavailable(&error))?;
-        told.extend(known.job(&id, &jobs.settings, now).map(|job| job.told()));
-    }
-    let mut list = json!({"jobs": told});
-    if let Some(next) = answer.next_token.filter(|next| !next.is_empty()) {
-        list["next"] = json!(token(&next));
-    }
-    Ok(Answer::ok(&list))
 }
 
 /// Tells what has become of a job, with a page of its nodes: one Query, one ListCommands while SSM has to be asked, and one
@@ -325,7 +308,7 @@ pub async fn job(jobs: &Jobs, id: &str, now: DateTime<Utc>) -> Result<Job, Probl
 async fn judged(jobs: &Jobs, id: &str, rows: &table::Rows, now: DateTime<Utc>) -> Result<Job, Problem> {
     let mut known = known(rows, id, None).map_err(|error| Problem::unavailable(&error))?;
     let is_over = known.row.as_ref().is_some_and(|row| row.is_settled(row.targets));
-    if !is_over {
+    if !is_over && !is_observed_id(id) {
         let command = match ssm::command(&jobs.ssm, id).await {
             Ok(command) => Some(command),
             Err(SsmError::NoCommand) => None,
@@ -348,12 +331,16 @@ fn check_id(id: &str) -> Result<(), Problem> {
 }
 
 /// Reads the rows of jobs, and whether they were cancelled: one BatchGetItem for each 50.
-async fn rows(jobs: &Jobs, ids: &BTreeSet<&str>) -> Result<table::Rows, StoreError> {
+pub async fn rows(jobs: &Jobs, ids: &BTreeSet<&str>) -> Result<table::Rows, StoreError> {
     let keys = ids.iter().flat_map(|id| [Key::job(id), Key::cancelled(id)]).collect();
     Ok(table::read(&jobs.dynamodb, &jobs.settings.table, &keys).await?)
 }
 
-fn known(rows: &table::Rows, id: &str, command: Option<Command>) -> Result<Known, StoreError> {
+/// Gathers what rows and SSM say of a job.
+///
+/// # Errors
+/// [`StoreError`] where a row cannot be understood.
+pub fn known(rows: &table::Rows, id: &str, command: Option<Command>) -> Result<Known, StoreError> {
     Ok(Known {
         command,
         row: rows.get(&Key::job(id))?,
@@ -362,12 +349,13 @@ fn known(rows: &table::Rows, id: &str, command: Option<Command>) -> Result<Known
 }
 
 /// Reads the comment of a command that is a job's first.
-fn first_comment(command: &Command) -> Option<Comment> {
+pub fn first_comment(command: &Command) -> Option<Comment> {
     let comment: Comment = command.comment()?.parse().ok()?;
     (comment.attempt == 1 && comment.job.is_none()).then_some(comment)
 }
 
-fn requested_at(command: &Command) -> Option<DateTime<Utc>> {
+/// When SSM was asked for a command.
+pub fn requested_at(command: &Command) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(command.requested_date_time()?.to_millis().ok()?)
 }
 

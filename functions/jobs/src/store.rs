@@ -7,7 +7,7 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, Utc};
 use prefetch::{
-    rows::{Item, Key},
+    rows::{Item, Key, OBSERVED},
     table::ReadError,
 };
 use serde_json::Value;
@@ -61,6 +61,30 @@ pub async fn page(
         .await
         .map_err(|error| StoreError::Query(Box::new(error)))?;
     Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
+}
+
+/// Reads which jobs were observed, the latest first, by the sort keys of the rows that list them, and whether there are more.
+///
+/// # Errors
+/// [`StoreError::Query`] where they could not be read.
+pub async fn observed(jobs: &Jobs, limit: usize, after: Option<&str>) -> Result<(Vec<String>, bool), StoreError> {
+    let key = |name: &str, text: &str| (name.to_owned(), AttributeValue::S(text.to_owned()));
+    let request = jobs
+        .dynamodb
+        .query()
+        .table_name(&jobs.settings.table)
+        .key_condition_expression("pk = :pk")
+        .expression_attribute_values(":pk", AttributeValue::S(OBSERVED.to_owned()))
+        .scan_index_forward(false)
+        .set_limit(i32::try_from(limit).ok())
+        .set_exclusive_start_key(after.map(|after| [key("pk", OBSERVED), key("sk", after)].into()));
+    let answer = request
+        .send()
+        .await
+        .map_err(|error| StoreError::Query(Box::new(error)))?;
+    let rows = answer.items.unwrap_or_default();
+    let keys = rows.iter().filter_map(|row| row.get("sk")?.as_s().ok().cloned());
+    Ok((keys.collect(), answer.last_evaluated_key.is_some()))
 }
 
 /// Reads which nodes of a job wait for a further try, by instance id: one Query for each megabyte of the job's rows.

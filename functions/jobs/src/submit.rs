@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashSet,
+    hash::{BuildHasher, RandomState},
     time::{Duration, Instant, SystemTime},
 };
 
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Trigger, send_command_input},
+    command::{Comment, Trigger},
     ecr::NewestImages,
     fields::FieldError,
     image::Image,
@@ -16,7 +17,8 @@ use prefetch::{
     report::report,
     resolve::resolve,
     rule::Rule,
-    ssm::{self, SsmError},
+    sender::{Order, SendError},
+    ssm,
 };
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -59,17 +61,25 @@ pub async fn submit(
     now: DateTime<Utc>,
 ) -> Result<Answer, Problem> {
     let request = JobRequest::parse(body, &jobs.settings.registry)?;
+    let due = |occasion| Due { trigger, occasion, now };
     if request.dry_run {
         let plan = plan(jobs, &request, now).await?;
         return Ok(Answer::ok(&plan.answer(&SentCommands::new(), true)));
     }
     let Some(key) = key else {
         let plan = plan(jobs, &request, now).await?;
-        let sent = send_all(jobs, trigger, &plan, SentCommands::new(), None).await?;
+        // Without a key no request is known again.
+        let occasion = format!("{:016x}", RandomState::new().hash_one(now));
+        let sent = send_all(jobs, &due(occasion), &plan, SentCommands::new(), None).await?;
         return answer(&plan, &sent);
     };
     let body = serde_json::to_string(&request).expect("a request is JSON");
-    match begin(&jobs.dynamodb, &jobs.settings.table, (trigger, key), &body, now).await? {
+    let mut kind = trigger.to_string();
+    if jobs.sender.observes() {
+        // What was observed is sent once the stack sends, under the same key.
+        kind.push_str(" observed");
+    }
+    match begin(&jobs.dynamodb, &jobs.settings.table, (&kind, key), &body, now).await? {
         Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
         Begun::New(claim) => {
             let planned = match plan(jobs, &request, now).await {
@@ -77,22 +87,36 @@ pub async fn submit(
                 Err(problem) => Err(problem),
             };
             match planned {
-                Ok(plan) => send_claimed(jobs, trigger, &plan, SentCommands::new(), &claim).await,
+                Ok(plan) => {
+                    let due = due(claim.occasion(now));
+                    send_claimed(jobs, &due, &plan, SentCommands::new(), &claim).await
+                }
                 Err(problem) => {
                     forget(&claim).await;
                     Err(problem)
                 }
             }
         }
-        Begun::Again(claim, progress) => go_on(jobs, trigger, progress, &claim).await,
+        Begun::Again(claim, progress) => {
+            let due = due(claim.occasion(progress.since));
+            go_on(jobs, &due, progress, &claim).await
+        }
     }
 }
 
+/// Why commands are due, and when.
+struct Due {
+    trigger: Trigger,
+    /// What tells a request from every other, however often it comes.
+    occasion: String,
+    now: DateTime<Utc>,
+}
+
 /// Goes on where another left a request: what SSM knows of it is not sent again.
-async fn go_on(jobs: &Jobs, trigger: Trigger, progress: Progress, claim: &Claim) -> Result<Answer, Problem> {
+async fn go_on(jobs: &Jobs, due: &Due, progress: Progress, claim: &Claim) -> Result<Answer, Problem> {
     let Progress { plan, mut sent, since } = progress;
-    match find_sent(jobs, trigger, &plan, &mut sent, since, claim).await {
-        Ok(()) => send_claimed(jobs, trigger, &plan, sent, claim).await,
+    match find_sent(jobs, due.trigger, &plan, &mut sent, since, claim).await {
+        Ok(()) => send_claimed(jobs, due, &plan, sent, claim).await,
         Err(problem) => {
             open(claim).await;
             Err(problem.with_jobs(plan.told(&sent)))
@@ -103,12 +127,12 @@ async fn go_on(jobs: &Jobs, trigger: Trigger, progress: Progress, claim: &Claim)
 /// Sends what is left of a plan, and notes how that ended.
 async fn send_claimed(
     jobs: &Jobs,
-    trigger: Trigger,
+    due: &Due,
     plan: &Plan,
     sent: SentCommands,
     claim: &Claim,
 ) -> Result<Answer, Problem> {
-    match send_all(jobs, trigger, plan, sent, Some(claim)).await {
+    match send_all(jobs, due, plan, sent, Some(claim)).await {
         Ok(sent) => {
             let answer = answer(plan, &sent);
             let noted = if answer.is_ok() {
@@ -232,7 +256,7 @@ fn destination(jobs: &Jobs, rule: &Rule, chosen: Option<&NodeChoice>) -> NodeCho
 /// Sends what is left of a plan, one command after the other, and notes each with the claim, where there is one.
 async fn send_all(
     jobs: &Jobs,
-    trigger: Trigger,
+    due: &Due,
     plan: &Plan,
     mut sent: SentCommands,
     claim: Option<&Claim>,
@@ -245,7 +269,7 @@ async fn send_all(
         if began.elapsed() > SENDING {
             return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
         }
-        let failed = match send(jobs, trigger, command).await {
+        let failed = match send(jobs, due, command).await {
             Ok(one) => {
                 let noted = match claim {
                     Some(claim) => claim.sent(place, &one).await,
@@ -274,8 +298,8 @@ struct TooSlow;
 struct NobodyLeft;
 
 /// Sends one command; where SSM refuses a node, to those that are online still.
-async fn send(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Sent, Problem> {
-    match send_once(jobs, trigger, command).await? {
+async fn send(jobs: &Jobs, due: &Due, command: &Planned) -> Result<Sent, Problem> {
+    match send_once(jobs, due, command).await? {
         Ok(id) => Ok(Sent {
             id: Some(id),
             without: Vec::new(),
@@ -296,7 +320,7 @@ async fn send(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Sent, 
                 nodes: NodeChoice::Ids(left),
                 ..command.clone()
             };
-            match send_once(jobs, trigger, &command).await? {
+            match send_once(jobs, due, &command).await? {
                 Ok(id) => Ok(Sent { id: Some(id), without }),
                 Err(refused) => Err(Problem::unavailable(&refused)),
             }
@@ -305,25 +329,31 @@ async fn send(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Sent, 
 }
 
 /// Sends one command; the inner error is SSM's refusal of one of its nodes.
-async fn send_once(jobs: &Jobs, trigger: Trigger, command: &Planned) -> Result<Result<String, SsmError>, Problem> {
+async fn send_once(jobs: &Jobs, due: &Due, command: &Planned) -> Result<Result<String, SendError>, Problem> {
     let settings = &jobs.settings.shared;
     let rule = rule(jobs, &command.rule)?;
-    let comment = Comment::first(trigger, rule);
-    let nodes = command.destination(&settings.cluster);
-    let input = send_command_input(settings, rule, &comment, &command.images, nodes);
-    match ssm::send(&jobs.ssm, input).await {
+    let order = Order {
+        rule,
+        comment: &Comment::first(due.trigger, rule),
+        images: &command.images,
+        destination: command.destination(&settings.cluster),
+        occasion: &due.occasion,
+    };
+    match jobs.sender.send(settings, order, due.now).await {
         Ok(id) => {
             let images = command.images.len();
-            info!(
-                command.id = id,
-                rule = rule.name,
-                images,
-                "sent {images} images by rule {}",
-                rule.name
-            );
+            if !jobs.sender.observes() {
+                info!(
+                    command.id = id,
+                    rule = rule.name,
+                    images,
+                    "sent {images} images by rule {}",
+                    rule.name
+                );
+            }
             Ok(Ok(id))
         }
-        Err(refused @ SsmError::InvalidInstance(_)) => Ok(Err(refused)),
+        Err(refused @ SendError::InvalidInstance(_)) => Ok(Err(refused)),
         Err(error) => Err(Problem::unavailable(&error)),
     }
 }

@@ -11,18 +11,23 @@ pub enum Decision {
         /// The commands, one or more for each of its rules.
         commands: Vec<Sent>,
     },
+    /// The stack observes: what the node would have been sent was recorded.
+    Observed {
+        /// The jobs, one or more for each of its rules.
+        commands: Vec<Sent>,
+    },
     /// Not yet: the message goes back to the queue.
     HandedBack(Why),
     /// Nothing was sent, nor will be.
     Dropped(Why),
 }
 
-/// One command that was sent to a node.
+/// One command that was sent to a node, or would have been.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Sent {
     /// The rule's name.
     pub rule: String,
-    /// The command's id in SSM.
+    /// The command's id in SSM; an id of the same shape where it was not sent.
     pub command: String,
 }
 
@@ -89,16 +94,18 @@ impl Decision {
     ///
     /// A node that is handed back is sent all its images again; what it holds by then costs it milliseconds.
     pub fn of_rules(decisions: Vec<Self>) -> Self {
-        let mut sent = Vec::new();
+        let (mut sent, mut observed) = (Vec::new(), Vec::new());
         let mut dropped = None;
         for decision in decisions {
             match decision {
                 Self::HandedBack(_) => return decision,
                 Self::Sent { commands } => sent.extend(commands),
+                Self::Observed { commands } => observed.extend(commands),
                 Self::Dropped(_) => dropped = dropped.or(Some(decision)),
             }
         }
         match dropped {
+            _ if !observed.is_empty() => Self::Observed { commands: observed },
             Some(dropped) if sent.is_empty() => dropped,
             _ => Self::Sent { commands: sent },
         }

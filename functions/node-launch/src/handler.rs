@@ -11,13 +11,14 @@ use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
 use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, send_command_input},
+    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger},
     ecr::NewestImages,
     image::Image,
     instance::{InstancesError, instances},
     node::NodeSelector,
     report::{report, word},
     rule::Rule,
+    sender::{Order, SendError, Sender},
     settings::Settings,
     ssm::{self, SsmError},
 };
@@ -34,11 +35,13 @@ use crate::{
 
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
 const AT_ONCE: usize = 5;
+const SECONDS_PER_DAY: u64 = 86_400;
 
 /// What the function works with.
 pub struct NodeLaunch {
     pub ec2: aws_sdk_ec2::Client,
     pub ssm: aws_sdk_ssm::Client,
+    pub sender: Sender,
     pub images: NewestImages,
     pub settings: Settings,
 }
@@ -255,8 +258,9 @@ impl NodeLaunch {
             }
         }
         let mut decisions = self.send_newest(rule, launched, now).await;
-        let again = stream::iter(again)
-            .map(async |((comment, images), requests)| self.send_commands(rule, &comment, &images, requests).await);
+        let again = stream::iter(again).map(async |((comment, images), requests)| {
+            self.send_commands(rule, &comment, &images, requests, now).await
+        });
         decisions.extend(again.buffered(AT_ONCE).collect::<Vec<_>>().await.concat());
         decisions
     }
@@ -272,7 +276,7 @@ impl NodeLaunch {
             }
             Ok(images) => {
                 let comment = Comment::first(Trigger::Launch, rule);
-                self.send_commands(rule, &comment, &images, requests).await
+                self.send_commands(rule, &comment, &images, requests, now).await
             }
             Err(cause) => {
                 error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
@@ -288,11 +292,12 @@ impl NodeLaunch {
         comment: &Comment,
         images: &[Image],
         requests: Vec<Request>,
+        now: SystemTime,
     ) -> Vec<(Request, Decision)> {
         let mut decisions = Vec::new();
         for images in images.chunks(MAX_IMAGES) {
             for requests in requests.chunks(MAX_INSTANCES) {
-                decisions.extend(self.send_command(rule, comment, images, requests.to_vec()).await);
+                decisions.extend(self.send_command(rule, comment, images, requests.to_vec(), now).await);
             }
         }
         decisions
@@ -308,21 +313,22 @@ impl NodeLaunch {
         comment: &Comment,
         images: &[Image],
         requests: Vec<Request>,
+        now: SystemTime,
     ) -> Vec<(Request, Decision)> {
+        let occasion = comment.job.clone().unwrap_or_else(|| day(now));
         let mut decisions = Vec::with_capacity(requests.len());
         let mut pending = vec![requests];
         while let Some(requests) = pending.pop() {
-            let destination = Destination::Instances(nodes(&requests));
-            let input = send_command_input(&self.settings, rule, comment, images, destination);
-            match ssm::send(&self.ssm, input).await {
-                Ok(command) => {
-                    let sent = Sent {
-                        rule: rule.name.clone(),
-                        command,
-                    };
-                    decisions.extend(of_all(requests, &Decision::Sent { commands: vec![sent] }));
-                }
-                Err(SsmError::InvalidInstance(_)) => {
+            let order = Order {
+                rule,
+                comment,
+                images,
+                destination: Destination::Instances(nodes(&requests)),
+                occasion: &occasion,
+            };
+            match self.sender.send(&self.settings, order, now.into()).await {
+                Ok(command) => decisions.extend(of_all(requests, &self.sent(rule, command))),
+                Err(SendError::InvalidInstance(_)) => {
                     let all = requests.len();
                     let (online, offline) = self.still_online(requests).await;
                     decisions.extend(offline);
@@ -347,6 +353,17 @@ impl NodeLaunch {
             }
         }
         decisions
+    }
+
+    /// Decides that a node was sent the images of a rule, or would have been.
+    fn sent(&self, rule: &Rule, command: String) -> Decision {
+        let rule = rule.name.clone();
+        let commands = vec![Sent { rule, command }];
+        if self.sender.observes() {
+            Decision::Observed { commands }
+        } else {
+            Decision::Sent { commands }
+        }
     }
 
     async fn still_online(&self, requests: Vec<Request>) -> (Vec<Request>, Vec<(Request, Decision)>) {
@@ -389,6 +406,13 @@ fn reachable(node: Option<&InstanceInformation>) -> Result<(), Decision> {
     Ok(())
 }
 
+/// The occasion of a launch: the messages' own ids are not told apart, and a node that is started again on another day is
+/// another job where the stack observes.
+fn day(now: SystemTime) -> String {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("day {}", seconds / SECONDS_PER_DAY)
+}
+
 /// The nodes that the requests are for, each once.
 fn nodes<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Vec<String> {
     let nodes: BTreeSet<&str> = requests.into_iter().map(Request::node).collect();
@@ -404,15 +428,8 @@ fn of_all(requests: Vec<Request>, decision: &Decision) -> Vec<(Request, Decision
 
 fn log(id: &str, decision: &Decision) {
     match decision {
-        Decision::Sent { commands } => info!(
-            instance.id = id,
-            "{id}: sent {}",
-            commands
-                .iter()
-                .map(|sent| sent.command.as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        Decision::Sent { commands } => info!(instance.id = id, "{id}: sent {}", ids(commands)),
+        Decision::Observed { commands } => info!(instance.id = id, "{id}: observed {}", ids(commands)),
         Decision::HandedBack(why) => info!(
             instance.id = id,
             reason = word(&why.reason),
@@ -426,6 +443,11 @@ fn log(id: &str, decision: &Decision) {
             why.message
         ),
     }
+}
+
+fn ids(commands: &[Sent]) -> String {
+    let ids: Vec<&str> = commands.iter().map(|sent| sent.command.as_str()).collect();
+    ids.join(", ")
 }
 
 fn log_unusable(kind: &str, id: &str, why: &Why) {

@@ -10,7 +10,8 @@ use prefetch::{
     aws,
     ecr::NewestImages,
     log,
-    settings::{Settings, from_env},
+    sender::Sender,
+    settings::{Outcomes, Settings, from_env},
 };
 use serde_json::Value;
 
@@ -20,10 +21,12 @@ use crate::handler::NodeLaunch;
 async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
+    let outcomes = from_env(Outcomes::read);
     let config = aws::config().await;
     let launch = NodeLaunch {
         ec2: aws_sdk_ec2::Client::new(&config),
         ssm: aws_sdk_ssm::Client::new(&config),
+        sender: Sender::new(&config, settings.mode, outcomes),
         images: NewestImages::new(&config)?,
         settings,
     };

@@ -666,6 +666,7 @@ const RULES: &str = r#"[{"name": "default", "repositories": ["team/app", "team/w
 /// The settings of the tests, by variable.
 pub fn setting(name: &str) -> &'static str {
     match name {
+        "MODE" => "send",
         "CLUSTER_NAME" => "prod",
         "CLUSTER_TAG_KEY" => "aws:eks:cluster-name",
         "DOCUMENT_NAME" => "prefetch-images",

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::cloud::{Cloud, FUNCTION, auto_mode, command_id, digest, image, node_id, now, request};
 
+mod observed;
+
 /// The tags by which SSM finds the nodes of the usual rule.
 const TARGETS: &str = "tag:aws:eks:cluster-name=prod";
 const TWO_RULES: &str = r#"[
@@ -528,6 +530,7 @@ async fn whatever_aws_refuses_is_ours_and_told_without_names() {
     let job = format!("/jobs/{}", command_id(1));
     for (method, target, call) in [
         ("GET", "/jobs", "ListCommands"),
+        ("GET", "/jobs", "Query"),
         ("GET", "/jobs", "BatchGetItem"),
         ("GET", "/jobs/stats", "Query"),
         ("GET", job.as_str(), "Query"),
@@ -584,7 +587,7 @@ async fn jobs_are_listed_newest_first_and_further_tries_and_commands_by_hand_are
         (&json!(second), &json!("cancelled"))
     );
     assert_eq!(list["jobs"].as_array().unwrap().len(), 2);
-    assert_eq!(cloud.calls(), ["ListCommands", "BatchGetItem"]);
+    assert_eq!(cloud.calls(), ["ListCommands", "Query", "BatchGetItem"]);
 }
 
 #[tokio::test]
@@ -612,7 +615,8 @@ async fn a_list_is_paged_to_its_end_and_refuses_what_is_no_page() {
         target = format!("/jobs?limit=3&next={next}");
     }
     assert_eq!(ids, (1..=7).rev().map(command_id).collect::<Vec<_>>());
-    let stale = crate::query::token(&"not a token of SSM");
+    let stale = json!({"commands": {"after": {"token": "not a token of SSM", "told": null}}, "observed": "end"});
+    let stale = crate::query::token(&stale);
     for target in [
         "/jobs?limit=51",
         "/jobs?next=x",
@@ -933,6 +937,7 @@ async fn a_reconcile_costs_the_same_whatever_the_number_of_nodes() {
         "UpdateItem",
         "SendCommand",
         "UpdateItem",
+        "DescribeInstances",
     ];
     assert_eq!(few, expected);
 }

@@ -129,8 +129,12 @@ async fn what_an_answer_does_not_hold_is_told_on_the_next_page() {
 async fn a_cluster_without_nodes_asks_ec2_and_nobody_else() {
     let cloud = Cloud::new();
     cloud.state(|state| state.instances.clear());
-    assert_eq!(cloud.get("/nodes").await, (200, json!({"nodes": []})));
-    assert_eq!(cloud.calls(), ["DescribeInstances"]);
+    let message = "EC2 knows no running instance with the tag aws:eks:cluster-name=prod, nor one of any other cluster";
+    let expected = json!({"nodes": [], "message": message, "clusters": []});
+    assert_eq!(cloud.get("/nodes").await, (200, expected));
+    assert_eq!(cloud.calls(), ["DescribeInstances", "DescribeInstances"]);
+    cloud.fail("DescribeInstances", 1, "RequestLimitExceeded");
+    assert_eq!(cloud.get("/nodes").await.0, 503);
 }
 
 #[tokio::test]

@@ -23,6 +23,11 @@ use aws_sdk_ssm::{
     types::{Command, PingStatus, error::InvalidInstanceId},
 };
 use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use prefetch::{
+    command::is_observed_id,
+    mocks::{self, Calls, Table},
+    settings::Outcomes,
+};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -380,6 +385,46 @@ async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
 }
 
 #[tokio::test]
+async fn where_the_stack_observes_a_launch_and_a_further_try_become_rows_and_no_command() {
+    let two = "i-0abc0000000000002";
+    let mut cloud = Cloud::with(vec![node(ONE), node(two)]);
+    let table = Arc::new(std::sync::Mutex::new((Calls::default(), Table::default())));
+    let outcomes = Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(24),
+    };
+    cloud.launch.sender = Sender::observing(mocks::dynamodb(&table, |(calls, table)| (calls, table)), outcomes);
+    let running: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
+    let mut other = running.clone();
+    other["detail"]["instance-id"] = two.into();
+    let batch = batch(&[running.to_string(), other.to_string(), RETRY.to_owned()]);
+    // A message may be delivered more than once.
+    for _ in 0..2 {
+        assert_eq!(cloud.answer(&batch).await, json!({"batchItemFailures": []}));
+    }
+    let answer = cloud.answer(RETRY).await;
+    assert_eq!(answer["decision"], "observed");
+    assert!(is_observed_id(answer["commands"][0]["command"].as_str().unwrap()));
+
+    let table = &table.lock().unwrap().1;
+    let jobs = table.rows.keys().filter(|key| key.sk == "job");
+    let mut rows: Vec<Value> = jobs.map(|key| table.row(key).unwrap()).collect();
+    rows.sort_by_key(|row| row["attempt"].as_u64());
+    let [launched, retried] = &rows[..] else {
+        panic!("{rows:?}")
+    };
+    assert_eq!(
+        (&launched["trigger"], &launched["destination"], &launched["targets"]),
+        (&json!("launch"), &json!({"ids": [ONE, two]}), &json!(2))
+    );
+    assert_eq!(
+        (&retried["retry_of"], &retried["images"], &retried["destination"]),
+        (&json!(JOB), &json!([MISSING]), &json!({"ids": [ONE]}))
+    );
+    assert!(cloud.inputs().is_empty());
+}
+
+#[tokio::test]
 async fn an_error_of_ec2_fails_the_call_with_its_cause() {
     let cloud = Cloud::with(vec![node(ONE)]);
     let failing = mock!(aws_sdk_ec2::Client::describe_instances).then_error(|| {
@@ -498,6 +543,7 @@ impl Cloud {
         let (describe_nodes, ssm, sent) = ssm(&nodes);
         let launch = NodeLaunch {
             ec2,
+            sender: Sender::sending(ssm.clone()),
             ssm,
             images: NewestImages::with_client(ecr, "us-east-1".to_owned()),
             settings: settings(rules),
@@ -671,6 +717,7 @@ fn batch(bodies: &[String]) -> String {
 fn settings(rules: &str) -> Settings {
     Settings::read(|name| {
         Some(match name {
+            "MODE" => "send".to_owned(),
             "CLUSTER_NAME" => "prod".to_owned(),
             "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
             "DOCUMENT_NAME" => "prefetch-images".to_owned(),

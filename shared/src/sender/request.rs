@@ -1,0 +1,154 @@
+//! Requests: one SendCommand for images, nodes and a reason.
+
+use aws_sdk_ssm::operation::send_command::builders::SendCommandInputBuilder;
+
+use crate::{
+    command::{Comment, Destination, Handling, Trigger, parameters},
+    image::Image,
+    rule::Rule,
+    settings::Settings,
+};
+
+/// Builds the request that brings images to nodes under a rule's rate control.
+///
+/// The newest version of the document is named, so that a version that lags behind as default is never run.
+#[must_use]
+pub fn send_command_input(
+    settings: &Settings,
+    rule: &Rule,
+    comment: &Comment,
+    images: &[Image],
+    destination: Destination,
+) -> SendCommandInputBuilder {
+    let input = SendCommandInputBuilder::default()
+        .document_name(&settings.document)
+        .document_version("$LATEST")
+        .set_parameters(Some(parameters(settings, handling(rule, comment.trigger), images)))
+        .timeout_seconds(settings.delivery_timeout)
+        .max_concurrency(&rule.max_concurrency)
+        .max_errors(&rule.max_errors)
+        .comment(comment.to_string());
+    match destination {
+        Destination::Selected(selector) => input.set_targets(Some(selector.targets())),
+        Destination::Instances(ids) => input.set_instance_ids(Some(ids)),
+    }
+}
+
+/// Tells how a rule has images treated.
+///
+/// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
+/// pinned. Pushes, launches and reconciles tidy up.
+fn handling(rule: &Rule, trigger: Trigger) -> Handling {
+    let (keep, pin) = match trigger {
+        Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
+        Trigger::Job | Trigger::Schedule => (0, false),
+    };
+    Handling {
+        max_image_gib: rule.max_image_gib,
+        keep,
+        pin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use regex_lite::Regex;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{node::Cluster, rule::parse_rules, settings::Mode};
+
+    const IMAGE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    proptest! {
+        #[test]
+        fn whatever_settings_and_rule_say_reaches_the_document_in_words_it_accepts(
+            seconds in 5..=172_800,
+            percent in 1..=100,
+            pulls in 1..=16,
+            gib in 0..=9999_usize,
+            keep in 1..=50_usize,
+            pin: bool,
+        ) {
+            let rules = format!(r#"[{{"name": "a", "maxImageGiB": {gib}, "keep": {keep}, "pin": {pin}}}]"#);
+            let sent = sent(&settings(&rules, seconds, percent, pulls));
+            for (name, value) in [
+                ("images", IMAGE.to_owned()),
+                ("executionTimeout", seconds.to_string()),
+                ("imageGCHighThresholdPercent", percent.to_string()),
+                ("maxParallelImagePulls", pulls.to_string()),
+                ("maxImageGiB", gib.to_string()),
+                ("keep", keep.to_string()),
+                ("pin", pin.to_string()),
+            ] {
+                prop_assert_eq!(&sent[name], &[value]);
+            }
+            prop_assert_eq!(sent.len(), 7);
+            for (name, values) in &sent {
+                prop_assert!(accepted_by_the_document(name, &values[0]), "{} {}", name, values[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_that_says_nothing_of_them_sends_no_limit_no_removal_and_no_pin() {
+        let sent = sent(&settings(r#"[{"name": "a"}]"#, 3600, 85, 2));
+        for (name, value) in [("maxImageGiB", "0"), ("keep", "0"), ("pin", "false")] {
+            assert_eq!(sent[name], [value]);
+            assert!(accepted_by_the_document(name, value));
+        }
+    }
+
+    fn accepted_by_the_document(name: &str, value: &str) -> bool {
+        let document: Value = serde_json::from_str(include_str!("../../../ssm/document.json")).unwrap();
+        let pattern = document["parameters"][name]["allowedPattern"].as_str().unwrap();
+        Regex::new(pattern).unwrap().is_match(value)
+    }
+
+    fn sent(settings: &Settings) -> HashMap<String, Vec<String>> {
+        let images = [IMAGE.parse().unwrap()];
+        let nodes = Destination::Instances(vec!["i-0123456789abcdef0".to_owned()]);
+        let rule = &settings.rules[0];
+        let input = send_command_input(settings, rule, &Comment::first(Trigger::Push, rule), &images, nodes);
+        input.get_parameters().clone().unwrap()
+    }
+
+    #[test]
+    fn what_somebody_asks_for_displaces_nothing_and_is_not_pinned() {
+        let settings = settings(r#"[{"name": "a", "keep": 3, "pin": true}]"#, 600, 85, 2);
+        let rule = &settings.rules[0];
+        for (trigger, keep, pin) in [
+            (Trigger::Push, "3", "true"),
+            (Trigger::Launch, "3", "true"),
+            (Trigger::Reconcile, "3", "true"),
+            (Trigger::Job, "0", "false"),
+            (Trigger::Schedule, "0", "false"),
+        ] {
+            let sent = parameters(&settings, handling(rule, trigger), &[IMAGE.parse().unwrap()]);
+            assert_eq!(
+                (sent["keep"][0].as_str(), sent["pin"][0].as_str()),
+                (keep, pin),
+                "{trigger}"
+            );
+        }
+    }
+
+    fn settings(rules: &str, seconds: i32, percent: i32, pulls: i32) -> Settings {
+        Settings {
+            mode: Mode::Send,
+            cluster: Cluster {
+                name: "prod".to_owned(),
+                tag_key: "aws:eks:cluster-name".to_owned(),
+            },
+            document: "prefetch-images".to_owned(),
+            rules: parse_rules(rules).unwrap(),
+            delivery_timeout: 600,
+            execution_timeout: seconds,
+            image_gc_high_threshold: percent,
+            max_parallel_image_pulls: pulls,
+        }
+    }
+}
