@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -170,4 +171,5 @@ class Control:
         for notification in notifications:
             target = notification["target"]
             if notification["action"] == "push" and target.get("mediaType") in MANIFEST_TYPES:
-                self.ecr.pushed(target["repository"], target["digest"], target.get("tag"))
+                at = datetime.fromisoformat(notification["timestamp"]).timestamp()
+                self.ecr.pushed(target["repository"], target["digest"], target.get("tag"), at)

@@ -72,6 +72,8 @@ class Ecr:
         self.images: dict[str, dict[str, Image]] = {}
         self.expired = False
         """Whether the logins that are handed out have expired."""
+        self._deleted: dict[str, float] = {}
+        """When each repository was deleted last."""
         self._lock = threading.Lock()
         self.operations = {
             "DescribeRepositories": self.describe_repositories,
@@ -98,8 +100,13 @@ class Ecr:
             return error.response()
         return await ecr.handle_request(method, path, headers, body, query)
 
-    def pushed(self, repository: str, digest: str, tag: str | None) -> None:
-        """Takes note of a push: the tag moves to the image, and ECR's event is raised."""
+    def pushed(self, repository: str, digest: str, tag: str | None, at: float) -> None:
+        """Takes note of a push: the tag moves to the image, and ECR's event is raised.
+
+        The registry tells of it a little later; the repository may be deleted since.
+        """
+        if at < self._deleted.get(repository, 0):
+            return
         media_type, manifest = self._manifest(repository, digest)
         with self._lock:
             if repository not in ecr._repositories:
@@ -178,6 +185,7 @@ class Ecr:
             message = f"The repository with name '{name}' in registry with id '{ACCOUNT}' cannot be deleted"
             raise ApiError("RepositoryNotEmptyException", f"{message} because it still contains images")
         self.images.pop(name, None)
+        self._deleted[name] = time.time()
         return {"repository": ecr._repo_shape(ecr._repositories.pop(name))}
 
     def authorize(self, request: dict) -> dict:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from local import images
 from local.client import ROOT
-from verify import aws, globs, inventory, jobs, nodes, outcomes, push, repository, rules
+from verify import aws, globs, inventory, jobs, nodes, outcomes, push, repository, rules, run
 from verify.findings import BROKEN, HELD, UNCHECKED, Findings, table
 from verify.repository import Place
 from verify.stack import Resource, Stack
@@ -228,6 +228,25 @@ def test_only_the_image_is_removed_from_a_repository_that_was_there():
     with repository.place(ecr, list_, stack(), "team/app", image, findings) as place:
         assert not place.is_own
     assert ecr.removed == [image.digest, *(child.digest for child in image.children)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found", "said"),
+    [
+        ({}, ["online"], ""),
+        ({}, None, "the jobs API, which would tell what became of it, cannot be asked"),
+        ({}, [], "no node that SSM knows is taken by a rule"),
+        ({}, ["never-registered"], "no node that SSM knows is taken by a rule"),
+        ({"BakeAfterPushMinutes": "5"}, ["online"], "it would begin a bake, which launches builders"),
+        ({"BakeAfterPushMinutes": "5", "Mode": "observe"}, [], ""),
+    ],
+)
+def test_nothing_is_pushed_where_it_would_launch_something_or_reach_nobody(parameters, found, said):
+    told = [{"id": "i-1", "ssm": {"state": state}, "rules": ["default"]} for state in found or []]
+    listed = None if found is None else [nodes.Node(one["id"], one) for one in told]
+    obstacle = run.obstacle(Events("ENABLED"), stack(**parameters), listed)
+    assert obstacle.startswith(said)
+    assert bool(obstacle) == bool(said)
 
 
 @pytest.mark.parametrize(("body", "said"), [("time.sleep(9)", "TimeIsUp"), ("held_back()", "done, then TimeIsUp")])

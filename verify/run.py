@@ -42,8 +42,8 @@ def run(account: Account, stack: Stack, options: Options, findings: Findings) ->
     if not wanted:
         return
     image = images.multi_platform(f"verify {stack.name} {uuid.uuid4()}")
-    if obstacle := _obstacle(account, stack, found):
-        findings.unchecked(PUSHED, obstacle)
+    if against := obstacle(account, stack, found):
+        findings.unchecked(PUSHED, against)
     elif _push(account, stack, api, _by_reach(wanted, found), found or [], image, options, findings):
         return
     dry_run.check(api, None, image.digest, wanted[0].name, findings)
@@ -113,11 +113,11 @@ def _by_reach(wanted: Sequence[Rule], found: Sequence[Node] | None) -> list[Rule
     return sorted(wanted, key=lambda rule: (rule.name not in online, rule.name not in targeted))
 
 
-def _obstacle(account: Account, stack: Stack, found: Sequence[Node] | None) -> str:
+def obstacle(account: Account, stack: Stack, found: Sequence[Node] | None) -> str:
     """Returns why nothing is pushed; an empty text where nothing stands against it."""
     if found is None:
         return "the jobs API, which would tell what became of it, cannot be asked"
-    if stack.parameters.get("BakeAfterPushMinutes", "0") != "0":
+    if not stack.observes and stack.parameters.get("BakeAfterPushMinutes", "0") != "0":
         return "it would begin a bake, which launches builders: set BakeAfterPushMinutes to 0 for a run"
     if row := stack.resources.get(ARRIVES):
         findings = Findings()
