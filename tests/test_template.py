@@ -55,7 +55,7 @@ METRICS = {
     "NodesCold": [BY_CLUSTER],
     "NodesUnreachable": [BY_CLUSTER],
 }
-"""What the functions emit, each with its sets of dimensions: node-result most of it, those that would send what is observed,
+"""What the functions emit, each with its sets of dimensions: node-result most of it, the senders what is observed,
 jobs the nodes that it counts."""
 
 COUNTS = {"NodesWarm", "NodesCold", "NodesUnreachable"}
