@@ -130,11 +130,11 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
         let known = known(&rows, &id, command).map_err(|error| Problem::unavailable(&error))?;
         told.extend(known.job(&id, &jobs.settings, now).map(|job| job.told()));
     }
-    let mut list = json!({"jobs": told});
+    let mut answer = json!({"jobs": told});
     if (&next.commands, &next.observed) != (&At::End, &At::End) {
-        list["next"] = json!(token(&next));
+        answer["next"] = json!(token(&next));
     }
-    Ok(Answer::ok(&list))
+    Ok(Answer::ok(&answer))
 }
 
 /// Reads a page of the commands that are jobs' first, and SSM's token for the page that follows.

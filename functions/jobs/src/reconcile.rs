@@ -83,7 +83,7 @@ impl Decision {
         match self {
             Self::NoImages => Some(("no-images", "it names no image that exists")),
             Self::StillRunning => Some(("still-running", "what was sent last time has not ended")),
-            Self::Sent { .. } | Self::Failed { .. } => None,
+            Self::Sent { .. } | Self::Observed { .. } | Self::Failed { .. } => None,
         }
     }
 }

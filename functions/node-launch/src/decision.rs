@@ -1,6 +1,8 @@
 //! What is decided of an instance, and why.
 
+use prefetch::report::word;
 use serde::Serialize;
+use tracing::{info, warn};
 
 /// What was decided of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -109,5 +111,39 @@ impl Decision {
             Some(dropped) if sent.is_empty() => dropped,
             _ => Self::Sent { commands: sent },
         }
+    }
+}
+
+/// Logs what was decided of an instance.
+pub fn log(id: &str, decision: &Decision) {
+    match decision {
+        Decision::Sent { commands } => info!(instance.id = id, "{id}: sent {}", ids(commands)),
+        Decision::Observed { commands } => info!(instance.id = id, "{id}: observed {}", ids(commands)),
+        Decision::HandedBack(why) => info!(
+            instance.id = id,
+            reason = word(&why.reason),
+            "{id}: handed back: {}",
+            why.message
+        ),
+        Decision::Dropped(why) => info!(
+            instance.id = id,
+            reason = word(&why.reason),
+            "{id}: dropped: {}",
+            why.message
+        ),
+    }
+}
+
+fn ids(commands: &[Sent]) -> String {
+    let ids: Vec<&str> = commands.iter().map(|sent| sent.command.as_str()).collect();
+    ids.join(", ")
+}
+
+/// Logs that a message or an event asks for nothing.
+pub fn log_unusable(kind: &str, id: &str, why: &Why) {
+    if why.reason == Reason::Malformed {
+        warn!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
+    } else {
+        info!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
     }
 }

@@ -16,7 +16,7 @@ use prefetch::{
     image::Image,
     instance::{InstancesError, instances},
     node::NodeSelector,
-    report::{report, word},
+    report::report,
     rule::Rule,
     sender::{Order, SendError, Sender},
     settings::Settings,
@@ -25,10 +25,10 @@ use prefetch::{
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use crate::{
-    decision::{Decision, Reason, Sent, Why},
+    decision::{Decision, Reason, Sent, log, log_unusable},
     instance::node_tags,
     message::{Asked, Call, Request, call},
 };
@@ -424,38 +424,6 @@ fn of_all(requests: Vec<Request>, decision: &Decision) -> Vec<(Request, Decision
         .into_iter()
         .map(|request| (request, decision.clone()))
         .collect()
-}
-
-fn log(id: &str, decision: &Decision) {
-    match decision {
-        Decision::Sent { commands } => info!(instance.id = id, "{id}: sent {}", ids(commands)),
-        Decision::Observed { commands } => info!(instance.id = id, "{id}: observed {}", ids(commands)),
-        Decision::HandedBack(why) => info!(
-            instance.id = id,
-            reason = word(&why.reason),
-            "{id}: handed back: {}",
-            why.message
-        ),
-        Decision::Dropped(why) => info!(
-            instance.id = id,
-            reason = word(&why.reason),
-            "{id}: dropped: {}",
-            why.message
-        ),
-    }
-}
-
-fn ids(commands: &[Sent]) -> String {
-    let ids: Vec<&str> = commands.iter().map(|sent| sent.command.as_str()).collect();
-    ids.join(", ")
-}
-
-fn log_unusable(kind: &str, id: &str, why: &Why) {
-    if why.reason == Reason::Malformed {
-        warn!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
-    } else {
-        info!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
-    }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl Observer {
     ) -> Result<String, SendError> {
         let id = id(&order);
         if self.record(&id, &order, now).await? {
-            self.tell(&id, &order, settings, now);
+            tell(&id, &order, settings, now);
         } else {
             info!(job.id = id, "job {id} is observed already");
         }
@@ -76,30 +76,30 @@ impl Observer {
         row.extend(key.item());
         Put::builder().table_name(&self.outcomes.table).set_item(Some(row))
     }
+}
 
-    fn tell(&self, id: &str, order: &Order<'_>, settings: &Settings, now: DateTime<Utc>) {
-        let (rule, trigger) = (&order.rule.name, order.comment.trigger);
-        let digest = match order.images {
-            [image] => Some(image.digest()),
-            _ => None,
-        };
-        info!(
-            job.id = id,
-            rule,
-            trigger = trigger.to_string(),
-            attempt = order.comment.attempt,
-            images = order.images.len(),
-            image.digest = digest,
-            "would send {} by rule {rule} to {}",
-            named(order.images),
-            order.destination
-        );
-        let metrics = Metrics::new(&settings.cluster.name);
-        let names = [("Rule", rule.clone()), ("Trigger", trigger.to_string())];
-        let mut line = metrics.line(now).by(names).about("job.id", id);
-        line.count("CommandsObserved", 1);
-        line.print();
-    }
+fn tell(id: &str, order: &Order<'_>, settings: &Settings, now: DateTime<Utc>) {
+    let (rule, trigger) = (&order.rule.name, order.comment.trigger);
+    let digest = match order.images {
+        [image] => Some(image.digest()),
+        _ => None,
+    };
+    info!(
+        job.id = id,
+        rule,
+        trigger = trigger.to_string(),
+        attempt = order.comment.attempt,
+        images = order.images.len(),
+        image.digest = digest,
+        "would send {} by rule {rule} to {}",
+        named(order.images),
+        order.destination
+    );
+    let metrics = Metrics::new(&settings.cluster.name);
+    let names = [("Rule", rule.clone()), ("Trigger", trigger.to_string())];
+    let mut line = metrics.line(now).by(names).about("job.id", id);
+    line.count("CommandsObserved", 1);
+    line.print();
 }
 
 fn named(images: &[Image]) -> String {

@@ -1,0 +1,268 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_sdk_ssm::{
+    Client,
+    operation::send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
+    types::{Command, error::InvalidDocument},
+};
+use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use prefetch::{
+    command::is_observed_id,
+    mocks::{self, Calls, Table},
+    rows::Key,
+    settings::Outcomes,
+};
+use serde_json::json;
+
+use super::*;
+
+const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+#[tokio::test]
+async fn an_image_that_arrives_becomes_one_command_for_all_nodes_that_want_it() {
+    let cases = [
+        (
+            include_str!("../../../../events/image-push.tagged.json"),
+            format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.index.json"),
+            format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.docker-list.json"),
+            format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.replication.json"),
+            format!("{REGISTRY}/team/app:v1.4.2@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.pull-through-cache.json"),
+            format!("{REGISTRY}/ecr-public/docker/library/alpine:3.21@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.china.json"),
+            format!("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/team/app:v1.4.2@{DIGEST}"),
+        ),
+        (
+            include_str!("../../../../events/image-push.longest-tag.json"),
+            format!("{REGISTRY}/team/app:{}@{DIGEST}", "x".repeat(128)),
+        ),
+    ];
+    for (event, image) in cases {
+        let wanted = image.clone();
+        let sends = sending(move |input| input.parameters().unwrap()["images"] == [wanted.clone()]);
+        let answer = answer(
+            &sends,
+            r#"[{"name": "all"}, {"name": "none", "repositories": ["x"]}]"#,
+            event,
+        )
+        .await;
+        assert_eq!(
+            answer.unwrap(),
+            json!({"decision": "sent", "image": image, "commands": [{"rule": "all", "command": "command-1"}]})
+        );
+        assert_eq!(sends.num_calls(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() {
+    let cases = [
+        (
+            include_str!("../../../../events/image-push.index-child.json"),
+            "untagged",
+        ),
+        (include_str!("../../../../events/image-push.by-digest.json"), "untagged"),
+        (
+            include_str!("../../../../events/image-push.signature.json"),
+            "not-an-image",
+        ),
+        (include_str!("../../../../events/image-push.chart.json"), "not-an-image"),
+        (include_str!("../../../../events/image-push.delete.json"), "not-a-push"),
+        (
+            include_str!("../../../../events/image-push.failed.json"),
+            "not-successful",
+        ),
+        (
+            include_str!("../../../../events/image-push.pull-through-cache-failed.json"),
+            "not-successful",
+        ),
+        (include_str!("../../../../events/image-push.no-rule.json"), "no-rule"),
+        (
+            include_str!("../../../../events/image-push.scan.json"),
+            "not-an-image-event",
+        ),
+        (
+            include_str!("../../../../events/image-push.hostile-tag.json"),
+            "malformed",
+        ),
+        (
+            include_str!("../../../../events/image-push.hostile-repository.json"),
+            "malformed",
+        ),
+        (
+            include_str!("../../../../events/image-push.missing-fields.json"),
+            "malformed",
+        ),
+        (include_str!("../../../../events/image-push.no-event.json"), "malformed"),
+        ("[]", "malformed"),
+        ("null", "malformed"),
+        ("\"PUSH\"", "malformed"),
+    ];
+    for (event, reason) in cases {
+        let sends = sending(|_| true);
+        let rules = r#"[{"name": "default", "repositories": ["*", "!unwanted/*"]}]"#;
+        let answer = answer(&sends, rules, event).await.unwrap();
+        assert_eq!(
+            (answer["decision"].as_str(), answer["reason"].as_str()),
+            (Some("ignored"), Some(reason))
+        );
+        assert!(!answer["message"].as_str().unwrap().is_empty());
+        assert_eq!(sends.num_calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_command_names_document_nodes_limits_and_why_it_was_sent() {
+    let sends = sending(|input| {
+        let targets: Vec<(&str, &[String])> = input.targets().iter().map(|t| (t.key().unwrap(), t.values())).collect();
+        assert_eq!(
+            targets,
+            [
+                ("tag:aws:eks:cluster-name", &["prod".to_owned()][..]),
+                ("tag:team", &["ml".to_owned(), "ai".to_owned()])
+            ]
+        );
+        assert_eq!(
+            (input.document_name(), input.document_version()),
+            (Some("prefetch-images"), Some("$LATEST"))
+        );
+        assert_eq!((input.max_concurrency(), input.max_errors()), (Some("10%"), Some("3")));
+        assert_eq!(input.timeout_seconds(), Some(600));
+        let parameter = |name| input.parameters().unwrap()[name][0].as_str();
+        assert_eq!(parameter("executionTimeout"), "3600");
+        assert_eq!(
+            (parameter("keep"), parameter("pin"), parameter("maxImageGiB")),
+            ("3", "true", "20")
+        );
+        assert_eq!(parameter("imageGCHighThresholdPercent"), "85");
+        assert_eq!(parameter("maxParallelImagePulls"), "2");
+        assert_eq!(input.comment(), Some("push rule=gpu attempt=1"));
+        assert!(input.instance_ids().is_empty());
+        true
+    });
+    let rules = r#"[{"name": "gpu", "nodes": {"team": ["ml", "ai"]}, "keep": 3, "pin": true, "maxImageGiB": 20,
+        "maxConcurrency": "10%", "maxErrors": 3}]"#;
+    answer(&sends, rules, include_str!("../../../../events/image-push.tagged.json"))
+        .await
+        .unwrap();
+    assert_eq!(sends.num_calls(), 1);
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_sent() {
+    let refused = mock!(Client::send_command)
+        .match_requests(|input| input.comment().unwrap().contains("rule=first"))
+        .then_error(|| {
+            let cause = InvalidDocument::builder().message("no such document").build();
+            SendCommandError::InvalidDocument(cause)
+        });
+    let sent = sending(|input| input.comment().unwrap().contains("rule=second"));
+    let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&refused, &sent]);
+    let settings = settings(r#"[{"name": "first"}, {"name": "second"}]"#);
+    let event = include_str!("../../../../events/image-push.tagged.json");
+    let event = serde_json::from_str(event).unwrap();
+    let error = handle(&Sender::sending(client), &settings, event, now())
+        .await
+        .unwrap_err();
+    let diagnostic = Diagnostic::from(error);
+    assert_eq!(diagnostic.error_type, "PushError");
+    assert!(
+        diagnostic.error_message.contains("rule first"),
+        "{}",
+        diagnostic.error_message
+    );
+    assert!(
+        diagnostic.error_message.contains("no such document"),
+        "{}",
+        diagnostic.error_message
+    );
+    assert_eq!((refused.num_calls(), sent.num_calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_command() {
+    let state = Arc::new(Mutex::new((Calls::default(), Table::default())));
+    let outcomes = Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(24),
+    };
+    let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
+    let settings = settings(r#"[{"name": "all"}, {"name": "gpu", "nodes": {"team": ["ml"]}}]"#);
+    let event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
+    let answer = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    assert_eq!(answer["decision"], "observed");
+    let commands = answer["commands"].as_array().unwrap();
+    assert_eq!(commands.len(), 2);
+    for command in commands {
+        let id = command["command"].as_str().unwrap();
+        assert!(is_observed_id(id));
+        let row = state.lock().unwrap().1.row(&Key::job(id)).unwrap();
+        assert_eq!(
+            (&row["trigger"], &row["rule"], &row["images"]),
+            (&json!("push"), &command["rule"], &json!([answer["image"]]))
+        );
+    }
+    // The same event again is the same job, and another push of the image is another one.
+    let again = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+    assert_eq!(serde_json::to_value(again).unwrap(), answer);
+    let mut pushed = event;
+    pushed["id"] = "another".into();
+    handle(&sender, &settings, pushed, now()).await.unwrap();
+    let (calls, table) = &mut *state.lock().unwrap();
+    assert_eq!(table.rows.keys().filter(|key| key.sk == "job").count(), 4);
+    assert_eq!(calls.take(), ["TransactWriteItems"; 6]);
+}
+
+fn sending(expected: impl Fn(&SendCommandInput) -> bool + Send + Sync + 'static) -> Mock {
+    mock!(Client::send_command).match_requests(expected).then_output(|| {
+        let command = Command::builder().command_id("command-1").build();
+        SendCommandOutput::builder().command(command).build()
+    })
+}
+
+async fn answer(sends: &Mock, rules: &str, event: &str) -> Result<Value, PushError> {
+    let sender = Sender::sending(mock_client!(aws_sdk_ssm, [sends]));
+    let event = serde_json::from_str(event).unwrap();
+    let decision = handle(&sender, &settings(rules), event, now()).await?;
+    Ok(serde_json::to_value(decision).unwrap())
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_794_793_474)
+}
+
+fn settings(rules: &str) -> Settings {
+    Settings::read(|name| {
+        Some(match name {
+            "MODE" => "send".to_owned(),
+            "CLUSTER_NAME" => "prod".to_owned(),
+            "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
+            "DOCUMENT_NAME" => "prefetch-images".to_owned(),
+            "RULES" => rules.to_owned(),
+            "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
+            "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
+            "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
+            "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+            _ => return None,
+        })
+    })
+    .unwrap()
+}
