@@ -28,6 +28,7 @@ WITH_A_CLOUD = (
     "test_local_builders.py",
     "test_local_cloud.py",
     "test_local_commands.py",
+    "test_local_custom_resources.py",
     "test_local_ec2.py",
     "test_local_metrics.py",
     "test_local_scheduler.py",
