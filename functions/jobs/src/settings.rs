@@ -35,15 +35,13 @@ impl Settings {
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
-        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         Ok(Self {
             shared,
             registry: variables.registry()?,
             table: variables.text("TABLE_NAME")?,
-            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
-            // A comment has room for nine attempts.
-            max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
-            allow_any_repository: variables.boolean("ALLOW_ANY_REPOSITORY")?,
+            retention: variables.outcome_retention()?,
+            max_retries: variables.max_retries()?,
+            allow_any_repository: variables.allow_any_repository()?,
             schedule_group: variables.text("SCHEDULE_GROUP")?,
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
