@@ -11,6 +11,8 @@ FUNCTION ?= ImagePush
 EVENT    ?= events/image-push.tagged.json
 STACK    ?= eks-image-prefetch
 export INPUT ?= {}
+export CONFIG_ENV ?= default
+export PARAMETERS ?=
 
 .PHONY: help
 help: ## Lists the commands
@@ -61,6 +63,10 @@ build: tools ## Builds the functions (sam build)
 .PHONY: document
 document: tools ## Writes the Command document anew from its script
 	python -m local.document
+
+.PHONY: check
+check: $(TOOLS)/.ready ## Says what a deployment with samconfig.toml and PARAMETERS would do, or why not; no account
+	@python -m local.check
 
 .PHONY: deploy
 deploy: build ## Deploys to AWS, asking for what it needs (sam deploy --guided)

@@ -36,6 +36,7 @@ WITH_A_CLOUD = (
     "test_local_stores.py",
     "test_results.py",
     "test_results_faults.py",
+    "test_settings.py",
     "test_stack.py",
 )
 
