@@ -5,11 +5,9 @@ pub mod aws;
 pub mod bake;
 pub mod command;
 pub mod custom_resource;
-#[cfg(feature = "ecr")]
 pub mod ecr;
 pub mod fields;
 pub mod image;
-#[cfg(feature = "ec2")]
 pub mod instance;
 pub mod log;
 #[cfg(feature = "mocks")]
@@ -17,14 +15,11 @@ pub mod mocks;
 pub mod node;
 pub mod outcome;
 pub mod report;
-#[cfg(feature = "ecr")]
 pub mod resolve;
 pub mod retry;
-#[cfg(feature = "rows")]
 pub mod rows;
 pub mod rule;
 pub mod settings;
 pub mod ssm;
-#[cfg(feature = "rows")]
 pub mod table;
 pub mod unique_keys;
