@@ -11,6 +11,8 @@ FUNCTION ?= ImagePush
 EVENT    ?= events/image-push.tagged.json
 STACK    ?= eks-image-prefetch
 export INPUT ?= {}
+export CONFIG_ENV ?= default
+export PARAMETERS ?=
 
 .PHONY: help
 help: ## Lists the commands
@@ -67,6 +69,10 @@ local: tools ## Builds the functions quickly, unoptimised, for the local cloud
 .PHONY: document
 document: tools ## Writes the Command document anew from its script
 	python -m local.document
+
+.PHONY: check
+check: $(TOOLS)/.ready ## Says what a deployment with samconfig.toml and PARAMETERS would do, or why not; no account
+	@python -m local.check
 
 .PHONY: deploy
 deploy: stack-name build ## Deploys to AWS, asking for what it needs (sam deploy --guided)

@@ -14,6 +14,9 @@ TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
 SAM_SECONDS = 90
 """How long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
 
+TABLE_COLUMNS = "2000"
+"""How wide SAM's tables are, so that a reason stands on one line."""
+
 
 class Stack:
     """One deployment of the template."""
@@ -89,7 +92,7 @@ def sam(cloud: LocalCloud, command: str, *arguments: str) -> None:
         ran = subprocess.run(
             [SAM, command, "--region", cloud.region, *arguments],
             cwd=ROOT,
-            env=cloud.env(),
+            env={**cloud.env(), "COLUMNS": TABLE_COLUMNS},
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -255,20 +255,6 @@ def test_each_rules_own_fields_reach_the_document_and_what_is_unsaid_means_nothi
     ruled.delete()
 
 
-def test_a_pin_without_a_keep_is_not_deployed(cloud):
-    with pytest.raises(RuntimeError, match="Pin takes a Keep of at least 1"):
-        Stack(cloud, name="pinned").deploy(ClusterName="pinned", Pin="true")
-
-
-def test_an_unusable_rule_list_stops_the_function_at_its_start_with_what_is_wrong(cloud):
-    wrong = Uploaded(cloud, name="wrong")
-    wrong.deploy(ClusterName="wrong", Rules='[{"name": "gpu", "newest": 0}]')
-    answer = wrong.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
-    complaint = "rule gpu: field newest: 0 is not accepted: it takes a whole number from 1 to 50"
-    assert complaint in answer["error"]["errorMessage"]
-    wrong.delete()
-
-
 def command_for(stack: Stack, trigger: str, digest: str, besides: list[str] = ()) -> dict:
     """Waits for the command that carries an image."""
 

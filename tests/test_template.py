@@ -33,6 +33,8 @@ DEPLOYED = json.loads(
     )
 )
 FUNCTIONS = sorted(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Serverless::Function")
+PARAMETERS = TEMPLATE["Parameters"].keys()
+CHECKED = RESOURCES["CheckedSettings"]["Properties"]
 QUEUES = sorted(name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::SQS::Queue")
 ALARMS = {
     name: resource["Properties"] for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"
@@ -307,6 +309,24 @@ def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
         assert RESOURCES[name]["Properties"]["CodeUri"].removeprefix("functions/") in folders
 
 
+def test_every_other_function_is_deployed_after_the_check_of_the_settings():
+    assert CHECKED["ServiceToken"] == {"Fn::GetAtt": ["SettingsCheck", "Arn"]}
+    assert {name for name in FUNCTIONS if RESOURCES[name].get("DependsOn") != "CheckedSettings"} == {"SettingsCheck"}
+
+
+def test_every_parameter_of_which_a_functions_environment_is_made_is_checked_anew_where_it_changes():
+    checked = {setting["Ref"] for setting in CHECKED["Settings"]}
+    assert checked == {name for function in FUNCTIONS for name in references(variables(function))} & PARAMETERS
+
+
+def test_every_parameter_that_a_function_is_given_is_one_that_the_check_is_given():
+    given = variables("SettingsCheck")
+    for function in FUNCTIONS:
+        for name, value in variables(function).items():
+            if set(references(value)) & PARAMETERS and "Fn::Sub" not in value:
+                assert given.get(name) == value, f"{function}: {name}"
+
+
 @pytest.mark.parametrize("function", ["NodeLaunch", "NodeResult"])
 def test_a_message_stays_away_for_a_whole_batch_and_comes_again_for_longer_than_an_outage(function):
     properties = RESOURCES[function]["Properties"]
@@ -412,8 +432,8 @@ def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
     for queue in QUEUES:
         letters = ("ApproximateNumberOfMessagesVisible", f"{queue}.QueueName")
         assert (letters in watched) is queue.endswith("DeadLetters")
-    # What bake-plan fails with is what its bake fails with.
-    assert {("Errors", name) for name in FUNCTIONS if name != "BakePlan"} <= watched
+    # What bake-plan fails with is what its bake fails with, and settings-check what the deployment does.
+    assert {("Errors", name) for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")} <= watched
     assert {(name, "BakeSnapshot") for name in ("ExecutionsFailed", "ExecutionsTimedOut")} <= watched
     assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
 
@@ -439,6 +459,12 @@ def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
             ["", "rate(1 minute)", "rate(30 minutes)", "rate(1 hour)", "rate(24 hours)", "rate(1 day)", "rate(7 days)"],
             ["rate(1 hours)", "rate(0 hours)", "rate(25 hours)", "rate(8 days)", "cron(0 7 * * ? *)", "1 hour"],
         ),
+        (
+            "Rules",
+            ["default", "[]", '[{"name": "gpu"}]', '[\n{"name": "gpu"},\n]'],
+            ["", " ", "none", "Default", "default ", '{"name": "gpu"}', '[{"name": "gpu"}', " []"],
+        ),
+        ("BakeDefaults", ["{}", '{"keep": 1}', "{\n}"], ["", " ", "[]", "null", "{", " {}"]),
         (
             "AlarmTopicArn",
             ["", "arn:aws:sns:eu-west-1:123456789012:on-call", "arn:aws-cn:sns:cn-north-1:123456789012:on_call"],
@@ -564,6 +590,26 @@ def is_emitted(namespace: str, name: str, dimensions: dict[str, str] | set[str])
         named = isinstance(dimensions, set) or dimensions["ClusterName"] == "ClusterName"
         return named and set(dimensions) in METRICS[name]
     return name in METRICS_OF_AWS[namespace] and dimensions in DIMENSIONS_OF_AWS[namespace]
+
+
+def variables(function: str) -> dict[str, Any]:
+    """The environment of a function, what all are given included."""
+    own = RESOURCES[function]["Properties"].get("Environment", {}).get("Variables", {})
+    return {**TEMPLATE["Globals"]["Function"]["Environment"]["Variables"], **own}
+
+
+def references(value: Any) -> Iterator[str]:
+    """The names that a value of the template refers to."""
+    if isinstance(value, dict):
+        yield from [value["Ref"]] if "Ref" in value else []
+        texts = value.get("Fn::Sub", [])
+        for text in [texts] if isinstance(texts, str) else texts[:1]:
+            yield from re.findall(r"\$\{([^}]+)\}", text)
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
 
 
 def reference(value: dict) -> str:

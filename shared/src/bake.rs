@@ -1,5 +1,7 @@
 //! Bakes: the architectures a data volume is baked for, and the tags by which builders and snapshots are ours.
 
+pub mod input;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,11 @@ pub const ARCHITECTURE_TAG: &str = "bake-snapshot/architecture";
 pub const PUBLISHED_TAG: &str = "bake-snapshot/published";
 /// The tag by which people keep a snapshot, whatever its value.
 pub const KEEP_TAG: &str = "bake-snapshot/keep";
+
+/// The size of Bottlerocket's own data volume, below which none is made, in GiB.
+pub const MIN_GIB: u32 = 20;
+/// The largest volume of type gp3, in GiB (EBS user guide).
+pub const MAX_GIB: u32 = 16_384;
 
 /// A processor architecture, in EC2's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

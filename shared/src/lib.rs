@@ -4,6 +4,7 @@ pub mod asked;
 pub mod aws;
 pub mod bake;
 pub mod command;
+pub mod custom_resource;
 pub mod ecr;
 pub mod fields;
 pub mod image;

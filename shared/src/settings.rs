@@ -38,10 +38,9 @@ impl Outcomes {
     /// [`SettingsError`] for the first variable that cannot be used.
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let variables = Variables::new(look_up);
-        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         Ok(Self {
             table: variables.text("TABLE_NAME")?,
-            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            retention: variables.outcome_retention()?,
         })
     }
 }
@@ -211,6 +210,31 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
     /// [`SettingsError::Variable`] as [`Variables::whole`].
     pub fn execution_timeout(&self) -> Result<i32, SettingsError> {
         self.whole("EXECUTION_TIMEOUT_SECONDS", 5..=172_800)
+    }
+
+    /// Reads for how long the table holds what is known.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::whole`].
+    pub fn outcome_retention(&self) -> Result<Duration, SettingsError> {
+        let days = self.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
+        Ok(Duration::from_hours(24 * u64::from(days.unsigned_abs())))
+    }
+
+    /// Reads how many more tries a node gets; a comment has room for nine attempts.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::whole`].
+    pub fn max_retries(&self) -> Result<u8, SettingsError> {
+        Ok(self.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0])
+    }
+
+    /// Reads whether images outside every rule's repositories may be asked for.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::boolean`].
+    pub fn allow_any_repository(&self) -> Result<bool, SettingsError> {
+        self.boolean("ALLOW_ANY_REPOSITORY")
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use prefetch::{
-    bake::Architecture,
+    bake::{
+        Architecture, MAX_GIB,
+        input::{Input, Manner},
+    },
     command::{Handling, MAX_IMAGES, parameters},
     fields::FieldError,
     image::Image,
@@ -14,12 +17,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    error::PlanError,
-    input::{Cluster, Input, Manner},
-    manifest::Content,
-    network::NetworkInterface,
-    settings::Settings,
-    volume::{MAX_GIB, needed_gib},
+    error::PlanError, input::Cluster, manifest::Content, network::NetworkInterface, settings::Settings,
+    volume::needed_gib,
 };
 
 /// How many images the snapshot's tags name at most: a resource has 50 tags (EC2 user guide), some of which say other things.
@@ -152,7 +151,7 @@ impl Bake {
         };
         Ok(Self {
             architecture,
-            ami_parameter: input.ami_parameter_for(architecture, cluster),
+            ami_parameter: input.ami_parameter_for(architecture, &cluster.version),
             instance_type: input.instance_type_for(architecture).to_owned(),
             instance_profile: instance_profile(input, settings),
             network_interface,

@@ -6,7 +6,7 @@ use aws_sdk_ec2::{
 };
 use aws_sdk_ecr::operation::batch_get_image::BatchGetImageError;
 use lambda_runtime::Diagnostic;
-use prefetch::{ecr::ImagesError, fields::FieldError, report::report, resolve::ResolveError};
+use prefetch::{bake::input::InputError, ecr::ImagesError, fields::FieldError, report::report, resolve::ResolveError};
 use thiserror::Error;
 
 /// Why there is no plan.
@@ -54,10 +54,15 @@ pub enum AwsError {
     Malformed(String, #[source] serde_json::Error),
 }
 
+impl From<InputError> for PlanError {
+    fn from(error: InputError) -> Self {
+        Self::BadInput(error.to_string())
+    }
+}
+
 impl From<Vec<FieldError>> for PlanError {
     fn from(errors: Vec<FieldError>) -> Self {
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Self::BadInput(errors.join("; "))
+        InputError::from(errors).into()
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use aws_sdk_ec2::types::{ArchitectureValues, Filter, Instance, PlatformValues};
 use futures_util::future::try_join;
 use prefetch::{
-    bake::Architecture,
+    bake::{Architecture, input::Input},
     ecr::NewestImages,
     fields::FieldError,
     image::Image,
@@ -25,7 +25,7 @@ use crate::{
     bake::{Bake, Chosen, Plan, too_many},
     contents::Contents,
     error::{AwsError, PlanError},
-    input::{Input, Request},
+    input::Request,
     network::network_interface,
     settings::Settings,
 };

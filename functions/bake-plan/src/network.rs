@@ -4,12 +4,12 @@ use aws_sdk_ec2::{
     Client,
     types::{Filter, Subnet},
 };
-use prefetch::fields::FieldError;
+use prefetch::{bake::input::Input, fields::FieldError};
 use serde::Serialize;
 
 use crate::{
     error::{AwsError, PlanError},
-    input::{Cluster, Input},
+    input::Cluster,
 };
 
 /// How many subnets one page of DescribeSubnets has at most (EC2 API reference).

@@ -1,6 +1,9 @@
 //! Settings: what the template decided, read once from the environment.
 
-use prefetch::settings::{SettingsError, Variables};
+use prefetch::{
+    bake::input::Stack,
+    settings::{SettingsError, Variables},
+};
 
 /// What this function is told by the template through its environment.
 #[derive(Clone, Debug)]
@@ -11,8 +14,8 @@ pub struct Settings {
     pub registry: String,
     /// The Region (`AWS_REGION`).
     pub region: String,
-    /// What stands under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: an
-    /// execution tells what is wrong with it, which an end at the start would not.
+    /// What stands under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: where
+    /// it was changed without a deployment, an execution tells what is wrong with it, which an end at the start would not.
     pub defaults: String,
     /// The name of the builders' instance profile (`BUILDER_PROFILE`).
     pub profile: String,
@@ -33,6 +36,16 @@ impl Settings {
             defaults: variables.text("BAKE_DEFAULTS")?,
             profile: variables.text("BUILDER_PROFILE")?,
         })
+    }
+
+    /// Names what inputs are checked against.
+    pub fn stack(&self) -> Stack<'_> {
+        Stack {
+            rules: &self.shared.rules,
+            registry: &self.registry,
+            region: &self.region,
+            defaults: &self.defaults,
+        }
     }
 }
 

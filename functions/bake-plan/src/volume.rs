@@ -2,16 +2,14 @@
 
 use std::collections::{HashMap, hash_map::Entry};
 
+use prefetch::bake::MIN_GIB;
+
 use crate::manifest::Content;
 
 /// How many bytes a GiB has.
 const GIB: u128 = 1 << 30;
 /// What is on a data volume beside images, in GiB.
 const HEADROOM_GIB: u128 = 4;
-/// The size of Bottlerocket's own data volume, below which none is made, in GiB.
-pub const MIN_GIB: u32 = 20;
-/// The largest volume of type gp3, in GiB (EBS user guide).
-pub const MAX_GIB: u32 = 16_384;
 
 /// Tells how large a volume must be, in GiB, so that no pull fills it above the threshold, in percent, above which the
 /// document takes nothing more.

@@ -47,9 +47,8 @@ impl Settings {
             registry: variables.registry()?,
             table,
             retention,
-            // A comment has room for nine attempts.
-            max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
-            allow_any_repository: variables.boolean("ALLOW_ANY_REPOSITORY")?,
+            max_retries: variables.max_retries()?,
+            allow_any_repository: variables.allow_any_repository()?,
             schedule_group: variables.text("SCHEDULE_GROUP")?,
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,

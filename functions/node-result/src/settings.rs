@@ -41,7 +41,6 @@ impl Settings {
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let variables = Variables::new(look_up);
         let deadline = variables.delivery_timeout()? + variables.execution_timeout()?;
-        let days = variables.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         let cluster = variables.text("CLUSTER_NAME")?;
         Ok(Self {
             metrics: Metrics::new(&cluster),
@@ -49,12 +48,11 @@ impl Settings {
             document: variables.text("DOCUMENT_NAME")?,
             deadline: Duration::from_secs(deadline.unsigned_abs().into()),
             table: variables.text("TABLE_NAME")?,
-            retention: Duration::from_hours(24 * u64::from(days.unsigned_abs())),
+            retention: variables.outcome_retention()?,
             bucket: variables.text("RECORDS_BUCKET")?,
             node_queue: variables.text("NODE_QUEUE_URL")?,
             result_queue: variables.text("RESULT_QUEUE_URL")?,
-            // A comment has room for nine attempts.
-            max_retries: variables.whole("MAX_RETRIES", 0..=5)?.to_le_bytes()[0],
+            max_retries: variables.max_retries()?,
         })
     }
 }
