@@ -49,11 +49,11 @@ async fn a_node_that_ssm_does_not_reach_is_unreachable_whatever_it_said_and_one_
     let app = image("team/app", "v2");
     cloud.launch(2, |node| node.1 = None);
     cloud.launch(3, |(_, agent)| {
-        agent.as_mut().unwrap().ping_status = Some("ConnectionLost".into())
+        agent.as_mut().unwrap().ping_status = Some("ConnectionLost".into());
     });
     cloud.launch(4, |(instance, _)| instance.operator = Some(auto_mode()));
     cloud.launch(5, |node| {
-        (node.0.platform, node.1) = (Some(PlatformValues::Windows), None)
+        (node.0.platform, node.1) = (Some(PlatformValues::Windows), None);
     });
     for k in [1, 3] {
         hold(&cloud, k, &[(&app, Status::Pulled, "", 1)]);
