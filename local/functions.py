@@ -2,13 +2,15 @@
 
 import os
 import time
+from typing import Any
 
 from ministack.core import lambda_runtime
-from ministack.services import cloudwatch, lambda_svc
+from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc
 
 _worker_environment = lambda_svc._provided_worker_env
 _run = lambda_svc._execute_function_dispatch
 _emit_metrics = lambda_svc._emit_lambda_metrics
+_emit_logs = lambda_svc._emit_lambda_logs
 
 _by_access_key: dict[str, str] = {}
 
@@ -18,6 +20,7 @@ def install() -> None:
     lambda_svc._provided_worker_env = _environment
     lambda_svc._execute_function_dispatch = _measured
     lambda_svc._emit_lambda_metrics = _emit_throttles
+    lambda_svc._emit_lambda_logs = _emit_logs_to_a_group
 
 
 def caller(access_key: str) -> str | None:
@@ -69,3 +72,10 @@ def _measured(function: dict, config: dict, event: dict, request_id: str, starte
 def _emit_throttles(name: str, duration_ms: float, error: bool, throttle: bool) -> None:
     if throttle:
         _emit_metrics(name, duration_ms, error=error, throttle=True)
+
+
+def _emit_logs_to_a_group(function: dict, *arguments: Any, **named: Any) -> None:
+    """Writes no log where the group that the function names is gone: making one takes a permission of its own."""
+    group = (function.get("config", function).get("LoggingConfig") or {}).get("LogGroup")
+    if group is None or group in cloudwatch_logs._log_groups:
+        _emit_logs(function, *arguments, **named)

@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
     requirements = tmp_path / "local" / "requirements.txt"
     venv = tmp_path / ".tools" / "venv"
     stubs = {
+        venv / "bin" / "cargo": NOISE,
         venv / "bin" / "sam": NOISE,
         venv / "bin" / "python": ANSWER,
         requirements.with_name("install-node-tools"): NOISE,

@@ -14,6 +14,7 @@ use aws_sdk_ssm::types::InstanceInformation;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join3;
 use prefetch::{
+    ecr::NewestImages,
     image::Image,
     instance::{is_auto_mode, node_name, nodes_of, tags},
     node::NodeSelector,
@@ -140,7 +141,7 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
     let listed = instances.iter().skip(begin.skip);
     let listed = listed.filter_map(|instance| Listed::of(instance, jobs));
     let listed: Vec<Listed> = listed.collect();
-    let known = Known::of(jobs, &listed, now).await?;
+    let known = Known::of(jobs, &jobs.images, &listed, now).await?;
     let nodes = listed.iter().zip(known.holdings);
     let nodes = nodes.map(|(node, held)| node.told(known.managed.get(node.id), &known.images, held, now));
     let mut nodes: Vec<Node> = nodes.collect();
@@ -247,8 +248,14 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    async fn of(jobs: &Jobs, nodes: &[Listed<'a>], now: DateTime<Utc>) -> Result<Self, Problem> {
-        let asked = try_join3(managed(jobs, nodes), newest(jobs, nodes, now), holdings(jobs, nodes));
+    async fn of(
+        jobs: &Jobs,
+        images: &NewestImages,
+        nodes: &[Listed<'a>],
+        now: DateTime<Utc>,
+    ) -> Result<Self, Problem> {
+        let newest = newest(jobs, images, nodes, now);
+        let asked = try_join3(managed(jobs, nodes), newest, holdings(jobs, nodes));
         let (managed, images, holdings) = asked.await?;
         Ok(Self {
             managed,
@@ -295,17 +302,18 @@ async fn managed(jobs: &Jobs, nodes: &[Listed<'_>]) -> Result<HashMap<String, In
 /// Names the newest images of each rule that wants one of the nodes, by the rule's name.
 async fn newest<'a>(
     jobs: &Jobs,
+    images: &NewestImages,
     nodes: &[Listed<'a>],
     now: DateTime<Utc>,
 ) -> Result<BTreeMap<&'a str, Vec<Image>>, Problem> {
     let rules = nodes.iter().flat_map(|node| &node.rules);
     let rules: BTreeMap<&str, &Rule> = rules.map(|rule| (rule.name.as_str(), *rule)).collect();
-    let mut images = BTreeMap::new();
+    let mut newest = BTreeMap::new();
     for (name, rule) in rules {
-        let newest = jobs.images.of_rule(rule, now.into()).await;
-        images.insert(name, newest.map_err(|error| Problem::unavailable(&error))?);
+        let of_rule = images.of_rule(rule, now.into()).await;
+        newest.insert(name, of_rule.map_err(|error| Problem::unavailable(&error))?);
     }
-    Ok(images)
+    Ok(newest)
 }
 
 /// Reads what each of the nodes holds.

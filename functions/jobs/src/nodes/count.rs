@@ -78,13 +78,15 @@ pub async fn count(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> 
 }
 
 async fn count_until(jobs: &Jobs, now: DateTime<Utc>, until: Instant) -> Result<Counted, Problem> {
+    // What was pushed a moment ago counts.
+    let images = jobs.images.anew();
     let mut counted = Counted::default();
     let mut page = None;
     loop {
         let (instances, next) = instances(jobs, PAGE, page).await?;
         let listed = instances.iter().filter_map(|instance| Listed::of(instance, jobs));
         let listed: Vec<Listed> = listed.collect();
-        let known = Known::of(jobs, &listed, now).await?;
+        let known = Known::of(jobs, &images, &listed, now).await?;
         for (node, held) in listed.iter().zip(&known.holdings) {
             counted.take(of_node(node, &known, held, now));
         }
