@@ -2,10 +2,12 @@
 
 import os
 import time
-from typing import Any
 
 from ministack.core import lambda_runtime
 from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc
+
+from local import iam
+from local.settings import ACCOUNT, REGION
 
 _worker_environment = lambda_svc._provided_worker_env
 _run = lambda_svc._execute_function_dispatch
@@ -16,11 +18,11 @@ _by_access_key: dict[str, str] = {}
 
 
 def install() -> None:
-    """Replaces the environment ministack gives to `provided` runtimes, and measures every invocation."""
+    """Replaces the environment ministack gives to `provided` runtimes, and how invocations are measured and logged."""
     lambda_svc._provided_worker_env = _environment
     lambda_svc._execute_function_dispatch = _measured
     lambda_svc._emit_lambda_metrics = _emit_throttles
-    lambda_svc._emit_lambda_logs = _emit_logs_to_a_group
+    lambda_svc._emit_lambda_logs = _emit_permitted_logs
 
 
 def caller(access_key: str) -> str | None:
@@ -74,8 +76,10 @@ def _emit_throttles(name: str, duration_ms: float, error: bool, throttle: bool) 
         _emit_metrics(name, duration_ms, error=error, throttle=True)
 
 
-def _emit_logs_to_a_group(function: dict, *arguments: Any, **named: Any) -> None:
-    """Writes no log where the group that the function names is gone: making one takes a permission of its own."""
-    group = (function.get("config", function).get("LoggingConfig") or {}).get("LogGroup")
-    if group is None or group in cloudwatch_logs._log_groups:
-        _emit_logs(function, *arguments, **named)
+def _emit_permitted_logs(function: dict, *arguments, **options) -> None:
+    """Writes a function's log where its group is there, or its role may make one: a stack's deletion leaves none."""
+    config = function.get("config") or function
+    group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
+    arn = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}"
+    if group in cloudwatch_logs._log_groups or iam.role_may(config["Role"], "logs:CreateLogGroup", arn):
+        _emit_logs(function, *arguments, **options)

@@ -2,12 +2,13 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 
 import pytest
 from account import inventory
-from botocore.exceptions import WaiterError
+from botocore.exceptions import ClientError, WaiterError
 from uploaded import Uploaded
 
 from local import check
@@ -62,17 +63,23 @@ def stack(cloud):
     stack.delete()
 
 
+@pytest.fixture
+def first(cloud):
+    """A stack that is not there yet."""
+    stack = Stack(cloud, name="first")
+    yield stack
+    stack.delete()
+
+
 @pytest.mark.parametrize("case", list(BY_A_FUNCTION)[:3])
-def test_a_first_deployment_fails_with_the_functions_sentence_and_leaves_nothing(cloud, stack, case):
+def test_a_first_deployment_fails_with_the_functions_sentence_and_leaves_nothing(cloud, first, case):
     parameters, sentence = BY_A_FUNCTION[case]
-    first = Stack(cloud, name="first")
     before = inventory(cloud)
     with pytest.raises(RuntimeError) as failed:
         first.deploy(ClusterName="first", **parameters)
     assert sentence in str(failed.value)
     assert status(cloud, "first") == "ROLLBACK_COMPLETE"
     assert inventory(cloud) == before
-    first.delete()
 
 
 @pytest.mark.parametrize("case", BY_A_FUNCTION)
@@ -89,7 +96,7 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
     with pytest.raises(RuntimeError, match="trailing comma at line 1 column 18"):
         Stack(cloud, name="checked").deploy(ClusterName="checked", Rules='[{"name": "gpu"},]')
     assert rules(stack) == ["before"]
-    Stack(cloud, name="checked").deploy(ClusterName="checked", Rules='[{"name": "after"}]')
+    stack.deploy(ClusterName="checked", Rules='[{"name": "after"}]')
     assert rules(stack) == ["after"]
     stack.deploy(ClusterName="checked", Rules='[{"name": "before"}]')
 
@@ -97,9 +104,14 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
 @pytest.mark.parametrize("case", BY_CLOUDFORMATION)
 def test_what_the_template_refuses_is_not_deployed_at_all(cloud, case):
     parameters, sentence = BY_CLOUDFORMATION[case]
-    with pytest.raises(RuntimeError) as failed:
-        Stack(cloud, name="refused").deploy(ClusterName="refused", **parameters)
+    with pytest.raises(ClientError) as failed:
+        Uploaded(cloud, name="refused").deploy(ClusterName="refused", **parameters)
     assert sentence in str(failed.value)
+
+
+def test_what_the_shell_makes_of_a_rules_file_that_is_no_json_is_not_deployed(cloud):
+    with pytest.raises(RuntimeError, match="Empty is neither"):
+        Stack(cloud, name="refused").deploy(ClusterName="refused", Rules="")
 
 
 def test_a_setting_that_is_changed_without_a_deployment_stops_the_function_at_its_start_with_the_reason(cloud, stack):
@@ -159,10 +171,9 @@ def test_make_check_tells_of_everything_at_once_also_what_sam_would_leave_out():
 
 
 def test_make_check_refuses_more_than_lambda_takes():
-    rules = json.dumps([{"name": "gpu", "repositories": [f"r{n}" for n in range(330)]}], separators=(",", ":"))
-    defaults = json.dumps({"fastSnapshotRestoreZones": ["us-east-1a" for _ in range(47)]})
-    assert len(rules) < 2500 and len(defaults) <= 700
-    code, _, said = checked(ClusterName="prod", Rules=rules, BakeDefaults=defaults)
+    rules = json.dumps([{"name": "gpu", "repositories": ["a" for _ in range(600)]}], separators=(",", ":"))
+    assert len(rules) <= 2500
+    code, _, said = checked(ClusterName="prod", Rules=rules, BakeDefaults="{" + " " * 600 + "}")
     assert (code, "bytes, and Lambda takes 4096: shorten Rules or BakeDefaults" in said) == (1, True), said
 
 
@@ -185,6 +196,16 @@ def test_parameters_are_read_from_samconfig_as_sam_reads_them(tmp_path):
     assert check.parsed(settings["parameter_overrides"]) == {"ClusterName": "test", "Newest": "2"}
     with pytest.raises(ValueError, match="has no section other: it has default, test"):
         check.saved(tmp_path, "other")
+
+
+def test_what_was_built_for_another_processor_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "TEMPLATE", tmp_path / "template.yaml")
+    bootstrap = tmp_path / "SettingsCheck" / "bootstrap"
+    assert check.command()[0] == "cargo"
+    bootstrap.parent.mkdir()
+    for machine, number in check.MACHINES.items():
+        bootstrap.write_bytes(bytes(18) + number.to_bytes(2, "little"))
+        assert (check.command() == [bootstrap]) is (machine == platform.machine())
 
 
 def checked(**parameters: str) -> tuple[int, str, str]:
