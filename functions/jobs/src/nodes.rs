@@ -248,12 +248,7 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    async fn of(
-        jobs: &Jobs,
-        images: &NewestImages,
-        nodes: &[Listed<'a>],
-        now: DateTime<Utc>,
-    ) -> Result<Self, Problem> {
+    async fn of(jobs: &Jobs, images: &NewestImages, nodes: &[Listed<'a>], now: DateTime<Utc>) -> Result<Self, Problem> {
         let newest = newest(jobs, images, nodes, now);
         let asked = try_join3(managed(jobs, nodes), newest, holdings(jobs, nodes));
         let (managed, images, holdings) = asked.await?;
