@@ -43,7 +43,7 @@ clippy:
 scripts: tools
 	ruff check local tests benches verify
 	ruff format --check local tests benches verify
-	shellcheck ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
+	shellcheck .cargo/rustc-wrapper ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml
 
