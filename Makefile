@@ -61,10 +61,13 @@ build: tools ## Builds the functions as they are deployed (sam build)
 	cargo lambda build --locked --release
 	sam build
 
+# In a folder of its own, so that no later sam deploy takes it to an account.
 .PHONY: local
 local: tools ## Builds the functions quickly, unoptimised, for the local cloud
 	cargo lambda build --locked
-	SAM_BUILD_MODE=debug sam build
+	SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
+
+demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its script
@@ -75,8 +78,8 @@ check: $(TOOLS)/.ready ## Says what a deployment with samconfig.toml and PARAMET
 	@python -m local.check
 
 .PHONY: deploy
-deploy: stack-name build ## Deploys to AWS, asking for what it needs (sam deploy --guided)
-	sam deploy --guided
+deploy: stack-name build ## Deploys to AWS with PARAMETERS and the section CONFIG_ENV, asking for the rest (sam deploy --guided)
+	sam deploy --guided --config-env "$$CONFIG_ENV" $(if $(PARAMETERS),--parameter-overrides "$$PARAMETERS")
 
 .PHONY: stack-name
 stack-name: $(TOOLS)/.ready

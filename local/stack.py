@@ -1,6 +1,7 @@
 """The stack on a local cloud, deployed as every SAM user deploys it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 from local.client import ROOT, LocalCloud
 
 SAM = Path(sys.executable).with_name("sam")
-TEMPLATE = ROOT / ".aws-sam" / "build" / "template.yaml"
-"""What `sam build` leaves for `sam deploy`."""
+TEMPLATE = ROOT / os.environ.get("BUILD_DIR", ".aws-sam/build") / "template.yaml"
+"""What `sam build` leaves for `sam deploy`; what `make local` builds has a folder of its own: it goes to no account."""
 SAM_SECONDS = 90
 """How long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
 

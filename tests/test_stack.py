@@ -9,7 +9,7 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, LocalCloud, until
-from local.stack import Stack
+from local.stack import TEMPLATE, Stack
 
 CLUSTER = {"aws:eks:cluster-name": "prod"}
 EVENTS = ROOT / "events"
@@ -308,7 +308,7 @@ def registry(cloud: LocalCloud) -> str:
 
 def changed_document(folder: Path) -> Path:
     """A copy of the built template whose document has one more line."""
-    build = ROOT / ".aws-sam" / "build"
+    build = TEMPLATE.parent
     built = (build / "template.yaml").read_text()
     document = json.loads((ROOT / "ssm" / "prefetch-images.json").read_text())
     document["mainSteps"][0]["inputs"]["runCommand"].append("# changed")

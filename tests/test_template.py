@@ -14,6 +14,7 @@ from machine import edges, parts, reachable, states_of
 from samtranslator.yaml_helper import yaml_parse
 
 from local.client import ROOT
+from local.stack import TEMPLATE as BUILT
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 RESOURCES = TEMPLATE["Resources"]
@@ -506,7 +507,7 @@ def test_every_parameter_stands_in_one_group_of_the_console_and_in_the_readme_wi
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_binary_runs_on_amazon_linux_2023(function):
-    bootstrap = Path(ROOT, ".aws-sam", "build", function, "bootstrap")
+    bootstrap = BUILT.parent / function / "bootstrap"
     symbols = subprocess.run(["objdump", "-T", bootstrap], capture_output=True, text=True, check=True).stdout
     versions = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([0-9.]+)", symbols)}
     assert versions and max(versions) <= (2, 34)
