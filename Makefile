@@ -57,13 +57,13 @@ e2e: tools local ## Runs the document on real containerd, the local cloud, and t
 
 # cargo compiles all functions side by side, sam build alone would do so one after the other; it finds them made.
 .PHONY: build
-build: tools ## Builds the functions as they are deployed (sam build)
+build: $(TOOLS)/.ready ## Builds the functions as they are deployed (sam build)
 	cargo lambda build --locked --release
 	sam build
 
 # In a folder of its own, so that no later sam deploy takes it to an account.
 .PHONY: local
-local: tools ## Builds the functions quickly, unoptimised, for the local cloud
+local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the local cloud
 	cargo lambda build --locked
 	SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
@@ -88,7 +88,7 @@ stack-name: $(TOOLS)/.ready
 # Nothing but the answer goes to stdout.
 .PHONY: invoke
 invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud
-	@$(MAKE) --no-print-directory local >&2
+	@$(MAKE) --no-print-directory tools local >&2
 	@python -m local.invoke $(FUNCTION) $(EVENT)
 
 .PHONY: bake
