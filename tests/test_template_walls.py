@@ -20,6 +20,7 @@ FUNCTIONS = {
     for name, resource in RESOURCES.items()
     if resource["Type"] == "AWS::Serverless::Function"
 }
+PATH = {"Fn::If": ["HasRolePath", {"Ref": "RolePath"}, {"Ref": "AWS::NoValue"}]}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 ENDPOINTS = {
     "dynamodb": "dynamodb",
@@ -51,26 +52,29 @@ def test_every_role_has_the_boundary_and_the_path_those_that_sam_makes_included(
     assert len(roles) >= len(FUNCTIONS)
     for name, role in roles.items():
         boundary = {"Fn::If": ["HasPermissionsBoundary", {"Ref": "PermissionsBoundaryArn"}, NO_VALUE]}
-        assert (role.get("PermissionsBoundary"), role.get("Path")) == (boundary, {"Ref": "RolePath"}), name
+        assert (role.get("PermissionsBoundary"), role.get("Path")) == (boundary, PATH), name
 
 
 def test_whatever_else_has_a_path_has_the_roles(transformed):
     kinds = ("AWS::IAM::InstanceProfile", "AWS::IAM::ManagedPolicy")
     of_kinds = [r["Properties"] for r in transformed.values() if r["Type"] in kinds]
-    assert of_kinds and all(properties["Path"] == {"Ref": "RolePath"} for properties in of_kinds)
+    assert of_kinds and all(properties["Path"] == PATH for properties in of_kinds)
 
 
-def test_every_function_stands_in_the_vpc_and_its_role_may_connect_it(transformed):
+def test_every_function_that_calls_aws_stands_in_the_vpc_and_its_role_may_connect_it_before_and_after(transformed):
     functions = {n: r["Properties"] for n, r in transformed.items() if r["Type"] == "AWS::Lambda::Function"}
     assert functions.keys() == FUNCTIONS.keys()
+    # A VPC that keeps CloudFormation's answer back would leave a stack that cannot be deleted.
+    assert functions.pop("SettingsCheck").get("VpcConfig", NO_VALUE) == NO_VALUE
+    connected = transformed["FunctionsInVpc"]["Properties"]["Roles"]
+    assert connected == [{"Ref": function["Role"]["Fn::GetAtt"][0]} for function in functions.values()]
     for name, function in functions.items():
         condition, placed, otherwise = function["VpcConfig"]["Fn::If"]
         assert (condition, otherwise) == ("InVpc", NO_VALUE)
         for ids in ("SubnetIds", "SecurityGroupIds"):
             assert placed[ids] == {"Fn::Split": [",", {"Ref": ids}]}
-        role = transformed[function["Role"]["Fn::GetAtt"][0]]["Properties"]
-        connecting = {"Fn::If": ["InVpc", [{"Ref": "FunctionsInVpc"}], NO_VALUE]}
-        assert role["ManagedPolicyArns"] == connecting, name
+        after = {"Fn::If": ["InVpc", {"Ref": "FunctionsInVpc"}, "none"]}
+        assert {"Key": "vpc-access", "Value": after} in function["Tags"], name
 
 
 def test_lambda_connects_functions_and_their_code_may_not():

@@ -24,6 +24,9 @@ SECONDS = 100
 """How long a run may take here."""
 
 
+PARAMETERS = {"ClusterName": NAME, "Repositories": "proof/*,!proof/kept-*"}
+
+
 @dataclass
 class Ran:
     """How a run ended."""
@@ -46,7 +49,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def stack(cloud):
     stack = Uploaded(cloud, name=NAME)
-    stack.deploy(ClusterName=NAME, Repositories="proof/*,!proof/kept-*")
+    stack.deploy(**PARAMETERS)
     yield stack
     stack.delete()
 
@@ -107,15 +110,20 @@ def test_of_a_stack_that_works_everything_holds_by_no_more_permissions_than_are_
     assert [comment.split()[0] for comment in about] == ["push"]
 
 
-def test_a_repository_that_is_there_stays_and_only_the_image_is_removed(cloud, stack, lost):
+def test_a_repository_that_is_there_gets_the_image_only_while_the_stack_observes_and_stays(cloud, stack, lost):
     cloud.push("proof/app", "v1", images.image("app"))
     try:
-        ran = verified(cloud, stack, arguments=["--repository", "proof/app"])
+        sends = verified(cloud, stack, arguments=["--repository", "proof/app"])
+        stack.deploy(**PARAMETERS, Mode="observe")
+        observes = verified(cloud, stack, arguments=["--repository", "proof/app"])
         described = cloud.client("ecr").describe_images(repositoryName="proof/app")["imageDetails"]
     finally:
         cloud.client("ecr").delete_repository(repositoryName="proof/app", force=True)
-    assert ran.rows["job of the push by rule default"][0] == "held", ran.said
-    assert ran.rows["what the run made is removed"][1].startswith("proof/app:0-verify-")
+        stack.deploy(**PARAMETERS)
+    assert "proof/app exists already" in sends.said
+    state, cause = observes.row("job of the push by rule default")
+    assert (state, "observed only" in cause) == ("held", True), observes.said
+    assert observes.rows["what the run made is removed"][1].startswith("proof/app:0-verify-")
     assert [image["imageTags"] for image in described] == [["v1"]]
 
 

@@ -204,16 +204,17 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
         ({"repositories": ["team/*"]}, None, "team/prod-verify exists already; delete it where it is of a run"),
         ({"repositories": ["team/app"]}, None, "the rules leave no name for it: default takes team/app. REPOSITORY="),
         ({"repositories": ["team/*"]}, "other/app", "no rule takes images of REPOSITORY=other/app"),
-        ({"keep": 2}, "team/app", "rule default keeps 2 images of team/app on a node"),
+        ({"mode": "send"}, "team/app", "team/app exists already, and for minutes the image would be its newest"),
         ({"tags": ["latest"]}, "team/app", "team/app:latest exists already, and is not replaced"),
     ],
 )
 def test_nothing_is_pushed_where_that_could_touch_what_is_not_the_runs_own(rule, wanted, said):
     ecr, findings = Ecr(), Findings()
+    mode = rule.pop("mode", "observe")
     list_ = rules.read(configuration([{"name": "default", **rule}]))
     with (
         pytest.raises(repository.NoRepository) as error,
-        repository.place(ecr, list_, stack(), wanted, images.Artifact("", b""), findings),
+        repository.place(ecr, list_, stack(Mode=mode), wanted, images.Artifact("", b""), findings),
     ):
         pass
     assert said in str(error.value)
@@ -225,7 +226,7 @@ def test_only_the_image_is_removed_from_a_repository_that_was_there():
     list_ = rules.read(configuration([{"name": "default"}]))
     ecr.tags = ()
     image = images.multi_platform("x")
-    with repository.place(ecr, list_, stack(), "team/app", image, findings) as place:
+    with repository.place(ecr, list_, stack(Mode="observe"), "team/app", image, findings) as place:
         assert not place.is_own
     assert ecr.removed == [image.digest, *(child.digest for child in image.children)]
 

@@ -76,8 +76,8 @@ def _made(account: Account, rules: Sequence[Rule], stack: str, unique: str) -> P
     else:
         why = f"the rules leave no name for it: {_in_words(rules)}"
     raise NoRepository(
-        f"no repository can be made whose images a rule takes: {why}. REPOSITORY=<name> names one to push to: one that"
-        " is there stays, and the image is removed from it"
+        f"no repository can be made whose images a rule takes: {why}. REPOSITORY=<name> names one to make and to"
+        " push to; where the stack observes it may be there already, and stays"
     )
 
 
@@ -93,10 +93,10 @@ def _told(account: Account, rules: Sequence[Rule], unique: str, name: str, obser
     except ecr.exceptions.RepositoryNotFoundException:
         ecr.create_repository(repositoryName=name)
         return Place(name, tags[0], True)
-    if keeper := next((rule for rule in takers if rule.keep and not observes), None):
+    if not observes:
         raise NoRepository(
-            f"rule {keeper.name} keeps {keeper.keep} images of {name} on a node: one more would take the oldest from"
-            " it. Name another repository"
+            f"{name} exists already, and for minutes the image would be its newest: nodes that are launched then would"
+            " get it in the place of your own. Name one that does not exist, or run this while the stack observes"
         )
     with contextlib.suppress(ecr.exceptions.ImageNotFoundException):
         ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tags[0]}])
@@ -128,7 +128,13 @@ def _remove_image(ecr: Any, place: Place, artifact: images.Artifact) -> None:
     """Removes the index, then the images of its platforms, which ECR keeps as long as an index names them."""
     for parts in ([artifact], artifact.children):
         ids = [{"imageDigest": part.digest} for part in parts]
-        ecr.batch_delete_image(repositoryName=place.repository, imageIds=ids)
+        answer = ecr.batch_delete_image(repositoryName=place.repository, imageIds=ids)
+        refused = [row for row in answer.get("failures", []) if row["failureCode"] != "ImageNotFound"]
+        if refused:
+            raise ClientError(
+                {"Error": {"Code": refused[0]["failureCode"], "Message": refused[0].get("failureReason", "")}},
+                "BatchDeleteImage",
+            )
 
 
 def _by_hand(place: Place) -> str:

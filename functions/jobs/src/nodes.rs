@@ -249,7 +249,7 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     async fn of(jobs: &Jobs, images: &NewestImages, nodes: &[Listed<'a>], now: DateTime<Utc>) -> Result<Self, Problem> {
-        let newest = newest(jobs, images, nodes, now);
+        let newest = newest(images, nodes, now);
         let asked = try_join3(managed(jobs, nodes), newest, holdings(jobs, nodes));
         let (managed, images, holdings) = asked.await?;
         Ok(Self {
@@ -296,7 +296,6 @@ async fn managed(jobs: &Jobs, nodes: &[Listed<'_>]) -> Result<HashMap<String, In
 
 /// Names the newest images of each rule that wants one of the nodes, by the rule's name.
 async fn newest<'a>(
-    jobs: &Jobs,
     images: &NewestImages,
     nodes: &[Listed<'a>],
     now: DateTime<Utc>,

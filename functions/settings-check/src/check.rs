@@ -8,6 +8,7 @@ use prefetch::{
     settings::{Settings, Variables},
     stack_name,
 };
+use serde_json::Value;
 
 use crate::words::words;
 
@@ -48,8 +49,16 @@ fn bake_defaults<F: Fn(&str) -> Option<String>>(
         region: &variables.text("AWS_REGION")?,
         defaults: &variables.text("BAKE_DEFAULTS")?,
     };
-    stack.defaults()?;
-    Ok(())
+    let defaults = stack.defaults()?;
+    let below = format!("/{}/{}/", variables.text("STACK_NAME")?, settings.cluster.name);
+    match defaults.get("amiParameter").and_then(Value::as_str) {
+        Some(name) if !name.starts_with("/aws/service/") && !name.starts_with(&below) => Err(format!(
+            "the stack's parameter BakeDefaults: amiParameter: {name:?} is not accepted: it takes a parameter of AWS's below \
+             /aws/service/, or one below {below}"
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +123,11 @@ mod tests {
                 "BAKE_DEFAULTS",
                 r#"{"rules": ["web"]}"#,
                 "the stack's parameter BakeDefaults: rules: [\"web\"] is not accepted: it takes a list of rules of the stack: gpu",
+            ),
+            (
+                "BAKE_DEFAULTS",
+                r#"{"amiParameter": "/prefetch-images/ami"}"#,
+                "the stack's parameter BakeDefaults: amiParameter: \"/prefetch-images/ami\" is not accepted: it takes a parameter of AWS's below /aws/service/, or one below /prefetch-images/prod/",
             ),
             (
                 "BAKE_DEFAULTS",

@@ -1,6 +1,6 @@
 //! The count: how many nodes hold what their rules name now.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use prefetch::{
@@ -74,10 +74,15 @@ impl Counted {
 /// # Errors
 /// A 503 where AWS cannot be asked, or not within 50 seconds.
 pub async fn count(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
-    count_until(jobs, now, Instant::now() + TIME).await
+    count_within(jobs, now, TIME).await
 }
 
-async fn count_until(jobs: &Jobs, now: DateTime<Utc>, until: Instant) -> Result<Counted, Problem> {
+async fn count_within(jobs: &Jobs, now: DateTime<Utc>, time: Duration) -> Result<Counted, Problem> {
+    let counted = tokio::time::timeout(time, count_all(jobs, now)).await;
+    counted.unwrap_or_else(|_| Err(Problem::unavailable(&NodesError::TimeOver)))
+}
+
+async fn count_all(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
     // What was pushed a moment ago counts.
     let images = jobs.images.anew();
     let mut counted = Counted::default();
@@ -93,9 +98,6 @@ async fn count_until(jobs: &Jobs, now: DateTime<Utc>, until: Instant) -> Result<
         page = next;
         if page.is_none() {
             return Ok(counted);
-        }
-        if Instant::now() >= until {
-            return Err(Problem::unavailable(&NodesError::TimeOver));
         }
     }
 }
