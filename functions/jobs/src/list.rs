@@ -55,6 +55,14 @@ struct OfPage {
 }
 
 impl At<OfPage> {
+    /// The last job that was told before.
+    fn told(&self) -> Option<&Place> {
+        match self {
+            Self::After(page) => page.told.as_ref(),
+            Self::First | Self::End => None,
+        }
+    }
+
     /// The same page, after what was told last: what is not older was told with it, or came since.
     fn within(self, last: Option<&Place>) -> Self {
         let Some(last) = last else { return self };
@@ -113,6 +121,11 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
     let next = Next {
         commands: match token_after {
             None if are_all_commands => At::End,
+            // A page of which nothing was left is all newer than what was told: what was may stand on the next.
+            token if are_all_commands && of_commands == 0 => At::After(OfPage {
+                token,
+                told: begin.commands.told().cloned(),
+            }),
             token if are_all_commands => At::After(OfPage { token, told: None }),
             _ => begin.commands.within(last),
         },

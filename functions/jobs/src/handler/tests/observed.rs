@@ -216,7 +216,7 @@ proptest! {
         jobs in prop::collection::vec((any::<bool>(), 0..6_i64), 0..24),
         limit in 1..=50_usize,
         page in 1..=50_usize,
-        between in prop::option::of(any::<bool>()),
+        between in prop::collection::vec(any::<bool>(), 0..4),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -240,9 +240,9 @@ proptest! {
                 assert!(jobs.len() <= limit);
                 let text = |job: &Value, name: &str| job[name].as_str().unwrap().to_owned();
                 listed.extend(jobs.iter().map(|job| (text(job, "requestedAt"), text(job, "id"))));
-                if let Some(is_sent) = between.filter(|_| k == 0) {
+                for is_sent in between.iter().filter(|_| k == 0) {
                     // What comes meanwhile is none of what was asked for, and moves nothing.
-                    cloud.turn(if is_sent { Mode::Send } else { Mode::Observe });
+                    cloud.turn(if *is_sent { Mode::Send } else { Mode::Observe });
                     cloud.http_at("POST", "/jobs", json!({"rule": "default"}), None, seconds + 60).await;
                 }
                 let Some(next) = list["next"].as_str() else { break };
