@@ -285,6 +285,7 @@ def test_every_metric_that_the_dashboard_and_the_alarms_name_is_measured(cloud, 
     settling.job(settling.command({}), targets=0)
     for function in ("ImagePush", "NodeLaunch"):
         stack.invoke(function, {})
+    stack.invoke("Jobs", {"count": True})
     # One bake fails, for there is no such cluster, and one runs out of time.
     cloud.fault_state("TakeRow", "pause", execution="late")
     for name in ("late", "without-cluster"):
