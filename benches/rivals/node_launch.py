@@ -37,6 +37,11 @@ def send(rule, instance_id):
         Parameters={
             "images": [" ".join(newest(repository, rule["tags"]) for repository in repositories(rule))],
             "executionTimeout": [SETTINGS["EXECUTION_TIMEOUT_SECONDS"]],
+            "imageGCHighThresholdPercent": [SETTINGS["IMAGE_GC_HIGH_THRESHOLD_PERCENT"]],
+            "maxParallelImagePulls": [SETTINGS["MAX_PARALLEL_IMAGE_PULLS"]],
+            "maxImageGiB": ["0"],
+            "keep": ["0"],
+            "pin": ["false"],
         },
         TimeoutSeconds=int(SETTINGS["DELIVERY_TIMEOUT_SECONDS"]),
         MaxConcurrency=rule["maxConcurrency"],
