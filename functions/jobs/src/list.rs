@@ -77,13 +77,13 @@ impl At<OfPage> {
     }
 }
 
-/// What jobs are ordered by.
+/// Orders jobs: by when they were requested, then by id.
 type Place = (DateTime<Utc>, String);
 
 /// A part of a list, newest first.
 struct Part<T> {
     jobs: Vec<(Place, T)>,
-    /// Whether the list goes on after it.
+    /// Is true where the list goes on after it.
     has_more: bool,
 }
 

@@ -237,13 +237,13 @@ impl ImageOnNode {
     }
 }
 
-/// What is known of nodes beside what EC2 says of them.
+/// Holds what SSM, ECR and the table say of nodes.
 struct Known<'a> {
-    /// What SSM knows, by instance id.
+    /// Their agents as SSM describes them, by instance id.
     managed: HashMap<String, InstanceInformation>,
     /// The newest images of each rule that wants one of them, by the rule's name.
     images: BTreeMap<&'a str, Vec<Image>>,
-    /// What each of them holds, in their order.
+    /// Their inventories, in the order of the nodes.
     holdings: Vec<Held>,
 }
 

@@ -20,7 +20,7 @@ const OLDEST_TEXT: &str = "2.0.822.0";
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
-    /// Whether commands reach the node.
+    /// Tells if commands reach the node.
     pub state: State,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
