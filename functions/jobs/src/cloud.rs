@@ -69,6 +69,7 @@ pub fn setting(name: &str) -> &'static str {
         "MAX_PARALLEL_IMAGE_PULLS" | "MAX_RETRIES" => "2",
         "ACCOUNT_ID" => "123456789012",
         "AWS_REGION" => "eu-central-1",
+        "REGISTRY_ENDPOINT" => "standard",
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
         "ALLOW_ANY_REPOSITORY" => "false",
@@ -165,15 +166,16 @@ impl Cloud {
         }));
         let ecr = ecr(&state);
         let ssm = ssm(&state);
+        let settings = settings_with(rules, allow_any_repository);
         let jobs = Jobs {
             sender: Sender::sending(ssm.clone()),
             ssm,
             ec2: ec2(&state),
-            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned()),
+            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
             ecr,
             dynamodb: mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table)),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
-            settings: settings_with(rules, allow_any_repository),
+            settings,
         };
         let cloud = Self { jobs, state };
         for k in 1..=2 {

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Error> {
         ec2: aws_sdk_ec2::Client::new(&config),
         ssm: aws_sdk_ssm::Client::new(&config),
         sender: Sender::new(&config, settings.mode, outcomes),
-        images: NewestImages::new(&config)?,
+        images: NewestImages::new(&config, &settings)?,
         settings,
     };
     run(service_fn(|event: LambdaEvent<Value>| launch.handle(event.payload))).await

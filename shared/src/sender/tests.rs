@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     command::{Trigger, is_observed_id},
+    image::RegistryEndpoint,
     mocks::{self, Calls, Table},
     node::{Cluster, NodeSelector},
     rows::{Key, OBSERVED},
@@ -240,6 +241,7 @@ fn settings() -> Settings {
         },
         document: "prefetch-images".to_owned(),
         rules: parse_rules(r#"[{"name": "gpu", "nodes": {"team": ["ml"]}}]"#).unwrap(),
+        registry_endpoint: RegistryEndpoint::Standard,
         delivery_timeout: 600,
         execution_timeout: 3600,
         image_gc_high_threshold: 85,
