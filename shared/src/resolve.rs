@@ -137,32 +137,48 @@ async fn known(client: &Client, images: &[AskedImage]) -> Result<BTreeMap<String
     answers.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Asks for images of one repository; where some are not there ECR answers for none, so that each is asked for alone.
+/// Asks for images of one repository; where some are not there ECR answers for none, so that each is asked for alone. Those
+/// that are missing still may be archived: without a filter ECR answers of active ones only.
 async fn of_repository(client: &Client, repository: &str, ids: &[ImageIdentifier]) -> Result<Known, ResolveError> {
     let mut known = Vec::new();
     for ids in ids.chunks(MAX_IDS) {
-        match describe(client, repository, ids, None).await? {
-            Described::Images(images) => known.extend(images),
+        let mut found = match describe(client, repository, ids, None).await? {
+            Described::Images(images) => images,
             Described::NoRepository => return Ok(None),
-            Described::Missing => {
-                let alone = stream::iter(ids).map(|id| alone(client, repository, id));
-                let alone: Vec<Vec<ImageDetail>> = alone.buffer_unordered(AT_ONCE).try_collect().await?;
-                known.extend(alone.into_iter().flatten());
-            }
-        }
+            Described::Missing => each_alone(client, repository, ids.iter(), None).await?,
+        };
+        let missing: Vec<&ImageIdentifier> = ids
+            .iter()
+            .filter(|id| !found.iter().any(|image| is(image, id)))
+            .collect();
+        found.extend(each_alone(client, repository, missing.into_iter(), Some(ImageStatusFilter::Any)).await?);
+        known.extend(found);
     }
     Ok(Some(known))
 }
 
-/// Asks for one image; without a filter ECR answers of active ones only.
-async fn alone(client: &Client, repository: &str, id: &ImageIdentifier) -> Result<Vec<ImageDetail>, ResolveError> {
-    let id = std::slice::from_ref(id);
-    for status in [None, Some(ImageStatusFilter::Any)] {
-        if let Described::Images(images) = describe(client, repository, id, status).await? {
-            return Ok(images);
-        }
-    }
-    Ok(Vec::new())
+fn is(image: &ImageDetail, id: &ImageIdentifier) -> bool {
+    let has_tag = |tag| image.image_tags().iter().any(|known| known == tag);
+    id.image_tag().is_none_or(has_tag)
+        && id
+            .image_digest()
+            .is_none_or(|digest| image.image_digest() == Some(digest))
+}
+
+/// Asks for images one by one; those that are not there are left out.
+async fn each_alone(
+    client: &Client,
+    repository: &str,
+    ids: impl Iterator<Item = &ImageIdentifier>,
+    status: Option<ImageStatusFilter>,
+) -> Result<Vec<ImageDetail>, ResolveError> {
+    let described = stream::iter(ids).map(|id| describe(client, repository, std::slice::from_ref(id), status.clone()));
+    let described: Vec<Described> = described.buffer_unordered(AT_ONCE).try_collect().await?;
+    let images = described.into_iter().flat_map(|described| match described {
+        Described::Images(images) => images,
+        Described::NoRepository | Described::Missing => Vec::new(),
+    });
+    Ok(images.collect())
 }
 
 enum Described {

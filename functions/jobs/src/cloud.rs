@@ -15,7 +15,7 @@ use aws_sdk_ecr::{
         describe_repositories::DescribeRepositoriesOutput,
     },
     types::{
-        ImageDetail, Repository,
+        ImageDetail, ImageStatus, ImageStatusFilter, Repository,
         error::{ImageNotFoundException, RepositoryNotFoundException},
     },
 };
@@ -133,6 +133,8 @@ pub struct State {
     pub repositories: BTreeMap<String, Vec<String>>,
     /// Tags of what no node can run.
     pub charts: BTreeSet<String>,
+    /// The tags of images in ECR's archive.
+    pub archived: BTreeSet<String>,
     /// Whether ECR leaves out what is not there, where others answer with an error.
     pub leaves_out: bool,
     /// The commands that were told to stop.
@@ -601,7 +603,10 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
             return MockResponse::Output(DescribeImagesOutput::builder().set_image_details(Some(details)).build());
         };
         assert!((1..=100).contains(&ids.len()) && input.max_results().is_none());
-        let details: Vec<ImageDetail> = details.collect();
+        let is_any = input.filter().and_then(|filter| filter.image_status()) == Some(&ImageStatusFilter::Any);
+        let details: Vec<ImageDetail> = details
+            .filter(|detail| is_any || detail.image_status() == Some(&ImageStatus::Active))
+            .collect();
         let found = ids.iter().filter_map(|id| {
             details.iter().find(|detail| {
                 id.image_tag().is_none_or(|tag| detail.image_tags()[0] == tag)
@@ -640,8 +645,14 @@ fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
     } else {
         "application/vnd.oci.image.config.v1+json"
     };
+    let status = if state.archived.contains(tag) {
+        ImageStatus::Archived
+    } else {
+        ImageStatus::Active
+    };
     ImageDetail::builder()
         .registry_id("123456789012")
+        .image_status(status)
         .image_digest(digest(tag))
         .image_tags(tag)
         .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(
