@@ -186,13 +186,18 @@ fn account_and_region(host: &str) -> Option<(String, String)> {
         .then(|| (account.to_owned(), region.to_owned()))
 }
 
+/// How many hexadecimal digits a sha256 has.
+const SHA256_DIGITS: usize = 64;
+
 /// Tells why what stands under a tag is no image; `None` where the tag does not say.
 ///
 /// Signatures, attestations, SBOMs and referrers of an image have `sha256-<64 hex>` in their tags, with words before it and
 /// after it (cosign, `COSIGN_REPOSITORY` and tag prefixes); a layer that kaniko caches has 64 hexadecimal digits for a tag.
 #[must_use]
 pub fn not_an_image_tag(tag: &str) -> Option<String> {
-    if REFERRER_TAG.is_match(tag) {
+    if tag.len() < SHA256_DIGITS {
+        None
+    } else if REFERRER_TAG.is_match(tag) {
         Some(format!("the tag {tag} is a signature's or another referrer's"))
     } else if CACHE_TAG.is_match(tag) {
         Some(format!("the tag {tag} is a build cache's: 64 hexadecimal digits"))

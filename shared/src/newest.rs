@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap, sync::LazyLock, time::SystemTime};
 
-use regex_lite::Regex;
+use regex_lite::{Match, Regex};
 use semver::Version;
 
 use crate::{
@@ -83,11 +83,14 @@ impl<'a> Shortlist<'a> {
 
     /// Takes note of an image.
     pub fn add(&mut self, image: &Pushed) {
+        if self.is_too_old(image) {
+            return;
+        }
         let Some((rank, candidate)) = self.candidate(image) else {
             return;
         };
         self.newest.insert(rank, candidate);
-        if self.newest.len() > self.rule.newest * SPARE + BESIDE
+        if self.newest.len() > self.most()
             && let Some((rank, oldest)) = self.newest.pop_first()
             && oldest.is_named
         {
@@ -126,6 +129,22 @@ impl<'a> Shortlist<'a> {
             }
         }
         chosen
+    }
+
+    fn most(&self) -> usize {
+        self.rule.newest * SPARE + BESIDE
+    }
+
+    /// Returns true where an image cannot be chosen any more, whatever its tags are made of: most are of that kind, and a
+    /// function has little CPU.
+    fn is_too_old(&self, image: &Pushed) -> bool {
+        let oldest = self
+            .newest
+            .first_key_value()
+            .filter(|_| self.newest.len() == self.most());
+        self.rule.order == Order::Pushed
+            && oldest.is_some_and(|((_, arrived, _), _)| image.arrived < *arrived)
+            && !image.tags.iter().any(|tag| self.rule.tags.names(tag))
     }
 
     fn candidate(&self, image: &Pushed) -> Option<(Rank, Candidate)> {
@@ -196,12 +215,17 @@ fn version(tag: &str) -> Option<Version> {
 }
 
 fn has_architecture(tag: &str) -> bool {
-    ARCHITECTURE.is_match(tag)
+    architecture(tag).is_some()
+}
+
+fn architecture(tag: &str) -> Option<Match<'_>> {
+    // Each of the words has it, and few tags do.
+    tag.contains("64").then(|| ARCHITECTURE.find(tag)).flatten()
 }
 
 /// Takes the word for an architecture out of a tag: `1.4-arm64-alpine` becomes `1.4-alpine`.
 fn without_architecture(tag: &str) -> String {
-    let Some(word) = ARCHITECTURE.find(tag) else {
+    let Some(word) = architecture(tag) else {
         return tag.to_owned();
     };
     let (before, after) = (&tag[..word.start()], &tag[word.end()..]);
