@@ -33,7 +33,7 @@ use crate::{
 /// How long an answer of ECR is good: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);
 /// How long the answers of a scan are good that could not be ended: the next one goes on where it stopped.
-const UNFINISHED: Duration = Duration::from_mins(5);
+const UNFINISHED: Duration = Duration::from_mins(10);
 /// How many repositories are asked for at once, each of which holds one page of some megabytes.
 const AT_ONCE: usize = 8;
 /// How many rows one page of ECR has at most (ECR service model).

@@ -119,7 +119,7 @@ async fn half_an_answer_is_an_error_for_who_wants_the_whole() {
 }
 
 #[tokio::test]
-async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_five_minutes() {
+async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_ten_minutes() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     registry.state(|state| {
         state.repositories = vec!["app".to_owned(), "web".to_owned()];
@@ -128,7 +128,7 @@ async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_five_minut
     let newest = registry.newest(r#"[{"name": "a"}]"#);
     newest.known("a", 0).await;
     registry.calls();
-    newest.known("a", 301).await;
+    newest.known("a", 601).await;
     assert_eq!(
         registry
             .calls()
