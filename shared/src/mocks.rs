@@ -4,6 +4,8 @@
     reason = "a test that meets what it does not expect ends"
 )]
 
+pub mod time;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},

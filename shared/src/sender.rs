@@ -9,6 +9,7 @@ mod request;
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{error::SdkError, operation::transact_write_items::TransactWriteItemsError};
 use aws_sdk_ssm::{error::ProvideErrorMetadata, operation::send_command::SendCommandError};
+use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
@@ -83,7 +84,12 @@ impl Sender {
     #[must_use]
     pub fn new(config: &SdkConfig, mode: Mode, outcomes: Outcomes) -> Self {
         match mode {
-            Mode::Send => Self::sending(aws_sdk_ssm::Client::new(config)),
+            Mode::Send => {
+                // What the tries of one command cost is not taken from the next one's: a function makes few calls at a time.
+                let tries = RetryPartition::custom("sender").token_bucket(TokenBucket::unlimited());
+                let config = aws_sdk_ssm::config::Builder::from(config).retry_partition(tries.build());
+                Self::sending(aws_sdk_ssm::Client::from_conf(config.build()))
+            }
             Mode::Observe => Self::observing(aws_sdk_dynamodb::Client::new(config), outcomes),
         }
     }

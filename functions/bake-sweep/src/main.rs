@@ -28,5 +28,8 @@ async fn main() -> Result<(), Error> {
         ssm: aws_sdk_ssm::Client::new(&config),
         settings,
     };
-    run(service_fn(|event: LambdaEvent<Value>| sweep.handle(event.payload))).await
+    run(service_fn(|event: LambdaEvent<Value>| {
+        aws::until(event.context.deadline(), sweep.handle(event.payload))
+    }))
+    .await
 }

@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use aws_sdk_ssm::{
     operation::{describe_instance_information::DescribeInstanceInformationOutput, send_command::SendCommandOutput},
@@ -11,7 +14,10 @@ use serde_json::json;
 use super::*;
 use crate::{
     command::{Trigger, is_observed_id},
-    mocks::{self, Calls, Table},
+    mocks::{
+        self, Calls, Table,
+        time::{Answer, VirtualTime, patient_config},
+    },
     node::{Cluster, NodeSelector},
     rows::{Key, OBSERVED},
     rule::parse_rules,
@@ -155,6 +161,55 @@ fn where_the_stack_sends_the_command_goes_to_ssm() {
     assert_eq!(ssm.num_calls(), 1);
 }
 
+#[test]
+fn a_burst_of_pushes_ends_with_every_command_sent_and_none_given_up() {
+    for pushes in [200, 400] {
+        let time = VirtualTime::default();
+        let bucket = Mutex::new((10.0, Duration::ZERO));
+        let clock = time.clone();
+        // SSM takes ten commands a second, and ten at once.
+        let config = Arc::new(patient_config(&time, move |_| {
+            let (tokens, since) = &mut *bucket.lock().unwrap();
+            *tokens = f64::min(10.0, *tokens + clock.now().abs_diff(*since).as_secs_f64() * 10.0);
+            *since = clock.now();
+            if *tokens < 1.0 {
+                return Answer::Throttled;
+            }
+            *tokens -= 1.0;
+            Answer::Taken(Duration::from_millis(100))
+        }));
+        let push = |k: u32| {
+            let (time, config) = (time.clone(), Arc::clone(&config));
+            async move {
+                time.sleep(Duration::from_secs(10) * k / pushes).await;
+                // Lambda's own tries.
+                for (attempt, pause) in [0, 60, 120].into_iter().enumerate() {
+                    time.sleep(Duration::from_secs(pause)).await;
+                    let (sender, began) = (Sender::new(&config, Mode::Send, outcomes()), time.now());
+                    let (settings, comment, images) = (settings(), comment(Trigger::Push, 1), [image(1)]);
+                    let order = Order {
+                        rule: &settings.rules[0],
+                        comment: &comment,
+                        images: &images,
+                        destination: selected(),
+                        occasion: "event",
+                    };
+                    let sent = sender.send(&settings, order, now(0)).await;
+                    assert!(time.now() < began + Duration::from_secs(118), "Lambda ends it");
+                    if sent.is_ok() {
+                        return Some(attempt);
+                    }
+                }
+                None
+            }
+        };
+        let tries = time.run((0..pushes).map(push));
+        assert!(tries.iter().all(Option::is_some), "given up");
+        let tried_again = tries.iter().filter(|attempt| **attempt > Some(0)).count();
+        assert!(tried_again * 20 <= tries.len(), "{tried_again} of {pushes}");
+    }
+}
+
 /// How SSM and IAM take an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -290,11 +345,7 @@ struct Cloud {
 impl Cloud {
     fn new() -> Self {
         let state = Arc::new(Mutex::new((Calls::default(), Table::default())));
-        let outcomes = Outcomes {
-            table: "outcomes".to_owned(),
-            retention: std::time::Duration::from_hours(720),
-        };
-        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
+        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes());
         assert!(sender.observes());
         Self {
             sender,
@@ -333,6 +384,13 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap();
     runtime.block_on(future)
+}
+
+fn outcomes() -> Outcomes {
+    Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(720),
+    }
 }
 
 fn comment(trigger: Trigger, attempt: u8) -> Comment {
