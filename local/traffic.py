@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -29,10 +30,22 @@ class Fault:
     """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
     skip: int = 0
     """How many calls pass before."""
+    per_second: float | None = None
+    """How many calls of a second pass, and as many at once; those above them meet the fault. None: all meet it."""
     function: str | None = None
     """The function whose calls are meant; None: everybody's."""
     dies: Literal["before", "after"] | None = None
     """The function's process is killed instead, before the call is carried out or after, when nothing is answered."""
+    _full_at: float = 0.0
+    """When as many calls as possible pass at once again."""
+
+    def passes(self, now: float) -> bool:
+        """Returns whether a call is within the rate, and counts it then."""
+        full_at = max(now, self._full_at) + 1 / self.per_second
+        if full_at > now + 1:
+            return False
+        self._full_at = full_at
+        return True
 
 
 class Traffic:
@@ -110,6 +123,8 @@ class Traffic:
             return None
         if fault.skip:
             fault.skip -= 1
+            return None
+        if fault.per_second and fault.passes(time.monotonic()):
             return None
         fault.times -= 1
         return fault
