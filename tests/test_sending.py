@@ -22,8 +22,15 @@ def stack(cloud):
     stack.delete()
 
 
+@pytest.fixture(scope="module")
+def digests(cloud, stack):
+    """The images of many repositories with long names: there before a node is, for a list of them is remembered."""
+    names = [f"sending/{place:02}-{'long' * 12}" for place in range(26)]
+    return {cloud.push(name, "t" * 40, images.image(name)) for name in names}
+
+
 @pytest.fixture
-def nodes(cloud, stack):
+def nodes(cloud, stack, digests):
     nodes = [cloud.launch(CLUSTER, **BARE) for _ in range(6)]
     cloud.until_online(*nodes)
     yield nodes
@@ -69,10 +76,9 @@ def test_nodes_that_iam_refuses_keep_no_other_from_its_images(cloud, stack, node
     assert (only["status"], len(only["errors"])) == (400, 2)
 
 
-def test_an_account_of_many_repositories_with_long_names_is_sent_in_commands_that_ssm_takes(cloud, stack, nodes):
-    tag = "t" * 40
-    names = [f"sending/{place:02}-{'long' * 12}" for place in range(26)]
-    digests = {cloud.push(name, tag, images.image(name)) for name in names}
+def test_an_account_of_many_repositories_with_long_names_is_sent_in_commands_that_ssm_takes(
+    cloud, stack, digests, nodes
+):
     until(lambda: digests <= carried(stack, "push"), 60, "the pushes' commands")
     for node in nodes:
         assert stack.invoke("NodeLaunch", running(node))["decision"] == "sent"

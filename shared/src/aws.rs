@@ -16,7 +16,7 @@ use tokio::time::Instant;
 const TRY: Duration = Duration::from_secs(8);
 /// How long a call may take with all its tries, of a function that makes several within 25 seconds or more.
 const CALL: Duration = Duration::from_secs(20);
-/// How long a call may take that is all a function does.
+/// How long a call may take of a function that has the time to wait for its turn.
 const PATIENT_CALL: Duration = Duration::from_secs(100);
 /// How often such a call is tried: at SSM's ten commands a second a burst of some hundred waits for its turn.
 const PATIENT_TRIES: u32 = 8;
@@ -35,7 +35,7 @@ pub async fn config() -> SdkConfig {
     loader().timeout_config(timeouts(CALL)).load().await
 }
 
-/// Does so for a function whose events each are one call: it is tried 8 times, for up to 100 seconds.
+/// Does so for a function that has the time to wait where AWS throttles: a call is tried 8 times, for up to 100 seconds.
 pub async fn patient_config() -> SdkConfig {
     let loader = loader().timeout_config(patient_timeouts());
     loader.retry_config(patient_retries()).load().await
@@ -78,6 +78,17 @@ pub fn within<T>(time: Duration, work: impl Future<Output = T>) -> impl Future<O
         let deadline = Instant::now() + time;
         let deadline = DEADLINE.try_with(|outer| deadline.min(*outer)).unwrap_or(deadline);
         DEADLINE.scope(deadline, work).await
+    }
+}
+
+/// Does work that leaves the invocation this time for what comes after it.
+pub fn sparing<T>(time: Duration, work: impl Future<Output = T>) -> impl Future<Output = T> {
+    let work = Box::pin(work);
+    async move {
+        match DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            Ok(left) => within(left.saturating_sub(time), work).await,
+            Err(_) => work.await,
+        }
     }
 }
 
@@ -154,6 +165,23 @@ mod tests {
                 .unwrap_err();
             assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         });
+    }
+
+    #[test]
+    fn work_that_spares_time_leaves_it_to_what_comes_after() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(within(Duration::from_millis(600), async {
+            let client = unanswered();
+            for (spared, takes) in [(400, 150..350), (0, 250..450)] {
+                let began = Instant::now();
+                let call = sparing(Duration::from_millis(spared), client.list_commands().send());
+                call.await.unwrap_err();
+                assert!(takes.contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+            }
+        }));
     }
 
     /// A client whose calls nobody answers.

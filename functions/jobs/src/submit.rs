@@ -9,6 +9,7 @@ use std::{
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
+    aws,
     command::{Comment, Trigger, images_of_commands},
     ecr::NewestImages,
     fields::FieldError,
@@ -39,6 +40,8 @@ const MAX_COMMANDS: usize = 60;
 /// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever asked would not
 /// know what was sent.
 const SENDING: Duration = Duration::from_secs(20);
+/// What is left of a request's time to note and to tell what was sent.
+const NOTING: Duration = Duration::from_secs(4);
 /// How many pages of commands are looked through for what an interrupted request has sent.
 const MAX_PAGES: usize = 20;
 /// Of how many nodes a problem tells why they get nothing.
@@ -314,7 +317,7 @@ async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Res
         destination: command.destination(&settings.cluster),
         occasion: &due.occasion,
     };
-    let delivery = jobs.sender.deliver(settings, order, due.now).await;
+    let delivery = aws::sparing(NOTING, jobs.sender.deliver(settings, order, due.now)).await;
     for (id, nodes) in delivery.sent {
         let images = command.images.len();
         if !jobs.sender.observes() {

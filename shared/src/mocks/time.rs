@@ -137,7 +137,7 @@ pub enum Answer {
     Never,
 }
 
-/// The set-up of a function whose events each are one call, in a cloud that answers each request so by its body.
+/// The set-up of a function that has the time to wait, in a cloud that answers each request so by its body.
 pub fn patient_config(time: &VirtualTime, answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> SdkConfig {
     let ssm = SharedHttpConnector::new(Ssm {
         time: time.clone(),
