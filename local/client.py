@@ -213,6 +213,10 @@ class LocalCloud:
         fault = {"times": times, "code": code, "skip": skip, "function": function, "per_second": per_second}
         self._set_fault(service, action, fault)
 
+    def slow_down(self, service: str, action: str, seconds: float, times: int = 10_000) -> None:
+        """Has the next calls of an action take so long, in place of what was set before."""
+        self._set_fault(service, action, {"times": times, "code": None, "seconds": seconds})
+
     def kill(self, function: str, service: str, action: str, when: Literal["before", "after"], skip: int = 0) -> None:
         """Kills the function at a call it makes, before AWS carries it out or after, once; its answer is lost."""
         self._set_fault(service, action, {"times": 1, "skip": skip, "function": function, "dies": when})

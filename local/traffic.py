@@ -1,5 +1,6 @@
 """Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
 
+import asyncio
 import json
 import threading
 import time
@@ -26,8 +27,11 @@ class Fault:
 
     times: int
     """How many calls; 0 makes it none."""
-    code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    code: str | None = "ThrottlingException"
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys. None:
+    they succeed."""
+    seconds: float = 0.0
+    """How long whoever calls waits before."""
     skip: int = 0
     """How many calls pass before."""
     per_second: float | None = None
@@ -70,13 +74,15 @@ class Traffic:
         with self._lock:
             self._calls[function, action] += 1
             fault = self._fault(action, function)
-        if fault and not fault.dies:
+        if fault and fault.seconds:
+            await asyncio.sleep(fault.seconds)
+        if fault and fault.code and not fault.dies:
             return _failure(service, action, fault.code, headers, body, request_id)
         if fault and fault.dies == "before":
             functions.kill(function)
             return _failure(service, action, "ServiceUnavailable", headers, body, request_id)
         response = await _dispatch(method, path, headers, body, query, request_id)
-        if fault:
+        if fault and fault.dies:
             functions.kill(function)
         return response
 

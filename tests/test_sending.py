@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+from jobs import Jobs
 from uploaded import Uploaded
 
 from local import images
@@ -68,12 +69,13 @@ def test_nodes_that_iam_refuses_keep_no_other_from_its_images(cloud, stack, node
     assert {node for command in sent for node in command["InstanceIds"]} >= others
     assert stack.invoke("NodeLaunch", running(denied[0]))["reason"] == "access-denied"
 
-    job = stack.invoke("Jobs", {"images": ["sending/denied:v1"], "nodes": {"ids": nodes}})
+    jobs = Jobs(cloud, stack)
+    job = jobs.submit(images=["sending/denied:v1"], nodes={"ids": nodes})
     [command] = job["jobs"]
     assert set(command["nodes"]["ids"]) == others
     assert {row["id"]: row["reason"] for row in job["nodes"]} == dict.fromkeys(denied, "access-denied")
-    only = stack.invoke("Jobs", {"images": ["sending/denied:v1"], "nodes": {"ids": denied}})
-    assert (only["status"], len(only["errors"])) == (400, 2)
+    only = jobs.submit(400, images=["sending/denied:v1"], nodes={"ids": denied})
+    assert len(only["errors"]) == 2
 
 
 def test_an_account_of_many_repositories_with_long_names_is_sent_in_commands_that_ssm_takes(
@@ -107,6 +109,27 @@ def test_a_burst_of_pushes_ends_with_every_command_sent_and_no_alarm(cloud, stac
     assert counted == {"ApproximateNumberOfMessages": "0"}
     alarms = cloud.client("cloudwatch").describe_alarms(AlarmNames=[stack.resources()["ImagePushErrors"]])
     assert alarms["MetricAlarms"][0]["StateValue"] != "ALARM"
+
+
+def test_a_slow_answer_is_waited_for_and_one_that_never_comes_ends_before_the_function_does(cloud, stack, nodes):
+    event = running(nodes[0])
+    cloud.slow_down("ssm", "SendCommand", 5)
+    cloud.push("sending/slow", "v1", images.image("slow"))
+    jobs = Jobs(cloud, stack)
+    job = {"images": ["sending/slow:v1"], "nodes": {"ids": nodes[:1]}}
+    assert len(jobs.submit(**job)["jobs"]) == 1
+
+    cloud.slow_down("ssm", "SendCommand", 600)
+    problem = jobs.submit(503, **job)
+    assert problem["detail"] == "the command could not be sent; another try may fare better"
+    answer = stack.invoke("NodeLaunch", event)
+    assert (answer["decision"], answer["reason"]) == ("handed-back", "aws-error")
+
+    cloud.forget_faults()
+    cloud.slow_down("ec2", "DescribeInstances", 600)
+    answer = stack.invoke("NodeLaunch", event)
+    assert answer["error"]["errorType"] == "LaunchError"
+    cloud.forget_faults()
 
 
 def carried(stack: Uploaded, trigger: str) -> set[str]:
