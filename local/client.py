@@ -203,13 +203,19 @@ class LocalCloud:
         code: str = "ThrottlingException",
         skip: int = 0,
         function: str | None = None,
+        per_second: float | None = None,
     ) -> None:
         """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
 
-        With a function only its calls are meant. Of a transaction the code may be a cancellation reason, of a
-        BatchGetItem UnprocessedKeys.
+        With a function only its calls are meant, with a rate those above it. Of a transaction the code may be a
+        cancellation reason, of a BatchGetItem UnprocessedKeys.
         """
-        self._set_fault(service, action, {"times": times, "code": code, "skip": skip, "function": function})
+        fault = {"times": times, "code": code, "skip": skip, "function": function, "per_second": per_second}
+        self._set_fault(service, action, fault)
+
+    def slow_down(self, service: str, action: str, seconds: float, times: int = 10_000) -> None:
+        """Has the next calls of an action take so long, in place of what was set before."""
+        self._set_fault(service, action, {"times": times, "code": None, "seconds": seconds})
 
     def kill(self, function: str, service: str, action: str, when: Literal["before", "after"], skip: int = 0) -> None:
         """Kills the function at a call it makes, before AWS carries it out or after, once; its answer is lost."""

@@ -16,6 +16,8 @@ def deliver(command: Command, fleet: Fleet) -> None:
         command.move("InProgress")
     sent = []
     for invocation in command.invocations:
+        if invocation.status in TERMINAL:  # denied by IAM
+            continue
         with command.changed:
             command.changed.wait_for(lambda: command.stopped() or _in_flight(sent) < command.max_concurrency)
         if command.stopped():

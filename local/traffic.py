@@ -1,7 +1,9 @@
 """Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
 
+import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -25,14 +27,29 @@ class Fault:
 
     times: int
     """How many calls; 0 makes it none."""
-    code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    code: str | None = "ThrottlingException"
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys. None:
+    they succeed."""
+    seconds: float = 0.0
+    """How long whoever calls waits before."""
     skip: int = 0
     """How many calls pass before."""
+    per_second: float | None = None
+    """How many calls of a second pass, and as many at once; those above them meet the fault. None: all meet it."""
     function: str | None = None
     """The function whose calls are meant; None: everybody's."""
     dies: Literal["before", "after"] | None = None
     """The function's process is killed instead, before the call is carried out or after, when nothing is answered."""
+    _full_at: float = 0.0
+    """When as many calls as possible pass at once again."""
+
+    def passes(self, now: float) -> bool:
+        """Returns whether a call is within the rate, and counts it then."""
+        full_at = max(now, self._full_at) + 1 / self.per_second
+        if full_at > now + 1:
+            return False
+        self._full_at = full_at
+        return True
 
 
 class Traffic:
@@ -57,13 +74,15 @@ class Traffic:
         with self._lock:
             self._calls[function, action] += 1
             fault = self._fault(action, function)
-        if fault and not fault.dies:
+        if fault and fault.seconds:
+            await asyncio.sleep(fault.seconds)
+        if fault and fault.code and not fault.dies:
             return _failure(service, action, fault.code, headers, body, request_id)
         if fault and fault.dies == "before":
             functions.kill(function)
             return _failure(service, action, "ServiceUnavailable", headers, body, request_id)
         response = await _dispatch(method, path, headers, body, query, request_id)
-        if fault:
+        if fault and fault.dies:
             functions.kill(function)
         return response
 
@@ -110,6 +129,8 @@ class Traffic:
             return None
         if fault.skip:
             fault.skip -= 1
+            return None
+        if fault.per_second and fault.passes(time.monotonic()):
             return None
         fault.times -= 1
         return fault

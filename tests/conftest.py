@@ -39,6 +39,7 @@ WITH_A_CLOUD = (
     "test_observe.py",
     "test_results.py",
     "test_results_faults.py",
+    "test_sending.py",
     "test_settings.py",
     "test_stack.py",
     "test_uninstall.py",

@@ -438,6 +438,37 @@ def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
     assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
 
 
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")])
+def test_an_error_that_a_later_try_heals_is_no_alarm(function):
+    """It is one where all have failed, for longer than the tries of an event or a message take."""
+    [alarm] = [ALARMS[f"{function}Errors"]]
+    properties = RESOURCES[function]["Properties"]
+    timeout = properties.get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
+    queues = [event["Properties"]["Queue"] for event in properties["Events"].values() if event["Type"] == "SQS"]
+    queues = [RESOURCES[queue["Fn::GetAtt"][0]]["Properties"] for queue in queues]
+    # Lambda tries an event three times, after one minute and two (Lambda's developer guide).
+    tries = [3 * timeout + 180, *(q["VisibilityTimeout"] * q["RedrivePolicy"]["maxReceiveCount"] for q in queues)]
+    assert alarm["Statistic"] == "Minimum"
+    assert alarm["Period"] * (alarm["EvaluationPeriods"] - 1) >= max(tries)
+
+
+@pytest.mark.parametrize("function", ["ImagePush", "NodeResult", "Jobs"])
+def test_an_event_that_failed_every_try_is_kept(function):
+    kept = RESOURCES[function]["Properties"]["EventInvokeConfig"]
+    assert kept["MaximumRetryAttempts"] == 2
+    queue = kept["DestinationConfig"]["OnFailure"]["Destination"]
+    assert queue["Fn::GetAtt"][0].endswith("DeadLetters")
+    [policy] = RESOURCES[f"{function}Role"]["Properties"]["Policies"]
+    sends = [row for row in policy["PolicyDocument"]["Statement"] if row["Action"] == "sqs:SendMessage"]
+    assert queue in [row["Resource"] for row in sends]
+
+
+def test_a_patient_call_ends_before_its_function_does():
+    source = (ROOT / "shared/src/aws.rs").read_text()
+    [seconds] = re.findall(r"PATIENT_CALL: Duration = Duration::from_secs\((\d+)\)", source)
+    assert int(seconds) < RESOURCES["ImagePush"]["Properties"]["Timeout"]
+
+
 @pytest.mark.parametrize(
     ("name", "accepted", "refused"),
     [

@@ -4,6 +4,8 @@
     reason = "a test that meets what it does not expect ends"
 )]
 
+pub mod time;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -25,6 +27,7 @@ use aws_sdk_dynamodb::{
         error::{ConditionalCheckFailedException, TransactionCanceledException},
     },
 };
+use aws_sdk_ssm::{error::ErrorMetadata, operation::send_command::SendCommandError};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use serde_json::Value;
 
@@ -41,6 +44,18 @@ macro_rules! fault {
                 .build(),
         ))
     };
+}
+
+/// IAM's answer to a SendCommand that it does not permit on this instance.
+#[must_use]
+pub fn access_denied(instance: &str) -> SendCommandError {
+    let message = format!(
+        "User: arn:aws:sts::123456789012:assumed-role/function/i-0aaaaaaaaaaaaaaaa is not authorized to perform: \
+         ssm:SendCommand on resource: arn:aws:ec2:eu-central-1:123456789012:instance/{instance} because no identity-based \
+         policy allows the ssm:SendCommand action"
+    );
+    let error = ErrorMetadata::builder().code("AccessDeniedException").message(message);
+    SendCommandError::generic(error.build())
 }
 
 /// The words of a request or of an item of a transaction, which have them under the same names.

@@ -27,5 +27,8 @@ async fn main() -> Result<(), Error> {
         images: NewestImages::new(&config)?,
         settings,
     };
-    run(service_fn(|event: LambdaEvent<Value>| plan.handle(event.payload))).await
+    run(service_fn(|event: LambdaEvent<Value>| {
+        aws::until(event.context.deadline(), plan.handle(event.payload))
+    }))
+    .await
 }

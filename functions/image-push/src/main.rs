@@ -18,9 +18,10 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
-    let sender = Sender::new(&aws::config().await, settings.mode, outcomes);
+    let sender = Sender::new(&aws::patient_config().await, settings.mode, outcomes);
     run(service_fn(|event: LambdaEvent<Value>| {
-        handler::handle(&sender, &settings, event.payload, SystemTime::now())
+        let sent = handler::handle(&sender, &settings, event.payload, SystemTime::now());
+        aws::until(event.context.deadline(), sent)
     }))
     .await
 }

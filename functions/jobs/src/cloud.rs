@@ -35,10 +35,11 @@ use aws_sdk_ssm::{
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
+    command::MAX_IMAGES_BYTES,
     ecr::NewestImages,
     fault,
     instance::tags,
-    mocks::{self, Calls, Table},
+    mocks::{self, Calls, Table, access_denied},
     rows::{Item, Key},
     sender::Sender,
     settings::Mode,
@@ -126,6 +127,8 @@ pub struct State {
     pub instances: BTreeMap<String, (Instance, Option<InstanceInformation>)>,
     /// Nodes that SSM refuses whatever it says of them.
     pub refused: BTreeSet<String>,
+    /// The nodes on which IAM does not permit commands.
+    pub denied: BTreeSet<String>,
     /// Nodes that go offline the moment they are sent something.
     pub vanishing: BTreeSet<String>,
     /// Repositories with the tags of their images, oldest first; a tag's digest is [`digest`].
@@ -381,6 +384,9 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
             let refused = InvalidInstanceId::builder().build();
             return MockResponse::Error(SendCommandError::InvalidInstanceId(refused));
         }
+        if let Some(id) = input.instance_ids().iter().find(|id| state.denied.contains(*id)) {
+            return MockResponse::Error(access_denied(id));
+        }
         let command = sent(&state, input);
         state.commands.push(command.clone());
         match fault {
@@ -463,7 +469,8 @@ fn is_sendable(state: &State, id: &str) -> bool {
 
 fn sent(state: &State, input: &SendCommandInput) -> Command {
     assert!(input.instance_ids().len() <= 50 && input.targets().len() <= 5);
-    assert!(input.parameters().unwrap()["images"][0].split(' ').count() <= 30);
+    let images = &input.parameters().unwrap()["images"][0];
+    assert!(images.split(' ').count() <= 30 && images.len() <= MAX_IMAGES_BYTES);
     assert_eq!(input.document_name(), Some(DOCUMENT));
     Command::builder()
         .command_id(command_id(state.commands.len() + 1))

@@ -77,6 +77,8 @@ pub enum Reason {
     NotTagged,
     /// SSM cannot reach the node yet.
     NotOnline,
+    /// IAM does not permit the command on the node.
+    AccessDenied,
     /// SSM refused the node although it is online.
     Refused,
     /// AWS answered with an error; the next try may fare better.

@@ -11,14 +11,14 @@ use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
 use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger},
+    command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
     ecr::NewestImages,
     image::Image,
     instance::{InstancesError, instances},
     node::NodeSelector,
     report::report,
     rule::Rule,
-    sender::{Order, SendError, Sender},
+    sender::{Order, Refusal, Sender},
     settings::Settings,
     ssm::{self, SsmError},
 };
@@ -36,6 +36,8 @@ use crate::{
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
 const AT_ONCE: usize = 5;
 const SECONDS_PER_DAY: u64 = 86_400;
+/// What is told of a node that was online, and is no longer.
+const LOST: &str = "SSM has lost the connection to it";
 
 /// What the function works with.
 pub struct NodeLaunch {
@@ -93,7 +95,8 @@ impl NodeLaunch {
     /// be reached yet.
     ///
     /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule (for a further
-    /// try: per job and images), 50 nodes and 30 images; this process asks ECR at most once per repository in 30 seconds.
+    /// try: per job and images), 50 nodes and as many images as fit; this process asks ECR at most once per repository in 30
+    /// seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -285,7 +288,7 @@ impl NodeLaunch {
         }
     }
 
-    /// Sends one command for each 50 nodes and 30 images.
+    /// Sends one command for each 50 nodes and as many images as fit.
     async fn send_commands(
         &self,
         rule: &Rule,
@@ -295,7 +298,7 @@ impl NodeLaunch {
         now: SystemTime,
     ) -> Vec<(Request, Decision)> {
         let mut decisions = Vec::new();
-        for images in images.chunks(MAX_IMAGES) {
+        for images in images_of_commands(images) {
             for requests in requests.chunks(MAX_INSTANCES) {
                 decisions.extend(self.send_command(rule, comment, images, requests.to_vec(), now).await);
             }
@@ -303,10 +306,7 @@ impl NodeLaunch {
         decisions
     }
 
-    /// Sends one command to at most 50 nodes; where SSM refuses one of them, to those that are still online.
-    ///
-    /// SSM rejects the whole call and does not say for whom: it is asked again who is online, and where that explains
-    /// nothing the nodes are halved until the refused one stands alone.
+    /// Sends one command to at most 50 nodes; where one of them is refused, to the others.
     async fn send_command(
         &self,
         rule: &Rule,
@@ -316,43 +316,34 @@ impl NodeLaunch {
         now: SystemTime,
     ) -> Vec<(Request, Decision)> {
         let occasion = comment.job.clone().unwrap_or_else(|| day(now));
-        let mut decisions = Vec::with_capacity(requests.len());
-        let mut pending = vec![requests];
-        while let Some(requests) = pending.pop() {
-            let order = Order {
-                rule,
-                comment,
-                images,
-                destination: Destination::Instances(nodes(&requests)),
-                occasion: &occasion,
-            };
-            match self.sender.send(&self.settings, order, now.into()).await {
-                Ok(command) => decisions.extend(of_all(requests, &self.sent(rule, command))),
-                Err(SendError::InvalidInstance(_)) => {
-                    let all = requests.len();
-                    let (online, offline) = self.still_online(requests).await;
-                    decisions.extend(offline);
-                    match online.len() {
-                        0 => {}
-                        len if len < all => pending.push(online),
-                        1 => {
-                            let refused =
-                                Decision::handed_back(Reason::Refused, "SSM refuses it although it is online");
-                            decisions.extend(of_all(online, &refused));
-                        }
-                        len => pending.extend(online.chunks(len.div_ceil(2)).map(<[Request]>::to_vec)),
-                    }
-                }
-                Err(cause) => {
-                    error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-                    decisions.extend(of_all(
-                        requests,
-                        &Decision::handed_back(Reason::AwsError, report(&cause)),
-                    ));
-                }
-            }
+        let order = Order {
+            rule,
+            comment,
+            images,
+            destination: Destination::Instances(nodes(&requests)),
+            occasion: &occasion,
+        };
+        let delivery = self.sender.deliver(&self.settings, order, now.into()).await;
+        let mut of_nodes: BTreeMap<String, Decision> = BTreeMap::new();
+        for (command, nodes) in delivery.sent {
+            let sent = self.sent(rule, command);
+            of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), sent.clone())));
         }
-        decisions
+        for (node, refusal) in delivery.refused {
+            of_nodes.insert(node, refused(refusal));
+        }
+        for (nodes, cause) in delivery.failed {
+            error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
+            let failed = Decision::handed_back(Reason::AwsError, report(&cause));
+            of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), failed.clone())));
+        }
+        requests
+            .into_iter()
+            .map(|request| {
+                let decision = of_nodes[request.node()].clone();
+                (request, decision)
+            })
+            .collect()
     }
 
     /// Decides that a node was sent the images of a rule, or would have been.
@@ -365,27 +356,17 @@ impl NodeLaunch {
             Decision::Sent { commands }
         }
     }
+}
 
-    async fn still_online(&self, requests: Vec<Request>) -> (Vec<Request>, Vec<(Request, Decision)>) {
-        let managed = match ssm::managed_nodes(&self.ssm, &nodes(&requests)).await {
-            Ok(managed) => managed,
-            Err(cause) => {
-                error!("{}", report(&cause));
-                return (
-                    Vec::new(),
-                    of_all(requests, &Decision::handed_back(Reason::AwsError, report(&cause))),
-                );
-            }
-        };
-        let mut online = Vec::new();
-        let mut offline = Vec::new();
-        for request in requests {
-            match reachable(managed.get(request.node())) {
-                Ok(()) => online.push(request),
-                Err(decision) => offline.push((request, decision)),
-            }
-        }
-        (online, offline)
+/// Decides of a node that got no command while others of its batch did.
+fn refused(refusal: Refusal) -> Decision {
+    match refusal {
+        Refusal::AccessDenied => Decision::handed_back(
+            Reason::AccessDenied,
+            "IAM does not permit the command on it: its tags, or a policy, deny it",
+        ),
+        Refusal::NotOnline => Decision::handed_back(Reason::NotOnline, LOST),
+        Refusal::Invalid => Decision::handed_back(Reason::Refused, "SSM refuses it although it is online"),
     }
 }
 
@@ -398,10 +379,7 @@ fn reachable(node: Option<&InstanceInformation>) -> Result<(), Decision> {
         return Err(Decision::dropped(Reason::Unsupported, "it is no Linux node"));
     }
     if !ssm::is_online(node) {
-        return Err(Decision::handed_back(
-            Reason::NotOnline,
-            "SSM has lost the connection to it",
-        ));
+        return Err(Decision::handed_back(Reason::NotOnline, LOST));
     }
     Ok(())
 }

@@ -30,5 +30,8 @@ async fn main() -> Result<(), Error> {
         images: NewestImages::new(&config)?,
         settings,
     };
-    run(service_fn(|event: LambdaEvent<Value>| launch.handle(event.payload))).await
+    run(service_fn(|event: LambdaEvent<Value>| {
+        aws::until(event.context.deadline(), launch.handle(event.payload))
+    }))
+    .await
 }

@@ -227,7 +227,7 @@ async fn of_nodes_by_id_those_that_can_be_reached_are_sent_it_and_of_the_others_
 }
 
 #[tokio::test]
-async fn many_images_and_nodes_become_commands_of_at_most_thirty_and_fifty() {
+async fn many_images_and_nodes_become_commands_that_ssm_takes() {
     let cloud = Cloud::new();
     for k in 1..=120 {
         cloud.launch(k, |_| {});
@@ -247,7 +247,9 @@ async fn many_images_and_nodes_become_commands_of_at_most_thirty_and_fifty() {
             Some("k"),
         )
         .await;
-    assert_eq!((status, answer["jobs"].as_array().unwrap().len()), (202, 12));
+    let told = answer["jobs"].as_array().unwrap().len();
+    assert_eq!((status, told), (202, cloud.sent().len()));
+    assert!(told < 60);
     assert_eq!(
         cloud
             .sent()
@@ -270,7 +272,7 @@ async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
     let (status, answer) = cloud.post(json!({"images": images})).await;
     assert_eq!(status, 400);
-    assert!(answer["detail"].as_str().unwrap().contains("120 commands"));
+    assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
     assert!(cloud.sent().is_empty());
 }
 
@@ -304,13 +306,112 @@ async fn where_a_node_vanishes_in_between_the_others_are_sent_it_still() {
 }
 
 #[tokio::test]
-async fn a_node_that_ssm_refuses_although_it_is_online_is_no_fault_of_the_caller() {
+async fn a_node_that_ssm_or_iam_refuses_keeps_no_other_from_its_images_and_is_told_with_the_reason() {
+    for (denied, refused) in [(vec![2, 5], vec![]), (vec![], vec![2, 5]), (vec![5], vec![2])] {
+        let cloud = Cloud::new();
+        for k in 3..=8 {
+            cloud.launch(k, |_| {});
+        }
+        cloud.state(|state| {
+            state.denied.extend(denied.iter().copied().map(node_id));
+            state.refused.extend(refused.iter().copied().map(node_id));
+        });
+        let ids: Vec<String> = (1..=8).map(node_id).collect();
+        let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+        let (status, answer) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+        assert_eq!(status, 202, "{answer}");
+        let served = |told: &Value| {
+            let jobs = told["jobs"].as_array().unwrap().iter();
+            let mut ids: Vec<Value> = jobs
+                .flat_map(|job| job["nodes"]["ids"].as_array().unwrap().clone())
+                .collect();
+            ids.sort_by_key(ToString::to_string);
+            ids
+        };
+        let others: Vec<String> = [1, 3, 4, 6, 7, 8].map(node_id).into();
+        assert_eq!(served(&answer), others);
+        let mut sent: Vec<String> = cloud.sent().into_iter().flat_map(|(_, _, nodes)| nodes).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, others);
+        let mut reasons: Vec<(Value, Value)> = answer["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| (node["id"].clone(), node["reason"].clone()))
+            .collect();
+        reasons.sort_by_key(|(id, _)| id.to_string());
+        let expected = [2, 5].map(|k| {
+            let reason = if denied.contains(&k) {
+                "access-denied"
+            } else {
+                "refused"
+            };
+            (json!(node_id(k)), json!(reason))
+        });
+        assert_eq!(reasons, expected);
+        assert!(!answer.to_string().contains("arn:"));
+        // Whoever comes again is told the same.
+        let count = cloud.sent().len();
+        assert_eq!(cloud.http("POST", "/jobs", body, Some("key")).await, (202, answer));
+        assert_eq!(cloud.sent().len(), count);
+    }
+}
+
+#[tokio::test]
+async fn where_every_node_is_refused_the_caller_is_told_of_each() {
     let cloud = Cloud::new();
-    cloud.state(|state| state.refused.insert(node_id(2)));
+    cloud.state(|state| state.denied.extend([node_id(1), node_id(2)]));
     let body = json!({"images": ["team/app:v1"], "nodes": {"ids": [node_id(1), node_id(2)]}});
-    let (status, answer) = cloud.post(body).await;
-    assert_eq!((status, cloud.sent().len()), (503, 0));
-    assert!(!answer.to_string().contains("arn:"));
+    let (status, answer) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+    assert_eq!((status, answer["errors"].as_array().unwrap().len()), (400, 2));
+    assert!(answer.to_string().contains("IAM does not permit"));
+    assert!(cloud.sent().is_empty());
+    // Once they are permitted, the same request is served.
+    cloud.state(|state| state.denied.clear());
+    assert_eq!(cloud.http_at("POST", "/jobs", body, Some("key"), 1).await.0, 202);
+}
+
+#[tokio::test]
+async fn where_aws_fails_between_halves_the_same_request_sends_the_rest_alone() {
+    // The whole, a half, the other half.
+    for before in 1..=2 {
+        let cloud = Cloud::new();
+        for k in 3..=4 {
+            cloud.launch(k, |_| {});
+        }
+        cloud.state(|state| state.refused.insert(node_id(3)));
+        cloud.fail("SendCommand", before, "ThrottlingException");
+        let ids: Vec<String> = (1..=4).map(node_id).collect();
+        let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+        let (status, problem) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+        assert_eq!(status, 503);
+        let told = problem["jobs"].as_array().map_or(0, Vec::len);
+        assert_eq!(told, cloud.sent().len(), "{problem}");
+        let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 2).await;
+        assert_eq!(
+            (status, answer["jobs"].as_array().unwrap().len()),
+            (202, cloud.sent().len())
+        );
+        let mut sent: Vec<String> = cloud.sent().into_iter().flat_map(|(_, _, nodes)| nodes).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, [1, 2, 4].map(node_id));
+        assert_eq!(answer["nodes"][0]["reason"], "refused");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_a_refused_node_whose_answer_is_lost_is_not_sent_again() {
+    let cloud = Cloud::new();
+    cloud.launch(3, |_| {});
+    cloud.state(|state| state.denied.insert(node_id(3)));
+    cloud.fail("SendCommand", 1, "Lost");
+    let ids: Vec<String> = (1..=3).map(node_id).collect();
+    let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+    assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
+    let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 2).await;
+    assert_eq!((status, cloud.sent().len()), (202, 1));
+    assert_eq!(answer["jobs"][0]["nodes"], json!({"ids": [node_id(1), node_id(2)]}));
+    assert_eq!(answer["nodes"][0]["reason"], "access-denied");
 }
 
 #[tokio::test]

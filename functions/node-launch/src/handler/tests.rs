@@ -22,9 +22,9 @@ use aws_sdk_ssm::{
     },
     types::{Command, PingStatus, error::InvalidInstanceId},
 };
-use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
-    command::is_observed_id,
+    command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
     mocks::{self, Calls, Table},
     settings::Outcomes,
 };
@@ -365,6 +365,56 @@ async fn one_vanished_node_is_handed_back_and_never_blocks_its_batch() {
 }
 
 #[tokio::test]
+async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others_served() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let nodes = (1..=10).map(|k| Node {
+        denied: [2, 9].contains(&k),
+        ..node(&id(k))
+    });
+    let cloud = Cloud::with(nodes.collect());
+    let requests: Vec<Request> = (1..=10).map(|k| Request::Newest(id(k))).collect();
+    let decisions = cloud.launch.decide(&requests, now()).await.unwrap();
+    for (request, decision) in decisions {
+        let reason = match &decision {
+            Decision::HandedBack(why) => Some(why.reason),
+            _ => None,
+        };
+        let denied = [id(2), id(9)].contains(&request.node().to_owned());
+        assert_eq!(reason, denied.then_some(Reason::AccessDenied), "{decision:?}");
+    }
+    // Each answer names one; one command is left, and nobody is asked who is online.
+    let others: Vec<String> = (1..=10).filter(|k| ![2, 9].contains(k)).map(id).collect();
+    assert_eq!(cloud.sent(), [others]);
+    assert_eq!(cloud.calls(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn many_images_with_long_names_become_commands_that_ssm_takes() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let image = |k: usize| {
+        let tag = format!("{k:040}");
+        let registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+        Image::new(registry, &"r".repeat(60), Some(&tag), DIGEST).unwrap()
+    };
+    let images: Vec<Image> = (0..30).map(image).collect();
+    let rule = &cloud.launch.settings.rules[0];
+    let comment = Comment::first(Trigger::Launch, rule);
+    let requests = vec![Request::Newest(ONE.to_owned())];
+    let decisions = cloud
+        .launch
+        .send_commands(rule, &comment, &images, requests, now())
+        .await;
+    let sent = cloud.inputs();
+    let texts: Vec<&str> = sent
+        .iter()
+        .map(|input| input.parameters().unwrap()["images"][0].as_str())
+        .collect();
+    assert!(texts.iter().all(|text| text.len() <= MAX_IMAGES_BYTES));
+    assert_eq!(texts.join(" "), images_text(&images));
+    assert_eq!(decisions.len(), sent.len());
+}
+
+#[tokio::test]
 async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
     let cloud = Cloud::with(vec![node(ONE)]);
     let event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
@@ -506,6 +556,8 @@ struct Node {
     online: Option<PingStatus>,
     /// SSM answers InvalidInstanceId for it.
     refused: bool,
+    /// IAM does not permit the command on it.
+    denied: bool,
 }
 
 /// A node of the cluster, online for some minutes.
@@ -519,6 +571,7 @@ fn node(id: &str) -> Node {
         auto_mode: false,
         online: Some(PingStatus::Online),
         refused: false,
+        denied: false,
     }
 }
 
@@ -681,12 +734,20 @@ fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
     let refused = |nodes: &[Node], input: &SendCommandInput| {
         nodes
             .iter()
-            .any(|node| node.refused && input.instance_ids().contains(&node.id))
+            .any(|node| (node.refused || node.denied) && input.instance_ids().contains(&node.id))
     };
-    let all = Arc::clone(nodes);
+    let (all, which) = (Arc::clone(nodes), Arc::clone(nodes));
     let refusing = mock!(aws_sdk_ssm::Client::send_command)
         .match_requests(move |input| refused(&all, input))
-        .then_error(|| SendCommandError::InvalidInstanceId(InvalidInstanceId::builder().build()));
+        .then_compute_response(move |input| {
+            let denied = which
+                .iter()
+                .find(|node| node.denied && input.instance_ids().contains(&node.id));
+            MockResponse::Error(match denied {
+                Some(node) => mocks::access_denied(&node.id),
+                None => SendCommandError::InvalidInstanceId(InvalidInstanceId::builder().build()),
+            })
+        });
     let sent = Inputs::default();
     let (all, inputs, count) = (Arc::clone(nodes), Arc::clone(&sent), AtomicUsize::new(0));
     let sending = mock!(aws_sdk_ssm::Client::send_command)
