@@ -272,7 +272,7 @@ def test_the_rules_that_fill_the_node_queue_are_let_and_their_events_are_not_los
 
 def test_who_serves_launches_knows_how_often_a_message_comes():
     redrive = RESOURCES["NodeQueue"]["Properties"]["RedrivePolicy"]
-    assert variables("NodeLaunch")["MAX_RECEIVE_COUNT"] == redrive["maxReceiveCount"]
+    assert variables("NodeLaunch")["MAX_RECEIVE_COUNT"] == str(redrive["maxReceiveCount"])
 
 
 def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
