@@ -56,7 +56,7 @@ BY_CLOUDFORMATION = {
     "Rules of spaces": ({"Rules": "  "}, "or the word default for one rule"),
     "defaults that were to be an object": ({"BakeDefaults": ""}, "A JSON object of up to 700 characters"),
     "a longer list of repositories than a function is given": (
-        {"Repositories": ",".join(["team/app"] * 39)},
+        {"Repositories": ",".join(["team/app"] * 40)},
         "separated by commas, without spaces, in up to 350 characters; Rules takes more.",
     ),
     "a pin without a keep": ({"Pin": "true"}, "Pin takes a Keep of at least 1"),
@@ -111,7 +111,7 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
 
 
 def test_what_lambda_refuses_is_refused_before_anything_is_touched(cloud, stack):
-    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 560}], separators=(",", ":"))
+    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 610}], separators=(",", ":"))
     assert len(quoted) <= 2500
     with pytest.raises(WaiterError):
         stack.deploy(ClusterName="checked", Rules=quoted)
