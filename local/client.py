@@ -118,7 +118,10 @@ class LocalCloud:
         return digest
 
     def launch(self, tags: Mapping[str, str], profile: str | None = "eks-node", **knobs: Any) -> str:
-        """Runs one instance with any tags, `aws:` ones too, and the knobs of its node; returns its id."""
+        """Runs one instance with any tags, `aws:` ones too, and the knobs of its node; returns its id.
+
+        Of one with the tag aws:autoscaling:groupName Auto Scaling tells too.
+        """
         body = {"tags": dict(tags), "profile": profile, "knobs": knobs}
         return self.control("POST", "instances", body)["instance_id"]
 

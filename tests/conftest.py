@@ -25,6 +25,7 @@ WITH_A_CLOUD = (
     "test_jobs_count.py",
     "test_jobs_nodes.py",
     "test_jobs_schedule.py",
+    "test_launches.py",
     "test_local_api.py",
     "test_local_builders.py",
     "test_local_cloud.py",

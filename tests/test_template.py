@@ -21,6 +21,7 @@ RESOURCES = TEMPLATE["Resources"]
 DOCUMENT = json.loads((ROOT / "ssm" / "document.json").read_text())
 PUSH = RESOURCES["ImagePush"]["Properties"]["Events"]["ImageArrived"]["Properties"]["Pattern"]
 RUNNING = RESOURCES["NodeRunning"]["Properties"]["EventPattern"]
+LAUNCHED = RESOURCES["NodeLaunched"]["Properties"]["EventPattern"]
 OUR_DOCUMENT = "eks-image-prefetch-prefetch-images"
 REPORTED = json.loads(
     json.dumps(RESOURCES["NodeReported"]["Properties"]["EventPattern"]).replace(
@@ -99,6 +100,9 @@ DIMENSIONS_OF_AWS = {
         (RUNNING, "node-launch.running", True),
         (RUNNING, "node-launch.terminated", False),
         (RUNNING, "node-launch.asg-launch", False),
+        (LAUNCHED, "node-launch.asg-launch", True),
+        (LAUNCHED, "node-launch.lifecycle", True),
+        (LAUNCHED, "node-launch.running", False),
     ],
 )
 def test_a_rule_takes_the_events_its_function_can_use_and_no_others(cloud, pattern, event, matches):
@@ -143,7 +147,7 @@ def test_what_is_not_of_our_document_is_not_reported(cloud, change):
     assert not reported(cloud, ended(**change))
 
 
-@pytest.mark.parametrize("pattern", [PUSH, RUNNING, REPORTED, DEPLOYED])
+@pytest.mark.parametrize("pattern", [PUSH, RUNNING, LAUNCHED, REPORTED, DEPLOYED])
 def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
     def leaves(value):
         if isinstance(value, dict):
@@ -210,7 +214,9 @@ def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder(
     sending = RESOURCES["SendPrefetchImages"]
     assert sending["Condition"] == "Sends"
     allowing = {name for name, resource in RESOURCES.items() if "SendCommand" in json.dumps(resource)}
-    assert allowing == {"SendPrefetchImages", "BakeSnapshotRole", "BakeNothing"}
+    assert allowing == {"SendPrefetchImages", "SendToJoining", "BakeSnapshotRole", "BakeNothing"}
+    assert RESOURCES["SendToJoining"]["Condition"] == "SendsToJoining"
+    assert TEMPLATE["Conditions"]["SendsToJoining"]["Fn::And"][0] == {"Condition": "Sends"}
     denying = RESOURCES["BakeNothing"]
     assert (denying["Condition"], denying["Properties"]["Roles"]) == ("Observes", [{"Ref": "BakeSnapshotRole"}])
     statements = denying["Properties"]["PolicyDocument"]["Statement"]
@@ -222,6 +228,51 @@ def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder(
     assert [conditions[name] for name in ("Sends", "Observes")] == [
         {"Fn::Equals": [{"Ref": "Mode"}, mode]} for mode in TEMPLATE["Parameters"]["Mode"]["AllowedValues"]
     ]
+
+
+def test_who_serves_launches_alone_may_send_by_tags_that_are_there_before_the_node_joins():
+    joining = RESOURCES["SendToJoining"]["Properties"]
+    assert joining["Roles"] == [{"Ref": "NodeLaunchRole"}]
+    statements = json.loads(joining["PolicyDocument"]["Fn::Sub"])["Statement"]
+    assert {(s["Effect"], s["Action"], s["Resource"].rpartition(":")[2]) for s in statements} == {
+        ("Allow", "ssm:SendCommand", "instance/*")
+    }
+    assert [statement["Condition"].pop("StringEquals") for statement in statements] == [
+        {"ssm:resourceTag/eks:cluster-name": "${ClusterName}"},
+        {"ssm:resourceTag/eks:eks-cluster-name": "${ClusterName}"},
+        {"ssm:resourceTag/kubernetes.io/cluster/${ClusterName}": "owned"},
+    ]
+    # A node that has joined another cluster is that one's, whatever else it carries.
+    joined = {"StringEqualsIfExists": {"ssm:resourceTag/aws:eks:cluster-name": "${ClusterName}"}}
+    assert all(statement["Condition"] == joined for statement in statements)
+    default = TEMPLATE["Parameters"]["ClusterTagKey"]["Default"]
+    assert TEMPLATE["Conditions"]["SendsToJoining"]["Fn::And"][1] == {"Fn::Equals": [{"Ref": "ClusterTagKey"}, default]}
+
+
+def test_who_serves_launches_writes_rows_of_launches_and_no_others():
+    [policy] = RESOURCES["NodeLaunchRole"]["Properties"]["Policies"]
+    [writing] = [s for s in policy["PolicyDocument"]["Statement"] if "dynamodb:PutItem" in s["Action"]]
+    assert writing["Action"] == ["dynamodb:PutItem", "dynamodb:DeleteItem"]
+    assert writing["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["launch#*"]}}
+
+
+def test_the_rules_that_fill_the_node_queue_are_let_and_their_events_are_not_lost():
+    rules = {
+        name: resource["Properties"]["Targets"]
+        for name, resource in RESOURCES.items()
+        if resource["Type"] == "AWS::Events::Rule" and "NodeQueue" in json.dumps(resource)
+    }
+    assert rules.keys() == {"NodeRunning", "NodeLaunched"}
+    for [target] in rules.values():
+        assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["NodeDeadLetters", "Arn"]}}
+    [statement] = RESOURCES["NodeQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    sources = [{"Fn::GetAtt": [name, "Arn"]} for name in rules]
+    assert statement["Condition"]["ArnEquals"]["aws:SourceArn"] == sources
+
+
+def test_who_serves_launches_knows_how_often_a_message_comes():
+    redrive = RESOURCES["NodeQueue"]["Properties"]["RedrivePolicy"]
+    assert variables("NodeLaunch")["MAX_RECEIVE_COUNT"] == str(redrive["maxReceiveCount"])
 
 
 def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():

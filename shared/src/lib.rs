@@ -9,6 +9,7 @@ pub mod ecr;
 pub mod fields;
 pub mod image;
 pub mod instance;
+pub mod launch;
 pub mod log;
 pub mod metrics;
 #[cfg(feature = "mocks")]

@@ -418,9 +418,16 @@ pub fn dynamodb<S: Send + 'static>(state: &Arc<Mutex<S>>, parts: fn(&mut S) -> (
         match written {
             Ok(()) => MockResponse::Output(TransactWriteItemsOutput::builder().build()),
             Err(codes) => {
-                let reasons = codes
-                    .iter()
-                    .map(|code| CancellationReason::builder().code(*code).build());
+                let rows = input.transact_items().iter().map(|item| {
+                    let put = item
+                        .put()
+                        .filter(|put| put.return_values_on_condition_check_failure().is_some());
+                    put.and_then(|put| table.rows.get(&Key::of(put.item()).unwrap()).cloned())
+                });
+                let reasons = codes.iter().zip(rows).map(|(code, row)| {
+                    let row = row.filter(|_| *code == "ConditionalCheckFailed");
+                    CancellationReason::builder().code(*code).set_item(row).build()
+                });
                 let cancelled =
                     TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.collect()));
                 MockResponse::Error(TransactWriteItemsError::TransactionCanceledException(cancelled.build()))

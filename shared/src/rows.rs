@@ -81,6 +81,13 @@ impl Key {
         Self::new(format!("node#{node}"), "node")
     }
 
+    /// A launch of an instance, by when EC2 says it was: an instance that is started again is launched again.
+    #[must_use]
+    pub fn launch(node: &str, launched_at: Option<DateTime<Utc>>) -> Self {
+        let at = launched_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        Self::new(format!("launch#{node}"), at.unwrap_or_else(|| "launch".to_owned()))
+    }
+
     /// The counters of all jobs of a trigger: a row for each, for every transaction moves one.
     #[must_use]
     pub fn totals(trigger: Trigger) -> Self {

@@ -1,7 +1,7 @@
 //! From launched instances, and nodes that lack images still, to commands.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::SystemTime,
 };
 
@@ -14,9 +14,11 @@ use prefetch::{
     command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
     ecr::NewestImages,
     image::Image,
-    instance::{InstancesError, instances},
+    instance::{InstancesError, instances, launched_at},
+    launch::{Claim, Launches},
     node::NodeSelector,
     report::report,
+    rows::Key,
     rule::Rule,
     sender::{Order, Refusal, Sender},
     settings::Settings,
@@ -30,7 +32,7 @@ use tracing::error;
 use crate::{
     decision::{Decision, Reason, Sent, log, log_unusable},
     instance::node_tags,
-    message::{Asked, Call, Request, call},
+    message::{Call, Message, Request, call},
 };
 
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
@@ -43,11 +45,16 @@ const LOST: &str = "SSM has lost the connection to it";
 pub struct NodeLaunch {
     pub ec2: aws_sdk_ec2::Client,
     pub ssm: aws_sdk_ssm::Client,
+    pub launches: Launches,
     pub sender: Sender,
     pub images: NewestImages,
     pub settings: Settings,
+    /// How often the queue delivers a message at most.
+    pub max_receives: u32,
 }
 
+/// What EC2 says of the instances, by id.
+type Instances = HashMap<String, Instance>;
 /// The decision of each request.
 type Decisions = BTreeMap<Request, Decision>;
 /// What a node of the cluster is to get, and the rules by which it does.
@@ -94,9 +101,9 @@ impl NodeLaunch {
     /// Sends launched nodes the images of their rules, others the images they lack still, and hands back those that cannot
     /// be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule (for a further
-    /// try: per job and images), 50 nodes and as many images as fit; this process asks ECR at most once per repository in 30
-    /// seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems and one SendCommand per
+    /// rule (for a further try, which is no launch and writes no row: per job and images), 50 nodes and as many images as
+    /// fit; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -107,7 +114,7 @@ impl NodeLaunch {
     }
 
     async fn handle_at(&self, payload: Value, now: SystemTime) -> Result<Answer, LaunchError> {
-        match call(payload) {
+        match call(payload, self.max_receives) {
             Call::Event(event, Err(why)) => {
                 log_unusable("event", &event, &why);
                 let decision = Decision::Dropped(why);
@@ -117,7 +124,8 @@ impl NodeLaunch {
                 })
             }
             Call::Event(_, Ok(request)) => {
-                let mut decisions = self.decide(std::slice::from_ref(&request), now).await?;
+                let requests = [(request.clone(), false)].into();
+                let mut decisions = self.decide(&requests, now).await?;
                 let decision = decisions.remove(&request).expect("each request is decided of");
                 Ok(Answer::Event {
                     instance: Some(request.node().to_owned()),
@@ -128,38 +136,49 @@ impl NodeLaunch {
         }
     }
 
-    async fn handle_batch(
-        &self,
-        messages: Vec<(String, Asked)>,
-        now: SystemTime,
-    ) -> Result<SqsBatchResponse, LaunchError> {
-        let mut messages_of: BTreeMap<Request, Vec<String>> = BTreeMap::new();
-        for (message, asked) in messages {
-            match asked {
-                Ok(request) => messages_of.entry(request).or_default().push(message),
-                Err(why) => log_unusable("message", &message, &why),
+    async fn handle_batch(&self, messages: Vec<Message>, now: SystemTime) -> Result<SqsBatchResponse, LaunchError> {
+        let mut messages_of: BTreeMap<Request, Vec<(String, bool)>> = BTreeMap::new();
+        for message in messages {
+            match message.asked {
+                Ok(request) => {
+                    let messages = messages_of.entry(request).or_default();
+                    messages.push((message.id, message.is_last));
+                }
+                Err(why) => log_unusable("message", &message.id, &why),
             }
         }
-        let requests: Vec<Request> = messages_of.keys().cloned().collect();
+        let are_last = |messages: &[(String, bool)]| messages.iter().all(|(_, is_last)| *is_last);
+        let requests: BTreeMap<Request, bool> = messages_of
+            .iter()
+            .map(|(request, messages)| (request.clone(), are_last(messages)))
+            .collect();
         let mut response = SqsBatchResponse::default();
         for (request, decision) in self.decide(&requests, now).await? {
             if let Decision::HandedBack(_) = decision {
+                // One that does not come again is no dead letter as long as another asks for the same.
                 messages_of
                     .remove(&request)
                     .into_iter()
                     .flatten()
-                    .for_each(|message| response.add_failure(message));
+                    .filter(|(_, is_last)| !is_last || requests[&request])
+                    .for_each(|(message, _)| response.add_failure(message));
             }
         }
         Ok(response)
     }
 
-    /// Decides of each of these requests, and sends what is to be sent.
-    async fn decide(&self, requests: &[Request], now: SystemTime) -> Result<Decisions, LaunchError> {
+    /// Decides of each of these requests, which have with them whether it is for the last time, and sends what is to be sent.
+    async fn decide(&self, requests: &BTreeMap<Request, bool>, now: SystemTime) -> Result<Decisions, LaunchError> {
         let mut decisions = Decisions::new();
-        let requests = self.requests_of_nodes(requests, now, &mut decisions).await?;
+        let instances = instances(&self.ec2, &nodes(requests.keys())).await?;
+        let requests = self.requests_of_nodes(requests, &instances, &mut decisions);
         let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
-        self.send_images(requests, now, &mut decisions).await;
+        let claimed = self.claim(&requests, &instances, now, &mut decisions).await;
+        let requests = requests
+            .into_iter()
+            .filter(|(request, _)| !decisions.contains_key(request));
+        self.send_images(requests.collect(), now, &mut decisions).await;
+        self.settle(claimed, &decisions, now).await;
         for (request, decision) in &decisions {
             log(request.node(), decision);
         }
@@ -167,33 +186,27 @@ impl NodeLaunch {
     }
 
     /// Keeps the requests for instances that are running nodes of the cluster, each with its rules.
-    async fn requests_of_nodes(
+    fn requests_of_nodes(
         &self,
-        requests: &[Request],
-        now: SystemTime,
+        requests: &BTreeMap<Request, bool>,
+        instances: &Instances,
         decisions: &mut Decisions,
-    ) -> Result<Vec<RequestWithRules<'_>>, LaunchError> {
-        let instances = instances(&self.ec2, &nodes(requests)).await?;
+    ) -> Vec<RequestWithRules<'_>> {
         let mut kept = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.rules_of(request, instances.get(request.node()), now) {
+        for (request, is_last) in requests {
+            match self.rules_of(request, instances.get(request.node()), *is_last) {
                 Ok(rules) => kept.push((request.clone(), rules)),
                 Err(decision) => {
                     decisions.insert(request.clone(), decision);
                 }
             }
         }
-        Ok(kept)
+        kept
     }
 
-    fn rules_of(
-        &self,
-        request: &Request,
-        instance: Option<&Instance>,
-        now: SystemTime,
-    ) -> Result<Vec<&Rule>, Decision> {
+    fn rules_of(&self, request: &Request, instance: Option<&Instance>, is_last: bool) -> Result<Vec<&Rule>, Decision> {
         let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
-        let tags = node_tags(instance, &self.settings.cluster, now)?;
+        let tags = node_tags(instance, &self.settings.cluster, is_last)?;
         let applies = |rule: &&Rule| match request {
             Request::Newest(_) => NodeSelector::new(&self.settings.cluster, rule).matches(&tags),
             Request::Again(retry) => retry.rule == rule.name,
@@ -227,6 +240,51 @@ impl NodeLaunch {
                 }
             })
             .collect())
+    }
+
+    /// Claims the launches among the requests, and decides of those that another message has served, or has served now.
+    async fn claim(
+        &self,
+        requests: &[RequestWithRules<'_>],
+        instances: &Instances,
+        now: SystemTime,
+        decisions: &mut Decisions,
+    ) -> BTreeMap<Key, Request> {
+        let launches = requests.iter().filter_map(|(request, _)| match request {
+            Request::Newest(node) => Some((Key::launch(node, launched_at(instances.get(node)?)), request.clone())),
+            Request::Again(_) => None,
+        });
+        let mut launches: BTreeMap<Key, Request> = launches.collect();
+        let keys: Vec<Key> = launches.keys().cloned().collect();
+        for (launch, claim) in self.launches.claim(&keys, now.into()).await {
+            let decision = match claim {
+                Claim::Ours => continue,
+                Claim::UnderWay => {
+                    Decision::handed_back(Reason::UnderWay, "another message of its launch is being served")
+                }
+                Claim::Sent(commands) => {
+                    let message = format!("another message of its launch had it sent {}", commands.join(", "));
+                    Decision::dropped(Reason::AlreadySent, message)
+                }
+            };
+            decisions.extend(launches.remove(&launch).map(|request| (request, decision)));
+        }
+        launches
+    }
+
+    /// Remembers what was sent for launches, and lets those go for which nothing was.
+    async fn settle(&self, claimed: BTreeMap<Key, Request>, decisions: &Decisions, now: SystemTime) {
+        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
+        for (launch, request) in claimed {
+            match &decisions[&request] {
+                Decision::Sent { commands } | Decision::Observed { commands } => {
+                    sent.push((launch, commands.iter().map(|sent| sent.command.clone()).collect()));
+                }
+                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push(launch),
+            }
+        }
+        self.launches.sent(&sent, now.into()).await;
+        self.launches.release(&unsent).await;
     }
 
     async fn send_images(&self, requests: Vec<RequestWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {

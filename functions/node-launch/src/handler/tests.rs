@@ -38,6 +38,8 @@ const ONE: &str = "i-0abc0000000000001";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
 const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
+const CLUSTER_TAG: &str = "aws:eks:cluster-name";
+const RUNNING: &str = include_str!("../../../../events/node-launch.running.json");
 const RETRY: &str = include_str!("../../../../events/node-launch.retry.json");
 const MISSING: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.2@sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
@@ -86,11 +88,12 @@ async fn an_event_that_launches_no_node_is_dropped_without_a_call() {
 }
 
 #[tokio::test]
-async fn a_batch_of_one_costs_three_calls_beside_ecr_and_hands_nothing_back() {
+async fn a_batch_of_one_costs_three_calls_and_two_transactions_beside_ecr_and_hands_nothing_back() {
     let cloud = Cloud::with(vec![node(ONE)]);
     let event = include_str!("../../../../events/node-launch.sqs-one.json");
     assert_eq!(cloud.answer(event).await, json!({"batchItemFailures": []}));
     assert_eq!(cloud.calls(), (1, 1, 1));
+    assert_eq!(cloud.table.lock().unwrap().0.take(), ["TransactWriteItems"; 2]);
 }
 
 #[tokio::test]
@@ -99,7 +102,7 @@ async fn of_a_mixed_batch_only_what_may_still_come_online_is_handed_back() {
     let cloud = Cloud::with(vec![
         node(&id(1)),
         Node {
-            cluster: Some("other"),
+            tag: (CLUSTER_TAG, "other"),
             ..node(&id(2))
         },
         Node {
@@ -116,13 +119,11 @@ async fn of_a_mixed_batch_only_what_may_still_come_online_is_handed_back() {
             ..node(&id(6))
         },
         Node {
-            cluster: None,
-            age: Duration::from_secs(30),
+            tag: ("team", "web"),
             ..node(&id(7))
         },
         Node {
-            cluster: None,
-            age: Duration::from_mins(10),
+            tag: ("kubernetes.io/cluster/other", "owned"),
             ..node(&id(8))
         },
         Node {
@@ -187,6 +188,138 @@ async fn two_messages_of_one_instance_become_one_command_and_are_handed_back_tog
 }
 
 #[tokio::test]
+async fn a_launch_of_which_ec2_and_auto_scaling_tell_is_served_once() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let launched = include_str!("../../../../events/node-launch.asg-launch.json");
+    assert_eq!(cloud.answer(RUNNING).await["decision"], "sent");
+    let again = cloud.answer(launched).await;
+    assert_eq!(
+        (&again["decision"], &again["reason"]),
+        (&json!("dropped"), &json!("already-sent"))
+    );
+    assert!(again["message"].as_str().unwrap().contains("command-1"), "{again}");
+    // A further try is no launch.
+    assert_eq!(cloud.answer(RETRY).await["decision"], "sent");
+    assert_eq!(cloud.sent().len(), 2);
+    // Ten minutes later it is the operator's who sends it again.
+    let event = serde_json::from_str(launched).unwrap();
+    let later = now() + Duration::from_mins(11);
+    cloud.launch.handle_at(event, later).await.unwrap();
+    assert_eq!(cloud.sent().len(), 3);
+}
+
+#[tokio::test]
+async fn a_launch_that_another_is_serving_is_handed_back_and_is_ours_where_the_other_has_died() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let other = launches(&cloud.table);
+    let launch = Key::launch(ONE, launched_at(&instance(&node(ONE))));
+    other.claim(&[launch], now().into()).await;
+    let answer = cloud.answer(&batch(&[RUNNING.to_owned(), RETRY.to_owned()])).await;
+    assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}]}));
+    assert_eq!(cloud.inputs()[0].parameters().unwrap()["images"], [MISSING]);
+    let event = serde_json::from_str(RUNNING).unwrap();
+    let later = now() + Duration::from_secs(61);
+    cloud.launch.handle_at(event, later).await.unwrap();
+    assert_eq!(cloud.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn a_launch_for_which_nothing_was_sent_is_not_held() {
+    for nodes in [
+        vec![Node {
+            refused: true,
+            ..node(ONE)
+        }],
+        vec![Node {
+            online: None,
+            ..node(ONE)
+        }],
+    ] {
+        let cloud = Cloud::with(nodes);
+        assert_eq!(cloud.answer(RUNNING).await["decision"], "handed-back");
+        assert!(cloud.table.lock().unwrap().1.rows.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_answer_keeps_no_node_from_its_images() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    for failing in 0..2 {
+        let code = "InternalServerError";
+        cloud.table.lock().unwrap().0.fail("TransactWriteItems", failing, code);
+    }
+    assert_eq!(cloud.answer(RUNNING).await["decision"], "sent");
+}
+
+#[tokio::test]
+async fn a_node_that_joins_only_now_is_served_by_the_rules_that_want_its_tags() {
+    for tag in [
+        ("eks:cluster-name", "prod"),
+        ("eks:eks-cluster-name", "prod"),
+        ("kubernetes.io/cluster/prod", "owned"),
+    ] {
+        let joining = Node { tag, ..node(ONE) };
+        let wanted = Node {
+            team: Some("ml"),
+            ..joining.clone()
+        };
+        let gpu = r#"[{"name": "gpu", "repositories": ["team/app"], "nodes": {"team": ["ml"]}}]"#;
+        let cloud = Cloud::new(vec![wanted], gpu);
+        assert_eq!(cloud.answer(RUNNING).await["decision"], "sent", "{tag:?}");
+        assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+        assert_eq!(
+            Cloud::new(vec![joining], gpu).answer(RUNNING).await["reason"],
+            "no-rule"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_comes_for_the_last_time() {
+    let untagged = Node {
+        tag: ("team", "web"),
+        ..node(ONE)
+    };
+    let cloud = Cloud::with(vec![untagged]);
+    let told = cloud.answer(RUNNING).await;
+    assert_eq!(
+        (&told["decision"], &told["reason"]),
+        (&json!("handed-back"), &json!("not-tagged"))
+    );
+    for (receives, handed_back) in [(1, 1), (29, 1), (30, 0)] {
+        let answer = cloud.answer(&received(&[receives])).await;
+        assert_eq!(
+            answer["batchItemFailures"].as_array().unwrap().len(),
+            handed_back,
+            "{receives}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_again_is_no_dead_letter_while_another_asks_for_the_same() {
+    for node in [
+        Node {
+            tag: ("team", "web"),
+            ..node(ONE)
+        },
+        Node {
+            online: None,
+            ..node(ONE)
+        },
+    ] {
+        let answer = Cloud::with(vec![node]).answer(&received(&[30, 29])).await;
+        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
+    }
+    let offline = Node {
+        online: None,
+        ..node(ONE)
+    };
+    let answer = Cloud::with(vec![offline]).answer(&received(&[30, 30])).await;
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn nodes_of_several_rules_get_a_command_for_each_with_the_rules_own_limits() {
     let rules = r#"[{"name": "all", "repositories": ["team/app"]},
         {"name": "gpu", "repositories": ["team/app"], "nodes": {"team": ["ml"]}, "maxConcurrency": "1"},
@@ -243,7 +376,7 @@ async fn a_further_try_of_a_node_that_is_gone_stopping_foreign_or_without_its_ru
         ..node(ONE)
     };
     let foreign = Node {
-        cluster: Some("other"),
+        tag: (CLUSTER_TAG, "other"),
         ..node(ONE)
     };
     for (nodes, rules, reason) in [
@@ -416,22 +549,14 @@ async fn many_images_with_long_names_become_commands_that_ssm_takes() {
 
 #[tokio::test]
 async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
-    let cloud = Cloud::with(vec![node(ONE)]);
-    let event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
-    for seconds in [0, 10, 29] {
-        cloud
-            .launch
-            .handle_at(event.clone(), now() + Duration::from_secs(seconds))
-            .await
-            .unwrap();
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let cloud = Cloud::with((1..=4).map(|k| node(&id(k))).collect());
+    for (k, seconds, asked) in [(1, 0, 1), (2, 10, 1), (3, 29, 1), (4, 31, 2)] {
+        let event = serde_json::from_str(&RUNNING.replace(ONE, &id(k))).unwrap();
+        let at = now() + Duration::from_secs(seconds);
+        cloud.launch.handle_at(event, at).await.unwrap();
+        assert_eq!(cloud.describe_images.num_calls(), asked);
     }
-    assert_eq!(cloud.describe_images.num_calls(), 1);
-    cloud
-        .launch
-        .handle_at(event, now() + Duration::from_secs(31))
-        .await
-        .unwrap();
-    assert_eq!(cloud.describe_images.num_calls(), 2);
 }
 
 #[tokio::test]
@@ -528,7 +653,7 @@ proptest! {
             ..node(&id(k))
         }).collect();
         let cloud = Cloud::with(all);
-        let ids: Vec<Request> = (0..nodes.len()).map(|k| Request::Newest(id(k))).collect();
+        let ids: BTreeMap<Request, bool> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), false)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
         let sent = cloud.sent();
@@ -537,7 +662,7 @@ proptest! {
         sent.sort_unstable();
         let wanted: Vec<String> = nodes.iter().enumerate().filter(|(_, (online, state))| *online && !refused(*state)).map(|(k, _)| id(k)).collect();
         prop_assert_eq!(&sent, &wanted);
-        for id in &ids {
+        for id in ids.keys() {
             prop_assert_eq!(matches!(decisions[id], Decision::Sent { .. }), wanted.contains(&id.node().to_owned()));
             prop_assert_eq!(matches!(decisions[id], Decision::HandedBack(_)), !wanted.contains(&id.node().to_owned()));
         }
@@ -548,10 +673,10 @@ proptest! {
 #[derive(Clone)]
 struct Node {
     id: String,
-    cluster: Option<&'static str>,
+    /// The tag that calls it a node.
+    tag: (&'static str, &'static str),
     team: Option<&'static str>,
     state: InstanceStateName,
-    age: Duration,
     auto_mode: bool,
     online: Option<PingStatus>,
     /// SSM answers InvalidInstanceId for it.
@@ -564,10 +689,9 @@ struct Node {
 fn node(id: &str) -> Node {
     Node {
         id: id.to_owned(),
-        cluster: Some("prod"),
+        tag: (CLUSTER_TAG, "prod"),
         team: None,
         state: InstanceStateName::Running,
-        age: Duration::from_mins(5),
         auto_mode: false,
         online: Some(PingStatus::Online),
         refused: false,
@@ -581,6 +705,7 @@ struct Cloud {
     describe_instances: Mock,
     describe_nodes: Mock,
     describe_images: Mock,
+    table: State,
     sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
 }
 
@@ -594,18 +719,22 @@ impl Cloud {
         let (describe_instances, ec2) = ec2(&nodes);
         let (describe_images, ecr) = ecr();
         let (describe_nodes, ssm, sent) = ssm(&nodes);
+        let table = State::default();
         let launch = NodeLaunch {
             ec2,
+            launches: launches(&table),
             sender: Sender::sending(ssm.clone()),
             ssm,
             images: NewestImages::with_client(ecr, "us-east-1".to_owned()),
             settings: settings(rules),
+            max_receives: 30,
         };
         Self {
             launch,
             describe_instances,
             describe_nodes,
             describe_images,
+            table,
             sent,
         }
     }
@@ -659,12 +788,12 @@ fn instance(node: &Node) -> Instance {
     Instance::builder()
         .instance_id(&node.id)
         .state(InstanceState::builder().name(node.state.clone()).build())
-        .launch_time(DateTime::from(now() - node.age))
+        .launch_time(DateTime::from(now() - Duration::from_mins(5)))
         .set_tags(Some(
-            node.cluster
-                .map(|value| tag("aws:eks:cluster-name", value))
+            [node.tag]
                 .into_iter()
-                .chain(node.team.map(|value| tag("team", value)))
+                .chain(node.team.map(|team| ("team", team)))
+                .map(|(key, value)| tag(key, value))
                 .collect(),
         ))
         .set_operator(node.auto_mode.then(|| {
@@ -766,6 +895,22 @@ fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
         });
     let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&describe, &refusing, &sending]);
     (describe, client, sent)
+}
+
+type State = Arc<std::sync::Mutex<(Calls, Table)>>;
+
+fn launches(table: &State) -> Launches {
+    Launches::with_client(mocks::dynamodb(table, |(calls, table)| (calls, table)), "outcomes")
+}
+
+/// Messages of one launch as a batch of SQS, each with how often it was received, and with their places as message ids.
+fn received(receives: &[u32]) -> String {
+    let record = |(place, receives): (usize, &u32)| {
+        let attributes = json!({"ApproximateReceiveCount": receives.to_string()});
+        json!({"messageId": place.to_string(), "body": RUNNING, "attributes": attributes})
+    };
+    let records: Vec<Value> = receives.iter().enumerate().map(record).collect();
+    json!({"Records": records}).to_string()
 }
 
 /// These bodies as a batch of SQS, with their places as message ids.
