@@ -417,6 +417,7 @@ async fn a_function_killed_between_any_two_writes_ends_in_the_same_state() {
     for (call, code) in [
         ("PutObject", "SlowDown"),
         ("SendMessageBatch", "Refused"),
+        ("SendMessageBatch", "Unconfirmed"),
         ("DeleteItem", "InternalServerError"),
         ("TransactWriteItems", "Lost"),
     ] {
