@@ -1,6 +1,7 @@
 //! The table's rows: their keys, and what they say of a job, of an image on a node, and of what a node holds.
 
 mod held;
+mod more;
 mod observed;
 
 use std::{
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use held::{Failure, Held, Holding};
+pub use more::{Brief, More, Presence};
 pub use observed::{OBSERVED, Observed};
 
 /// A row as DynamoDB has it.
