@@ -47,6 +47,35 @@ def test_a_node_ends_its_next_commands_by_script(cloud, ssm, probe_stack):
     cloud.terminate(node)
 
 
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [
+        ("Windows", "unsupported plugin: aws:runShellScript. Step name: say"),
+        ("MacOS", "unsatisfied preconditions: '\"StringEquals\": [platformType, Linux]'. Step name: say"),
+    ],
+)
+def test_a_node_of_another_platform_says_with_success_that_the_step_is_not_for_it(
+    cloud, ssm, probe_stack, platform, said
+):
+    node = cloud.launch({"pool": "scripted"}, online_after=0, containerd="none", platform=platform)
+    cloud.until_online(node)
+    sent = {"DocumentName": probe_stack["Document"], "Targets": TARGETS, "Parameters": WORD}
+    command = ssm.send_command(**sent)["Command"]["CommandId"]
+    until(lambda: details_of(ssm, command, node) == "Success", 5, "the command to end")
+    invocation = ssm.get_command_invocation(CommandId=command, InstanceId=node)
+    assert invocation["StandardOutputContent"] == f"Step execution skipped due to {said}"
+    assert invocation["ResponseCode"] == 0
+    cloud.terminate(node)
+
+
+def test_a_managed_node_outside_ec2_is_told_by_its_own_arn(cloud, probe_stack):
+    node = "mi-00000000000000001"
+    command = cloud.stage_command(probe_stack["Document"], WORD, "hybrid", {node: {}})
+    event = event_of(cloud, INVOCATION, command)
+    assert event["detail"]["instance-id"] == node
+    assert event["resources"][0].endswith(f":managed-instance/{node}")
+
+
 def test_a_thousand_nodes_end_at_once(cloud, ssm, probe_stack):
     nodes = {f"i-{n:017x}": {} for n in range(1000)}
     command = cloud.stage_command(probe_stack["Document"], WORD, "many", nodes)
