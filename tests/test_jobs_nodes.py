@@ -115,15 +115,15 @@ def test_a_node_is_warm_since_it_has_said_so_and_unknown_before(jobs, app):
 
 def test_an_image_with_several_tags_is_one_line(cloud, jobs):
     several = images.image("several tags")
-    names = [jobs.push("held/tagged", tag, several) for tag in ("v1", "v2")]
-    [node] = jobs.nodes(1, pulls(*names))
+    names = [jobs.push("held-gpu/tagged", tag, several) for tag in ("v1", "v2")]
+    [node] = jobs.nodes(1, pulls(*names), pool="gpu")
 
     def told() -> dict | None:
         return next((i for i in listed(jobs)[node]["images"] if i["image"] in names), None)
 
     shown = {"image": names[0], "tags": ["v1", "v2"], "state": "unknown"}
     until(lambda: told() == shown, SECONDS, f"it to be {shown}")
-    jobs.job(jobs.submitted(images=["held/tagged:v1", "held/tagged:v2"]), state="done")
+    jobs.job(jobs.submitted(images=["held-gpu/tagged:v1", "held-gpu/tagged:v2"]), state="done")
     warm = until(lambda: (image := told()) and image["state"] == "warm" and image, SECONDS, "it to be warm")
     assert warm["tags"] == ["v1", "v2"]
 
