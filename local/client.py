@@ -138,6 +138,10 @@ class LocalCloud:
         body = {"count": count, "tags": dict(tags), "profile": profile, "age": age, "operator": operator}
         return self.control("POST", "fleet", {**body, "knobs": knobs})["instance_ids"]
 
+    def register(self, tags: Mapping[str, str], **knobs: Any) -> str:
+        """Has a machine outside EC2 be registered with SSM, with the knobs of its node; returns its id, mi-…."""
+        return self.control("POST", "activations", {"tags": dict(tags), "knobs": knobs})["instance_id"]
+
     def remove(self, instance_ids: Sequence[str]) -> None:
         """Has instances be no more, of which no event is raised."""
         self.control("DELETE", "fleet", {"instance_ids": list(instance_ids)})
