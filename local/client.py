@@ -141,6 +141,10 @@ class LocalCloud:
         body = {"count": count, "tags": dict(tags), "profile": profile, "age": age, "operator": operator}
         return self.control("POST", "fleet", {**body, "knobs": knobs})["instance_ids"]
 
+    def register(self, tags: Mapping[str, str], **knobs: Any) -> str:
+        """Has a machine outside EC2 be registered with SSM, with the knobs of its node; returns its id, mi-…."""
+        return self.control("POST", "activations", {"tags": dict(tags), "knobs": knobs})["instance_id"]
+
     def remove(self, instance_ids: Sequence[str]) -> None:
         """Has instances be no more, of which no event is raised."""
         self.control("DELETE", "fleet", {"instance_ids": list(instance_ids)})
@@ -211,7 +215,7 @@ class LocalCloud:
         """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
 
         With a function only its calls are meant, with a rate those above it. Of a transaction the code may be a
-        cancellation reason, of a BatchGetItem UnprocessedKeys.
+        cancellation reason, of a BatchGetItem UnprocessedKeys, of a SendMessageBatch Unconfirmed.
         """
         fault = {"times": times, "code": code, "skip": skip, "function": function, "per_second": per_second}
         self._set_fault(service, action, fault)

@@ -63,7 +63,9 @@ def on_change(listener) -> None:
 
 
 def arn(instance_id: str) -> str:
-    """Returns an instance's ARN."""
+    """Returns an instance's ARN, or that of a managed node outside EC2."""
+    if instance_id.startswith("mi-"):
+        return f"arn:aws:ssm:{REGION}:{ACCOUNT}:managed-instance/{instance_id}"
     return f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{instance_id}"
 
 

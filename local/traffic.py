@@ -13,10 +13,10 @@ from ministack.core.iam_actions import access_denied_response, extract_iam_actio
 from ministack.core.router import detect_service, extract_access_key_id
 
 from local import asl, functions, tables
-from local.api import Response
+from local.api import Response, answer
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
-UNPROCESSED = "UnprocessedKeys"
+UNPROCESSED, UNCONFIRMED = "UnprocessedKeys", "Unconfirmed"
 
 _dispatch = ministack._dispatch_service_request
 
@@ -28,8 +28,8 @@ class Fault:
     times: int
     """How many calls; 0 makes it none."""
     code: str | None = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys. None:
-    they succeed."""
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys, or
+    Unconfirmed, by which SendMessageBatch says nothing of its entries. None: they succeed."""
     seconds: float = 0.0
     """How long whoever calls waits before."""
     skip: int = 0
@@ -142,10 +142,12 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
         return tables.cancelled(json.loads(body), code)
     if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
         return tables.unprocessed(json.loads(body))
+    if action == "sqs:SendMessageBatch" and code == UNCONFIRMED:
+        return answer({"Successful": [], "Failed": []})
     message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
-    _, answer_headers, answer = access_denied_response(
+    _, answer_headers, refusal = access_denied_response(
         service, action, "", request_id, error_code=code, message=message, headers=headers
     )
     if service == "ssm":
-        answer = json.dumps({"__type": code, "message": message}).encode()
-    return 503 if code in SERVER_FAULTS else 400, answer_headers, answer
+        refusal = json.dumps({"__type": code, "message": message}).encode()
+    return 503 if code in SERVER_FAULTS else 400, answer_headers, refusal

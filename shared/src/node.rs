@@ -19,10 +19,20 @@ pub const MAX_TAG_VALUES: usize = 50;
 static INSTANCE_ID: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$").expect("the pattern is a constant"));
 
+static HYBRID_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("^mi-[0-9a-f]{17}$").expect("the pattern is a constant"));
+
 /// Whether a text is shaped like an EC2 instance's id.
 #[must_use]
 pub fn is_instance_id(text: &str) -> bool {
     INSTANCE_ID.is_match(text)
+}
+
+/// Tells if a text is shaped like the id of a node that SSM manages: an EC2 instance's, or that of one outside EC2, which
+/// was registered by a hybrid activation (SSM service model, `InstanceId`).
+#[must_use]
+pub fn is_managed_id(text: &str) -> bool {
+    is_instance_id(text) || HYBRID_ID.is_match(text)
 }
 
 /// The tags by which the nodes of a rule are known: the cluster's own and the rule's, ANDed; values of one key ORed.

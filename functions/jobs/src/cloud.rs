@@ -639,7 +639,9 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
     })
 }
 
-fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
+/// An image as ECR describes it, by its tags with a space between them.
+fn detail(state: &State, place: usize, tags: &str) -> ImageDetail {
+    let tag = tags.split(' ').next().unwrap();
     let artifact = if state.charts.contains(tag) {
         "application/vnd.cncf.helm.config.v1+json"
     } else {
@@ -648,7 +650,7 @@ fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
     ImageDetail::builder()
         .registry_id("123456789012")
         .image_digest(digest(tag))
-        .image_tags(tag)
+        .set_image_tags(Some(tags.split(' ').map(str::to_owned).collect()))
         .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(
             i64::try_from(place).unwrap(),
         ))

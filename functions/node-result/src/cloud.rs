@@ -8,7 +8,7 @@ use std::{
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_sqs::{
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry},
+    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
 use aws_sdk_ssm::{
     operation::{
@@ -497,14 +497,27 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
                 .sum::<usize>()
                 <= 256 * 1024
         );
-        let output = SendMessageBatchOutput::builder().set_successful(Some(Vec::new()));
+        let confirmed = |entry: &SendMessageBatchRequestEntry| {
+            let confirmed = SendMessageBatchResultEntry::builder().id(entry.id());
+            let confirmed = confirmed.message_id("message").md5_of_message_body("md5");
+            confirmed.build().unwrap()
+        };
+        let (first, others) = input.entries().split_first().unwrap();
+        let output = |entries: &[SendMessageBatchRequestEntry]| {
+            let confirmed = entries.iter().map(confirmed).collect();
+            SendMessageBatchOutput::builder().set_successful(Some(confirmed))
+        };
         let refused = BatchResultErrorEntry::builder()
-            .id("0")
+            .id(first.id())
             .code("InternalError")
             .sender_fault(false);
         match state.calls.note("SendMessageBatch") {
             Some("Refused") => {
-                let output = output.failed(refused.build().unwrap());
+                let output = output(others).failed(refused.build().unwrap());
+                return MockResponse::Output(output.build().unwrap());
+            }
+            Some("Unconfirmed") => {
+                let output = output(others).set_failed(Some(Vec::new()));
                 return MockResponse::Output(output.build().unwrap());
             }
             Some(code) => return fault!(aws_sdk_sqs, SendMessageBatchError, code),
@@ -520,7 +533,8 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
             )
         };
         state.messages.extend(input.entries().iter().map(message));
-        MockResponse::Output(output.set_failed(Some(Vec::new())).build().unwrap())
+        let output = output(input.entries()).set_failed(Some(Vec::new()));
+        MockResponse::Output(output.build().unwrap())
     });
     mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send], |config| {
         config.retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())

@@ -5,7 +5,7 @@ use aws_lambda_events::{
     sqs::{SqsEvent, SqsMessage},
 };
 use chrono::{DateTime, Utc};
-use prefetch::{command::is_command_id, node::is_instance_id, retry::Retry};
+use prefetch::{command::is_command_id, node::is_managed_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ pub enum Said {
 pub struct Ended {
     /// The command's id.
     pub command: String,
-    /// The node's instance id; none for the command as a whole.
+    /// The node's id, which is `mi-…` where it is none of EC2's; none for the command as a whole.
     pub node: Option<String>,
     /// When the command was sent.
     pub requested_at: DateTime<Utc>,
@@ -165,7 +165,7 @@ fn ended(event: Value, document: &str) -> Result<Ended, Decision> {
     let detail: Detail = serde_json::from_value(event.detail).map_err(|error| malformed(&error))?;
     check_ended(&detail, document)?;
     let command = usable("command-id", Some(detail.command_id), is_command_id)?;
-    let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_instance_id));
+    let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_managed_id));
     let time = event.time.ok_or_else(|| unusable("time", None))?;
     Ok(Ended {
         command,

@@ -680,7 +680,7 @@ async fn jobs_are_listed_newest_first_and_further_tries_and_commands_by_hand_are
     let told = json!({
         "id": first, "trigger": "push", "rule": "default", "requestedAt": "2026-11-16T01:54:34.049Z", "state": "done",
         "images": [image("team/app", "v1")], "bytes": 25, "slowestSeconds": 10.0, "slowestNode": node_id(1),
-        "nodes": {"total": 2, "done": 2, "pulled": 1, "cached": 1, "skipped": 0, "failed": 0, "retrying": 0, "retried": 0},
+        "nodes": {"total": 2, "done": 2, "pulled": 1, "cached": 1, "skipped": 0, "failed": 0, "notApplicable": 0, "retrying": 0, "retried": 0},
     });
     assert_eq!((status, &list["jobs"][1]), (200, &told));
     assert_eq!(
@@ -755,7 +755,9 @@ async fn a_job_is_told_with_what_became_of_each_image_on_each_node() {
         (status, &job["state"], &job["next"]),
         (200, &json!("running"), &Value::Null)
     );
-    let nodes = json!({"total": 3, "done": 1, "pulled": 1, "cached": 0, "skipped": 0, "failed": 1, "retrying": 1, "retried": 1});
+    let nodes = json!({
+        "total": 3, "done": 1, "pulled": 1, "cached": 0, "skipped": 0, "failed": 1, "notApplicable": 0, "retrying": 1, "retried": 1,
+    });
     assert_eq!(job["nodes"], nodes);
     assert_eq!(job["images"], json!([image("team/app", "v1")]));
     let expected = json!({
@@ -851,6 +853,38 @@ async fn the_nodes_of_a_job_are_paged_each_once() {
 }
 
 #[tokio::test]
+async fn nodes_that_are_none_of_the_job_are_told_apart_and_it_ends_with_them() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    cloud.put(
+        &Key::job(&id),
+        json!({"trigger": "push", "rule": "default", "requested_at": now(), "targets": 10, "pulled": 6, "not_applicable": 4}),
+    );
+    let hybrid = "mi-0aaaabbbbccccdddd";
+    for (node, reason) in [(node_id(1), "platform"), (hybrid.to_owned(), "hybrid-node")] {
+        let outcome = json!({"status": "skipped", "reason": reason, "seconds": 0.1, "bytes": 0, "attempts": 0, "attempt": 1, "reported": true});
+        let row = json!({"version": 1, "attempt": 1, "status": "skipped", "retrying": false, "ended_at": now(), "command": id,
+            "images": {image("team/app", "v1"): outcome}});
+        cloud.put(&Key::node(&id, &node), row);
+    }
+    let (status, job) = cloud.get(&format!("/jobs/{id}?limit=1")).await;
+    let nodes = json!({
+        "total": 10, "done": 10, "pulled": 6, "cached": 0, "skipped": 0, "failed": 0, "notApplicable": 4, "retrying": 0, "retried": 0,
+    });
+    assert_eq!((status, &job["state"], &job["nodes"]), (200, &json!("done"), &nodes));
+    assert_eq!(job["outcomes"][0]["images"][0]["reason"], "platform");
+    // A page may begin after a node that is none of EC2's, which is not asked for there.
+    let (_, job) = cloud
+        .get(&format!("/jobs/{id}?limit=1&next={}", job["next"].as_str().unwrap()))
+        .await;
+    assert_eq!(job["outcomes"][0]["node"], hybrid);
+    cloud.calls();
+    let after = crate::query::token(&hybrid);
+    assert_eq!(cloud.get(&format!("/jobs/{id}?next={after}")).await.0, 200);
+    assert!(!cloud.calls().contains(&"DescribeInstances"));
+}
+
+#[tokio::test]
 async fn a_job_is_done_when_all_its_nodes_have_reported_and_none_tries_again_or_it_is_too_late() {
     let row = |targets: Value, pulled: i64, retrying: i64| {
         let mut row =
@@ -936,14 +970,21 @@ async fn counters_are_told_by_trigger_and_in_total_in_one_read() {
     );
     cloud.put(
         &Key::totals(Trigger::Schedule),
-        json!({"jobs": 1, "cached": 3, "skipped": 1, "bytes": 0}),
+        json!({"jobs": 1, "cached": 3, "skipped": 1, "not_applicable": 4, "bytes": 0}),
     );
     let (status, told) = cloud.get("/jobs/stats").await;
     let expected = json!({
-        "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "retried": 2, "bytes": 100,
+        "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "notApplicable": 4, "retried": 2,
+        "bytes": 100,
         "triggers": {
-            "push": {"jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "retried": 2, "bytes": 100},
-            "schedule": {"jobs": 1, "succeeded": 3, "pulled": 0, "cached": 3, "skipped": 1, "failed": 0, "retried": 0, "bytes": 0},
+            "push": {
+                "jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "notApplicable": 0, "retried": 2,
+                "bytes": 100,
+            },
+            "schedule": {
+                "jobs": 1, "succeeded": 3, "pulled": 0, "cached": 3, "skipped": 1, "failed": 0, "notApplicable": 4, "retried": 0,
+                "bytes": 0,
+            },
         },
     });
     assert_eq!((status, told), (200, expected));
