@@ -158,7 +158,7 @@ impl NodeResult {
             let commands = answer.commands.unwrap_or_default();
             let expired = commands.iter().filter_map(|command| expired(command, now)).collect();
             self.sweep_page(expired, now, until, swept).await?;
-            page = answer.next_token;
+            page = answer.next_token.filter(|token| !token.is_empty());
             if page.is_none() {
                 return Ok(());
             }
@@ -224,7 +224,7 @@ impl NodeResult {
             let missing = self.missing(command, nodes).await?;
             let events: Vec<Ended> = missing.into_iter().map(|node| command.ended(Some(node), now)).collect();
             swept.asked += self.ask(&events).await?;
-            page = answer.next_token;
+            page = answer.next_token.filter(|token| !token.is_empty());
             if page.is_none() {
                 return Ok(());
             }
