@@ -27,7 +27,7 @@ TASKS = {task.name: task for task in tasks()}
 ARCHITECTURE = next(part for part in parts() if part.outer and part.outer.name == "BakeEach")
 """What is done for one architecture."""
 
-OF_STATES = {"States.ALL", "States.TaskFailed", "States.Timeout"}
+OF_STATES = {"States.ALL", "States.QueryEvaluationError", "States.TaskFailed", "States.Timeout"}
 """What is used of the errors of Step Functions' own (Amazon States Language, predefined error codes)."""
 OF_STEP_FUNCTIONS = {"hash", "parse", "partition", "random", "range", "uuid"}
 """The functions that Step Functions adds to JSONata (Step Functions, JSONata functions)."""
@@ -284,9 +284,10 @@ def test_a_builder_may_run_commands_and_pull_and_nothing_else():
 # Helpers
 
 
-def definition() -> str:
+def definition(**values: str) -> str:
     """Returns the definition as Step Functions gets it, with something in place of each substitution."""
-    values = {"Partition": "aws", "CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
+    numbers = {"CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
+    values = {"Partition": "aws", **numbers, **values}
     return re.sub(r"\$\{(\w+)\}", lambda match: values.get(match[1], match[1]), FILE.read_text())
 
 
