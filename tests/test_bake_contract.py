@@ -12,6 +12,7 @@ import pytest
 from jsonata import Jsonata
 from machine import ALL, FILE, MACHINE, Part, State, edges, expressions, last, parts, reachable, reads, states, tasks
 from machine import assigned as assigned_by
+from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
 from samtranslator.yaml_helper import yaml_parse
 
 from local import definitions
@@ -267,6 +268,20 @@ def test_builders_are_given_their_own_role_or_one_that_was_named_and_ec2_only():
     both = {"Fn::Split": [",", {"Fn::Join": [",", [own, named]]}]}
     assert passing["Resource"] == {"Fn::If": ["HasBakeRoles", both, [own]]}
     assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": {"Fn::Sub": "ec2.${AWS::URLSuffix}"}}}
+
+
+def test_a_bake_says_what_it_has_made_whether_a_source_is_read_as_one_value_or_as_several_and_nothing_else():
+    [saying] = [s for s in statements("BakeSnapshotRole") if s["Action"] == "events:PutEvents"]
+    policies = [parse_policy_document({"Version": "2012-10-17", "Statement": [{**saying, "Resource": "*"}]})]
+
+    def is_allowed(**keys: Any) -> bool:
+        context = EvalContext("role", "AssumedRole", "1", "events:PutEvents", "*", "r", service_context=keys)
+        return evaluate(context, policies).decision == "Allow"
+
+    for own, other in (("eks-image-prefetch", "aws.ec2"), (["eks-image-prefetch"], ["eks-image-prefetch", "aws.ec2"])):
+        assert is_allowed(**{"events:source": own})
+        assert not is_allowed(**{"events:source": other})
+    assert not is_allowed()
 
 
 def test_a_builder_may_run_commands_and_pull_and_nothing_else():

@@ -1,4 +1,4 @@
-"""The state machine of a bake by itself, run against made-up answers: half ones, and those that never come to an end."""
+"""The state machine of a bake by itself, run against made-up answers: half ones, and some that never come to an end."""
 
 import copy
 import json

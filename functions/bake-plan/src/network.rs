@@ -54,7 +54,8 @@ pub async fn network_interface(
         subnet.clone()
     } else {
         let counts = nodes_in(nodes);
-        let subnets = subnets(ec2, &counts, &cluster.subnets).await?;
+        let mut subnets = subnets(ec2, &counts, &cluster.subnets).await?;
+        keep_network(&mut subnets, &cluster.subnets);
         let best = best(&subnets, &counts, input.public_address).map(str::to_owned);
         best.ok_or_else(|| missing("subnetId", "a subnet, for none of the cluster's is there any more"))?
     };
@@ -92,6 +93,19 @@ async fn subnets(ec2: &Client, counts: &BTreeMap<&str, usize>, own: &[String]) -
         subnets.push(subnet.map_err(|error| AwsError::Subnets(Box::new(error)))?);
     }
     Ok(subnets)
+}
+
+/// Keeps the subnets of the cluster's network, where its own subnets tell it: whatever tags a machine elsewhere carries, the
+/// cluster's security group is not there.
+fn keep_network(subnets: &mut Vec<Subnet>, own: &[String]) {
+    let is_own = |subnet: &&Subnet| own.iter().any(|id| subnet.subnet_id() == Some(id));
+    if let Some(network) = subnets
+        .iter()
+        .find(is_own)
+        .map(|subnet| subnet.vpc_id().map(str::to_owned))
+    {
+        subnets.retain(|subnet| subnet.vpc_id() == network.as_deref());
+    }
 }
 
 /// Counts the nodes in each subnet.
@@ -177,5 +191,21 @@ mod tests {
         assert_eq!(best(&subnets[..2], &counts, false), Some("subnet-few"));
         assert_eq!(best(&subnets, &counts, true), Some("subnet-public"));
         assert_eq!(best(&subnets[3..4], &counts, false), Some("subnet-full"));
+    }
+
+    #[test]
+    fn a_subnet_of_another_network_is_none_whatever_runs_there() {
+        let of = |id: &str, network: &str| Subnet::builder().subnet_id(id).vpc_id(network).build();
+        let all = [
+            of("subnet-a", "vpc-1"),
+            of("subnet-b", "vpc-2"),
+            of("subnet-c", "vpc-1"),
+        ];
+        let mut kept = all.to_vec();
+        keep_network(&mut kept, &["subnet-a".to_owned()]);
+        assert_eq!(kept, [all[0].clone(), all[2].clone()]);
+        let mut kept = all.to_vec();
+        keep_network(&mut kept, &["subnet-gone".to_owned()]);
+        assert_eq!(kept, all);
     }
 }
