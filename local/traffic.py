@@ -15,6 +15,7 @@ from local.api import Response
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
 UNPROCESSED = "UnprocessedKeys"
+EMPTY = "Empty"
 
 _dispatch = ministack._dispatch_service_request
 
@@ -26,7 +27,8 @@ class Fault:
     times: int
     """How many calls; 0 makes it none."""
     code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys, or
+    Empty: status 200, and nothing of what was asked for."""
     skip: int = 0
     """How many calls pass before."""
     function: str | None = None
@@ -119,6 +121,8 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     """Returns an error in the service's own protocol."""
     if action == "dynamodb:TransactWriteItems" and code in tables.CANCELLATIONS:
         return tables.cancelled(json.loads(body), code)
+    if code == EMPTY:
+        return _empty(service, action)
     if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
         return tables.unprocessed(json.loads(body))
     message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
@@ -128,3 +132,10 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     if service == "ssm":
         answer = json.dumps({"__type": code, "message": message}).encode()
     return 503 if code in SERVER_FAULTS else 400, answer_headers, answer
+
+
+def _empty(service: str, action: str) -> Response:
+    """Returns an answer of the service's own protocol that says nothing."""
+    if service == "ec2":
+        return 200, {"Content-Type": "text/xml"}, f"<{action.partition(':')[2]}Response/>".encode()
+    return 200, {"Content-Type": "application/x-amz-json-1.1"}, b"{}"

@@ -116,6 +116,14 @@ def test_an_event_starts_another_machine_as_the_role_of_the_rule(cloud, run, mak
     events.delete_rule(Name="states")
 
 
+def test_an_execution_has_no_more_events_than_aws_keeps_of_one(run):
+    again = {"Type": "Pass", "Next": "Again"}
+    states = {"Again": {**again, "Next": "And"}, "And": again}
+    outcome = run(states)
+    assert outcome["error"] == "States.Runtime"
+    assert "maximum number of history events (25000)" in outcome["cause"]
+
+
 # ── Machines ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 READ = {"Type": "Task", "Resource": f"arn:aws:states::{SSM}getParameter", "Arguments": SECRET, "End": True}
