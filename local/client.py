@@ -132,14 +132,15 @@ class LocalCloud:
         profile: str | None = "eks-node",
         age: float = 0,
         operator: str | None = None,
+        subnet: str | None = None,
         **knobs: Any,
     ) -> list[str]:
         """Has many instances run, for that many seconds already, of which no event is raised; returns their ids.
 
-        An operator is the service that manages them, such as eks.amazonaws.com.
+        An operator is the service that manages them, such as eks.amazonaws.com. Without a subnet it is the default one.
         """
         body = {"count": count, "tags": dict(tags), "profile": profile, "age": age, "operator": operator}
-        return self.control("POST", "fleet", {**body, "knobs": knobs})["instance_ids"]
+        return self.control("POST", "fleet", {**body, "subnet": subnet, "knobs": knobs})["instance_ids"]
 
     def register(self, tags: Mapping[str, str], **knobs: Any) -> str:
         """Has a machine outside EC2 be registered with SSM, with the knobs of its node; returns its id, mi-…."""
@@ -215,7 +216,8 @@ class LocalCloud:
         """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
 
         With a function only its calls are meant, with a rate those above it. Of a transaction the code may be a
-        cancellation reason, of a BatchGetItem UnprocessedKeys, of a SendMessageBatch Unconfirmed.
+        cancellation reason, of a BatchGetItem UnprocessedKeys; Empty answers with status 200 and nothing of what was
+        asked for.
         """
         fault = {"times": times, "code": code, "skip": skip, "function": function, "per_second": per_second}
         self._set_fault(service, action, fault)

@@ -206,9 +206,10 @@ class Fleet:
         knobs: dict,
         age: float = 0,
         operator: str | None = None,
+        subnet: str | None = None,
     ) -> list[str]:
         """Has instances run, of which nobody is told; returns their ids."""
-        ids = instances.launch_many(count, tags, profile, age, operator)
+        ids = instances.launch_many(count, tags, profile, age, operator, subnet)
         wanted = dataclasses.replace(self.defaults, **knobs)
         for instance_id in ids:
             node = ManagedNode(instance_id, copy.deepcopy(wanted), self._make)

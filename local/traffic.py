@@ -13,10 +13,11 @@ from ministack.core.iam_actions import access_denied_response, extract_iam_actio
 from ministack.core.router import detect_service, extract_access_key_id
 
 from local import asl, functions, tables
-from local.api import Response, answer
+from local.api import Response
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
-UNPROCESSED, UNCONFIRMED = "UnprocessedKeys", "Unconfirmed"
+UNPROCESSED = "UnprocessedKeys"
+EMPTY = "Empty"
 
 _dispatch = ministack._dispatch_service_request
 
@@ -29,7 +30,7 @@ class Fault:
     """How many calls; 0 makes it none."""
     code: str | None = "ThrottlingException"
     """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys, or
-    Unconfirmed, by which SendMessageBatch says nothing of its entries. None: they succeed."""
+    Empty: status 200, and nothing of what was asked for. None: they succeed."""
     seconds: float = 0.0
     """How long whoever calls waits before."""
     skip: int = 0
@@ -140,10 +141,10 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     """Returns an error in the service's own protocol."""
     if action == "dynamodb:TransactWriteItems" and code in tables.CANCELLATIONS:
         return tables.cancelled(json.loads(body), code)
+    if code == EMPTY:
+        return _empty(service, action)
     if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
         return tables.unprocessed(json.loads(body))
-    if action == "sqs:SendMessageBatch" and code == UNCONFIRMED:
-        return answer({"Successful": [], "Failed": []})
     message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
     _, answer_headers, refusal = access_denied_response(
         service, action, "", request_id, error_code=code, message=message, headers=headers
@@ -151,3 +152,10 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     if service == "ssm":
         refusal = json.dumps({"__type": code, "message": message}).encode()
     return 503 if code in SERVER_FAULTS else 400, answer_headers, refusal
+
+
+def _empty(service: str, action: str) -> Response:
+    """Returns an answer of the service's own protocol that says nothing."""
+    if service == "ec2":
+        return 200, {"Content-Type": "text/xml"}, f"<{action.partition(':')[2]}Response/>".encode()
+    return 200, {"Content-Type": "application/x-amz-json-1.1"}, b"{}"

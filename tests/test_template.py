@@ -13,6 +13,7 @@ import pytest
 from machine import edges, parts, reachable, states_of
 from samtranslator.yaml_helper import yaml_parse
 
+from local import dashboards
 from local.client import ROOT
 from local.stack import TEMPLATE as BUILT
 
@@ -448,11 +449,19 @@ def test_what_is_counted_now_is_never_summed_and_what_is_reported_is_never_calle
 
 def test_the_share_of_warm_nodes_is_of_those_that_are_counted():
     [gauge] = [widget["properties"] for widget in dashboard()["widgets"] if widget["properties"].get("view") == "gauge"]
-    [expression] = [row[0]["expression"] for row in gauge["metrics"] if isinstance(row[0], dict)]
     ids = {row[-1]["id"]: row[1] for row in gauge["metrics"] if isinstance(row[0], str)}
     assert ids == {"warm": "NodesWarm", "cold": "NodesCold", "unreachable": "NodesUnreachable"}
-    assert eval(expression, {}, {"warm": 0, "cold": 50, "unreachable": 0}) == 0
-    assert eval(expression, {}, {"warm": 36, "cold": 9, "unreachable": 3}) == 75
+    for values, share in (
+        ({"warm": 0, "cold": 50, "unreachable": 0}, 0),
+        ({"warm": 36, "cold": 9, "unreachable": 3}, 75),
+        # A metric that has never been has no data, and so has all that is reckoned with it.
+        ({"warm": 3, "cold": 1}, 75),
+        ({"warm": 2}, 100),
+        ({"cold": 2}, 0),
+        ({"warm": 0, "cold": 0, "unreachable": 0}, None),
+        ({}, None),
+    ):
+        assert dashboards.shown(gauge["metrics"], values) == share, values
 
 
 def test_every_alarm_is_shown():

@@ -6,6 +6,7 @@ pub mod bake;
 pub mod command;
 pub mod custom_resource;
 pub mod ecr;
+pub mod event;
 pub mod fields;
 pub mod image;
 pub mod instance;

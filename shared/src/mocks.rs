@@ -174,13 +174,14 @@ impl Table {
             rows.reverse();
         }
         let page: Vec<_> = rows.into_iter().take(limit).collect();
-        // As DynamoDB does, a full page has a last key whether or not rows follow.
-        let last = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.item());
+        // As DynamoDB does, a full page has a last key whether or not rows follow; an empty one ends a list as none does.
+        let last = page.last().filter(|_| page.len() == limit);
+        let last = last.map_or_else(Item::new, |(key, _)| key.item());
         let items = page.into_iter().map(|(_, item)| item.clone());
         let items = items.filter(|item| words.is_met(input.filter_expression(), Some(item)));
         QueryOutput::builder()
             .set_items(Some(items.collect()))
-            .set_last_evaluated_key(last)
+            .set_last_evaluated_key(Some(last))
             .build()
     }
 

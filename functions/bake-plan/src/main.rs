@@ -7,6 +7,7 @@ mod handler;
 mod input;
 mod manifest;
 mod network;
+mod nodes;
 mod settings;
 mod volume;
 

@@ -1,7 +1,9 @@
 //! What an ECR event says: an image to bring to nodes, or why there is none.
 
-use aws_lambda_events::eventbridge::EventBridgeEvent;
-use prefetch::image::{Image, ecr_registry, is_referrer_tag, not_runnable};
+use prefetch::{
+    event::Event,
+    image::{Image, ecr_registry, is_referrer_tag, not_runnable},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -66,7 +68,7 @@ struct Detail {
 /// # Errors
 /// [`Ignored`], with its reason, for everything else.
 pub fn arrived_image(payload: Value) -> Result<Image, Ignored> {
-    let event: EventBridgeEvent = parsed(payload)?;
+    let event: Event = parsed(payload)?;
     let detail: Detail = detail_of_image_event(&event)?;
     check_arrival(&event.detail_type, &detail)?;
     let tag = runnable_tag(&detail)?;
@@ -87,7 +89,7 @@ fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Ignored>
     value.ok_or_else(|| Ignored::new(Reason::Malformed, format!("the field {field} is missing")))
 }
 
-fn detail_of_image_event(event: &EventBridgeEvent) -> Result<Detail, Ignored> {
+fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
     let (source, detail_type) = (event.source.as_str(), event.detail_type.as_str());
     if source == "aws.ecr" && [PUSH, REPLICATION, PULL_THROUGH_CACHE].contains(&detail_type) {
         parsed(event.detail.clone())

@@ -408,7 +408,8 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let page = known.by_ref().take(50).collect();
         let output = DescribeInstanceInformationOutput::builder()
             .set_instance_information_list(Some(page))
-            .set_next_token(known.next().map(|_| (from + 50).to_string()));
+            // An empty token ends a list as none does.
+            .next_token(known.next().map_or(String::new(), |_| (from + 50).to_string()));
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
@@ -430,10 +431,8 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let limit = input.max_results().map_or(50, |limit| usize::try_from(limit).unwrap());
         let limit = state.page.unwrap_or(limit).min(limit);
         let page: Vec<Command> = found.by_ref().take(limit).collect();
-        let token = found.next().map(|_| (left - limit).to_string());
-        let output = ListCommandsOutput::builder()
-            .set_commands(Some(page))
-            .set_next_token(token);
+        let token = found.next().map_or(String::new(), |_| (left - limit).to_string());
+        let output = ListCommandsOutput::builder().set_commands(Some(page)).next_token(token);
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);

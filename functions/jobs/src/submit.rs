@@ -371,7 +371,7 @@ async fn find_sent(
         for known in answer.commands.unwrap_or_default() {
             take_sent(jobs, trigger, &commands, sent, &known, claim).await?;
         }
-        page = answer.next_token;
+        page = answer.next_token.filter(|token| !token.is_empty());
         if page.is_none() {
             return Ok(());
         }

@@ -1,10 +1,7 @@
 //! What a message asks for: images for a node, or why it asks for none.
 
-use aws_lambda_events::{
-    eventbridge::EventBridgeEvent,
-    sqs::{SqsEvent, SqsMessage},
-};
-use prefetch::{node::is_instance_id, retry::Retry};
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use prefetch::{event::Event, node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -116,7 +113,7 @@ fn launched_instance(event: Value) -> Result<String, Why> {
         #[serde(rename = "EC2InstanceId")]
         instance_id: String,
     }
-    let event: EventBridgeEvent = serde_json::from_value(event).map_err(malformed)?;
+    let event: Event = serde_json::from_value(event).map_err(malformed)?;
     let id = match (event.source.as_str(), event.detail_type.as_str()) {
         ("aws.ec2", "EC2 Instance State-change Notification") => {
             let change: StateChange = serde_json::from_value(event.detail).map_err(malformed)?;

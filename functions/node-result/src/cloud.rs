@@ -137,10 +137,12 @@ pub struct State {
 }
 
 impl State {
-    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, Option<String>) {
+    /// An empty token ends a list as none does.
+    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, String) {
         let from = token.map_or(0, |token| token.parse().unwrap());
         let to = all.len().min(from + self.page.unwrap_or(50));
-        (all[from..to].to_vec(), (to < all.len()).then(|| to.to_string()))
+        let token = if to < all.len() { to.to_string() } else { String::new() };
+        (all[from..to].to_vec(), token)
     }
 }
 
@@ -432,7 +434,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let (commands, token) = state.page(&all, input.next_token());
         let output = ListCommandsOutput::builder()
             .set_commands(Some(commands))
-            .set_next_token(token);
+            .next_token(token);
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
@@ -447,12 +449,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
             .collect();
         let (nodes, token) = state.page(&all, input.next_token());
         let output = ListCommandInvocationsOutput::builder();
-        MockResponse::Output(
-            output
-                .set_command_invocations(Some(nodes))
-                .set_next_token(token)
-                .build(),
-        )
+        MockResponse::Output(output.set_command_invocations(Some(nodes)).next_token(token).build())
     });
     mock_client!(
         aws_sdk_ssm,

@@ -75,6 +75,17 @@ async fn an_image_that_arrives_becomes_one_command_for_all_nodes_that_want_it() 
 }
 
 #[tokio::test]
+async fn an_event_whose_time_is_none_is_a_push_all_the_same() {
+    let mut event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
+    event["time"] = json!("yesterday");
+    let sends = sending(|_| true);
+    let answer = answer(&sends, r#"[{"name": "all"}]"#, &event.to_string())
+        .await
+        .unwrap();
+    assert_eq!(answer["decision"], "sent");
+}
+
+#[tokio::test]
 async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() {
     let cases = [
         (

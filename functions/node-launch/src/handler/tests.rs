@@ -59,6 +59,14 @@ async fn every_event_by_which_a_node_is_launched_ends_with_its_newest_image() {
 }
 
 #[tokio::test]
+async fn an_event_whose_time_is_none_launches_its_node_all_the_same() {
+    let mut event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
+    event["time"] = json!("yesterday");
+    let cloud = Cloud::with(vec![node(ONE)]);
+    assert_eq!(cloud.answer(&event.to_string()).await["decision"], "sent");
+}
+
+#[tokio::test]
 async fn an_event_that_launches_no_node_is_dropped_without_a_call() {
     for (event, reason) in [
         (

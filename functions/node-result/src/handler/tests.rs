@@ -260,6 +260,17 @@ async fn a_node_that_a_reconcile_does_not_reach_is_left_to_the_next_and_one_that
 }
 
 #[tokio::test]
+async fn an_event_whose_time_is_none_settles_its_node_unless_nothing_else_says_when() {
+    for (requested_at, decision) in [("2026-11-16T01:54:34.049Z", "settled"), ("yesterday", "handed-back")] {
+        let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
+        let mut event: Value = serde_json::from_str(SUCCESS).unwrap();
+        event["time"] = json!("yesterday");
+        event["detail"]["requested-date-time"] = json!(requested_at);
+        assert_eq!(cloud.answer(&event.to_string()).await["decision"], decision);
+    }
+}
+
+#[tokio::test]
 async fn an_event_that_settles_nothing_says_why() {
     let in_progress = include_str!("../../../../events/node-result.in-progress.json");
     let other = include_str!("../../../../events/node-result.other-document.json");
