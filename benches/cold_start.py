@@ -29,7 +29,7 @@ PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor} with boto3 {
 ABOUT = f"""\
 - init: spawn to first GET /next; never throttled, as Lambda does not throttle it
 - first invocation: event handed out to answer received, with the TLS handshake to an endpoint on loopback;
-  NodeLaunch makes five AWS calls in it
+  NodeLaunch makes seven AWS calls in it
 - warm invocation: one right after another; woken: after a pause of {PAUSE * 1000:.0f} ms, which cools the caches
 - {MEMORY} MB: after init the process enters a cgroup with {MEMORY}/1769 of one CPU
 - rival: {PYTHON}, the same commands under a runtime loop lighter than Lambda's, bytecode cached

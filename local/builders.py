@@ -46,8 +46,8 @@ def may_register(instance: dict) -> bool:
 
 def node(folder: Path, registry: Registry, volumes: Volumes) -> BottlerocketNode | None:
     """Returns the node of an instance, not yet started, whose AMI is Bottlerocket's; None of another."""
-    instance = ec2._instances[folder.name]
-    if not amis.find(instance["ImageId"]).bottlerocket:
+    instance = ec2._instances.get(folder.name)
+    if instance is None or not amis.find(instance["ImageId"]).bottlerocket:
         return None
     settings = _settings(instance) or {}
     admin = settings.get("host-containers", {}).get("admin", {}).get("enabled", False)

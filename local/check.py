@@ -16,11 +16,10 @@ from samcli.cli.types import CfnParameterOverridesType
 from samcli.lib.config.samconfig import SamConfig
 
 from local.client import ROOT
+from local.settings import MAX_ENVIRONMENT
 from local.stack import TEMPLATE
 
 FUNCTION = "SettingsCheck"
-MAX_ENVIRONMENT = 4096
-"""The most bytes that a function's environment takes as JSON (Lambda quotas)."""
 MAX_SHOWN = 200
 ACCOUNT = "123456789012"
 """Stands for the account, which nobody is asked for."""

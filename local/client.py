@@ -118,7 +118,10 @@ class LocalCloud:
         return digest
 
     def launch(self, tags: Mapping[str, str], profile: str | None = "eks-node", **knobs: Any) -> str:
-        """Runs one instance with any tags, `aws:` ones too, and the knobs of its node; returns its id."""
+        """Runs one instance with any tags, `aws:` ones too, and the knobs of its node; returns its id.
+
+        Of one with the tag aws:autoscaling:groupName Auto Scaling tells too.
+        """
         body = {"tags": dict(tags), "profile": profile, "knobs": knobs}
         return self.control("POST", "instances", body)["instance_id"]
 
@@ -129,14 +132,19 @@ class LocalCloud:
         profile: str | None = "eks-node",
         age: float = 0,
         operator: str | None = None,
+        subnet: str | None = None,
         **knobs: Any,
     ) -> list[str]:
         """Has many instances run, for that many seconds already, of which no event is raised; returns their ids.
 
-        An operator is the service that manages them, such as eks.amazonaws.com.
+        An operator is the service that manages them, such as eks.amazonaws.com. Without a subnet it is the default one.
         """
         body = {"count": count, "tags": dict(tags), "profile": profile, "age": age, "operator": operator}
-        return self.control("POST", "fleet", {**body, "knobs": knobs})["instance_ids"]
+        return self.control("POST", "fleet", {**body, "subnet": subnet, "knobs": knobs})["instance_ids"]
+
+    def register(self, tags: Mapping[str, str], **knobs: Any) -> str:
+        """Has a machine outside EC2 be registered with SSM, with the knobs of its node; returns its id, mi-…."""
+        return self.control("POST", "activations", {"tags": dict(tags), "knobs": knobs})["instance_id"]
 
     def remove(self, instance_ids: Sequence[str]) -> None:
         """Has instances be no more, of which no event is raised."""
@@ -203,13 +211,20 @@ class LocalCloud:
         code: str = "ThrottlingException",
         skip: int = 0,
         function: str | None = None,
+        per_second: float | None = None,
     ) -> None:
         """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
 
-        With a function only its calls are meant. Of a transaction the code may be a cancellation reason, of a
-        BatchGetItem UnprocessedKeys.
+        With a function only its calls are meant, with a rate those above it. Of a transaction the code may be a
+        cancellation reason, of a BatchGetItem UnprocessedKeys; Empty answers with status 200 and nothing of what was
+        asked for.
         """
-        self._set_fault(service, action, {"times": times, "code": code, "skip": skip, "function": function})
+        fault = {"times": times, "code": code, "skip": skip, "function": function, "per_second": per_second}
+        self._set_fault(service, action, fault)
+
+    def slow_down(self, service: str, action: str, seconds: float, times: int = 10_000) -> None:
+        """Has the next calls of an action take so long, in place of what was set before."""
+        self._set_fault(service, action, {"times": times, "code": None, "seconds": seconds})
 
     def kill(self, function: str, service: str, action: str, when: Literal["before", "after"], skip: int = 0) -> None:
         """Kills the function at a call it makes, before AWS carries it out or after, once; its answer is lost."""

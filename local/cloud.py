@@ -12,6 +12,7 @@ from ministack.app import app as ministack
 
 from local import (
     asynchronous,
+    autoscaling,
     buckets,
     builders,
     custom_resources,
@@ -70,6 +71,7 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         custom_resources,
         query,
         instances,
+        autoscaling,
         launch_templates,
         gateway,
         tables,

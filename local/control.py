@@ -97,6 +97,8 @@ class Control:
                 return {"instance_id": self.fleet.launch(body["tags"], profile, body.get("knobs", {}))}
             case "POST", ["fleet"]:
                 return {"instance_ids": self.fleet.launch_many(**body)}
+            case "POST", ["activations"]:
+                return {"instance_id": self.fleet.register(body["tags"], body.get("knobs", {}))}
             case "DELETE", ["fleet"]:
                 self.fleet.remove(body["instance_ids"])
             case "POST", ["nodes", instance_id]:

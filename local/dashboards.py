@@ -1,8 +1,11 @@
 """CloudWatch dashboards: a body is checked as PutDashboard does, and says which metrics it shows."""
 
+import ast
 import json
+import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 VIEWS = ("timeSeries", "singleValue", "gauge", "bar", "pie", "table")
 GRID_WIDTH = 24
@@ -23,6 +26,9 @@ PROPERTIES = {
 PLACES = {"x": range(GRID_WIDTH), "y": range(10_000), "width": range(1, GRID_WIDTH + 1), "height": range(1, 1001)}
 SEARCHED = re.compile(r"SEARCH\(\s*(?P<quote>['\"])\{(?P<schema>[^}]+)\}(?P<term>.*?)(?P=quote)")
 METRIC_NAME = re.compile(r"""MetricName\s*=\s*\\?["'](\w+)""")
+
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+"""The arithmetic of an expression (CloudWatch, metric math)."""
 
 Metric = tuple[str, str, frozenset[str]]
 """Namespace, name and the names of the dimensions."""
@@ -63,6 +69,40 @@ def searched(expression: str) -> set[Metric]:
         namespace, *dimensions = [part.strip().strip('\\"') for part in match["schema"].split(",")]
         found.update((namespace, name, frozenset(dimensions)) for name in METRIC_NAME.findall(match["term"]))
     return found
+
+
+def shown(metrics: list[list], values: Mapping[str, float]) -> float | None:
+    """Returns what a widget's first row shows at a moment at which metrics have these values, None for nothing.
+
+    Metrics stand by their ids; one that is left out has no data, as one that has never been. A sum over an array passes
+    over what has none, arithmetic comes to nothing by it (CloudWatch, metric math).
+    """
+    options = [row[-1] for row in metrics if isinstance(row[-1], dict)]
+    expressions = {row.get("id", ""): row["expression"] for row in options if "expression" in row}
+
+    def value(node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(number):
+                return number
+            case ast.Name(id_):
+                return value(_parsed(expressions[id_])) if id_ in expressions else values.get(id_)
+            case ast.BinOp(left, how, right):
+                both = value(left), value(right)
+                if None in both or (isinstance(how, ast.Div) and both[1] == 0):
+                    return None
+                return OPERATORS[type(how)](*both)
+            case ast.Call(ast.Name("TIME_SERIES"), [number]):
+                return value(number)
+            case ast.Call(ast.Name("SUM"), [ast.List(items)]):
+                known = [number for number in map(value, items) if number is not None]
+                return sum(known) if known else None
+        raise ValueError(f"The local cloud does not know {ast.unparse(node)}.")
+
+    return value(_parsed(options[0]["expression"]))
+
+
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(expression, mode="eval").body
 
 
 def _rows(metrics: list[list]) -> Iterable[list]:

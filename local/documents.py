@@ -13,7 +13,7 @@ from local.api import ApiError, check, page
 from local.settings import ACCOUNT, REGION
 
 MAX_BYTES = 64 * 1024
-"""The largest content CreateDocument takes (SSM quotas)."""
+"""The largest content CreateDocument takes, and SendCommand with the parameters of the run (SSM service model)."""
 
 ACTIONS = frozenset(
     {
@@ -414,7 +414,8 @@ def _resource_request(name: str, properties: dict) -> dict:
 
 def _content(properties: dict) -> str:
     content = properties.get("Content", "")
-    return content if isinstance(content, str) else json.dumps(content)
+    # CloudFormation writes it anew, with indentation.
+    return content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
 
 
 def _describe_parameter(name: str, spec: dict) -> dict:

@@ -118,7 +118,8 @@ async def handle(method: str, path: str, headers: dict, body: bytes, query: dict
             for entry in json.loads(body)["Entries"]:
                 name = entry.get("EventBusName", BUS)
                 bus = name if name.startswith("arn:") else f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/{name}"
-                keys = {"events:source": entry.get("Source"), "events:detail-type": entry.get("DetailType")}
+                # The key has several values (service authorization reference), here of one event.
+                keys = {"events:source": [entry.get("Source")], "events:detail-type": entry.get("DetailType")}
                 iam.Caller(headers, query).require("events:PutEvents", bus, {}, keys)
         except ApiError as error:
             return error.response()

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -148,8 +149,20 @@ class ManagedNode:
         return bool(instance and builders.may_register(instance))
 
 
+class HybridNode(ManagedNode):
+    """A machine outside EC2 as SSM sees it, which was registered by a hybrid activation."""
+
+    @property
+    def state(self) -> str:
+        """Returns that the machine runs: SSM knows no other state of it."""
+        return "running"
+
+    def _may_register(self) -> bool:
+        return True
+
+
 class Fleet:
-    """Every instance that was launched."""
+    """Every instance that was launched, and every machine outside EC2 that was registered."""
 
     def __init__(self, make: Callable):
         self.defaults = Knobs()
@@ -193,15 +206,25 @@ class Fleet:
         knobs: dict,
         age: float = 0,
         operator: str | None = None,
+        subnet: str | None = None,
     ) -> list[str]:
         """Has instances run, of which nobody is told; returns their ids."""
-        ids = instances.launch_many(count, tags, profile, age, operator)
+        ids = instances.launch_many(count, tags, profile, age, operator, subnet)
         wanted = dataclasses.replace(self.defaults, **knobs)
         for instance_id in ids:
             node = ManagedNode(instance_id, copy.deepcopy(wanted), self._make)
             node.running_since = time.monotonic() - age
             self.nodes[instance_id] = node
         return ids
+
+    def register(self, tags: dict[str, str], knobs: dict) -> str:
+        """Has a machine outside EC2 be registered, whose node behaves as the knobs say; returns its id."""
+        id_ = f"mi-{random.getrandbits(68):017x}"
+        node = HybridNode(id_, dataclasses.replace(copy.deepcopy(self.defaults), **knobs), self._make)
+        node.running_since = time.monotonic()
+        instances.add_tags(id_, tags)
+        self.nodes[id_] = node
+        return id_
 
     def remove(self, instance_ids: list[str]) -> None:
         """Has instances be no more, of which nobody is told."""

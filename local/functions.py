@@ -1,13 +1,16 @@
 """Lambda functions: their environment, their metrics, which of them calls AWS, and their sudden end."""
 
+import json
 import os
 import time
+from collections.abc import Callable
 
 from ministack.core import lambda_runtime
 from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc
+from ministack.services.cloudformation import provisioners
 
 from local import iam
-from local.settings import ACCOUNT, REGION
+from local.settings import ACCOUNT, MAX_ENVIRONMENT, REGION
 
 _worker_environment = lambda_svc._provided_worker_env
 _run = lambda_svc._execute_function_dispatch
@@ -23,6 +26,8 @@ def install() -> None:
     lambda_svc._execute_function_dispatch = _measured
     lambda_svc._emit_lambda_metrics = _emit_throttles
     lambda_svc._emit_lambda_logs = _emit_permitted_logs
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
+    handlers |= {"create": _measuring(handlers["create"], 1), "update": _measuring(handlers["update"], 2)}
 
 
 def caller(access_key: str) -> str | None:
@@ -42,6 +47,23 @@ def kill(function: str) -> None:
     for worker in workers:
         if worker.func_name == function and worker.in_use and worker._proc:
             worker._proc.kill()
+
+
+def _measuring(provision: Callable, place: int) -> Callable:
+    """Has a stack's function refused whose environment, among the properties at that place, is too large for Lambda."""
+
+    def measured(*arguments):
+        variables = arguments[place].get("Environment", {}).get("Variables", {})
+        text = json.dumps({name: str(value) for name, value in variables.items()}, separators=(",", ":"))
+        if len(text) > MAX_ENVIRONMENT:
+            message = "Lambda was unable to configure your environment variables because the environment variables you"
+            raise ValueError(
+                f"{message} have provided exceeded the 4KB limit. String measured: {text}"
+                " (Service: Lambda, Status Code: 400)"
+            )
+        return provision(*arguments)
+
+    return measured
 
 
 def _environment(config: dict, code: str, port: int) -> dict[str, str]:

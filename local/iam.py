@@ -21,6 +21,7 @@ from ministack.core.iam_evaluator import (
     pin_request_origin,
 )
 from ministack.core.router import extract_access_key_id
+from ministack.services import dynamodb
 from ministack.services import iam as ministack_iam
 
 from local import documents
@@ -63,6 +64,7 @@ OWN_CHECKS = frozenset(
 
 _extract_resource_arn = iam_actions.extract_resource_arn
 _extract_action = iam_actions.extract_iam_action
+_dynamodb_context = iam_actions.dynamodb_service_context
 
 
 class Caller:
@@ -93,6 +95,7 @@ def install() -> None:
     ministack.pin_request_origin = lambda address, _: pin_request_origin(address, secure_transport=True)
     iam_actions.extract_resource_arn = _resource_arn
     iam_actions.extract_iam_action = _action
+    iam_actions.dynamodb_service_context = _rows_context
 
 
 def service_may(policy: dict | None, service: str, action: str, resource: str, source: str) -> bool:
@@ -161,6 +164,24 @@ def _resource_arn(service, method, path, headers, body, query, region, account) 
     if service == "scheduler":
         return _schedule_arn(path, body, query, f"arn:aws:scheduler:{region}:{account}:")
     return _extract_resource_arn(service, method, path, headers, body, query, region, account)
+
+
+def _rows_context(body: bytes) -> dict:
+    """Returns what a request to DynamoDB says for conditions, the partitions that it names among it.
+
+    Those of a transaction are taken together, where AWS looks at each of its items.
+    """
+    request = json.loads(body or "{}")
+    items = [item for parts in request.get("TransactItems", []) for item in parts.values()] or [request]
+    keys = [key for item in items if (key := _partition(item))]
+    return _dynamodb_context(body) | ({"dynamodb:LeadingKeys": keys} if keys else {})
+
+
+def _partition(item: dict) -> str | None:
+    """Returns the partition of a row that is named by its key or by all of it."""
+    table = dynamodb._tables.get(dynamodb._normalize_table_name(item.get("TableName", "")))
+    value = (item.get("Key") or item.get("Item") or {}).get(table["pk_name"]) if table else None
+    return next(iter(value.values())) if value else None
 
 
 def _schedule_arn(path: str, body: bytes, query: dict, prefix: str) -> str:

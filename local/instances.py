@@ -4,6 +4,7 @@ import random
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ministack.services import ec2
 
@@ -63,7 +64,9 @@ def on_change(listener) -> None:
 
 
 def arn(instance_id: str) -> str:
-    """Returns an instance's ARN."""
+    """Returns an instance's ARN, or that of a managed node outside EC2."""
+    if instance_id.startswith("mi-"):
+        return f"arn:aws:ssm:{REGION}:{ACCOUNT}:managed-instance/{instance_id}"
     return f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{instance_id}"
 
 
@@ -146,13 +149,18 @@ def launch(tags: dict[str, str], profile: str | None) -> str:
 
 
 def launch_many(
-    count: int, tags: dict[str, str], profile: str | None, age: float = 0, operator: str | None = None
+    count: int,
+    tags: dict[str, str],
+    profile: str | None,
+    age: float = 0,
+    operator: str | None = None,
+    subnet: str | None = None,
 ) -> list[str]:
     """Has instances run, for that many seconds already, of which no event is raised, and returns their ids.
 
-    An operator is the service that manages them, as EKS Auto Mode does.
+    An operator is the service that manages them, as EKS Auto Mode does. Without a subnet it is the default one.
     """
-    ids = _launched(count, tags, profile, age=age)
+    ids = _launched(count, tags, profile, age=age, subnet_id=subnet or ec2._DEFAULT_SUBNET_ID)
     for instance_id in ids:
         instance = ec2._instances[instance_id]
         instance["State"] = _state("running")
@@ -219,11 +227,11 @@ def create_tags(request: dict, caller: Caller) -> dict:
     return {}
 
 
-def _launched(count: int, tags: dict[str, str], profile: str | None, age: float = 0) -> list[str]:
+def _launched(count: int, tags: dict[str, str], profile: str | None, **facts: Any) -> list[str]:
     resolved = None
     if profile:
         resolved, _ = ec2._resolve_iam_instance_profile(iam_name=profile, allow_missing=True)
-    ids = [record(profile=resolved, age=age)["InstanceId"] for _ in range(count)]
+    ids = [record(profile=resolved, **facts)["InstanceId"] for _ in range(count)]
     for instance_id in ids:
         tagging.put(instance_id, tags)
     return ids

@@ -28,8 +28,7 @@ class RunCommand:
             raise ApiError("InvalidDocument", "The document hash does not match the document.")
         parameters = _checked_parameters(version, request.get("Parameters", {}))
         instance_ids = self._instance_ids(request)
-        for instance_id in instance_ids:
-            caller.require("ssm:SendCommand", instances.arn(instance_id), instances.tags(instance_id))
+        denied = self._denied(request, instance_ids, caller)
         command = Command(
             request,
             document,
@@ -40,6 +39,9 @@ class RunCommand:
         )
         description = command.describe()
         self._address(command, instance_ids)
+        for invocation in command.invocations:
+            if invocation.instance_id in denied:
+                invocation.move("Failed", "AccessDenied")
         background.start(delivery.deliver, command, self.fleet)
         return {"Command": description}
 
@@ -145,6 +147,19 @@ class RunCommand:
             return named
         return [id_ for id_ in registered if (not named or id_ in named) and _has_tags(id_, tag_targets)]
 
+    def _denied(self, request: dict, instance_ids: list[str], caller: Caller) -> set[str]:
+        """Returns which instances found by tag IAM does not permit; of those that are named one refuses the request."""
+        by_tags = any(target["Key"].startswith("tag:") for target in request.get("Targets", []))
+        denied = set()
+        for instance_id in instance_ids:
+            try:
+                caller.require("ssm:SendCommand", instances.arn(instance_id), instances.tags(instance_id))
+            except ApiError as error:
+                if error.code != "AccessDeniedException" or not by_tags:
+                    raise
+                denied.add(instance_id)
+        return denied
+
     def _invocations(self, command_id: str | None, instance_id: str | None) -> list[Invocation]:
         if command_id is None:
             commands = list(reversed(self.commands.values()))
@@ -160,6 +175,8 @@ class RunCommand:
 
 def _checked_parameters(version: Version, given: dict[str, list[str]]) -> dict[str, list[str]]:
     """Returns the parameters with the document's defaults, or refuses them as SSM does."""
+    if len(version.text.encode()) + len(json.dumps(given).encode()) > documents.MAX_BYTES:
+        raise ApiError("MaxDocumentSizeExceeded", "The size limit of a document, parameters included, is 64 KB.")
     unknown = given.keys() - version.parameters.keys()
     if unknown:
         raise ApiError("InvalidParameters", f"Parameters {sorted(unknown)} are not defined in the document.")

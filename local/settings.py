@@ -9,6 +9,9 @@ REGISTRY_HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 ACCESS_KEY = "test"
 """The administrator's access key; ministack takes it for the account's root user."""
 
+MAX_ENVIRONMENT = 4096
+"""The most bytes that a function's environment takes as JSON (Lambda quotas)."""
+
 TIME_SCALE = float(os.environ.get("LOCAL_TIME_SCALE", "0.02"))
 """How much of AWS's own waiting (retries, queue delays, delivery timeouts) is really waited; work is never scaled."""
 

@@ -7,7 +7,7 @@ from ministack.services import ec2, ssm
 
 from local import amis, documents, instances, parameters
 from local.api import ApiError, Response, answer, check, page
-from local.fleet import Fleet, ManagedNode
+from local.fleet import Fleet, HybridNode, ManagedNode
 from local.iam import Caller
 from local.runcommand import RunCommand
 
@@ -75,8 +75,20 @@ class Ssm:
 
 
 def _information(node: ManagedNode) -> dict:
+    if isinstance(node, HybridNode):
+        return _agent(node) | {"SourceType": "AWS::SSM::ManagedInstance"}
     instance = ec2._instances[node.instance_id]
     bottlerocket = amis.find(instance["ImageId"]).bottlerocket
+    return _agent(node) | {
+        "PlatformName": "Bottlerocket" if bottlerocket else "Amazon Linux",
+        "PlatformVersion": "1.42.0" if bottlerocket else "2023",
+        "IPAddress": instance["PrivateIpAddress"],
+        "ComputerName": instance["PrivateDnsName"],
+        "SourceType": "AWS::EC2::Instance",
+    }
+
+
+def _agent(node: ManagedNode) -> dict:
     return {
         "InstanceId": node.instance_id,
         "PingStatus": _fact(node, "PingStatus"),
@@ -84,13 +96,8 @@ def _information(node: ManagedNode) -> dict:
         "AgentVersion": AGENT_VERSIONS[node.knobs.agent],
         "IsLatestVersion": node.knobs.agent == "new",
         "PlatformType": node.knobs.platform,
-        "PlatformName": "Bottlerocket" if bottlerocket else "Amazon Linux",
-        "PlatformVersion": "1.42.0" if bottlerocket else "2023",
-        "ResourceType": "EC2Instance",
-        "IPAddress": instance["PrivateIpAddress"],
-        "ComputerName": instance["PrivateDnsName"],
+        "ResourceType": _fact(node, "ResourceType"),
         "SourceId": node.instance_id,
-        "SourceType": "AWS::EC2::Instance",
     }
 
 
@@ -102,7 +109,7 @@ def _fact(node: ManagedNode, key: str) -> str | None:
         "InstanceIds": node.instance_id,
         "PingStatus": "Online" if node.online else "ConnectionLost",
         "PlatformTypes": node.knobs.platform,
-        "ResourceType": "EC2Instance",
+        "ResourceType": "ManagedInstance" if isinstance(node, HybridNode) else "EC2Instance",
         "AgentVersion": AGENT_VERSIONS[node.knobs.agent],
     }
     if key not in facts:

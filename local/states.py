@@ -33,6 +33,8 @@ LOG_DELIVERY = (
 NAME = re.compile(r"""[^\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}""")
 MAX_INPUT = 256 << 10
 """Bytes of an execution's input (Step Functions, quotas of state executions)."""
+MAX_EVENTS = 25_000
+"""Events of an execution's history (Step Functions, quotas of state executions)."""
 METRICS = {
     "SUCCEEDED": "ExecutionsSucceeded",
     "FAILED": "ExecutionsFailed",
@@ -45,6 +47,8 @@ EVENTS = {
     "TIMED_OUT": ("ExecutionTimedOut", "executionTimedOut"),
     "ABORTED": ("ExecutionAborted", "executionAborted"),
 }
+
+ENDS = {kind for kind, _ in EVENTS.values()}
 
 _start_execution = stepfunctions._start_execution
 _create_machine = stepfunctions._create_state_machine
@@ -177,6 +181,9 @@ class States:
 
     def _record(self, execution: dict, previous: int, kind: str, details: dict) -> int:
         with self._lock:
+            if len(execution["events"]) >= MAX_EVENTS and kind not in ENDS:
+                message = f"The execution reached the maximum number of history events ({MAX_EVENTS})."
+                raise asl.StateError("States.Runtime", message)
             event = stepfunctions._add_event(execution, kind, {"previousEventId": previous, **details})
             return event["id"]
 

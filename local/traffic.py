@@ -1,7 +1,9 @@
 """Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
 
+import asyncio
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +17,7 @@ from local.api import Response
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
 UNPROCESSED = "UnprocessedKeys"
+EMPTY = "Empty"
 
 _dispatch = ministack._dispatch_service_request
 
@@ -25,14 +28,29 @@ class Fault:
 
     times: int
     """How many calls; 0 makes it none."""
-    code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    code: str | None = "ThrottlingException"
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys, or
+    Empty: status 200, and nothing of what was asked for. None: they succeed."""
+    seconds: float = 0.0
+    """How long whoever calls waits before."""
     skip: int = 0
     """How many calls pass before."""
+    per_second: float | None = None
+    """How many calls of a second pass, and as many at once; those above them meet the fault. None: all meet it."""
     function: str | None = None
     """The function whose calls are meant; None: everybody's."""
     dies: Literal["before", "after"] | None = None
     """The function's process is killed instead, before the call is carried out or after, when nothing is answered."""
+    _full_at: float = 0.0
+    """When as many calls as possible pass at once again."""
+
+    def passes(self, now: float) -> bool:
+        """Returns whether a call is within the rate, and counts it then."""
+        full_at = max(now, self._full_at) + 1 / self.per_second
+        if full_at > now + 1:
+            return False
+        self._full_at = full_at
+        return True
 
 
 class Traffic:
@@ -57,13 +75,15 @@ class Traffic:
         with self._lock:
             self._calls[function, action] += 1
             fault = self._fault(action, function)
-        if fault and not fault.dies:
+        if fault and fault.seconds:
+            await asyncio.sleep(fault.seconds)
+        if fault and fault.code and not fault.dies:
             return _failure(service, action, fault.code, headers, body, request_id)
         if fault and fault.dies == "before":
             functions.kill(function)
             return _failure(service, action, "ServiceUnavailable", headers, body, request_id)
         response = await _dispatch(method, path, headers, body, query, request_id)
-        if fault:
+        if fault and fault.dies:
             functions.kill(function)
         return response
 
@@ -111,6 +131,8 @@ class Traffic:
         if fault.skip:
             fault.skip -= 1
             return None
+        if fault.per_second and fault.passes(time.monotonic()):
+            return None
         fault.times -= 1
         return fault
 
@@ -119,12 +141,21 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     """Returns an error in the service's own protocol."""
     if action == "dynamodb:TransactWriteItems" and code in tables.CANCELLATIONS:
         return tables.cancelled(json.loads(body), code)
+    if code == EMPTY:
+        return _empty(service, action)
     if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
         return tables.unprocessed(json.loads(body))
     message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
-    _, answer_headers, answer = access_denied_response(
+    _, answer_headers, refusal = access_denied_response(
         service, action, "", request_id, error_code=code, message=message, headers=headers
     )
     if service == "ssm":
-        answer = json.dumps({"__type": code, "message": message}).encode()
-    return 503 if code in SERVER_FAULTS else 400, answer_headers, answer
+        refusal = json.dumps({"__type": code, "message": message}).encode()
+    return 503 if code in SERVER_FAULTS else 400, answer_headers, refusal
+
+
+def _empty(service: str, action: str) -> Response:
+    """Returns an answer of the service's own protocol that says nothing."""
+    if service == "ec2":
+        return 200, {"Content-Type": "text/xml"}, f"<{action.partition(':')[2]}Response/>".encode()
+    return 200, {"Content-Type": "application/x-amz-json-1.1"}, b"{}"

@@ -114,6 +114,19 @@ def node() -> str:
     return f"i-{next(_numbers):017x}"
 
 
+def hybrid() -> str:
+    """Returns the id of a node outside EC2 that nobody else has."""
+    return f"m{node()}"
+
+
+def not_for_it() -> list[dict[str, str]]:
+    """Returns how a Windows node may end: three forms of the same."""
+    plugin = "unsupported plugin: aws:runShellScript"
+    precondition = "unsatisfied preconditions: '\"StringEquals\": [platformType, Linux]'"
+    said = [f"Step execution skipped due to {why}. Step name: prefetch" for why in (plugin, precondition)]
+    return [{"details": "InvalidPlatform"}, *({"details": "Success", "stdout": stdout} for stdout in said)]
+
+
 def report(*lines: str | Mapping[str, Any]) -> str:
     """Returns what a node prints: lines as they are, or the members that make them."""
     return "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)

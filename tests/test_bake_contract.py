@@ -12,6 +12,7 @@ import pytest
 from jsonata import Jsonata
 from machine import ALL, FILE, MACHINE, Part, State, edges, expressions, last, parts, reachable, reads, states, tasks
 from machine import assigned as assigned_by
+from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
 from samtranslator.yaml_helper import yaml_parse
 
 from local import definitions
@@ -27,7 +28,7 @@ TASKS = {task.name: task for task in tasks()}
 ARCHITECTURE = next(part for part in parts() if part.outer and part.outer.name == "BakeEach")
 """What is done for one architecture."""
 
-OF_STATES = {"States.ALL", "States.TaskFailed", "States.Timeout"}
+OF_STATES = {"States.ALL", "States.QueryEvaluationError", "States.TaskFailed", "States.Timeout"}
 """What is used of the errors of Step Functions' own (Amazon States Language, predefined error codes)."""
 OF_STEP_FUNCTIONS = {"hash", "parse", "partition", "random", "range", "uuid"}
 """The functions that Step Functions adds to JSONata (Step Functions, JSONata functions)."""
@@ -269,6 +270,20 @@ def test_builders_are_given_their_own_role_or_one_that_was_named_and_ec2_only():
     assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": {"Fn::Sub": "ec2.${AWS::URLSuffix}"}}}
 
 
+def test_a_bake_says_what_it_has_made_whether_a_source_is_read_as_one_value_or_as_several_and_nothing_else():
+    [saying] = [s for s in statements("BakeSnapshotRole") if s["Action"] == "events:PutEvents"]
+    policies = [parse_policy_document({"Version": "2012-10-17", "Statement": [{**saying, "Resource": "*"}]})]
+
+    def is_allowed(**keys: Any) -> bool:
+        context = EvalContext("role", "AssumedRole", "1", "events:PutEvents", "*", "r", service_context=keys)
+        return evaluate(context, policies).decision == "Allow"
+
+    for own, other in (("eks-image-prefetch", "aws.ec2"), (["eks-image-prefetch"], ["eks-image-prefetch", "aws.ec2"])):
+        assert is_allowed(**{"events:source": own})
+        assert not is_allowed(**{"events:source": other})
+    assert not is_allowed()
+
+
 def test_a_builder_may_run_commands_and_pull_and_nothing_else():
     services = {action.partition(":")[0] for action in allowed("BuilderRole")}
     assert services == {"ssm", "ssmmessages", "ec2messages", "ecr"}
@@ -284,9 +299,10 @@ def test_a_builder_may_run_commands_and_pull_and_nothing_else():
 # Helpers
 
 
-def definition() -> str:
+def definition(**values: str) -> str:
     """Returns the definition as Step Functions gets it, with something in place of each substitution."""
-    values = {"Partition": "aws", "CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
+    numbers = {"CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
+    values = {"Partition": "aws", **numbers, **values}
     return re.sub(r"\$\{(\w+)\}", lambda match: values.get(match[1], match[1]), FILE.read_text())
 
 

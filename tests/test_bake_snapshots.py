@@ -10,7 +10,7 @@ from settling import ended, line
 from uploaded import Uploaded
 
 from local import images
-from local.client import LocalCloud, until
+from local.client import ROOT, LocalCloud, until
 
 NAME = "snapshots"
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f4d2ae0-1c1c-4a0a-9d6c-5f0b7ab8f9a1"
@@ -122,17 +122,19 @@ def test_a_quiet_bake_says_nothing_of_its_images(bakes, app):
     assert bake.keys() == {"architecture", "status", "snapshotId", "ami"}
 
 
-def test_more_images_than_a_command_takes_are_pulled_by_two(bakes):
+def test_more_images_than_a_command_takes_are_pulled_by_several(bakes):
     pushed = [bakes.push("many/app", f"v{number}", images.image(f"many {number}")) for number in range(31)]
-    bakes.script(pulled(*pushed[:30]), pulled(*pushed[30:]))
+    bakes.script(*[pulled(*pushed)] * 5)
     [bake] = bakes.bake(images=[f"many/app:v{number}" for number in range(31)]).values()
     assert names(bake["images"]) == pushed
     assert names(bakes.details(bake["snapshotId"])["images"]) == pushed
     commands = [command for command in bakes.stack.commands("bake-snapshot") if "many/app" in str(command)]
-    assert sorted(command["Comment"] for command in commands) == [
-        "bake-snapshot x86_64 1/2",
-        "bake-snapshot x86_64 2/2",
-    ]
+    assert len(commands) > 2
+    for place, command in enumerate(reversed(commands), 1):
+        assert command["Comment"] == f"bake-snapshot x86_64 {place}/{len(commands)}"
+    assert [image for command in reversed(commands) for image in command["Parameters"]["images"][0].split()] == pushed
+    document = len((ROOT / "ssm" / "prefetch-images.json").read_bytes())
+    assert all(document + len(json.dumps(command["Parameters"])) < 64 << 10 for command in commands)
     tags = bakes.snapshots()[bake["snapshotId"]]["tags"]
     assert len([name for name in tags if name.startswith("bake-snapshot/image-")]) == 31
 
@@ -201,6 +203,19 @@ def test_a_builder_takes_no_calls_of_the_older_metadata_service_and_has_no_publi
     assert all(one.items() >= {"Name": f"{NAME}-builder", "bake-snapshot/stack": NAME}.items() for one in tags)
 
 
+def test_a_builder_stands_where_the_clusters_nodes_run(bakes, app):
+    ec2 = bakes.cloud.client("ec2")
+    place = {"VpcId": vpc(bakes), "CidrBlock": "10.0.99.0/24", "AvailabilityZone": f"{bakes.cloud.region}b"}
+    subnet = ec2.create_subnet(**place)["Subnet"]["SubnetId"]
+    tags = {"aws:eks:cluster-name": NAME}
+    nodes = bakes.cloud.launch_many(2, tags, containerd="none", subnet=subnet)
+    nodes += bakes.cloud.launch_many(1, tags, containerd="none", subnet=bakes.cluster["subnets"][0])
+    builder, _ = builder_of(bakes, force=True)
+    assert builder["SubnetId"] == subnet
+    bakes.cloud.remove(nodes)
+    ec2.delete_subnet(SubnetId=subnet)
+
+
 def test_what_is_asked_of_a_builder_is_what_is_launched(bakes, app):
     bakes.make_profile("other-builder")
     allow_key(bakes)
@@ -233,6 +248,53 @@ def test_a_role_that_nobody_has_named_is_given_to_no_builder(bakes, app):
     step, cause = bakes.fail(force=True, instanceProfile="administrator")
     assert step == "LaunchBuilder"
     assert "iam:PassRole" in cause
+
+
+# What AWS does not say
+
+
+def test_a_snapshot_is_not_deleted_because_ssm_does_not_say_whether_it_is_published(bakes, app):
+    published = bakes.published()
+    tags = [{"Key": "bake-snapshot/published"}]
+    bakes.cloud.client("ec2").delete_tags(Resources=[published], Tags=tags)
+    prune = {"prune": {"keep": 100, "execution": bakes.snapshots()[published]["tags"]["bake-snapshot/execution"]}}
+    bakes.cloud.throttle("ssm", "GetParameters", 1, "Empty")
+    error = bakes.stack.invoke("BakeSweep", prune)["error"]["errorMessage"]
+    assert f"the answer to GetParameters lacks {bakes.prefix}/x86_64/snapshot" in error
+    assert published in bakes.snapshots()
+    swept = bakes.stack.invoke("BakeSweep", prune)
+    because = {kept["snapshotId"]: kept["because"] for kept in swept["kept"]}
+    assert (swept["deleted"], because[published]) == ([], "it is the published one")
+    marked = [{"Key": "bake-snapshot/published", "Value": "2026-11-16T08:00:00Z"}]
+    bakes.cloud.client("ec2").create_tags(Resources=[published], Tags=marked)
+
+
+def test_a_builder_is_not_terminated_because_step_functions_does_not_say_whether_its_bake_runs(bakes, app):
+    bakes.cloud.fault_state("StopBuilder", "pause", execution="unsaid")
+    execution = bakes.start("unsaid", force=True)
+    bakes.until_in(execution, "StopBuilder")
+    [builder] = bakes.builders()
+    bakes.cloud.throttle("states", "DescribeExecution", 1, "Empty")
+    sweep = {"source": "aws.events", "detail-type": "Scheduled Event"}
+    error = bakes.stack.invoke("BakeSweep", sweep)["error"]["errorMessage"]
+    assert f"{builder['InstanceId']}: Step Functions does not say whether the execution {execution} is over" in error
+    assert [row["InstanceId"] for row in bakes.builders("running")] == [builder["InstanceId"]]
+    bakes.cloud.release("StopBuilder", "unsaid")
+    bakes.succeeded(execution)
+
+
+def test_what_is_said_of_a_snapshot_goes_before_it_so_that_a_refusal_is_made_good_later(bakes, app):
+    for _ in range(2):
+        bakes.bake(force=True)
+    oldest = next(iter(bakes.snapshots()))
+    bakes.cloud.throttle("ssm", "DeleteParameters", 99)
+    error, cause = bakes.fail(force=True, keep=1)
+    assert (error, "the parameters could not be deleted" in cause) == ("Prune", True)
+    assert oldest in bakes.snapshots()
+    bakes.cloud.forget_faults()
+    bakes.bake(force=True, keep=1)
+    assert list(bakes.snapshots()) == [bakes.published()]
+    assert bakes.parameters().keys() == {f"{bakes.prefix}/x86_64/{name}" for name in ("snapshot", bakes.published())}
 
 
 # What goes wrong

@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from settling import ended, line
 from uploaded import Uploaded
 
 from local import images
-from local.client import ROOT
+from local.client import ROOT, until
 
 CLUSTER = {"aws:eks:cluster-name": "pipeline"}
 WAIT = ROOT / "examples" / "prefetch-and-wait"
@@ -61,6 +62,30 @@ def test_enough_warm_nodes_let_a_pipeline_go_on_before_the_last_has_said_anythin
     cloud.terminate(late)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.splitlines()[-1] == "rule default: 2 of 3 nodes done, 2 warm"
+
+
+def test_a_node_that_cannot_hold_the_image_does_not_hold_up_the_pipeline_and_is_named_with_its_reason(
+    cloud, stack, nodes
+):
+    digest = cloud.push("pipeline/mixed", "v1", images.image("mixed"))
+    image = f"{cloud.registry_host}/pipeline/mixed:v1@{digest}"
+    # What the push itself sends comes first, to the node that ends by script.
+    until(
+        lambda: [c for c in stack.commands("push") if digest in c["Parameters"]["images"][0]], 20, "the push's command"
+    )
+    foreign = ended(line(image, "skipped", "platform"))
+    arm = cloud.launch(CLUSTER, online_after=0, containerd="none", endings=[foreign] * 3)
+    windows = cloud.launch(CLUSTER, online_after=0, containerd="none", platform="Windows")
+    cloud.until_online(arm, windows)
+    ran = wait(cloud, stack, "pipeline/mixed:v1")
+    cloud.terminate(arm)
+    cloud.terminate(windows)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "rule default: 4 of 4 nodes done, 2 warm, 2 that cannot hold it" in ran.stdout.splitlines()
+    reasons = {arm: "skipped, platform", windows: "skipped, invalid-platform"}
+    for node, reason in reasons.items():
+        [told] = [told for told in ran.stdout.splitlines() if told.startswith(f"  {node} ")]
+        assert told.endswith(reason)
 
 
 def test_a_node_that_stays_cold_stops_the_pipeline_and_is_named_with_its_reason(cloud, stack, nodes):

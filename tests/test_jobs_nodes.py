@@ -8,6 +8,7 @@ import pytest
 from jobs import SECONDS, Jobs, fails, pulls
 from uploaded import Uploaded
 
+from local import images
 from local.client import until
 
 RULES = [
@@ -101,7 +102,7 @@ def test_a_node_that_ssm_has_lost_says_since_when(cloud, jobs):
 def test_a_node_is_warm_since_it_has_said_so_and_unknown_before(jobs, app):
     [node] = jobs.nodes(1, pulls(app), pulls(app))
     [image] = listed(jobs)[node]["images"]
-    assert image == {"image": app, "state": "unknown"}
+    assert image == {"image": app, "tags": ["v1"], "state": "unknown"}
     jobs.job(jobs.submitted(images=["held/app:v1"]), state="done")
     [image] = until(lambda: [i for i in listed(jobs)[node]["images"] if i["state"] == "warm"], SECONDS, "it to be warm")
     since = image["since"]
@@ -110,6 +111,21 @@ def test_a_node_is_warm_since_it_has_said_so_and_unknown_before(jobs, app):
     [image] = listed(jobs)[node]["images"]
     assert (image["state"], image["since"]) == ("warm", since)
     assert image["seenAt"] > since
+
+
+def test_an_image_with_several_tags_is_one_line(cloud, jobs):
+    several = images.image("several tags")
+    names = [jobs.push("held-gpu/tagged", tag, several) for tag in ("v1", "v2")]
+    [node] = jobs.nodes(1, pulls(*names), pool="gpu")
+
+    def told() -> dict | None:
+        return next((i for i in listed(jobs)[node]["images"] if i["image"] in names), None)
+
+    shown = {"image": names[0], "tags": ["v1", "v2"], "state": "unknown"}
+    until(lambda: told() == shown, SECONDS, f"it to be {shown}")
+    jobs.job(jobs.submitted(images=["held-gpu/tagged:v1", "held-gpu/tagged:v2"]), state="done")
+    warm = until(lambda: (image := told()) and image["state"] == "warm" and image, SECONDS, "it to be warm")
+    assert warm["tags"] == ["v1", "v2"]
 
 
 def test_a_node_that_lacks_an_image_says_why_and_what_failed_last(jobs, app):

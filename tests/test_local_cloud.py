@@ -86,6 +86,7 @@ def test_a_document_has_versions_and_a_default_one(ssm):
         ({"Parameters": {"word": ["a" * 21]}}, "InvalidParameters"),
         ({"Parameters": {"word": ["a", "b"]}}, "InvalidParameters"),
         ({"Parameters": {"word": ["a"], "code": ["2"]}}, "InvalidParameters"),
+        ({"Parameters": {"word": ["a" * 65_000]}}, "MaxDocumentSizeExceeded"),
         ({"Comment": "x" * 101}, "ValidationException"),
         ({"MaxConcurrency": "0"}, "ValidationException"),
         ({"MaxErrors": "101%"}, "ValidationException"),
@@ -560,11 +561,14 @@ def test_send_command_needs_both_the_document_and_the_instance(cloud, ssm, stack
     sender.send_command(DocumentName=stack["Document"], Targets=targets, Parameters=parameters)
     with refused("AccessDeniedException"):
         sender.send_command(DocumentName=document, InstanceIds=[ours], Parameters=parameters)
-    with refused("AccessDeniedException"):
+    with refused("AccessDeniedException") as error:
         sender.send_command(DocumentName=stack["Document"], InstanceIds=[ours, foreign], Parameters=parameters)
-    with refused("AccessDeniedException"):
-        everywhere = [{"Key": "tag:cluster", "Values": ["blue", "green"]}]
-        sender.send_command(DocumentName=stack["Document"], Targets=everywhere, Parameters=parameters)
+    resource = f"arn:aws:ec2:{cloud.region}:{cloud.account}:instance/{foreign}"
+    assert f"is not authorized to perform: ssm:SendCommand on resource: {resource} " in str(error.value)
+    everywhere = [{"Key": "tag:cluster", "Values": ["blue", "green"]}]
+    sent = sender.send_command(DocumentName=stack["Document"], Targets=everywhere, Parameters=parameters)
+    details = {id_: result(ssm, sent["Command"]["CommandId"], id_)["StatusDetails"] for id_ in (ours, foreign)}
+    assert details == {ours: "Success", foreign: "AccessDenied"}
     with refused("AccessDeniedException"):
         sender.describe_instance_information()
 

@@ -47,6 +47,43 @@ def test_a_node_ends_its_next_commands_by_script(cloud, ssm, probe_stack):
     cloud.terminate(node)
 
 
+@pytest.mark.parametrize(
+    ("platform", "said"),
+    [
+        ("Windows", "unsupported plugin: aws:runShellScript. Step name: say"),
+        ("MacOS", "unsatisfied preconditions: '\"StringEquals\": [platformType, Linux]'. Step name: say"),
+    ],
+)
+def test_a_node_of_another_platform_says_with_success_that_the_step_is_not_for_it(
+    cloud, ssm, probe_stack, platform, said
+):
+    node = cloud.launch({"pool": "scripted"}, online_after=0, containerd="none", platform=platform)
+    cloud.until_online(node)
+    sent = {"DocumentName": probe_stack["Document"], "Targets": TARGETS, "Parameters": WORD}
+    command = ssm.send_command(**sent)["Command"]["CommandId"]
+    until(lambda: details_of(ssm, command, node) == "Success", 5, "the command to end")
+    invocation = ssm.get_command_invocation(CommandId=command, InstanceId=node)
+    assert invocation["StandardOutputContent"] == f"Step execution skipped due to {said}"
+    assert invocation["ResponseCode"] == 0
+    cloud.terminate(node)
+
+
+def test_a_machine_outside_ec2_is_found_by_its_tags_and_known_to_ssm_alone(cloud, ssm, probe_stack):
+    node = cloud.register({"pool": "hybrid"}, online_after=0, endings=[{"stdout": "a line\n"}])
+    until(lambda: known(ssm, node), 5, "it to be registered")
+    assert {"ResourceType": "ManagedInstance", "PingStatus": "Online"}.items() <= known(ssm, node)[0].items()
+    targets = [{"Key": "tag:pool", "Values": ["hybrid"]}]
+    sent = {"DocumentName": probe_stack["Document"], "Targets": targets, "Parameters": WORD}
+    command = ssm.send_command(**sent)["Command"]["CommandId"]
+    until(lambda: details_of(ssm, command, node) == "Success", 5, "the command to end")
+    assert event_of(cloud, INVOCATION, command)["resources"][0].endswith(f":managed-instance/{node}")
+    assert not cloud.client("ec2").describe_instances(Filters=[{"Name": "instance-id", "Values": [node]}])[
+        "Reservations"
+    ]
+    cloud.remove([node])
+    assert not known(ssm, node)
+
+
 def test_a_thousand_nodes_end_at_once(cloud, ssm, probe_stack):
     nodes = {f"i-{n:017x}": {} for n in range(1000)}
     command = cloud.stage_command(probe_stack["Document"], WORD, "many", nodes)
@@ -251,6 +288,12 @@ def listed(ssm, **filters: str) -> list[str]:
         Filters=[{"key": key, "value": value} for key, value in filters.items()]
     )
     return [command["CommandId"] for page in pages for command in page["Commands"]]
+
+
+def known(ssm, node: str) -> list[dict]:
+    """Returns what SSM tells of a node."""
+    filters = [{"Key": "InstanceIds", "Values": [node]}]
+    return ssm.describe_instance_information(Filters=filters)["InstanceInformationList"]
 
 
 def details_of(ssm, command: str, node: str) -> str:

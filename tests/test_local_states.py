@@ -96,9 +96,11 @@ def test_an_event_starts_another_machine_as_the_role_of_the_rule(cloud, run, mak
     }
     entry = {"Source": "states-test", "DetailType": "Said", "Detail": {"who": "{% $states.context.State.Name %}"}}
     bus = f"arn:aws:events:{cloud.region}:{cloud.account}:event-bus/default"
-    sources = {"StringEquals": {"events:source": "states-test"}}
-    puts = {"Effect": "Allow", "Action": "events:PutEvents", "Resource": bus, "Condition": sources}
+    puts = {"Effect": "Allow", "Action": "events:PutEvents", "Resource": bus}
+    single = {**puts, "Condition": {"StringEquals": {"events:source": "states-test"}}}
+    puts["Condition"] = {"ForAllValues:StringEquals": {"events:source": "states-test"}}
     say = {"Say": task(":events:putEvents", {"Entries": [entry]})}
+    assert "is not authorized to perform: events:PutEvents" in run(say, single)["cause"]
 
     other = {"Say": task(":events:putEvents", {"Entries": [{**entry, "Source": "states-other"}]})}
     assert "is not authorized to perform: events:PutEvents" in run(other, puts)["cause"]
@@ -112,6 +114,14 @@ def test_an_event_starts_another_machine_as_the_role_of_the_rule(cloud, run, mak
     assert json.loads(described["input"]) == {"from": "Say"}
     events.remove_targets(Rule="states", Ids=["machine"])
     events.delete_rule(Name="states")
+
+
+def test_an_execution_has_no_more_events_than_aws_keeps_of_one(run):
+    again = {"Type": "Pass", "Next": "Again"}
+    states = {"Again": {**again, "Next": "And"}, "And": again}
+    outcome = run(states)
+    assert outcome["error"] == "States.Runtime"
+    assert "maximum number of history events (25000)" in outcome["cause"]
 
 
 # ── Machines ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from probe import invoke, refused
+from probe import credentials, invoke, refused
+from roles import make_role
 
 from local.client import LocalCloud
 
@@ -50,6 +51,20 @@ def test_one_request_token_is_carried_out_once(table):
     assert table.rows("token")["job"]["pulled"] == {"N": "1"}
     with refused("IdempotentParameterMismatchException"):
         table.write(add("token", "another"), ClientRequestToken="a-token")
+
+
+def test_a_role_writes_rows_of_the_partitions_that_its_policy_names_and_no_others(cloud, table):
+    arn = cloud.client("dynamodb").describe_table(TableName=table.name)["Table"]["TableArn"]
+    partitions = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["launch#*"]}}
+    may = {"Effect": "Allow", "Action": "dynamodb:PutItem", "Resource": arn, "Condition": partitions}
+    role = make_role(cloud, "launch-rows", "lambda.amazonaws.com", may)
+    launches = Table(cloud, table.name, **credentials(cloud, role))
+    launches.write(put("launch#a", "1"), put("launch#b", "1"))
+    for others in ([put("job#a", "1")], [put("launch#a", "2"), put("job#a", "1")]):
+        with refused("AccessDeniedException"):
+            launches.write(*others)
+    assert table.rows("launch#a").keys() == {"1"}
+    assert not table.rows("job#a")
 
 
 @pytest.mark.parametrize(
@@ -149,9 +164,9 @@ def test_s3_can_be_away(cloud, probe_stack):
 class Table:
     """The stack's table, its refusals left to the test."""
 
-    def __init__(self, cloud: LocalCloud, name: str):
+    def __init__(self, cloud: LocalCloud, name: str, **caller: str):
         self.name = name
-        self._dynamodb = cloud.client("dynamodb", config=Config(retries={"total_max_attempts": 1}))
+        self._dynamodb = cloud.client("dynamodb", config=Config(retries={"total_max_attempts": 1}), **caller)
 
     def write(self, *writes: dict, **more: str) -> None:
         """Writes in one transaction."""

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 
 import pytest
-from settling import NAMESPACE, Settling, ended, line, node, outcomes, report
+from settling import NAMESPACE, Settling, ended, hybrid, line, node, not_for_it, outcomes, report
 from uploaded import Uploaded
 
 from local import dashboards, images
@@ -26,7 +26,6 @@ ENDS = [
     ("Terminated", "terminated", True),
     ("RateExceeded", "rate-exceeded", True),
     ("Cancelled", "cancelled", False),
-    ("InvalidPlatform", "invalid-platform", False),
     ("AccessDenied", "access-denied", False),
 ]
 
@@ -147,6 +146,40 @@ def test_a_line_of_another_image_is_no_outcome_of_the_command(settling, reports)
     assert reports["cut"]["images"].keys() == known
 
 
+def test_a_node_that_cannot_run_the_document_is_none_of_the_job(stack, settling):
+    before = {name: settling.metric(name, **OF_CLUSTER) for name in ("NodesFailed", "NodesSkipped", "NodesRetried")}
+    image = settling.image()
+    windows = {node(): ending for ending in not_for_it()}
+    outside = {hybrid(): ended(line(image)), hybrid(): {"details": "AccessDenied"}}
+    command = settling.command({**windows, **outside, node(): ended(line(image))})
+    job = settling.job(command, targets=6, pulled=1, not_applicable=5)
+    assert (job["skipped"], job["failed"], job["retrying"]) == (0, 0, 0)
+    rows = settling.outcomes.nodes(command)
+    assert {outcomes(rows[id_])[0] for id_ in windows} == {("skipped", "invalid-platform")}
+    assert {outcomes(rows[id_])[0] for id_ in outside} == {("skipped", "hybrid-node")}
+    assert len(settling.outcomes.records(command)) == 6
+    assert {name: settling.metric(name, **OF_CLUSTER) for name in before} == before
+    assert settling.letters() == []
+    told = stack.invoke("Jobs", {"route": f"GET /jobs/{command}"})
+    assert (told["state"], told["nodes"]["done"], told["nodes"]["notApplicable"]) == ("done", 6, 5)
+
+
+def test_a_node_that_can_hold_some_of_the_images_is_warm_for_them_and_shows_why_it_lacks_the_others(stack, settling):
+    first, second = settling.image("a"), settling.image("b")
+    before = settling.metric("NodesSkipped", **OF_CLUSTER)
+    arm, amd = node(), node()
+    endings = {amd: ended(line(first), line(second)), arm: ended(line(first), line(second, "skipped", "platform"))}
+    command = settling.command(endings, first, second)
+    job = settling.job(command, targets=2, pulled=2)
+    assert (job["skipped"], job["not_applicable"]) == (0, 0)
+    assert outcomes(settling.outcomes.nodes(command)[arm]) == [("pulled", ""), ("skipped", "platform")]
+    told = stack.invoke("Jobs", {"route": f"GET /jobs/{command}"})
+    assert {outcome["node"]: outcome["status"] for outcome in told["outcomes"]} == {arm: "pulled", amd: "pulled"}
+    lone = settling.command({arm: ended(line(second, "skipped", "platform")), amd: ended(line(second))}, second)
+    settling.job(lone, targets=2, pulled=1, not_applicable=1)
+    assert settling.metric("NodesSkipped", **OF_CLUSTER) == before
+
+
 def test_a_command_that_somebody_sent_by_hand_is_nobodys_job(cloud, settling):
     function, image = settling.function("NodeResult"), settling.image()
     cloud.forget_calls()
@@ -256,6 +289,16 @@ def test_what_no_event_told_is_settled_by_the_sweep_and_asked_for_once(cloud, se
     assert "ssm:ListCommandInvocations" not in cloud.calls(function=function)
 
 
+def test_a_sweep_finds_nodes_that_are_none_of_the_job_as_it_finds_others(cloud, settling):
+    image = settling.image()
+    with cloud.holding_events("aws.ssm"):
+        endings = {hybrid(): None, node(): not_for_it()[1], node(): ended(line(image))}
+        command = settling.command(endings, age=6 * 3600)
+    cloud.fire(settling.resources["NodeResultSweep"])
+    settling.job(command, pulled=1, not_applicable=2, failed=0, retrying=0)
+    assert settling.letters() == []
+
+
 def test_a_throttled_sweep_is_taken_up_by_the_next(cloud, settling):
     with cloud.holding_events("aws.ssm"):
         command = settling.command({node(): ended(line(settling.image()))}, age=6 * 3600)
@@ -277,7 +320,7 @@ def test_every_metric_that_the_dashboard_and_the_alarms_name_is_measured(cloud, 
     kinds = (
         ended(line(image)),
         ended(line(image, "cached")),
-        ended(line(image, "skipped", "platform")),
+        ended(line(image, "skipped", "no-space")),
         ended(line(image, "failed", "denied")),
         ended(line(image, "failed", "registry")),
     )

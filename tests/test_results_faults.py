@@ -24,6 +24,7 @@ FAULTS = [
     ("dynamodb", "DeleteItem", "ThrottlingException", SDK_TRIES),
     ("s3", "PutObject", "SlowDown", SDK_TRIES),
     ("sqs", "SendMessageBatch", "ServiceUnavailable", SDK_TRIES),
+    ("sqs", "SendMessageBatch", "Empty", 1),
 ]
 WRITES = ["dynamodb:TransactWriteItems", "s3:PutObject", "sqs:SendMessageBatch", "dynamodb:DeleteItem"]
 

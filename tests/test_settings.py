@@ -39,6 +39,11 @@ BY_A_FUNCTION = {
         {"Rules": "[  ]"},
         "environment variable RULES cannot be used: the rules are an empty list",
     ),
+    "more quotes than there is room for": (
+        {"Rules": json.dumps([{"name": "gpu", "repositories": ["team/a" for _ in range(220)]}])},
+        "environment variable RULES takes 2681 bytes of a function's environment, in which every quote, backslash and "
+        "line break counts twice, and there is room for 2550",
+    ),
     "half a second": (
         {"DeliveryTimeout": "600.5"},
         'environment variable DELIVERY_TIMEOUT_SECONDS: "600.5" is not accepted: it takes a whole number from 30 to',
@@ -50,6 +55,10 @@ BY_CLOUDFORMATION = {
     "Rules that were to be a list": ({"Rules": ""}, "Empty is neither."),
     "Rules of spaces": ({"Rules": "  "}, "or the word default for one rule"),
     "defaults that were to be an object": ({"BakeDefaults": ""}, "A JSON object of up to 700 characters"),
+    "a longer list of repositories than a function is given": (
+        {"Repositories": ",".join(["team/app"] * 40)},
+        "separated by commas, without spaces, in up to 350 characters; Rules takes more.",
+    ),
     "a pin without a keep": ({"Pin": "true"}, "Pin takes a Keep of at least 1"),
 }
 """Parameters that CloudFormation refuses, with what the template says."""
@@ -99,6 +108,18 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
     stack.deploy(ClusterName="checked", Rules='[{"name": "after"}]')
     assert rules(stack) == ["after"]
     stack.deploy(ClusterName="checked", Rules='[{"name": "before"}]')
+
+
+def test_what_lambda_refuses_is_refused_before_anything_is_touched(cloud, stack):
+    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 610}], separators=(",", ":"))
+    assert len(quoted) <= 2500
+    with pytest.raises(WaiterError):
+        stack.deploy(ClusterName="checked", Rules=quoted)
+    events = cloud.client("cloudformation").describe_stack_events(StackName="checked")["StackEvents"]
+    [failed] = [event for event in events if "4KB limit" in event.get("ResourceStatusReason", "")][:1]
+    assert (failed["LogicalResourceId"], failed["ResourceStatus"]) == ("SettingsCheck", "UPDATE_FAILED")
+    assert status(cloud, "checked") == "UPDATE_ROLLBACK_COMPLETE"
+    assert rules(stack) == ["before"]
 
 
 @pytest.mark.parametrize("case", BY_CLOUDFORMATION)

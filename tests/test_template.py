@@ -13,6 +13,7 @@ import pytest
 from machine import edges, parts, reachable, states_of
 from samtranslator.yaml_helper import yaml_parse
 
+from local import dashboards
 from local.client import ROOT
 from local.stack import TEMPLATE as BUILT
 
@@ -21,6 +22,7 @@ RESOURCES = TEMPLATE["Resources"]
 DOCUMENT = json.loads((ROOT / "ssm" / "document.json").read_text())
 PUSH = RESOURCES["ImagePush"]["Properties"]["Events"]["ImageArrived"]["Properties"]["Pattern"]
 RUNNING = RESOURCES["NodeRunning"]["Properties"]["EventPattern"]
+LAUNCHED = RESOURCES["NodeLaunched"]["Properties"]["EventPattern"]
 OUR_DOCUMENT = "eks-image-prefetch-prefetch-images"
 REPORTED = json.loads(
     json.dumps(RESOURCES["NodeReported"]["Properties"]["EventPattern"]).replace(
@@ -101,6 +103,9 @@ DIMENSIONS_OF_AWS = {
         (RUNNING, "node-launch.running", True),
         (RUNNING, "node-launch.terminated", False),
         (RUNNING, "node-launch.asg-launch", False),
+        (LAUNCHED, "node-launch.asg-launch", True),
+        (LAUNCHED, "node-launch.lifecycle", True),
+        (LAUNCHED, "node-launch.running", False),
     ],
 )
 def test_a_rule_takes_the_events_its_function_can_use_and_no_others(cloud, pattern, event, matches):
@@ -145,7 +150,7 @@ def test_what_is_not_of_our_document_is_not_reported(cloud, change):
     assert not reported(cloud, ended(**change))
 
 
-@pytest.mark.parametrize("pattern", [PUSH, RUNNING, REPORTED, DEPLOYED])
+@pytest.mark.parametrize("pattern", [PUSH, RUNNING, LAUNCHED, REPORTED, DEPLOYED])
 def test_every_leaf_of_an_event_pattern_is_a_list(pattern):
     def leaves(value):
         if isinstance(value, dict):
@@ -212,7 +217,9 @@ def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder(
     sending = RESOURCES["SendPrefetchImages"]
     assert sending["Condition"] == "Sends"
     allowing = {name for name, resource in RESOURCES.items() if "SendCommand" in json.dumps(resource)}
-    assert allowing == {"SendPrefetchImages", "BakeSnapshotRole", "BakeNothing"}
+    assert allowing == {"SendPrefetchImages", "SendToJoining", "BakeSnapshotRole", "BakeNothing"}
+    assert RESOURCES["SendToJoining"]["Condition"] == "SendsToJoining"
+    assert TEMPLATE["Conditions"]["SendsToJoining"]["Fn::And"][0] == {"Condition": "Sends"}
     denying = RESOURCES["BakeNothing"]
     assert (denying["Condition"], denying["Properties"]["Roles"]) == ("Observes", [{"Ref": "BakeSnapshotRole"}])
     statements = denying["Properties"]["PolicyDocument"]["Statement"]
@@ -224,6 +231,51 @@ def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder(
     assert [conditions[name] for name in ("Sends", "Observes")] == [
         {"Fn::Equals": [{"Ref": "Mode"}, mode]} for mode in TEMPLATE["Parameters"]["Mode"]["AllowedValues"]
     ]
+
+
+def test_who_serves_launches_alone_may_send_by_tags_that_are_there_before_the_node_joins():
+    joining = RESOURCES["SendToJoining"]["Properties"]
+    assert joining["Roles"] == [{"Ref": "NodeLaunchRole"}]
+    statements = json.loads(joining["PolicyDocument"]["Fn::Sub"])["Statement"]
+    assert {(s["Effect"], s["Action"], s["Resource"].rpartition(":")[2]) for s in statements} == {
+        ("Allow", "ssm:SendCommand", "instance/*")
+    }
+    assert [statement["Condition"].pop("StringEquals") for statement in statements] == [
+        {"ssm:resourceTag/eks:cluster-name": "${ClusterName}"},
+        {"ssm:resourceTag/eks:eks-cluster-name": "${ClusterName}"},
+        {"ssm:resourceTag/kubernetes.io/cluster/${ClusterName}": "owned"},
+    ]
+    # A node that has joined another cluster is that one's, whatever else it carries.
+    joined = {"StringEqualsIfExists": {"ssm:resourceTag/aws:eks:cluster-name": "${ClusterName}"}}
+    assert all(statement["Condition"] == joined for statement in statements)
+    default = TEMPLATE["Parameters"]["ClusterTagKey"]["Default"]
+    assert TEMPLATE["Conditions"]["SendsToJoining"]["Fn::And"][1] == {"Fn::Equals": [{"Ref": "ClusterTagKey"}, default]}
+
+
+def test_who_serves_launches_writes_rows_of_launches_and_no_others():
+    [policy] = RESOURCES["NodeLaunchRole"]["Properties"]["Policies"]
+    [writing] = [s for s in policy["PolicyDocument"]["Statement"] if "dynamodb:PutItem" in s["Action"]]
+    assert writing["Action"] == ["dynamodb:PutItem", "dynamodb:DeleteItem"]
+    assert writing["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["launch#*"]}}
+
+
+def test_the_rules_that_fill_the_node_queue_are_let_and_their_events_are_not_lost():
+    rules = {
+        name: resource["Properties"]["Targets"]
+        for name, resource in RESOURCES.items()
+        if resource["Type"] == "AWS::Events::Rule" and "NodeQueue" in json.dumps(resource)
+    }
+    assert rules.keys() == {"NodeRunning", "NodeLaunched"}
+    for [target] in rules.values():
+        assert target["DeadLetterConfig"] == {"Arn": {"Fn::GetAtt": ["NodeDeadLetters", "Arn"]}}
+    [statement] = RESOURCES["NodeQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    sources = [{"Fn::GetAtt": [name, "Arn"]} for name in rules]
+    assert statement["Condition"]["ArnEquals"]["aws:SourceArn"] == sources
+
+
+def test_who_serves_launches_knows_how_often_a_message_comes():
+    redrive = RESOURCES["NodeQueue"]["Properties"]["RedrivePolicy"]
+    assert variables("NodeLaunch")["MAX_RECEIVE_COUNT"] == str(redrive["maxReceiveCount"])
 
 
 def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
@@ -399,11 +451,19 @@ def test_what_is_counted_now_is_never_summed_and_what_is_reported_is_never_calle
 
 def test_the_share_of_warm_nodes_is_of_those_that_are_counted():
     [gauge] = [widget["properties"] for widget in dashboard()["widgets"] if widget["properties"].get("view") == "gauge"]
-    [expression] = [row[0]["expression"] for row in gauge["metrics"] if isinstance(row[0], dict)]
     ids = {row[-1]["id"]: row[1] for row in gauge["metrics"] if isinstance(row[0], str)}
     assert ids == {"warm": "NodesWarm", "cold": "NodesCold", "unreachable": "NodesUnreachable"}
-    assert eval(expression, {}, {"warm": 0, "cold": 50, "unreachable": 0}) == 0
-    assert eval(expression, {}, {"warm": 36, "cold": 9, "unreachable": 3}) == 75
+    for values, share in (
+        ({"warm": 0, "cold": 50, "unreachable": 0}, 0),
+        ({"warm": 36, "cold": 9, "unreachable": 3}, 75),
+        # A metric that has never been has no data, and so has all that is reckoned with it.
+        ({"warm": 3, "cold": 1}, 75),
+        ({"warm": 2}, 100),
+        ({"cold": 2}, 0),
+        ({"warm": 0, "cold": 0, "unreachable": 0}, None),
+        ({}, None),
+    ):
+        assert dashboards.shown(gauge["metrics"], values) == share, values
 
 
 def test_every_alarm_is_shown():
@@ -438,6 +498,37 @@ def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
     assert {("Errors", name) for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")} <= watched
     assert {(name, "BakeSnapshot") for name in ("ExecutionsFailed", "ExecutionsTimedOut")} <= watched
     assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
+
+
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")])
+def test_an_error_that_a_later_try_heals_is_no_alarm(function):
+    """It is one where all have failed, for longer than the tries of an event or a message take."""
+    [alarm] = [ALARMS[f"{function}Errors"]]
+    properties = RESOURCES[function]["Properties"]
+    timeout = properties.get("Timeout", TEMPLATE["Globals"]["Function"]["Timeout"])
+    queues = [event["Properties"]["Queue"] for event in properties["Events"].values() if event["Type"] == "SQS"]
+    queues = [RESOURCES[queue["Fn::GetAtt"][0]]["Properties"] for queue in queues]
+    # Lambda tries an event three times, after one minute and two (Lambda's developer guide).
+    tries = [3 * timeout + 180, *(q["VisibilityTimeout"] * q["RedrivePolicy"]["maxReceiveCount"] for q in queues)]
+    assert alarm["Statistic"] == "Minimum"
+    assert alarm["Period"] * (alarm["EvaluationPeriods"] - 1) >= max(tries)
+
+
+@pytest.mark.parametrize("function", ["ImagePush", "NodeResult", "Jobs"])
+def test_an_event_that_failed_every_try_is_kept(function):
+    kept = RESOURCES[function]["Properties"]["EventInvokeConfig"]
+    assert kept["MaximumRetryAttempts"] == 2
+    queue = kept["DestinationConfig"]["OnFailure"]["Destination"]
+    assert queue["Fn::GetAtt"][0].endswith("DeadLetters")
+    [policy] = RESOURCES[f"{function}Role"]["Properties"]["Policies"]
+    sends = [row for row in policy["PolicyDocument"]["Statement"] if row["Action"] == "sqs:SendMessage"]
+    assert queue in [row["Resource"] for row in sends]
+
+
+def test_a_patient_call_ends_before_its_function_does():
+    source = (ROOT / "shared/src/aws.rs").read_text()
+    [seconds] = re.findall(r"PATIENT_CALL: Duration = Duration::from_secs\((\d+)\)", source)
+    assert int(seconds) < RESOURCES["ImagePush"]["Properties"]["Timeout"]
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,22 @@ def test_what_became_of_a_node_is_said_with_what_to_do(status, reason, said):
     assert outcomes.outcome_in_words(outcome).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("status", "reasons", "is_foreign"),
+    [
+        ("skipped", ["platform"], True),
+        ("skipped", ["invalid-platform"], True),
+        ("skipped", ["hybrid-node"], True),
+        ("skipped", ["no-space"], False),
+        ("skipped", ["platform", "no-space"], False),
+        ("failed", ["platform"], False),
+        ("skipped", [], False),
+    ],
+)
+def test_a_node_that_cannot_hold_the_image_is_told_from_one_that_lacks_it(status, reasons, is_foreign):
+    assert outcomes.is_foreign({"status": status, "images": [{"reason": reason} for reason in reasons]}) is is_foreign
+
+
 def test_a_run_has_failed_where_something_did_not_hold_and_not_where_it_was_not_checked():
     findings = Findings()
     findings.held("a")

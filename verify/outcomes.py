@@ -18,6 +18,8 @@ EVENT_SECONDS = 45
 REMEMBERED_SECONDS = 45
 """How long GET /nodes may know nothing of a new repository: the function asks ECR at most every 30 seconds."""
 WARM = ("pulled", "cached")
+NOT_APPLICABLE = ("platform", "invalid-platform", "hybrid-node")
+"""Why a node is none that could hold the image."""
 ADVICE = {
     "access-denied": "SSM refuses the node: does it carry the cluster's tag?",
     "denied": "the node's role needs AmazonEC2ContainerRegistryPullOnly",
@@ -181,7 +183,8 @@ def _path() -> str:
 def _tell_nodes(job: Job, findings: Findings) -> None:
     """Adds a row for each node where they are few, and else for each that does not hold the image."""
     labels = {node.id: node.label for node in job.nodes}
-    cold = [outcome for outcome in job.outcomes if outcome["status"] not in WARM]
+    foreign = [outcome for outcome in job.outcomes if is_foreign(outcome)]
+    cold = [outcome for outcome in job.outcomes if outcome["status"] not in WARM and outcome not in foreign]
     warm = [outcome for outcome in job.outcomes if outcome["status"] in WARM]
     if len(warm) > MAX_LISTED:
         findings.held("image on nodes", f"{len(warm)} hold it")
@@ -193,8 +196,18 @@ def _tell_nodes(job: Job, findings: Findings) -> None:
         findings.broken(
             "image on nodes", f"{len(cold) - MAX_LISTED} more do not hold it: GET /jobs/{job.id} lists them"
         )
+    for outcome in foreign[:MAX_LISTED]:
+        what = f"image on node {labels.get(outcome['node'], outcome['node'])}"
+        findings.unchecked(what, f"it cannot hold it: {outcome['images'][0]['reason']}")
     for node in job.lost[:MAX_LISTED]:
         findings.unchecked(f"image on node {node.label}", "SSM does not reach it; the command to it is cancelled")
+
+
+def is_foreign(outcome: Mapping[str, Any]) -> bool:
+    """Tells whether the node is none that could hold the image."""
+    images = outcome["images"]
+    reasons = {image["reason"] for image in images}
+    return outcome["status"] == "skipped" and bool(images) and reasons <= set(NOT_APPLICABLE)
 
 
 def outcome_in_words(outcome: Mapping[str, Any]) -> str:

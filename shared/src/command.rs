@@ -19,6 +19,9 @@ pub const MAX_INSTANCES: usize = 50;
 /// How many images one command carries. The document takes 50, but SSM returns 24,000 characters of a node's report
 /// (`GetCommandInvocation`), and the line of an image with the longest names takes 680.
 pub const MAX_IMAGES: usize = 30;
+/// How many bytes the images of one command take, with the spaces between them. SSM counts the parameters of a run with the
+/// document (SSM service model, CreateDocument), both below 64 KB, and the document leaves no more.
+pub const MAX_IMAGES_BYTES: usize = 1536;
 
 /// The longest comment that SSM takes, in characters (SSM service model, `Comment`).
 pub const MAX_COMMENT: usize = 100;
@@ -151,6 +154,17 @@ pub enum Destination {
     Instances(Vec<String>),
 }
 
+impl Destination {
+    /// The instance ids, where the nodes are named by them.
+    #[must_use]
+    pub fn ids(&self) -> &[String] {
+        match self {
+            Self::Selected(_) => &[],
+            Self::Instances(ids) => ids,
+        }
+    }
+}
+
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -178,12 +192,26 @@ pub struct Handling {
     pub pin: bool,
 }
 
+/// Cuts images into those of one command each, in their order: as many as fit by number and by bytes, and at least one.
+pub fn images_of_commands(images: &[Image]) -> impl Iterator<Item = &[Image]> {
+    let mut rest = images;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fitting = rest.iter().take(MAX_IMAGES).take_while(|image| {
+            bytes += image.to_string().len() + usize::from(bytes > 0);
+            bytes <= MAX_IMAGES_BYTES
+        });
+        let (of_command, left) = rest.split_at(fitting.count().max(1).min(rest.len()));
+        rest = left;
+        (!of_command.is_empty()).then_some(of_command)
+    })
+}
+
 /// The document's parameters, each with its one value.
 #[must_use]
 pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> HashMap<String, Vec<String>> {
-    let images = images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     [
-        ("images", images),
+        ("images", images_text(images)),
         ("executionTimeout", settings.execution_timeout.to_string()),
         (
             "imageGCHighThresholdPercent",
@@ -198,12 +226,21 @@ pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> 
     .into()
 }
 
+/// The images as the document takes them.
+#[must_use]
+pub fn images_text(images: &[Image]) -> String {
+    images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{node::Cluster, settings::Mode};
 
+    const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const LONGEST_REGISTRY: &str = "123456789012.dkr-ecr-fips.ap-southeast-99.on.amazonwebservices.com.cn";
     const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 
     #[test]
@@ -221,6 +258,52 @@ mod tests {
             ..first
         };
         assert_eq!(second.to_string(), format!("push rule=gpu attempt=2 job={JOB}"));
+    }
+
+    /// Whoever lets the document grow leaves less to the images of a command.
+    #[test]
+    fn the_document_and_the_largest_parameters_are_within_what_ssm_takes() {
+        const MAX_BYTES: usize = 65_536;
+        let written = include_str!("../../ssm/prefetch-images.json");
+        let document: serde_json::Value = serde_json::from_str(written).unwrap();
+        // CloudFormation writes it anew, and does not say how.
+        let indented = serde_json::to_string_pretty(&document).unwrap();
+        let document = written.len().max(indented.len());
+        let settings = Settings {
+            mode: Mode::Observe,
+            cluster: Cluster {
+                name: "prod".to_owned(),
+                tag_key: "aws:eks:cluster-name".to_owned(),
+            },
+            document: "prefetch-images".to_owned(),
+            rules: Vec::new(),
+            registry_endpoint: crate::image::RegistryEndpoint::Standard,
+            delivery_timeout: 2_592_000,
+            execution_timeout: 172_800,
+            image_gc_high_threshold: 100,
+            max_parallel_image_pulls: 16,
+        };
+        let handling = Handling {
+            max_image_gib: 9999,
+            keep: 50,
+            pin: false,
+        };
+        let parameters = serde_json::to_string(&parameters(&settings, handling, &[])).unwrap();
+        let bytes = document + parameters.len() + MAX_IMAGES_BYTES;
+        assert!(bytes <= MAX_BYTES, "{bytes} of {MAX_BYTES}");
+    }
+
+    #[test]
+    fn an_image_with_the_longest_names_is_a_command_of_its_own() {
+        let registry = format!("{}.example:65535", "r".repeat(240));
+        let longest = Image::new(&registry, &"a".repeat(255), Some(&"t".repeat(128)), DIGEST).unwrap();
+        assert!(longest.to_string().len() <= MAX_IMAGES_BYTES);
+        let of_many = vec![longest; 5];
+        assert_eq!(
+            images_of_commands(&of_many).map(<[Image]>::len).collect::<Vec<_>>(),
+            [2, 2, 1]
+        );
+        assert_eq!(images_of_commands(&[]).count(), 0);
     }
 
     #[test]
@@ -287,6 +370,26 @@ mod tests {
             let text = comment.to_string();
             prop_assert!(text.len() <= MAX_COMMENT, "{}", text);
             prop_assert_eq!(text.parse(), Ok(comment));
+        }
+
+        #[test]
+        fn every_command_fits_and_no_image_is_lost_or_moved(
+            names in prop::collection::vec(("[a-z]{1,255}", prop::option::of("[a-z]{1,128}")), 0..40),
+        ) {
+            let image = |(repository, tag): &(String, Option<String>)| {
+                Image::new(LONGEST_REGISTRY, repository, tag.as_deref(), DIGEST).unwrap()
+            };
+            let images: Vec<Image> = names.iter().map(image).collect();
+            let cut: Vec<&[Image]> = images_of_commands(&images).collect();
+            prop_assert_eq!(&cut.concat(), &images);
+            for images in &cut {
+                prop_assert!((1..=MAX_IMAGES).contains(&images.len()));
+                prop_assert!(images_text(images).len() <= MAX_IMAGES_BYTES);
+            }
+            for both in cut.windows(2) {
+                let more = [both[0], &both[1][..1]].concat();
+                prop_assert!(more.len() > MAX_IMAGES || images_text(&more).len() > MAX_IMAGES_BYTES);
+            }
         }
 
         #[test]

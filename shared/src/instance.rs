@@ -8,6 +8,7 @@ use aws_sdk_ec2::{
     operation::describe_instances::DescribeInstancesError,
     types::{Filter, Instance, InstanceStateName, Reservation},
 };
+use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use crate::node::Cluster;
@@ -130,6 +131,12 @@ pub fn tags(instance: &Instance) -> Tags {
     let tags = instance.tags().iter();
     tags.filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
         .collect()
+}
+
+/// Tells when the instance was launched, or last started.
+#[must_use]
+pub fn launched_at(instance: &Instance) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(instance.launch_time()?.secs(), 0)
 }
 
 /// Names the instance as Kubernetes does: kubelet registers it by its private DNS name, whatever its form.

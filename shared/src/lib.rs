@@ -6,9 +6,11 @@ pub mod bake;
 pub mod command;
 pub mod custom_resource;
 pub mod ecr;
+pub mod event;
 pub mod fields;
 pub mod image;
 pub mod instance;
+pub mod launch;
 pub mod log;
 pub mod metrics;
 #[cfg(feature = "mocks")]

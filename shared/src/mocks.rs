@@ -4,6 +4,8 @@
     reason = "a test that meets what it does not expect ends"
 )]
 
+pub mod time;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -25,6 +27,7 @@ use aws_sdk_dynamodb::{
         error::{ConditionalCheckFailedException, TransactionCanceledException},
     },
 };
+use aws_sdk_ssm::{error::ErrorMetadata, operation::send_command::SendCommandError};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use serde_json::Value;
 
@@ -41,6 +44,18 @@ macro_rules! fault {
                 .build(),
         ))
     };
+}
+
+/// IAM's answer to a SendCommand that it does not permit on this instance.
+#[must_use]
+pub fn access_denied(instance: &str) -> SendCommandError {
+    let message = format!(
+        "User: arn:aws:sts::123456789012:assumed-role/function/i-0aaaaaaaaaaaaaaaa is not authorized to perform: \
+         ssm:SendCommand on resource: arn:aws:ec2:eu-central-1:123456789012:instance/{instance} because no identity-based \
+         policy allows the ssm:SendCommand action"
+    );
+    let error = ErrorMetadata::builder().code("AccessDeniedException").message(message);
+    SendCommandError::generic(error.build())
 }
 
 /// The words of a request or of an item of a transaction, which have them under the same names.
@@ -159,13 +174,14 @@ impl Table {
             rows.reverse();
         }
         let page: Vec<_> = rows.into_iter().take(limit).collect();
-        // As DynamoDB does, a full page has a last key whether or not rows follow.
-        let last = page.last().filter(|_| page.len() == limit).map(|(key, _)| key.item());
+        // As DynamoDB does, a full page has a last key whether or not rows follow; an empty one ends a list as none does.
+        let last = page.last().filter(|_| page.len() == limit);
+        let last = last.map_or_else(Item::new, |(key, _)| key.item());
         let items = page.into_iter().map(|(_, item)| item.clone());
         let items = items.filter(|item| words.is_met(input.filter_expression(), Some(item)));
         QueryOutput::builder()
             .set_items(Some(items.collect()))
-            .set_last_evaluated_key(last)
+            .set_last_evaluated_key(Some(last))
             .build()
     }
 
@@ -403,9 +419,16 @@ pub fn dynamodb<S: Send + 'static>(state: &Arc<Mutex<S>>, parts: fn(&mut S) -> (
         match written {
             Ok(()) => MockResponse::Output(TransactWriteItemsOutput::builder().build()),
             Err(codes) => {
-                let reasons = codes
-                    .iter()
-                    .map(|code| CancellationReason::builder().code(*code).build());
+                let rows = input.transact_items().iter().map(|item| {
+                    let put = item
+                        .put()
+                        .filter(|put| put.return_values_on_condition_check_failure().is_some());
+                    put.and_then(|put| table.rows.get(&Key::of(put.item()).unwrap()).cloned())
+                });
+                let reasons = codes.iter().zip(rows).map(|(code, row)| {
+                    let row = row.filter(|_| *code == "ConditionalCheckFailed");
+                    CancellationReason::builder().code(*code).set_item(row).build()
+                });
                 let cancelled =
                     TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.collect()));
                 MockResponse::Error(TransactWriteItemsError::TransactionCanceledException(cancelled.build()))

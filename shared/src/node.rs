@@ -1,7 +1,7 @@
 //! Nodes: how those that want an image are told apart, by SSM's targets and by an instance's own tags.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::LazyLock,
 };
 
@@ -19,10 +19,20 @@ pub const MAX_TAG_VALUES: usize = 50;
 static INSTANCE_ID: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$").expect("the pattern is a constant"));
 
+static HYBRID_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("^mi-[0-9a-f]{17}$").expect("the pattern is a constant"));
+
 /// Whether a text is shaped like an EC2 instance's id.
 #[must_use]
 pub fn is_instance_id(text: &str) -> bool {
     INSTANCE_ID.is_match(text)
+}
+
+/// Tells if a text is shaped like the id of a node that SSM manages: an EC2 instance's, or that of one outside EC2, which
+/// was registered by a hybrid activation (SSM service model, `InstanceId`).
+#[must_use]
+pub fn is_managed_id(text: &str) -> bool {
+    is_instance_id(text) || HYBRID_ID.is_match(text)
 }
 
 /// The tags by which the nodes of a rule are known: the cluster's own and the rule's, ANDed; values of one key ORed.
@@ -86,6 +96,9 @@ pub struct Cluster {
 pub enum Membership {
     /// The cluster's tag is there.
     Ours,
+    /// A tag that node groups and Karpenter put on at launch names this cluster, and none names another: the cluster's own
+    /// tag, which AWS puts on once a node joins, follows.
+    Joining,
     /// Another of the tags that EKS tooling puts on nodes names this cluster: the cluster's own tag may follow.
     Expected,
     /// The tags name another cluster.
@@ -105,17 +118,37 @@ impl Cluster {
                 Membership::Foreign
             };
         }
-        let mut clusters = tags
+        // Whatever other tags say, this is the cluster that the instance has joined.
+        if tags.get(JOINED_TAG).is_some_and(|joined| *joined != self.name) {
+            return Membership::Foreign;
+        }
+        let clusters: BTreeSet<&str> = tags
             .iter()
             .filter_map(|(key, value)| named_cluster(key, value))
-            .peekable();
-        if clusters.peek().is_none() {
+            .collect();
+        if clusters.is_empty() {
             Membership::Unknown
-        } else if clusters.any(|cluster| cluster == self.name) {
-            Membership::Expected
-        } else {
+        } else if !clusters.contains(self.name.as_str()) {
             Membership::Foreign
+        } else if clusters.len() == 1 && self.is_tagged_at_launch(tags) {
+            Membership::Joining
+        } else {
+            Membership::Expected
         }
+    }
+
+    /// Whether tags that are there at launch stand for the cluster's own.
+    ///
+    /// They do where that is AWS's, which comes late. Any other was chosen, and an instance without it may be meant to be
+    /// left out.
+    fn is_tagged_at_launch(&self, tags: &HashMap<String, String>) -> bool {
+        let owned = format!("{NAMING_PREFIX}{}", self.name);
+        let at_launch = LAUNCH_TAGS.map(|key| (key, self.name.as_str()));
+        self.tag_key == JOINED_TAG
+            && at_launch
+                .into_iter()
+                .chain([(owned.as_str(), OWNED)])
+                .any(|(key, value)| tags.get(key).is_some_and(|tagged| tagged == value))
     }
 
     /// Names the clusters that an instance's tags call it a node of, each with the tag's key.
@@ -135,22 +168,30 @@ impl Cluster {
     }
 }
 
+/// The tag that AWS puts on an instance when it joins a cluster, and lets nobody else put on.
+const JOINED_TAG: &str = "aws:eks:cluster-name";
+/// The tags with a cluster's name that are there from launch on: managed node groups', and Karpenter's.
+const LAUNCH_TAGS: [&str; 2] = ["eks:cluster-name", "eks:eks-cluster-name"];
 /// The tags, beside a stack's own [`Cluster::tag_key`], whose value is the name of the cluster that an instance is a node of.
 const NAMING_TAGS: [&str; 4] = [
-    "aws:eks:cluster-name",
-    "eks:cluster-name",
-    "eks:eks-cluster-name",
+    JOINED_TAG,
+    LAUNCH_TAGS[0],
+    LAUNCH_TAGS[1],
     "alpha.eksctl.io/cluster-name",
 ];
 /// What the key of another such tag begins with; the cluster's name follows.
 pub const NAMING_PREFIX: &str = "kubernetes.io/cluster/";
+/// That tag's value on what belongs to one cluster: Karpenter's and self-managed nodes.
+const OWNED: &str = "owned";
+/// Its value on what clusters share, such as subnets: no node.
+const SHARED: &str = "shared";
 
 /// Reads a cluster's name out of a tag that EKS, Karpenter or eksctl puts on nodes.
 fn named_cluster<'a>(key: &'a str, value: &'a str) -> Option<&'a str> {
     if NAMING_TAGS.contains(&key) {
         Some(value)
     } else {
-        key.strip_prefix(NAMING_PREFIX)
+        key.strip_prefix(NAMING_PREFIX).filter(|_| value != SHARED)
     }
 }
 
@@ -173,9 +214,49 @@ mod tests {
     }
 
     #[test]
-    fn membership_is_told_by_the_clusters_tag_and_expected_by_others() {
+    fn membership_is_told_by_the_clusters_tag_and_until_it_is_there_by_those_of_the_launch() {
+        let (joined, owned) = ("aws:eks:cluster-name", "kubernetes.io/cluster/prod");
         let cases = [
-            (tags([("aws:eks:cluster-name", "prod")]), Membership::Ours),
+            (tags([(joined, "prod")]), Membership::Ours),
+            (tags([(joined, "test"), (owned, "owned")]), Membership::Foreign),
+            (tags([(owned, "owned")]), Membership::Joining),
+            (tags([("eks:cluster-name", "prod")]), Membership::Joining),
+            (
+                tags([("eks:eks-cluster-name", "prod"), ("team", "ml")]),
+                Membership::Joining,
+            ),
+            (
+                tags([("eks:cluster-name", "prod"), ("kubernetes.io/cluster/test", "owned")]),
+                Membership::Expected,
+            ),
+            (tags([("alpha.eksctl.io/cluster-name", "prod")]), Membership::Expected),
+            (tags([(owned, "")]), Membership::Expected),
+            (tags([("kubernetes.io/cluster/test", "owned")]), Membership::Foreign),
+            (tags([("eks:cluster-name", "test")]), Membership::Foreign),
+            (tags([("kubernetes.io/cluster/test", "shared")]), Membership::Unknown),
+            (tags([(owned, "shared")]), Membership::Unknown),
+            (tags([("team", "ml")]), Membership::Unknown),
+            (tags([]), Membership::Unknown),
+        ];
+        for (tags, expected) in cases {
+            assert_eq!(cluster().membership(&tags), expected, "{tags:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_key_that_was_chosen_is_stood_for_by_no_other() {
+        let chosen = Cluster {
+            tag_key: "prefetch".to_owned(),
+            ..cluster()
+        };
+        let cases = [
+            (tags([("prefetch", "prod")]), Membership::Ours),
+            (
+                tags([("prefetch", "test"), ("eks:cluster-name", "prod")]),
+                Membership::Foreign,
+            ),
+            (tags([("eks:cluster-name", "prod")]), Membership::Expected),
+            (tags([("aws:eks:cluster-name", "prod")]), Membership::Expected),
             (
                 tags([
                     ("aws:eks:cluster-name", "test"),
@@ -183,17 +264,9 @@ mod tests {
                 ]),
                 Membership::Foreign,
             ),
-            (tags([("kubernetes.io/cluster/prod", "owned")]), Membership::Expected),
-            (
-                tags([("eks:eks-cluster-name", "prod"), ("team", "ml")]),
-                Membership::Expected,
-            ),
-            (tags([("kubernetes.io/cluster/test", "owned")]), Membership::Foreign),
-            (tags([("team", "ml")]), Membership::Unknown),
-            (tags([]), Membership::Unknown),
         ];
         for (tags, expected) in cases {
-            assert_eq!(cluster().membership(&tags), expected, "{tags:?}");
+            assert_eq!(chosen.membership(&tags), expected, "{tags:?}");
         }
     }
 

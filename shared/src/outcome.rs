@@ -13,7 +13,7 @@ const BELIEVED: (f64, u64) = (1e7, 10_000_000_000_000);
 const MAX_REASON: usize = 32;
 
 /// Every reason, and whether a further try may end otherwise.
-const REASONS: [(&str, bool); 22] = [
+const REASONS: [(&str, bool); 23] = [
     // What a node says.
     ("tag-moved", false),
     ("platform", false),
@@ -37,8 +37,13 @@ const REASONS: [(&str, bool); 22] = [
     ("cancelled", false),
     ("access-denied", false),
     ("invalid-platform", false),
+    ("hybrid-node", false),
     ("unsupported", false),
 ];
+
+/// The reasons for which a node is none that could ever hold the image: it has no platform for it, it cannot run the
+/// document, or it is none of EC2's.
+const NOT_APPLICABLE: [&str; 3] = ["platform", "invalid-platform", "hybrid-node"];
 
 /// What became of an image, or of a node by the worst of its images; the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -107,6 +112,12 @@ fn is_word(reason: &str) -> bool {
         && reason
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Tells if an image was left out because the node can never hold it: such a node is not cold for its lack.
+#[must_use]
+pub fn is_not_applicable(status: Status, reason: &str) -> bool {
+    status == Status::Skipped && NOT_APPLICABLE.contains(&reason)
 }
 
 /// Whether a further try may end otherwise than a failure with this reason; not where the reason is unknown.
@@ -202,6 +213,20 @@ mod tests {
             "unknown",
         ] {
             assert!(!is_retryable(reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn only_what_a_node_leaves_out_for_what_it_is_does_not_apply_to_it() {
+        for reason in NOT_APPLICABLE {
+            assert!(
+                is_not_applicable(Status::Skipped, reason) && is_known(reason),
+                "{reason}"
+            );
+            assert!(!is_not_applicable(Status::Failed, reason), "{reason}");
+        }
+        for reason in ["", "no-space", "too-large", "snapshotter", "report-only"] {
+            assert!(!is_not_applicable(Status::Skipped, reason), "{reason}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The table's rows: their keys, and what they say of a job, of an image on a node, and of what a node holds.
 
 mod held;
+mod more;
 mod observed;
 
 use std::{
@@ -14,10 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Trigger,
-    outcome::{Status, is_retryable},
+    outcome::{Status, is_not_applicable, is_retryable},
 };
 
 pub use held::{Failure, Held, Holding};
+pub use more::{Brief, More, Presence};
 pub use observed::{OBSERVED, Observed};
 
 /// A row as DynamoDB has it.
@@ -79,6 +81,13 @@ impl Key {
     #[must_use]
     pub fn held(node: &str) -> Self {
         Self::new(format!("node#{node}"), "node")
+    }
+
+    /// A launch of an instance, by when EC2 says it was: an instance that is started again is launched again.
+    #[must_use]
+    pub fn launch(node: &str, launched_at: Option<DateTime<Utc>>) -> Self {
+        let at = launched_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
+        Self::new(format!("launch#{node}"), at.unwrap_or_else(|| "launch".to_owned()))
     }
 
     /// The counters of all jobs of a trigger: a row for each, for every transaction moves one.
@@ -155,6 +164,12 @@ impl Outcome {
             && is_retryable(&self.reason)
             && self.attempt <= max_retries
     }
+
+    /// Tells if the node can never hold the image.
+    #[must_use]
+    pub fn is_not_applicable(&self) -> bool {
+        is_not_applicable(self.status, &self.reason)
+    }
 }
 
 /// A job's counters: nodes by status, further tries, and the bytes that were pulled.
@@ -169,6 +184,8 @@ pub struct Counters {
     pub skipped: i64,
     /// Nodes where something failed.
     pub failed: i64,
+    /// Nodes that can hold none of the images: they are none of the job, and in no share of its nodes.
+    pub not_applicable: i64,
     /// Nodes that wait for a further try.
     pub retrying: i64,
     /// Further tries.
@@ -180,22 +197,23 @@ pub struct Counters {
 impl Counters {
     /// Gives each counter with its name.
     #[must_use]
-    pub fn named(self) -> [(&'static str, i64); 7] {
+    pub fn named(self) -> [(&'static str, i64); 8] {
         [
             ("pulled", self.pulled),
             ("cached", self.cached),
             ("skipped", self.skipped),
             ("failed", self.failed),
+            ("not_applicable", self.not_applicable),
             ("retrying", self.retrying),
             ("retried", self.retried),
             ("bytes", self.bytes),
         ]
     }
 
-    /// How many nodes were counted.
+    /// How many nodes were counted, those that are none of the job included.
     #[must_use]
     pub fn nodes(self) -> i64 {
-        self.pulled + self.cached + self.skipped + self.failed
+        self.pulled + self.cached + self.skipped + self.failed + self.not_applicable
     }
 
     fn zip(self, other: Self, of: impl Fn(i64, i64) -> i64) -> Self {
@@ -204,6 +222,7 @@ impl Counters {
             cached: of(self.cached, other.cached),
             skipped: of(self.skipped, other.skipped),
             failed: of(self.failed, other.failed),
+            not_applicable: of(self.not_applicable, other.not_applicable),
             retrying: of(self.retrying, other.retrying),
             retried: of(self.retried, other.retried),
             bytes: of(self.bytes, other.bytes),

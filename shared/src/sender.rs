@@ -2,21 +2,26 @@
 //!
 //! Only [`Sender`] makes a SendCommand request, and where the stack observes it has no client of SSM to make one with.
 
+mod delivery;
 mod observer;
 mod request;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::{error::SdkError, operation::transact_write_items::TransactWriteItemsError};
-use aws_sdk_ssm::operation::send_command::SendCommandError;
+use aws_sdk_ssm::{error::ProvideErrorMetadata, operation::send_command::SendCommandError};
+use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
 use crate::{
     command::{Comment, Destination},
     image::Image,
+    node::is_instance_id,
     rule::Rule,
     settings::{Mode, Outcomes, Settings},
+    ssm::SsmError,
 };
+pub use delivery::{Delivery, Refusal};
 use observer::Observer;
 use request::send_command_input;
 
@@ -37,7 +42,7 @@ pub struct Order<'a> {
     pub rule: &'a Rule,
     /// Why it is due.
     pub comment: &'a Comment,
-    /// At most [`crate::command::MAX_IMAGES`] images.
+    /// The images of one command ([`crate::command::images_of_commands`]).
     pub images: &'a [Image],
     /// The nodes.
     pub destination: Destination,
@@ -48,9 +53,21 @@ pub struct Order<'a> {
 /// Why a command could not be sent, or recorded.
 #[derive(Debug, Error)]
 pub enum SendError {
-    /// One of the instances is not registered, not running or not permitted: SSM rejects the whole call and names none.
+    /// One of the instances is not registered or not running: SSM rejects the whole call and names none.
     #[error("SSM refuses an instance of the command")]
     InvalidInstance(#[source] Box<SendCommandError>),
+    /// IAM does not permit the command on this instance, and so rejects the whole call.
+    #[error("IAM does not permit the command on {instance}")]
+    AccessDenied {
+        /// The instance's id.
+        instance: String,
+        /// IAM's answer, which says why.
+        #[source]
+        cause: Box<SendCommandError>,
+    },
+    /// SSM refuses an instance, and does not say which are online.
+    #[error(transparent)]
+    Nodes(Box<SsmError>),
     /// The command could not be sent.
     #[error("the command could not be sent")]
     Send(#[source] Box<SdkError<SendCommandError>>),
@@ -67,7 +84,12 @@ impl Sender {
     #[must_use]
     pub fn new(config: &SdkConfig, mode: Mode, outcomes: Outcomes) -> Self {
         match mode {
-            Mode::Send => Self::sending(aws_sdk_ssm::Client::new(config)),
+            Mode::Send => {
+                // What the tries of one command cost is not taken from the next one's: a function makes few calls at a time.
+                let tries = RetryPartition::custom("sender").token_bucket(TokenBucket::unlimited());
+                let config = aws_sdk_ssm::config::Builder::from(config).retry_partition(tries.build());
+                Self::sending(aws_sdk_ssm::Client::from_conf(config.build()))
+            }
             Mode::Observe => Self::observing(aws_sdk_dynamodb::Client::new(config), outcomes),
         }
     }
@@ -95,7 +117,8 @@ impl Sender {
     /// Costs one SendCommand, or one TransactWriteItems; throttling and server errors are tried again by the SDK.
     ///
     /// # Errors
-    /// [`SendError::InvalidInstance`] where an instance id is refused, another [`SendError`] for everything else.
+    /// [`SendError::InvalidInstance`] or [`SendError::AccessDenied`] where an instance is refused, another [`SendError`] for
+    /// everything else.
     pub async fn send(&self, settings: &Settings, order: Order<'_>, now: DateTime<Utc>) -> Result<String, SendError> {
         match &self.0 {
             Way::Send(client) => send(client, settings, order).await,
@@ -110,12 +133,33 @@ async fn send(client: &aws_sdk_ssm::Client, settings: &Settings, order: Order<'_
         SdkError::ServiceError(refused) if refused.err().is_invalid_instance_id() => {
             SendError::InvalidInstance(Box::new(refused.into_err()))
         }
-        error => SendError::Send(Box::new(error)),
+        error => match error.as_service_error().and_then(denied_instance).map(str::to_owned) {
+            Some(instance) => SendError::AccessDenied {
+                instance,
+                cause: Box::new(error.into_service_error()),
+            },
+            None => SendError::Send(Box::new(error)),
+        },
     })?;
     output
         .command
         .and_then(|command| command.command_id)
         .ok_or(SendError::NoCommandId)
+}
+
+/// Finds the instance on which IAM does not permit the command: `…ssm:SendCommand on resource:
+/// arn:aws:ec2:eu-west-1:123456789012:instance/i-0123456789abcdef0 because …`. Where it is the document, all are denied.
+fn denied_instance(error: &SendCommandError) -> Option<&str> {
+    let message = error
+        .message()
+        .filter(|_| error.code() == Some("AccessDeniedException"))?;
+    let (_, resource) = message.split_once(" on resource: ")?;
+    let resource = resource.split_whitespace().next()?;
+    let parts: Vec<&str> = resource.splitn(6, ':').collect();
+    let ["arn", _, "ec2", _, _, instance] = parts[..] else {
+        return None;
+    };
+    instance.strip_prefix("instance/").filter(|id| is_instance_id(id))
 }
 
 #[cfg(all(test, feature = "mocks"))]

@@ -45,6 +45,15 @@ impl Outcomes {
     }
 }
 
+/// Reads how often the node queue delivers a message at most (`MAX_RECEIVE_COUNT`), by a look-up from variable name to value.
+///
+/// # Errors
+/// [`SettingsError::Variable`] where it is missing or none that SQS takes.
+pub fn max_receives(look_up: impl Fn(&str) -> Option<String>) -> Result<u32, SettingsError> {
+    let count = Variables::new(look_up).whole("MAX_RECEIVE_COUNT", 1..=1000)?;
+    Ok(count.unsigned_abs())
+}
+
 /// What every function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -26,6 +26,10 @@ const MAX_TAGS: usize = 35;
 /// How many characters a tag's value has at most (EC2 user guide).
 const MAX_TAG_VALUE: usize = 256;
 
+/// How many bytes the parameters of one command have at most, as JSON: with the document, as CloudFormation writes it, they
+/// stay below 64 KB (SSM service model, CreateDocument).
+pub const MAX_PARAMETERS: usize = 1_700;
+
 /// All that the state machine bakes.
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -185,14 +189,36 @@ fn instance_profile(input: &Input, settings: &Settings) -> InstanceProfile {
 /// machine's business alone.
 fn commands(architecture: Architecture, images: &[BakedImage], settings: &Shared) -> Vec<Command> {
     let images: Vec<Image> = images.iter().map(|baked| baked.image.clone()).collect();
-    let of = images.len().div_ceil(MAX_IMAGES);
-    let commands = images.chunks(MAX_IMAGES).enumerate();
+    let batches = batches(&images, settings);
+    let of = batches.len();
+    let commands = batches.into_iter().enumerate();
     commands
         .map(|(place, images)| Command {
             comment: format!("bake-snapshot {architecture} {}/{of}", place + 1),
             parameters: parameters(settings, Handling::default(), images).into_iter().collect(),
         })
         .collect()
+}
+
+/// Cuts images into as many as one command takes, by their number and by the bytes of its parameters.
+fn batches<'a>(images: &'a [Image], settings: &Shared) -> Vec<&'a [Image]> {
+    let bytes = |images: &[Image]| {
+        json!(parameters(settings, Handling::default(), images))
+            .to_string()
+            .len()
+    };
+    let mut batches = Vec::new();
+    let mut rest = images;
+    while !rest.is_empty() {
+        let most = rest.len().min(MAX_IMAGES);
+        let fitting = (1..=most)
+            .rev()
+            .find(|fitting| bytes(&rest[..*fitting]) <= MAX_PARAMETERS);
+        let (batch, others) = rest.split_at(fitting.unwrap_or(1));
+        batches.push(batch);
+        rest = others;
+    }
+    batches
 }
 
 /// Writes the tags that tell what is in a snapshot: as many images as fit.

@@ -5,15 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_sdk_ec2::types::{ArchitectureValues, Filter, Instance, PlatformValues};
 use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
     ecr::NewestImages,
     fields::FieldError,
     image::Image,
-    instance::{is_auto_mode, tags},
-    node::NodeSelector,
     report::report,
     resolve::resolve,
     rule::Rule,
@@ -27,11 +24,10 @@ use crate::{
     error::{AwsError, PlanError},
     input::Request,
     network::network_interface,
+    nodes::{self, Node},
     settings::Settings,
 };
 
-/// How many instances one page of DescribeInstances has at most (EC2 API reference).
-const PAGE_SIZE: i32 = 1000;
 /// How many bytes a plan has at most: a state of Step Functions passes on 256 KiB (quotas), and more is added to it.
 const MAX_PLAN: usize = 200_000;
 
@@ -71,7 +67,7 @@ impl BakePlan {
     /// Plans the bakes that an execution asks for; nothing is changed by it.
     ///
     /// Costs, beside what the images take (see [`NewestImages::of_rule`] and [`resolve`]), one DescribeInstances for each
-    /// 1,000 nodes unless the architectures are named, one DescribeSubnets unless the subnet is, and what
+    /// 1,000 nodes unless both architectures and subnet are named, one DescribeSubnets unless the subnet is, and what
     /// [`Contents::read`] takes.
     ///
     /// # Errors
@@ -85,10 +81,11 @@ impl BakePlan {
     async fn handle_at(&self, payload: Value, now: SystemTime) -> Result<Plan, PlanError> {
         let Request { input, cluster } = Request::parse(payload, &self.settings)?;
         let rules = self.rules(&input);
-        let architectures = self.architectures(&input, &rules).await?;
+        let nodes = self.nodes(&input, &rules).await?;
+        let architectures = architectures(&input, &rules, &nodes)?;
         input.check_for(&architectures)?;
         let (network_interface, wanted) = try_join(
-            network_interface(&self.ec2, &input, &cluster),
+            network_interface(&self.ec2, &input, &cluster, &nodes),
             self.wanted(&input, &rules, now),
         )
         .await?;
@@ -120,38 +117,12 @@ impl BakePlan {
         self.settings.shared.rules.iter().filter(is_meant).collect()
     }
 
-    /// Names the architectures to bake for: those of the input, else those of the running nodes that the rules select.
-    async fn architectures(&self, input: &Input, rules: &[&Rule]) -> Result<Vec<Architecture>, PlanError> {
-        if let Some(architectures) = &input.architectures {
-            return Ok(architectures.clone());
+    /// Lists the running nodes of the cluster, where the input does not say all that they would tell.
+    async fn nodes(&self, input: &Input, rules: &[&Rule]) -> Result<Vec<Node>, AwsError> {
+        if input.architectures.is_some() && input.subnet.is_some() {
+            return Ok(Vec::new());
         }
-        let cluster = &self.settings.shared.cluster;
-        let selectors: Vec<NodeSelector> = rules.iter().map(|rule| NodeSelector::new(cluster, rule)).collect();
-        let of_cluster = Filter::builder()
-            .name(format!("tag:{}", cluster.tag_key))
-            .values(&cluster.name);
-        let running = Filter::builder().name("instance-state-name").values("running");
-        let request = self
-            .ec2
-            .describe_instances()
-            .filters(of_cluster.build())
-            .filters(running.build())
-            .max_results(PAGE_SIZE);
-        let mut pages = request.into_paginator().items().send();
-        let mut architectures = BTreeSet::new();
-        while let Some(reservation) = pages.next().await {
-            let reservation = reservation.map_err(|error| AwsError::Instances(Box::new(error)))?;
-            let nodes = reservation.instances().iter().filter(|instance| {
-                let tags = tags(instance);
-                selectors.iter().any(|selector| selector.matches(&tags))
-            });
-            architectures.extend(nodes.filter_map(architecture));
-        }
-        if architectures.is_empty() {
-            let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
-            return Err(PlanError::NoArchitecture(names.join(", ")));
-        }
-        Ok(architectures.into_iter().collect())
+        nodes::running(&self.ec2, &self.settings.shared.cluster, rules).await
     }
 
     /// Names the images to bake: those of the input, else the rules' newest; each once.
@@ -195,16 +166,17 @@ impl BakePlan {
     }
 }
 
-/// Tells a node's architecture, where it is one that is baked for and the node one that can be warmed.
-fn architecture(node: &Instance) -> Option<Architecture> {
-    if is_auto_mode(node) || node.platform() == Some(&PlatformValues::Windows) {
-        return None;
+/// Names the architectures to bake for: those of the input, else those of the running nodes that the rules select.
+fn architectures(input: &Input, rules: &[&Rule], nodes: &[Node]) -> Result<Vec<Architecture>, PlanError> {
+    if let Some(architectures) = &input.architectures {
+        return Ok(architectures.clone());
     }
-    match node.architecture()? {
-        ArchitectureValues::X8664 => Some(Architecture::X86),
-        ArchitectureValues::Arm64 => Some(Architecture::Arm),
-        _ => None,
+    let architectures: BTreeSet<Architecture> = nodes.iter().filter_map(|node| node.architecture).collect();
+    if architectures.is_empty() {
+        let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        return Err(PlanError::NoArchitecture(names.join(", ")));
     }
+    Ok(architectures.into_iter().collect())
 }
 
 /// Of two limits the one that takes more; 0 is none.

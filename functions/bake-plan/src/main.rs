@@ -7,6 +7,7 @@ mod handler;
 mod input;
 mod manifest;
 mod network;
+mod nodes;
 mod settings;
 mod volume;
 
@@ -27,5 +28,8 @@ async fn main() -> Result<(), Error> {
         images: NewestImages::new(&config, &settings.shared)?,
         settings,
     };
-    run(service_fn(|event: LambdaEvent<Value>| plan.handle(event.payload))).await
+    run(service_fn(|event: LambdaEvent<Value>| {
+        aws::until(event.context.deadline(), plan.handle(event.payload))
+    }))
+    .await
 }

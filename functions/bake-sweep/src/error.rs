@@ -45,9 +45,20 @@ pub enum AwsError {
     /// EC2 did not list the launch templates.
     #[error("the launch templates could not be listed")]
     Templates(#[source] Box<SdkError<DescribeLaunchTemplatesError>>),
+    /// An answer lacks what it is asked for: it is no evidence that there is none.
+    #[error("the answer to {0} lacks {1}, so that nothing is removed that hangs on it")]
+    HalfAnswer(&'static str, String),
     /// EC2 did not list a launch template's versions.
     #[error("the versions of the launch template {0} could not be listed")]
     Versions(String, #[source] Box<SdkError<DescribeLaunchTemplateVersionsError>>),
+}
+
+/// Takes the list that an answer has to have, be it empty.
+///
+/// # Errors
+/// [`AwsError::HalfAnswer`] where it lacks the list.
+pub fn listed<T>(call: &'static str, list: Option<Vec<T>>) -> Result<Vec<T>, AwsError> {
+    list.ok_or_else(|| AwsError::HalfAnswer(call, "its list".to_owned()))
 }
 
 impl From<Vec<FieldError>> for SweepError {

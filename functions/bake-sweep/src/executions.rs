@@ -41,10 +41,12 @@ impl<'a> Executions<'a> {
 
     async fn ask(&self, execution: &str) -> Result<bool, String> {
         match self.sfn.describe_execution().execution_arn(execution).send().await {
-            Ok(answer) => {
+            Ok(answer) if answer.execution_arn == execution => {
                 let ended = self.ended.filter(|ended| ended.execution == execution);
-                Ok(is_over(&answer.status, answer.redrive_count.unwrap_or_default(), ended))
+                let is_over = is_over(&answer.status, answer.redrive_count, ended);
+                is_over.ok_or_else(|| untold(execution))
             }
+            Ok(_) => Err(untold(execution)),
             // It ended 90 days ago, or the state machine was deleted with it.
             Err(SdkError::ServiceError(refused)) if refused.err().is_execution_does_not_exist() => Ok(true),
             Err(error) => Err(format!(
@@ -55,9 +57,20 @@ impl<'a> Executions<'a> {
     }
 }
 
-/// Whether an execution of this status is over, or was when its event said so and was not redriven since.
-fn is_over(status: &ExecutionStatus, redrives: i32, ended: Option<&Ended>) -> bool {
-    *status != ExecutionStatus::Running || ended.is_some_and(|ended| redrives <= ended.redrives)
+fn untold(execution: &str) -> String {
+    format!("Step Functions does not say whether the execution {execution} is over")
+}
+
+/// Whether an execution of this status is over, or was when its event said so and was not redriven since; none where that
+/// is not told.
+fn is_over(status: &ExecutionStatus, redrives: Option<i32>, ended: Option<&Ended>) -> Option<bool> {
+    use ExecutionStatus::{Aborted, Failed, PendingRedrive, Running, Succeeded, TimedOut};
+    match (status, ended) {
+        (Aborted | Failed | PendingRedrive | Succeeded | TimedOut, _) => Some(true),
+        (Running, None) => Some(false),
+        (Running, Some(ended)) => Some(redrives? <= ended.redrives),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -68,14 +81,18 @@ mod tests {
     fn an_execution_is_over_unless_it_runs_or_runs_again() {
         use ExecutionStatus::{Aborted, Failed, PendingRedrive, Running, Succeeded, TimedOut};
         for status in [Aborted, Failed, PendingRedrive, Succeeded, TimedOut] {
-            assert!(is_over(&status, 0, None), "{status}");
+            assert_eq!(is_over(&status, None, None), Some(true), "{status}");
         }
-        assert!(!is_over(&Running, 0, None));
+        assert_eq!(is_over(&Running, Some(0), None), Some(false));
         let ended = Ended {
             execution: String::new(),
             redrives: 1,
         };
-        assert!(is_over(&Running, 1, Some(&ended)), "DescribeExecution lags behind");
-        assert!(!is_over(&Running, 2, Some(&ended)), "it was redriven");
+        assert_eq!(is_over(&Running, Some(1), Some(&ended)), Some(true), "it lags behind");
+        assert_eq!(is_over(&Running, Some(2), Some(&ended)), Some(false), "it was redriven");
+        assert_eq!(is_over(&Running, None, Some(&ended)), None);
+        for ended in [None, Some(&ended)] {
+            assert_eq!(is_over(&"no value was set".into(), Some(0), ended), None);
+        }
     }
 }

@@ -4,9 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ec2::{
     error::ProvideErrorMetadata,
-    operation::disable_fast_snapshot_restores::DisableFastSnapshotRestoresOutput,
-    types::{DisableFastSnapshotRestoreErrorItem, FastSnapshotRestoreStateCode, Filter},
+    operation::{
+        disable_fast_snapshot_restores::DisableFastSnapshotRestoresOutput,
+        terminate_instances::TerminateInstancesOutput,
+    },
+    types::{
+        DisableFastSnapshotRestoreErrorItem, FastSnapshotRestoreStateCode, Filter, InstanceStateName, Reservation,
+    },
 };
+use aws_sdk_ssm::types::Parameter;
 use prefetch::{
     bake::{ARCHITECTURE_TAG, Architecture, CLUSTER_TAG, EXECUTION_TAG, STACK_TAG},
     report::report,
@@ -16,11 +22,11 @@ use serde_json::Value;
 use tracing::{error, info};
 
 use crate::{
-    error::{AwsError, SweepError},
+    error::{AwsError, SweepError, listed},
     executions::Executions,
     message::Asked,
     settings::Settings,
-    snapshot::{Snapshot, staying, value},
+    snapshot::{KeyValue, Snapshot, carries, staying, value},
     templates::naming,
 };
 
@@ -32,6 +38,9 @@ const MAX_RESTORES: i32 = 200;
 const MAX_FILTER_VALUES: usize = 200;
 /// How many parameters one DeleteParameters takes (SSM service model).
 const MAX_PARAMETERS: usize = 10;
+
+/// Why something is left that EC2 lists though it does not carry the tags that were asked for.
+const NOT_OURS: &str = "EC2 lists it, and does not say that it has the tags that were asked for";
 
 /// What the function works with.
 pub struct BakeSweep {
@@ -113,10 +122,10 @@ impl BakeSweep {
         // Builders cost the most: whatever fails later, they are gone.
         let ours = self.ours(&asked);
         self.terminate_builders(&ours, &mut executions, &mut swept).await?;
-        let snapshots = self.snapshots(&ours).await?;
+        let snapshots = self.snapshots(&ours, &mut swept).await?;
         let left = left(&snapshots, &mut executions, &mut swept).await;
-        let keep = match asked {
-            Asked::Prune { keep, .. } => Some(keep),
+        let keep = match &asked {
+            Asked::Prune { keep, .. } => Some(*keep),
             Asked::Sweep { .. } | Asked::CleanUp { .. } => None,
         };
         if keep.is_some() || !left.is_empty() {
@@ -126,7 +135,6 @@ impl BakeSweep {
             if let Some(keep) = keep {
                 self.prune(&snapshots, keep, &published, &mut swept).await?;
             }
-            self.delete_details(&snapshots, &mut swept).await;
         }
         info!(
             terminated = swept.terminated.len(),
@@ -142,30 +150,29 @@ impl BakeSweep {
     }
 
     /// The tags by which what is ours, and what is asked for of it, is told from all else.
-    fn ours(&self, asked: &Asked) -> Vec<Filter> {
-        let tagged = |key: &str, value: &str| Filter::builder().name(format!("tag:{key}")).values(value).build();
+    fn ours(&self, asked: &Asked) -> Vec<KeyValue> {
         let mut ours = vec![
-            tagged(STACK_TAG, &self.settings.stack),
-            tagged(CLUSTER_TAG, &self.settings.cluster),
+            (STACK_TAG, self.settings.stack.clone()),
+            (CLUSTER_TAG, self.settings.cluster.clone()),
         ];
         if let Asked::CleanUp {
             execution,
             architecture,
         } = asked
         {
-            ours.push(tagged(EXECUTION_TAG, execution));
-            ours.push(tagged(ARCHITECTURE_TAG, &architecture.to_string()));
+            ours.push((EXECUTION_TAG, execution.clone()));
+            ours.push((ARCHITECTURE_TAG, architecture.to_string()));
         }
         ours
     }
 
     async fn terminate_builders(
         &self,
-        ours: &[Filter],
+        ours: &[KeyValue],
         executions: &mut Executions<'_>,
         swept: &mut Swept,
     ) -> Result<(), AwsError> {
-        for (id, execution) in self.builders(ours).await? {
+        for (id, execution) in self.builders(ours, swept).await? {
             match is_gone(execution.as_deref(), executions).await {
                 Ok(true) => self.terminate(&id, swept).await,
                 Ok(false) => {}
@@ -176,21 +183,27 @@ impl BakeSweep {
     }
 
     /// Lists the builders that are not on their way out, each with its execution.
-    async fn builders(&self, ours: &[Filter]) -> Result<Vec<(String, Option<String>)>, AwsError> {
+    async fn builders(&self, ours: &[KeyValue], swept: &mut Swept) -> Result<Vec<(String, Option<String>)>, AwsError> {
         let up = ["pending", "running", "stopping", "stopped"].map(str::to_owned);
         let up = Filter::builder()
             .name("instance-state-name")
             .set_values(Some(up.to_vec()));
-        let filters = [ours, &[up.build()]].concat();
-        let request = self.ec2.describe_instances().set_filters(Some(filters));
-        let mut pages = request.max_results(PAGE_SIZE).into_paginator().items().send();
+        let request = self.ec2.describe_instances().set_filters(Some(filters(ours)));
+        let request = request.filters(up.build()).max_results(PAGE_SIZE);
+        let mut pages = request.into_paginator().send();
         let mut builders = Vec::new();
-        while let Some(reservation) = pages.next().await {
-            let reservation = reservation.map_err(|error| AwsError::Builders(Box::new(error)))?;
-            builders.extend(reservation.instances().iter().filter_map(|instance| {
-                let execution = value(instance.tags(), EXECUTION_TAG).map(str::to_owned);
-                Some((instance.instance_id()?.to_owned(), execution))
-            }));
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| AwsError::Builders(Box::new(error)))?;
+            let reservations = listed("DescribeInstances", page.reservations)?;
+            for instance in reservations.iter().flat_map(Reservation::instances) {
+                let Some(id) = instance.instance_id() else { continue };
+                if carries(instance.tags(), ours) {
+                    let execution = value(instance.tags(), EXECUTION_TAG).map(str::to_owned);
+                    builders.push((id.to_owned(), execution));
+                } else {
+                    swept.fail(id, NOT_OURS);
+                }
+            }
         }
         Ok(builders)
     }
@@ -198,49 +211,64 @@ impl BakeSweep {
     /// Terminates one builder: of several, EC2 terminates none where it refuses one.
     async fn terminate(&self, id: &str, swept: &mut Swept) {
         match self.ec2.terminate_instances().instance_ids(id).send().await {
-            Ok(_) => {
+            Ok(answer) if is_terminated(&answer, id) => {
                 info!(instance.id = id, "builder {id} is terminated: its execution is gone");
                 swept.terminated.push(id.to_owned());
             }
+            Ok(_) => swept.fail(id, "EC2 does not say that it is terminated"),
             Err(error) if error.code() == Some("InvalidInstanceID.NotFound") => {}
             Err(error) => swept.fail(id, &format!("it could not be terminated: {}", report(&error))),
         }
     }
 
-    async fn snapshots(&self, ours: &[Filter]) -> Result<Vec<Snapshot>, AwsError> {
+    async fn snapshots(&self, ours: &[KeyValue], swept: &mut Swept) -> Result<Vec<Snapshot>, AwsError> {
         let request = self
             .ec2
             .describe_snapshots()
             .owner_ids("self")
-            .set_filters(Some(ours.to_vec()))
+            .set_filters(Some(filters(ours)))
             .max_results(PAGE_SIZE);
-        let mut pages = request.into_paginator().items().send();
+        let mut pages = request.into_paginator().send();
         let mut snapshots = Vec::new();
-        while let Some(snapshot) = pages.next().await {
-            let snapshot = snapshot.map_err(|error| AwsError::Snapshots(Box::new(error)))?;
-            snapshots.extend(Snapshot::of(&snapshot));
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| AwsError::Snapshots(Box::new(error)))?;
+            for row in listed("DescribeSnapshots", page.snapshots)? {
+                let Some(snapshot) = Snapshot::of(&row) else { continue };
+                if carries(row.tags(), ours) {
+                    snapshots.push(snapshot);
+                } else {
+                    swept.fail(&snapshot.id, NOT_OURS);
+                }
+            }
         }
         Ok(snapshots)
     }
 
-    /// Names the published snapshots; an architecture that has none yet has no parameter.
+    /// Names the published snapshots; of an architecture that has none yet SSM says that there is no such parameter.
     async fn published(&self) -> Result<BTreeSet<String>, AwsError> {
         let names = Architecture::ALL.map(|architecture| self.settings.published(architecture));
         let request = self.ssm.get_parameters().set_names(Some(names.to_vec()));
         let answer = request.send().await;
         let answer = answer.map_err(|error| AwsError::Published(Box::new(error)))?;
-        let parameters = answer.parameters.unwrap_or_default().into_iter();
-        Ok(parameters.filter_map(|parameter| parameter.value).collect())
+        let mut published = BTreeSet::new();
+        for name in names {
+            let is_it = |parameter: &&Parameter| parameter.name() == Some(&name);
+            let parameter = answer.parameters().iter().find(is_it);
+            match parameter.and_then(Parameter::value) {
+                Some(snapshot) => drop(published.insert(snapshot.to_owned())),
+                None if answer.invalid_parameters().contains(&name) => {}
+                None => return Err(AwsError::HalfAnswer("GetParameters", name)),
+            }
+        }
+        Ok(published)
     }
 
     async fn delete_left(&self, left: &[&Snapshot], published: &BTreeSet<String>, swept: &mut Swept) {
-        for snapshot in left {
-            if published.contains(&snapshot.id) {
-                swept.keep(snapshot, "it is the published one");
-            } else {
-                self.delete(snapshot, swept).await;
-            }
+        let (published, left): (Vec<&Snapshot>, _) = left.iter().partition(|snapshot| published.contains(&snapshot.id));
+        for snapshot in published {
+            swept.keep(snapshot, "it is the published one");
         }
+        self.delete(left, swept).await;
     }
 
     async fn prune(
@@ -263,13 +291,15 @@ impl BakeSweep {
         } else {
             naming(&self.ec2, &to_go).await?
         };
+        let mut going = Vec::new();
         for snapshot in of_ours {
             let because = in_templates.get(&snapshot.id).cloned();
             match because.or_else(|| staying.remove(&snapshot.id)) {
                 Some(because) => swept.keep(snapshot, because),
-                None => self.delete(snapshot, swept).await,
+                None => going.push(snapshot),
             }
         }
+        self.delete(going, swept).await;
         // A zone costs $540 a month for each snapshot: it is the published one's, whatever old versions name.
         for (id, zones) in restores {
             if !swept.deleted.contains(&id) {
@@ -294,11 +324,13 @@ impl BakeSweep {
                 .filters(of_snapshots.build())
                 .filters(enabled.build())
                 .max_results(MAX_RESTORES);
-            let mut pages = request.into_paginator().items().send();
-            while let Some(restore) = pages.next().await {
-                let restore = restore.map_err(|error| AwsError::FastRestores(Box::new(error)))?;
-                if let (Some(snapshot), Some(zone)) = (restore.snapshot_id, restore.availability_zone) {
-                    restores.entry(snapshot).or_default().push(zone);
+            let mut pages = request.into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(|error| AwsError::FastRestores(Box::new(error)))?;
+                for restore in listed("DescribeFastSnapshotRestores", page.fast_snapshot_restores)? {
+                    if let (Some(snapshot), Some(zone)) = (restore.snapshot_id, restore.availability_zone) {
+                        restores.entry(snapshot).or_default().push(zone);
+                    }
                 }
             }
         }
@@ -310,9 +342,9 @@ impl BakeSweep {
             .ec2
             .disable_fast_snapshot_restores()
             .source_snapshot_ids(snapshot)
-            .set_availability_zones(Some(zones));
+            .set_availability_zones(Some(zones.clone()));
         let refused = match request.send().await {
-            Ok(answer) => refused(&answer),
+            Ok(answer) => refused(&answer, &zones),
             Err(error) => Some(report(&error)),
         };
         if let Some(why) = refused {
@@ -323,8 +355,18 @@ impl BakeSweep {
         }
     }
 
+    /// Deletes snapshots, and before them what is said of them: were they gone first, nothing would name it any more.
+    async fn delete(&self, snapshots: Vec<&Snapshot>, swept: &mut Swept) {
+        let described = self.delete_details(&snapshots, swept).await;
+        for snapshot in snapshots {
+            if !described.contains(&snapshot.id) {
+                self.delete_snapshot(snapshot, swept).await;
+            }
+        }
+    }
+
     /// Deletes a snapshot, a pending one as well; EC2 disables fast restore with it (EBS user guide).
-    async fn delete(&self, snapshot: &Snapshot, swept: &mut Swept) {
+    async fn delete_snapshot(&self, snapshot: &Snapshot, swept: &mut Swept) {
         let id = &snapshot.id;
         let deleted = match self.ec2.delete_snapshot().snapshot_id(id).send().await {
             Ok(_) => Ok(Deleted::Gone),
@@ -347,19 +389,57 @@ impl BakeSweep {
         }
     }
 
-    /// Deletes the details of the snapshots that were deleted; SSM passes over those that there are not.
-    async fn delete_details(&self, snapshots: &[Snapshot], swept: &mut Swept) {
-        let deleted = snapshots.iter().filter(|snapshot| swept.deleted.contains(&snapshot.id));
-        let names = deleted.filter_map(|snapshot| Some(self.settings.details(snapshot.architecture?, &snapshot.id)));
-        let names: Vec<String> = names.collect();
+    /// Deletes the details of snapshots, and names the snapshots of which some may still be there.
+    async fn delete_details(&self, snapshots: &[&Snapshot], swept: &mut Swept) -> BTreeSet<String> {
+        let names = snapshots.iter().flat_map(|snapshot| {
+            let architectures = snapshot
+                .architecture
+                .map_or(Architecture::ALL.to_vec(), |one| vec![one]);
+            let name = |architecture| self.settings.details(architecture, &snapshot.id);
+            architectures
+                .into_iter()
+                .map(move |architecture| (&snapshot.id, name(architecture)))
+        });
+        let names: Vec<(&String, String)> = names.collect();
+        let mut described = BTreeSet::new();
         for names in names.chunks(MAX_PARAMETERS) {
-            let request = self.ssm.delete_parameters().set_names(Some(names.to_vec()));
-            if let Err(error) = request.send().await {
-                let why = format!("the parameters could not be deleted: {}", report(&error));
-                swept.fail(&names.join(", "), &why);
+            let asked: Vec<String> = names.iter().map(|(_, name)| name.clone()).collect();
+            let request = self.ssm.delete_parameters().set_names(Some(asked.clone()));
+            match request.send().await {
+                Ok(answer) => {
+                    // SSM says which there are not, too.
+                    let gone = [answer.deleted_parameters(), answer.invalid_parameters()].concat();
+                    for (snapshot, name) in names.iter().filter(|(_, name)| !gone.contains(name)) {
+                        swept.fail(name, "SSM does not say that the parameter is deleted");
+                        described.insert((*snapshot).clone());
+                    }
+                }
+                Err(error) => {
+                    let why = format!("the parameters could not be deleted: {}", report(&error));
+                    swept.fail(&asked.join(", "), &why);
+                    described.extend(names.iter().map(|(snapshot, _)| (*snapshot).clone()));
+                }
             }
         }
+        described
     }
+}
+
+/// Asks for what carries tags.
+fn filters(tags: &[KeyValue]) -> Vec<Filter> {
+    let filter = |(key, value): &KeyValue| Filter::builder().name(format!("tag:{key}")).values(value).build();
+    tags.iter().map(filter).collect()
+}
+
+/// Whether EC2 says that an instance is terminated, or about to be.
+fn is_terminated(answer: &TerminateInstancesOutput, id: &str) -> bool {
+    let changes = answer.terminating_instances().iter();
+    let mut of_it = changes.filter(|change| change.instance_id() == Some(id));
+    let state = of_it.next().and_then(|change| change.current_state()?.name());
+    matches!(
+        state,
+        Some(InstanceStateName::ShuttingDown | InstanceStateName::Terminated)
+    )
 }
 
 /// Picks the half-made snapshots whose execution is gone.
@@ -384,15 +464,19 @@ async fn is_gone(execution: Option<&str>, executions: &mut Executions<'_>) -> Re
 }
 
 /// Tells why EC2 did not disable fast restore in all zones.
-fn refused(answer: &DisableFastSnapshotRestoresOutput) -> Option<String> {
+fn refused(answer: &DisableFastSnapshotRestoresOutput, zones: &[String]) -> Option<String> {
+    let disabled = |zone: &str| {
+        answer
+            .successful()
+            .iter()
+            .any(|row| row.availability_zone() == Some(zone))
+    };
+    let zone = zones.iter().find(|zone| !disabled(zone))?;
     let errors = answer.unsuccessful().iter();
-    let errors = errors.flat_map(DisableFastSnapshotRestoreErrorItem::fast_snapshot_restore_state_errors);
-    let mut errors = errors.map(|error| {
-        let zone = error.availability_zone().unwrap_or_default();
-        let why = error.error().and_then(|error| error.message()).unwrap_or_default();
-        format!("{zone}: {why}")
-    });
-    errors.next()
+    let mut errors = errors.flat_map(DisableFastSnapshotRestoreErrorItem::fast_snapshot_restore_state_errors);
+    let error = errors.find(|error| error.availability_zone() == Some(zone));
+    let why = error.and_then(|error| error.error()?.message());
+    Some(format!("{zone}: {}", why.unwrap_or("EC2 does not say that it is")))
 }
 
 #[cfg(test)]

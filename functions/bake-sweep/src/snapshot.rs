@@ -39,6 +39,14 @@ pub fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
     tags.iter().find(|tag| tag.key() == Some(key)).and_then(Tag::value)
 }
 
+/// A key of a tag, and its value.
+pub type KeyValue = (&'static str, String);
+
+/// Whether something carries tags.
+pub fn carries(tags: &[Tag], wanted: &[KeyValue]) -> bool {
+    wanted.iter().all(|(key, text)| value(tags, key) == Some(text.as_str()))
+}
+
 /// Tells of each published snapshot why it stays, by its id: the newest so many of each architecture do, those that are
 /// named or kept by their tag, and those of no architecture; others are not told of.
 pub fn staying(snapshots: &[Snapshot], keep: usize, named: &BTreeSet<String>) -> BTreeMap<String, String> {

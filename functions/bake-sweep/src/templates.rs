@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ec2::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{LaunchTemplate, LaunchTemplateVersion, ResponseLaunchTemplateData},
+    types::{LaunchTemplateVersion, ResponseLaunchTemplateData},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::error::AwsError;
+use crate::error::{AwsError, listed};
 
 /// How many rows one page of DescribeLaunchTemplates or DescribeLaunchTemplateVersions has at most (EC2 API reference).
 const PAGE_SIZE: i32 = 200;
@@ -25,11 +25,14 @@ const AT_ONCE: usize = 4;
 /// [`AwsError`] where EC2 cannot be asked.
 pub async fn naming(ec2: &Client, snapshots: &BTreeSet<&str>) -> Result<BTreeMap<String, String>, AwsError> {
     let request = ec2.describe_launch_templates().max_results(PAGE_SIZE);
-    let mut pages = request.into_paginator().items().send();
+    let mut pages = request.into_paginator().send();
     let mut templates = Vec::new();
-    while let Some(template) = pages.next().await {
-        let template: LaunchTemplate = template.map_err(|error| AwsError::Templates(Box::new(error)))?;
-        templates.extend(template.launch_template_id);
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| AwsError::Templates(Box::new(error)))?;
+        for template in listed("DescribeLaunchTemplates", page.launch_templates)? {
+            let id = template.launch_template_id;
+            templates.push(id.ok_or_else(|| AwsError::HalfAnswer("DescribeLaunchTemplates", "an id".to_owned()))?);
+        }
     }
     let named = stream::iter(templates).map(async |template| named_by(ec2, &template, snapshots).await);
     let named: Vec<Vec<(String, String)>> = named.buffer_unordered(AT_ONCE).try_collect().await?;
@@ -41,27 +44,38 @@ async fn named_by(ec2: &Client, template: &str, snapshots: &BTreeSet<&str>) -> R
         .describe_launch_template_versions()
         .launch_template_id(template)
         .max_results(PAGE_SIZE);
-    let mut pages = request.into_paginator().items().send();
+    let half = || {
+        AwsError::HalfAnswer(
+            "DescribeLaunchTemplateVersions",
+            format!("what versions of {template} say"),
+        )
+    };
+    let mut pages = request.into_paginator().send();
+    let mut read = 0;
     let mut named = Vec::new();
-    while let Some(version) = pages.next().await {
-        match version {
-            Ok(version) => named.extend(
-                named_in(&version)
-                    .filter(|snapshot| snapshots.contains(snapshot))
-                    .map(|snapshot| (snapshot.to_owned(), told(template, &version))),
-            ),
+    while let Some(page) = pages.next().await {
+        let page = match page {
+            Ok(page) => page,
             // It was deleted a moment ago.
-            Err(error) if is_gone(&error) => break,
+            Err(error) if is_gone(&error) => return Ok(named),
             Err(error) => return Err(AwsError::Versions(template.to_owned(), Box::new(error))),
+        };
+        for version in page.launch_template_versions() {
+            read += 1;
+            let data = version.launch_template_data().ok_or_else(half)?;
+            named.extend(
+                named_in(data)
+                    .filter(|snapshot| snapshots.contains(snapshot))
+                    .map(|snapshot| (snapshot.to_owned(), told(template, version))),
+            );
         }
     }
-    Ok(named)
+    // Every launch template has a version.
+    if read == 0 { Err(half()) } else { Ok(named) }
 }
 
-fn named_in(version: &LaunchTemplateVersion) -> impl Iterator<Item = &str> {
-    let data = version.launch_template_data();
-    let devices = data.map(ResponseLaunchTemplateData::block_device_mappings);
-    let disks = devices.unwrap_or_default().iter().filter_map(|device| device.ebs());
+fn named_in(data: &ResponseLaunchTemplateData) -> impl Iterator<Item = &str> {
+    let disks = data.block_device_mappings().iter().filter_map(|device| device.ebs());
     disks.filter_map(|disk| disk.snapshot_id())
 }
 

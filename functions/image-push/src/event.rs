@@ -1,7 +1,9 @@
 //! What an ECR event says: an image that arrived, or why there is none.
 
-use aws_lambda_events::eventbridge::EventBridgeEvent;
-use prefetch::image::{Kind, check_name, not_an_image_tag};
+use prefetch::{
+    event::Event,
+    image::{Kind, check_name, not_an_image_tag},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -90,7 +92,7 @@ impl Arrival {
     /// # Errors
     /// [`Ignored`], with its reason, for everything else.
     pub fn read(payload: Value) -> Result<Self, Ignored> {
-        let event: EventBridgeEvent = parsed(payload)?;
+        let event: Event = parsed(payload)?;
         let detail: Detail = detail_of_image_event(&event)?;
         check_arrival(&event.detail_type, &detail)?;
         let tag = if is_restored(&detail) {
@@ -128,7 +130,7 @@ fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Ignored>
     value.ok_or_else(|| Ignored::new(Reason::Malformed, format!("the field {field} is missing")))
 }
 
-fn detail_of_image_event(event: &EventBridgeEvent) -> Result<Detail, Ignored> {
+fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
     let (source, detail_type) = (event.source.as_str(), event.detail_type.as_str());
     if source == "aws.ecr" && [IMAGE, REPLICATION, PULL_THROUGH_CACHE].contains(&detail_type) {
         parsed(event.detail.clone())

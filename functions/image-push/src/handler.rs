@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Comment, Destination, Trigger},
@@ -21,6 +22,9 @@ use crate::{
     event::{Arrival, Ignored, Reason},
     wanted::{Verdict, Wanted, wanted},
 };
+
+/// How many commands are sent at once: a rule whose command SSM does not answer is not waited for by the others.
+const AT_ONCE: usize = 16;
 
 /// What the function decided: its answer, and what `sam local invoke` shows.
 #[derive(Debug, Serialize)]
@@ -107,21 +111,27 @@ pub async fn handle(
             return Ok(Decision::Ignored(ignored));
         }
     };
-    let mut commands = Vec::with_capacity(rules.len());
+    let sends = stream::iter(rules).enumerate().map(async |(place, (rule, names))| {
+        let sent = send(sender, settings, rule, &names, (&id, now)).await;
+        if let Err(error) = &sent {
+            error!(
+                event.id = id,
+                image.digest = image.digest(),
+                rule = rule.name,
+                "{}",
+                report(error)
+            );
+        }
+        (place, sent)
+    });
+    let mut sent: Vec<_> = sends.buffer_unordered(AT_ONCE).collect().await;
+    sent.sort_unstable_by_key(|(place, _)| *place);
+    let mut commands = Vec::with_capacity(sent.len());
     let mut failure = None;
-    for (rule, names) in rules {
-        match send(sender, settings, rule, &names, (&id, now)).await {
+    for (_, sent) in sent {
+        match sent {
             Ok(sent) => commands.push(sent),
-            Err(error) => {
-                error!(
-                    event.id = id,
-                    image.digest = image.digest(),
-                    rule = rule.name,
-                    "{}",
-                    report(&error)
-                );
-                failure.get_or_insert(error);
-            }
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
     match failure {

@@ -19,11 +19,12 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
-    let config = aws::config().await;
+    let config = aws::patient_config().await;
     let sender = Sender::new(&config, settings.mode, outcomes);
     let ecr = aws_sdk_ecr::Client::new(&config);
     run(service_fn(|event: LambdaEvent<Value>| {
-        handler::handle(&sender, &ecr, &settings, event.payload, SystemTime::now())
+        let sent = handler::handle(&sender, &ecr, &settings, event.payload, SystemTime::now());
+        aws::until(event.context.deadline(), sent)
     }))
     .await
 }

@@ -75,7 +75,7 @@ async fn further_tries(jobs: &Jobs, job: &Job) -> Result<Vec<String>, Problem> {
                 running.extend(command.command_id);
             }
         }
-        page = answer.next_token;
+        page = answer.next_token.filter(|token| !token.is_empty());
         if page.is_none() {
             return Ok(running);
         }

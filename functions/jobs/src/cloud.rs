@@ -35,10 +35,11 @@ use aws_sdk_ssm::{
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
+    command::MAX_IMAGES_BYTES,
     ecr::NewestImages,
     fault,
     instance::tags,
-    mocks::{self, Calls, Table},
+    mocks::{self, Calls, Table, access_denied},
     rows::{Item, Key},
     sender::Sender,
     settings::Mode,
@@ -127,6 +128,8 @@ pub struct State {
     pub instances: BTreeMap<String, (Instance, Option<InstanceInformation>)>,
     /// Nodes that SSM refuses whatever it says of them.
     pub refused: BTreeSet<String>,
+    /// The nodes on which IAM does not permit commands.
+    pub denied: BTreeSet<String>,
     /// Nodes that go offline the moment they are sent something.
     pub vanishing: BTreeSet<String>,
     /// Repositories with the tags of their images, oldest first; a tag's digest is [`digest`].
@@ -385,6 +388,9 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
             let refused = InvalidInstanceId::builder().build();
             return MockResponse::Error(SendCommandError::InvalidInstanceId(refused));
         }
+        if let Some(id) = input.instance_ids().iter().find(|id| state.denied.contains(*id)) {
+            return MockResponse::Error(access_denied(id));
+        }
         let command = sent(&state, input);
         state.commands.push(command.clone());
         match fault {
@@ -406,7 +412,8 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let page = known.by_ref().take(50).collect();
         let output = DescribeInstanceInformationOutput::builder()
             .set_instance_information_list(Some(page))
-            .set_next_token(known.next().map(|_| (from + 50).to_string()));
+            // An empty token ends a list as none does.
+            .next_token(known.next().map_or(String::new(), |_| (from + 50).to_string()));
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
@@ -428,10 +435,8 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let limit = input.max_results().map_or(50, |limit| usize::try_from(limit).unwrap());
         let limit = state.page.unwrap_or(limit).min(limit);
         let page: Vec<Command> = found.by_ref().take(limit).collect();
-        let token = found.next().map(|_| (left - limit).to_string());
-        let output = ListCommandsOutput::builder()
-            .set_commands(Some(page))
-            .set_next_token(token);
+        let token = found.next().map_or(String::new(), |_| (left - limit).to_string());
+        let output = ListCommandsOutput::builder().set_commands(Some(page)).next_token(token);
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
@@ -467,7 +472,8 @@ fn is_sendable(state: &State, id: &str) -> bool {
 
 fn sent(state: &State, input: &SendCommandInput) -> Command {
     assert!(input.instance_ids().len() <= 50 && input.targets().len() <= 5);
-    assert!(input.parameters().unwrap()["images"][0].split(' ').count() <= 30);
+    let images = &input.parameters().unwrap()["images"][0];
+    assert!(images.split(' ').count() <= 30 && images.len() <= MAX_IMAGES_BYTES);
     assert_eq!(input.document_name(), Some(DOCUMENT));
     Command::builder()
         .command_id(command_id(state.commands.len() + 1))
@@ -639,7 +645,9 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
     })
 }
 
-fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
+/// An image as ECR describes it, by its tags with a space between them.
+fn detail(state: &State, place: usize, tags: &str) -> ImageDetail {
+    let tag = tags.split(' ').next().unwrap();
     let artifact = if state.charts.contains(tag) {
         "application/vnd.cncf.helm.config.v1+json"
     } else {
@@ -654,7 +662,7 @@ fn detail(state: &State, place: usize, tag: &str) -> ImageDetail {
         .registry_id("123456789012")
         .image_status(status)
         .image_digest(digest(tag))
-        .image_tags(tag)
+        .set_image_tags(Some(tags.split(' ').map(str::to_owned).collect()))
         .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(
             i64::try_from(place).unwrap(),
         ))

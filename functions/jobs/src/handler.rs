@@ -1,8 +1,10 @@
 //! From calls to answers.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
-use prefetch::{command::Trigger, ecr::NewestImages, report::report, sender::Sender};
+use prefetch::{aws, command::Trigger, ecr::NewestImages, report::report, sender::Sender};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info};
@@ -22,6 +24,9 @@ use crate::{
     status,
     submit::submit,
 };
+
+/// How long the HTTP API waits, less what a start and the way back take: it gives up after 30 seconds (quotas of HTTP APIs).
+const API_TIME: Duration = Duration::from_secs(27);
 
 /// What the function works with.
 pub struct Jobs {
@@ -69,7 +74,10 @@ impl Jobs {
     /// Does so at this moment.
     pub async fn handle_at(&self, payload: Value, function: &str, now: DateTime<Utc>) -> Result<Value, JobsError> {
         match call(payload) {
-            Call::Http(asked) => Ok(http(self.answer(asked, function, now).await)),
+            Call::Http(asked) => {
+                let answer = aws::within(API_TIME, self.answer(asked, function, now)).await;
+                Ok(http(answer))
+            }
             Call::Plain(asked) => match self.answer(asked, function, now).await {
                 Ok(answer) => Ok(answer.body.unwrap_or_default()),
                 Err(problem) if problem.is_ours() => Err(JobsError::Problem(problem.told())),

@@ -48,7 +48,8 @@ async fn main() -> Result<(), Error> {
         settings,
     };
     run(service_fn(async |event: LambdaEvent<Value>| {
-        jobs.handle(event.payload, &event.context.invoked_function_arn).await
+        let answer = jobs.handle(event.payload, &event.context.invoked_function_arn);
+        aws::until(event.context.deadline(), answer).await
     }))
     .await
 }

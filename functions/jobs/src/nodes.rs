@@ -18,7 +18,7 @@ use prefetch::{
     image::Image,
     instance::{is_auto_mode, node_name, nodes_of, tags},
     node::NodeSelector,
-    rows::{Failure, Held, Holding, Key},
+    rows::{Brief, Failure, Held, Key, Presence},
     rule::Rule,
     ssm, table,
 };
@@ -70,6 +70,9 @@ struct Node {
     ssm: Agent,
     /// Its rules' newest images.
     images: Vec<ImageOnNode>,
+    /// Of how many images beside those that the table tells of in full it is known whether they are there.
+    #[serde(skip_serializing_if = "is_nought")]
+    more: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_failure: Option<Failure>,
 }
@@ -78,7 +81,10 @@ struct Node {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageOnNode {
+    /// By the first of its tags.
     image: Image,
+    /// All tags by which the node is to have it.
+    tags: Vec<String>,
     state: ImageState,
     /// Since when it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,16 +96,24 @@ struct ImageOnNode {
     reason: Option<String>,
 }
 
-/// Whether an image is on a node, as far as the node has told.
-#[derive(Serialize)]
+/// Whether an image is on a node, as far as the node has told; the worst first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ImageState {
-    /// The node has said so.
-    Warm,
     /// The node has said why not.
     Missing,
     /// The node has said nothing of it.
     Unknown,
+    /// The node has said so.
+    Warm,
+}
+
+/// What is known of an image on a node by one of its names.
+struct Said<'a> {
+    state: ImageState,
+    seen_at: Option<DateTime<Utc>>,
+    since: Option<DateTime<Utc>>,
+    reason: Option<&'a str>,
 }
 
 /// Where a page begins.
@@ -205,7 +219,7 @@ impl<'a> Listed<'a> {
         held: Held,
         now: DateTime<Utc>,
     ) -> Node {
-        let image = |image: &Image| ImageOnNode::of(image, held.images.get(image));
+        let wanted = by_digest(self.wanted(images));
         Node {
             id: self.id.to_owned(),
             name: node_name(self.instance).map(str::to_owned),
@@ -213,28 +227,71 @@ impl<'a> Listed<'a> {
             launched_at: self.instance.launch_time().and_then(moment),
             rules: self.rules.iter().map(|rule| rule.name.clone()).collect(),
             ssm: Agent::of(self.instance, managed, now),
-            images: self.wanted(images).into_iter().map(image).collect(),
+            images: wanted.iter().map(|names| ImageOnNode::of(names, &held)).collect(),
+            more: held.more.len(),
             last_failure: held.last_failure,
         }
     }
 }
 
+/// Puts the names of each image together, in the order of its first.
+fn by_digest(wanted: BTreeSet<&Image>) -> Vec<Vec<&Image>> {
+    let mut images: BTreeMap<(&str, &str), Vec<&Image>> = BTreeMap::new();
+    for image in wanted {
+        images
+            .entry((image.repository(), image.digest()))
+            .or_default()
+            .push(image);
+    }
+    let mut images: Vec<Vec<&Image>> = images.into_values().collect();
+    images.sort();
+    images
+}
+
 impl ImageOnNode {
-    fn of(image: &Image, holding: Option<&Holding>) -> Self {
-        let state = match holding {
-            Some(holding) if holding.status.is_warm() => ImageState::Warm,
-            Some(_) => ImageState::Missing,
-            None => ImageState::Unknown,
-        };
-        let reason = holding.map(|holding| holding.reason.clone());
+    /// Tells of an image by all its names: it is there once each of them is, for kubelet looks for the name.
+    fn of(names: &[&Image], held: &Held) -> Self {
+        let said: Vec<Said> = names.iter().map(|name| Said::of(name, held)).collect();
+        let worst = said.iter().min_by_key(|said| (said.state, said.seen_at));
+        let worst = worst.expect("an image has a name");
+        let is_warm = worst.state == ImageState::Warm;
+        let since = said.iter().map(|said| said.since);
         Self {
-            image: image.clone(),
-            state,
-            since: holding.and_then(|holding| holding.since),
-            seen_at: holding.map(|holding| holding.at),
-            reason: reason.filter(|reason| !reason.is_empty()),
+            image: names[0].clone(),
+            tags: names.iter().filter_map(|name| name.tag()).map(str::to_owned).collect(),
+            state: worst.state,
+            since: since.max().flatten().filter(|_| is_warm),
+            seen_at: worst.seen_at,
+            reason: worst.reason.filter(|reason| !reason.is_empty()).map(str::to_owned),
         }
     }
+}
+
+impl<'a> Said<'a> {
+    /// Tells of a name by what the node's row has of it, in full or in brief.
+    fn of(image: &Image, held: &'a Held) -> Self {
+        let state = match held.presence(image) {
+            Some(Presence::Warm) => ImageState::Warm,
+            Some(Presence::Missing | Presence::NotApplicable) => ImageState::Missing,
+            None => ImageState::Unknown,
+        };
+        let (in_full, in_brief) = (held.images.get(image), held.more.get(image));
+        // In brief it is known why a node lacks an image only where it could not hold it.
+        let is_foreign = in_brief.is_some_and(|said| said.presence == Presence::NotApplicable);
+        Self {
+            state,
+            seen_at: in_full.map(|said| said.at).or(in_brief.and_then(Brief::at)),
+            since: in_full.and_then(|said| said.since),
+            reason: in_full
+                .map(|said| said.reason.as_str())
+                .or(is_foreign.then_some("platform")),
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_nought(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Holds what SSM, ECR and the table say of nodes.

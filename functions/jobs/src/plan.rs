@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aws_sdk_ssm::types::Command;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, is_observed_id},
+    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, images_text, is_observed_id},
     image::Image,
     node::{Cluster, NodeSelector},
     rule::Rule,
+    sender::Refusal,
     settings::Mode,
 };
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,8 @@ pub struct Resolved {
 pub struct Batch {
     /// The rule's name.
     pub rule: String,
-    /// The images.
+    /// As many images as fit into one command. What fits is decided once: what was sent is known by its place among the
+    /// commands, and a plan outlives a release that decides otherwise.
     pub images: Vec<Image>,
     /// The tags by which SSM finds the nodes, the cluster's included, or their ids.
     pub nodes: NodeChoice,
@@ -58,15 +60,83 @@ pub struct Planned {
 }
 
 /// What became of one command of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
     /// The command's id; none where no node was left that it could go to.
     pub id: Option<String>,
     /// The nodes that it did not go to in the end.
     pub without: Vec<String>,
+    /// Why it did not, for those that SSM has not merely lost the connection to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refused>,
+    /// The commands that went to some of its nodes in its place: SSM refused it for a node that it did not name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Further>,
+    /// The nodes that it is yet to go to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<String>,
+}
+
+/// A command that went to some of the nodes of a planned one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Further {
+    /// The command's id.
+    pub id: String,
+    /// The nodes' ids.
+    pub ids: Vec<String>,
 }
 
 impl Sent {
+    /// Begins a command, which is yet to go to all its nodes.
+    pub fn begin(command: &Planned) -> Self {
+        let left = match &command.nodes {
+            NodeChoice::Ids(ids) => ids.clone(),
+            NodeChoice::Tags(_) => Vec::new(),
+        };
+        Self {
+            left,
+            ..Self::default()
+        }
+    }
+
+    /// Notes that a command went to these nodes, by id.
+    pub fn went(&mut self, id: String, nodes: &[String]) {
+        self.left.retain(|node| !nodes.contains(node));
+        if self.id.is_none() {
+            self.id = Some(id);
+        } else {
+            let ids = nodes.to_vec();
+            self.further.push(Further { id, ids });
+        }
+    }
+
+    /// Notes that no command goes to this node.
+    pub fn refuse(&mut self, node: String, refusal: Refusal) {
+        self.left.retain(|left| *left != node);
+        if refusal != Refusal::NotOnline {
+            self.refused.push(Refused::at_sending(&node, refusal));
+        }
+        self.without.push(node);
+    }
+
+    /// Returns true where this command is one of its.
+    pub fn is_of(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id) || self.further.iter().any(|further| further.id == id)
+    }
+
+    /// Returns true where nothing became of it yet.
+    pub fn is_untouched(&self) -> bool {
+        self.id.is_none() && self.without.is_empty()
+    }
+
+    /// The nodes that it did not go to in the end, and why.
+    pub fn not_reached(&self) -> impl Iterator<Item = Refused> {
+        self.without.iter().map(|id| {
+            let known = self.refused.iter().find(|refused| refused.id == *id);
+            known.cloned().unwrap_or_else(|| Refused::offline(id))
+        })
+    }
+
     /// Returns true where the stack observed, and it was not sent.
     pub fn is_observed(&self) -> bool {
         self.id.as_deref().is_some_and(is_observed_id)
@@ -77,10 +147,11 @@ impl Sent {
 pub type SentCommands = BTreeMap<usize, Sent>;
 
 impl Plan {
-    /// The commands: for each rule one for each 30 images and 50 ids.
+    /// The commands: for each batch one for each 50 ids.
     pub fn commands(&self) -> Vec<Planned> {
         let mut commands = Vec::new();
         for batch in &self.batches {
+            // An earlier release stored batches of more.
             for images in batch.images.chunks(MAX_IMAGES) {
                 let to = |nodes| Planned {
                     rule: batch.rule.clone(),
@@ -102,13 +173,13 @@ impl Plan {
     /// The answer: what was sent, or would have been where that is nothing yet.
     pub fn answer(&self, sent: &SentCommands, is_dry_run: bool) -> Value {
         let mut refused = self.refused.clone();
-        for id in sent.values().flat_map(|sent| &sent.without) {
-            if refused.iter().all(|known| known.id != *id) {
-                refused.push(Refused::offline(id));
+        for node in sent.values().flat_map(Sent::not_reached) {
+            if refused.iter().all(|known| known.id != node.id) {
+                refused.push(node);
             }
         }
         let jobs = if is_dry_run {
-            self.commands().iter().map(|command| command.told(None)).collect()
+            self.commands().iter().flat_map(|command| command.told(None)).collect()
         } else {
             self.told(sent)
         };
@@ -125,6 +196,7 @@ impl Plan {
         let with_id = sent.iter().filter(|(_, sent)| sent.id.is_some());
         with_id
             .filter_map(|(place, sent)| Some(commands.get(*place)?.told(Some(sent))))
+            .flatten()
             .collect()
     }
 }
@@ -138,42 +210,63 @@ impl Planned {
         }
     }
 
-    /// Whether a command that SSM knows is this one.
+    /// What of it is yet to be sent, after this became of it.
+    pub fn left(&self, sent: Option<&Sent>) -> Option<Self> {
+        match sent {
+            None => Some(self.clone()),
+            Some(sent) if sent.left.is_empty() => None,
+            Some(sent) => Some(Self {
+                nodes: NodeChoice::Ids(sent.left.clone()),
+                ..self.clone()
+            }),
+        }
+    }
+
+    /// Whether a command that SSM knows is this one, or went to some of its nodes in its place.
     pub fn is(&self, command: &Command, trigger: Trigger, rule: &Rule, cluster: &Cluster) -> bool {
         let parameters = command.parameters();
         let images = parameters
             .and_then(|parameters| parameters.get("images"))
             .and_then(|images| images.first());
-        let wanted = self
-            .images
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" ");
         command.comment() == Some(Comment::first(trigger, rule).to_string().as_str())
-            && images == Some(&wanted)
+            && images == Some(&images_text(&self.images))
             && match self.destination(cluster) {
                 Destination::Instances(ids) => {
-                    ids.iter().collect::<HashSet<_>>() == command.instance_ids().iter().collect()
+                    let sent = command.instance_ids();
+                    !sent.is_empty() && sent.iter().all(|id| ids.contains(id))
                 }
                 Destination::Selected(selector) => by_key(&selector.targets()) == by_key(command.targets()),
             }
     }
 
-    fn told(&self, sent: Option<&Sent>) -> Value {
+    /// Tells of its commands: one, but where SSM refused it for a node that it did not name.
+    fn told(&self, sent: Option<&Sent>) -> Vec<Value> {
+        let Some(sent) = sent else {
+            return vec![self.told_as(None, &self.nodes)];
+        };
         let nodes = match &self.nodes {
             NodeChoice::Ids(ids) => {
-                let without = sent.map(|sent| sent.without.as_slice()).unwrap_or_default();
-                NodeChoice::Ids(ids.iter().filter(|id| !without.contains(id)).cloned().collect())
+                let of_others = sent.further.iter().flat_map(|further| &further.ids);
+                let others: HashSet<&String> = of_others.chain(&sent.without).chain(&sent.left).collect();
+                NodeChoice::Ids(ids.iter().filter(|id| !others.contains(id)).cloned().collect())
             }
             tags @ NodeChoice::Tags(_) => tags.clone(),
         };
+        let further = sent.further.iter();
+        let further = further.map(|further| self.told_as(Some(&further.id), &NodeChoice::Ids(further.ids.clone())));
+        [self.told_as(sent.id.as_deref(), &nodes)]
+            .into_iter()
+            .chain(further)
+            .collect()
+    }
+
+    fn told_as(&self, id: Option<&str>, nodes: &NodeChoice) -> Value {
         let mut told = json!({"rule": self.rule, "images": self.images, "nodes": nodes});
-        if let Some(id) = sent.and_then(|sent| sent.id.as_ref()) {
+        if let Some(id) = id {
             told["id"] = json!(id);
-        }
-        if sent.is_some_and(Sent::is_observed) {
-            told["state"] = json!(State::Observed);
+            if is_observed_id(id) {
+                told["state"] = json!(State::Observed);
+            }
         }
         told
     }
@@ -181,4 +274,39 @@ impl Planned {
 
 fn by_key(targets: &[aws_sdk_ssm::types::Target]) -> HashMap<Option<&str>, &[String]> {
     targets.iter().map(|target| (target.key(), target.values())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_an_earlier_release_stored_is_the_same_commands_and_the_same_answer() {
+        let image = |k: usize| {
+            let (tag, digest) = (format!("{k:040}"), format!("sha256:{k:064x}"));
+            Image::new(
+                "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+                "team/app",
+                Some(&tag),
+                &digest,
+            )
+            .unwrap()
+        };
+        let images: Vec<Image> = (0..45).map(image).collect();
+        let ids: Vec<String> = (0..60).map(|k| format!("i-{k:017x}")).collect();
+        let stored = json!({
+            "images": [], "refused": [], "batches": [{"rule": "a", "images": images, "nodes": {"ids": ids}}],
+        });
+        let plan: Plan = serde_json::from_value(stored).unwrap();
+        let sizes: Vec<usize> = plan.commands().iter().map(|command| command.images.len()).collect();
+        assert_eq!(sizes, [30, 30, 15, 15]);
+        let sent: Sent = serde_json::from_value(json!({"id": "first", "without": [ids[1]]})).unwrap();
+        let answer = plan.answer(&[(0, sent)].into(), false);
+        assert_eq!(answer["jobs"].as_array().unwrap().len(), 1);
+        assert_eq!(answer["jobs"][0]["nodes"]["ids"].as_array().unwrap().len(), 49);
+        assert_eq!(
+            (&answer["nodes"][0]["id"], &answer["nodes"][0]["reason"]),
+            (&json!(ids[1]), &json!("not-online"))
+        );
+    }
 }

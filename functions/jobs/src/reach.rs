@@ -7,6 +7,7 @@ use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
 use prefetch::{
     instance::{instances, is_auto_mode, tags},
     node::{Cluster, Membership},
+    sender::Refusal,
     ssm,
 };
 use serde::{Deserialize, Serialize};
@@ -38,9 +39,27 @@ pub enum Reason {
     Unsupported,
     /// SSM cannot reach the node now.
     NotOnline,
+    /// IAM does not permit the command on the node.
+    AccessDenied,
+    /// SSM refuses the node although it is online.
+    Refused,
 }
 
 impl Refused {
+    /// Refuses a node that got no command while others did.
+    pub fn at_sending(id: &str, refusal: Refusal) -> Self {
+        let (reason, message) = match refusal {
+            Refusal::NotOnline => return Self::offline(id),
+            Refusal::AccessDenied => (Reason::AccessDenied, "IAM does not permit the command on it"),
+            Refusal::Invalid => (Reason::Refused, "SSM refuses it although it is online"),
+        };
+        Self {
+            id: id.to_owned(),
+            reason,
+            message: message.to_owned(),
+        }
+    }
+
     /// Refuses a node that SSM cannot reach.
     pub fn offline(id: &str) -> Self {
         Self {
@@ -82,7 +101,7 @@ pub async fn reachable(jobs: &Jobs, ids: &[String]) -> Result<(Vec<String>, Vec<
 ///
 /// # Errors
 /// A 503 where SSM cannot be asked.
-pub async fn online(jobs: &Jobs, ids: &[String]) -> Result<(Vec<String>, Vec<Refused>), Problem> {
+async fn online(jobs: &Jobs, ids: &[String]) -> Result<(Vec<String>, Vec<Refused>), Problem> {
     let managed = ssm::managed_nodes(&jobs.ssm, ids).await;
     let managed = managed.map_err(|error| Problem::unavailable(&error))?;
     Ok(parted(ids, &managed))

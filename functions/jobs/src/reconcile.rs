@@ -12,7 +12,7 @@ use aws_sdk_dynamodb::{
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, Trigger, is_observed_id},
+    command::{Comment, Destination, Trigger, images_of_commands, is_observed_id},
     ecr::{ImagesError, Newest, NewestImages},
     image::Image,
     node::NodeSelector,
@@ -64,12 +64,12 @@ pub struct Reconciled {
 pub enum Decision {
     /// Its newest images were sent.
     Sent {
-        /// The commands, one for each 30 images.
+        /// The commands, one for as many images as fit.
         commands: Vec<String>,
     },
     /// The stack observes: what would have been sent was recorded.
     Observed {
-        /// The jobs, one for each 30 images.
+        /// The jobs, one for as many images as fit.
         commands: Vec<String>,
     },
     /// It names no image that exists.
@@ -124,8 +124,8 @@ struct Row {
 /// sent those, and has failed.
 ///
 /// Costs per rule, beside what ECR is asked, one BatchGetItem and one UpdateItem, a ListCommands for each command of the
-/// last time, and one SendCommand and UpdateItem for each 30 images: whatever the number of nodes. One DescribeInstances
-/// tells whether the cluster has any.
+/// last time, and one SendCommand and UpdateItem for as many images as fit: whatever the number of nodes. One
+/// DescribeInstances tells whether the cluster has any.
 ///
 /// # Errors
 /// [`ReconcileError`] where a rule failed, after all were tried.
@@ -274,8 +274,8 @@ async fn take(jobs: &Jobs, key: &Key, last: Option<&Row>, now: DateTime<Utc>) ->
     }
 }
 
-/// Sends a rule's images to all its nodes, one command for each 30, and notes each: what was sent counts even where the rest
-/// was not, and the next run waits for it.
+/// Sends a rule's images to all its nodes, one command for as many as fit, and notes each: what was sent counts even where
+/// the rest was not, and the next run waits for it.
 async fn send(
     jobs: &Jobs,
     rule: &Rule,
@@ -286,7 +286,7 @@ async fn send(
     let settings = &jobs.settings.shared;
     let comment = Comment::first(Trigger::Reconcile, rule);
     let mut commands = Vec::new();
-    for images in images.chunks(MAX_IMAGES) {
+    for images in images_of_commands(images) {
         let order = Order {
             rule,
             comment: &comment,

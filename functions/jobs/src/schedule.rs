@@ -182,13 +182,14 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
         Err(error) => Err(Problem::unavailable(&error)),
     });
     let schedules: Vec<Option<Understood>> = read.buffered(AT_ONCE).try_collect().await?;
+    let next = answer.next_token.filter(|token| !token.is_empty());
     let page = Schedules {
         schedules: schedules
             .into_iter()
             .flatten()
             .map(|schedule| schedule.told(now))
             .collect(),
-        next: answer.next_token.map(|token| query::token(&token)),
+        next: next.map(|token| query::token(&token)),
     };
     Ok(Answer::ok(&page))
 }

@@ -50,7 +50,8 @@ impl Totals {
         let told = json!({
             "jobs": count(self.jobs), "succeeded": count(counters.pulled + counters.cached),
             "pulled": count(counters.pulled), "cached": count(counters.cached), "skipped": count(counters.skipped),
-            "failed": count(counters.failed), "retried": count(counters.retried), "bytes": count(counters.bytes),
+            "failed": count(counters.failed), "notApplicable": count(counters.not_applicable),
+            "retried": count(counters.retried), "bytes": count(counters.bytes),
         });
         told.as_object().cloned().unwrap_or_default()
     }

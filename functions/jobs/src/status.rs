@@ -8,7 +8,7 @@ use prefetch::{
     command::{Comment, Trigger, is_command_id, is_observed_id},
     image::Image,
     instance::{instances, is_up, node_name},
-    node::is_instance_id,
+    node::{is_instance_id, is_managed_id},
     outcome::Status,
     report::report,
     rows::{Counters, Item, Key, Outcome},
@@ -173,6 +173,7 @@ impl Job {
             cached,
             skipped,
             failed,
+            not_applicable,
             retried,
             retrying,
             bytes,
@@ -183,7 +184,7 @@ impl Job {
         let mut nodes = json!({
             "done": count(self.row.counters.nodes() - retrying),
             "pulled": count(pulled), "cached": count(cached), "skipped": count(skipped), "failed": count(failed),
-            "retrying": count(retrying), "retried": count(retried),
+            "notApplicable": count(not_applicable), "retrying": count(retrying), "retried": count(retried),
         });
         let mut told = json!({
             "id": self.id, "trigger": self.trigger, "rule": self.rule, "requestedAt": self.requested_at,
@@ -226,7 +227,7 @@ fn longest(settings: &Settings) -> TimeDelta {
 pub async fn get(jobs: &Jobs, id: &str, query: &Query, now: DateTime<Utc>) -> Result<Answer, Problem> {
     check_id(id)?;
     let page = query.page::<String>(1..=1000, 100)?;
-    if page.next.as_ref().is_some_and(|next| !is_instance_id(next)) {
+    if page.next.as_ref().is_some_and(|next| !is_managed_id(next)) {
         return Err(stale());
     }
     let is_first = page.next.is_none();
@@ -264,8 +265,9 @@ pub async fn get(jobs: &Jobs, id: &str, query: &Query, now: DateTime<Utc>) -> Re
 
 /// Names the nodes of a page that are not warm as Kubernetes does, by their ids; what EC2 does not tell is left out.
 async fn names(jobs: &Jobs, nodes: &[NodeRow]) -> HashMap<String, String> {
-    let cold = nodes.iter().filter(|row| !row.status.is_warm()).take(MAX_NAMED);
-    let ids: Vec<String> = cold.map(|row| node_id(row).to_owned()).collect();
+    let cold = nodes.iter().filter(|row| !row.status.is_warm()).map(node_id);
+    let cold = cold.filter(|id| is_instance_id(id)).take(MAX_NAMED);
+    let ids: Vec<String> = cold.map(str::to_owned).collect();
     let instances = instances(&jobs.ec2, &ids).await.unwrap_or_else(|error| {
         warn!("nodes are told without their names: {}", report(&error));
         HashMap::new()

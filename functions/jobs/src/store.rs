@@ -60,7 +60,8 @@ pub async fn page(
         .send()
         .await
         .map_err(|error| StoreError::Query(Box::new(error)))?;
-    Ok((answer.items.unwrap_or_default(), answer.last_evaluated_key))
+    let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
+    Ok((answer.items.unwrap_or_default(), last))
 }
 
 /// Reads which jobs were observed, the latest first, by the sort keys of the rows that list them, and whether there are more.
@@ -84,7 +85,8 @@ pub async fn observed(jobs: &Jobs, limit: usize, after: Option<&str>) -> Result<
         .map_err(|error| StoreError::Query(Box::new(error)))?;
     let rows = answer.items.unwrap_or_default();
     let keys = rows.iter().filter_map(|row| row.get("sk")?.as_s().ok().cloned());
-    Ok((keys.collect(), answer.last_evaluated_key.is_some()))
+    let has_more = answer.last_evaluated_key.is_some_and(|key| !key.is_empty());
+    Ok((keys.collect(), has_more))
 }
 
 /// Reads which nodes of a job wait for a further try, by instance id: one Query for each megabyte of the job's rows.

@@ -9,7 +9,8 @@ use std::{
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Trigger},
+    aws,
+    command::{Comment, Trigger, images_of_commands},
     ecr::NewestImages,
     fields::FieldError,
     image::Image,
@@ -17,7 +18,7 @@ use prefetch::{
     report::report,
     resolve::resolve,
     rule::Rule,
-    sender::{Order, SendError},
+    sender::Order,
     ssm,
 };
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ use crate::{
     idempotency::{self, Begun, Claim, Progress, begin},
     plan::{Batch, Plan, Planned, Resolved, Sent, SentCommands},
     problem::Problem,
-    reach::{Refused, online, reachable},
+    reach::{Reason, Refused, reachable},
     request::{JobRequest, NodeChoice},
 };
 
@@ -41,6 +42,8 @@ const MAX_COMMANDS: usize = 60;
 const SENDING: Duration = Duration::from_secs(20);
 /// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
 const LISTING: Duration = Duration::from_secs(8);
+/// What is left of a request's time to note and to tell what was sent.
+const NOTING: Duration = Duration::from_secs(4);
 /// How many pages of commands are looked through for what an interrupted request has sent.
 const MAX_PAGES: usize = 20;
 /// Of how many nodes a problem tells why they get nothing.
@@ -51,7 +54,7 @@ const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 /// Brings images to nodes: everything is decided before anything is sent.
 ///
 /// Costs one DescribeImages per repository, for nodes by id also DescribeInstances and DescribeInstanceInformation, and one
-/// SendCommand per rule, 30 images and 50 ids; with a key also a write before, and one for each command.
+/// SendCommand per rule, as many images as fit and 50 ids; with a key also a write before, and one for each command.
 ///
 /// # Errors
 /// A 4xx for what is the caller's fault, and nothing is sent; a 503 where AWS fails, which tells what was sent before.
@@ -157,7 +160,12 @@ async fn send_claimed(
 
 fn answer(plan: &Plan, sent: &SentCommands) -> Result<Answer, Problem> {
     if sent.values().all(|sent| sent.id.is_none()) {
-        return Err(Problem::unavailable(&NobodyLeft));
+        let refused: Vec<Refused> = sent.values().flat_map(Sent::not_reached).collect();
+        return Err(if refused.iter().all(|refused| refused.reason == Reason::NotOnline) {
+            Problem::unavailable(&NobodyLeft)
+        } else {
+            none_reachable(&refused)
+        });
     }
     Ok(Answer::new(202, &plan.answer(sent, false)))
 }
@@ -201,11 +209,13 @@ async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<P
             places.iter().map(|place| images[*place].clone()).collect()
         };
         let mut seen = HashSet::new();
-        batches.push(Batch {
+        let of_rule: Vec<Image> = of_rule.into_iter().filter(|image| seen.insert(image.clone())).collect();
+        let nodes = destination(jobs, rule, nodes.as_ref());
+        batches.extend(images_of_commands(&of_rule).map(|images| Batch {
             rule: rule.name.clone(),
-            images: of_rule.into_iter().filter(|image| seen.insert(image.clone())).collect(),
-            nodes: destination(jobs, rule, nodes.as_ref()),
-        });
+            images: images.to_vec(),
+            nodes: nodes.clone(),
+        }));
     }
     let asked = request.images.iter().map(|image| image.asked.clone());
     let plan = Plan {
@@ -265,23 +275,22 @@ async fn send_all(
 ) -> Result<SentCommands, Problem> {
     let began = Instant::now();
     for (place, command) in plan.commands().iter().enumerate() {
-        if sent.contains_key(&place) {
+        let Some(left) = command.left(sent.get(&place)) else {
             continue;
-        }
+        };
         if began.elapsed() > SENDING {
             return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
         }
-        let failed = match send(jobs, due, command).await {
-            Ok(one) => {
-                let noted = match claim {
-                    Some(claim) => claim.sent(place, &one).await,
-                    None => Ok(()),
-                };
-                sent.insert(place, one);
-                noted.err().map(idempotency::problem)
-            }
-            Err(problem) => Some(problem),
-        };
+        let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));
+        let mut failed = send(jobs, due, &left, &mut one).await.err();
+        if !one.is_untouched() {
+            let noted = match claim {
+                Some(claim) => claim.sent(place, &one).await,
+                None => Ok(()),
+            };
+            sent.insert(place, one);
+            failed = failed.or(noted.err().map(idempotency::problem));
+        }
         if let Some(problem) = failed {
             return Err(problem.with_jobs(plan.told(&sent)));
         }
@@ -299,39 +308,8 @@ struct TooSlow;
 #[error("the nodes were online a moment ago, and are no longer")]
 struct NobodyLeft;
 
-/// Sends one command; where SSM refuses a node, to those that are online still.
-async fn send(jobs: &Jobs, due: &Due, command: &Planned) -> Result<Sent, Problem> {
-    match send_once(jobs, due, command).await? {
-        Ok(id) => Ok(Sent {
-            id: Some(id),
-            without: Vec::new(),
-        }),
-        Err(refused) => {
-            let NodeChoice::Ids(ids) = &command.nodes else {
-                return Err(Problem::unavailable(&refused));
-            };
-            let (left, _) = online(jobs, ids).await?;
-            if left.len() == ids.len() {
-                return Err(Problem::unavailable(&refused));
-            }
-            let without = ids.iter().filter(|id| !left.contains(id)).cloned().collect();
-            if left.is_empty() {
-                return Ok(Sent { id: None, without });
-            }
-            let command = Planned {
-                nodes: NodeChoice::Ids(left),
-                ..command.clone()
-            };
-            match send_once(jobs, due, &command).await? {
-                Ok(id) => Ok(Sent { id: Some(id), without }),
-                Err(refused) => Err(Problem::unavailable(&refused)),
-            }
-        }
-    }
-}
-
-/// Sends one command; the inner error is SSM's refusal of one of its nodes.
-async fn send_once(jobs: &Jobs, due: &Due, command: &Planned) -> Result<Result<String, SendError>, Problem> {
+/// Sends one command; where nodes of it are refused, to the others. What became of it is noted, an error or not.
+async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Result<(), Problem> {
     let settings = &jobs.settings.shared;
     let rule = rule(jobs, &command.rule)?;
     let order = Order {
@@ -341,22 +319,26 @@ async fn send_once(jobs: &Jobs, due: &Due, command: &Planned) -> Result<Result<S
         destination: command.destination(&settings.cluster),
         occasion: &due.occasion,
     };
-    match jobs.sender.send(settings, order, due.now).await {
-        Ok(id) => {
-            let images = command.images.len();
-            if !jobs.sender.observes() {
-                info!(
-                    command.id = id,
-                    rule = rule.name,
-                    images,
-                    "sent {images} images by rule {}",
-                    rule.name
-                );
-            }
-            Ok(Ok(id))
+    let delivery = aws::sparing(NOTING, jobs.sender.deliver(settings, order, due.now)).await;
+    for (id, nodes) in delivery.sent {
+        let images = command.images.len();
+        if !jobs.sender.observes() {
+            info!(
+                command.id = id,
+                rule = rule.name,
+                images,
+                "sent {images} images by rule {}",
+                rule.name
+            );
         }
-        Err(refused @ SendError::InvalidInstance(_)) => Ok(Err(refused)),
-        Err(error) => Err(Problem::unavailable(&error)),
+        sent.went(id, nodes.ids());
+    }
+    for (node, refusal) in delivery.refused {
+        sent.refuse(node, refusal);
+    }
+    match delivery.failed.into_iter().next() {
+        Some((_, error)) => Err(Problem::unavailable(&error)),
+        None => Ok(()),
     }
 }
 
@@ -376,7 +358,10 @@ async fn find_sent(
     claim: &Claim,
 ) -> Result<(), Problem> {
     let commands = plan.commands();
-    let missing = |sent: &SentCommands| (0..commands.len()).any(|place| !sent.contains_key(&place));
+    let missing = |sent: &SentCommands| {
+        let mut commands = commands.iter().enumerate();
+        commands.any(|(place, command)| command.left(sent.get(&place)).is_some())
+    };
     let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
     let mut page = None;
     for _ in 0..MAX_PAGES {
@@ -388,7 +373,7 @@ async fn find_sent(
         for known in answer.commands.unwrap_or_default() {
             take_sent(jobs, trigger, &commands, sent, &known, claim).await?;
         }
-        page = answer.next_token;
+        page = answer.next_token.filter(|token| !token.is_empty());
         if page.is_none() {
             return Ok(());
         }
@@ -407,18 +392,16 @@ async fn take_sent(
     let Some(id) = known.command_id() else {
         return Ok(());
     };
-    if sent.values().any(|sent| sent.id.as_deref() == Some(id)) {
+    if sent.values().any(|sent| sent.is_of(id)) {
         return Ok(());
     }
     for (place, command) in commands.iter().enumerate() {
         let rule = rule(jobs, &command.rule)?;
-        if !sent.contains_key(&place) && command.is(known, trigger, rule, &jobs.settings.shared.cluster) {
-            let one = Sent {
-                id: Some(id.to_owned()),
-                without: Vec::new(),
-            };
-            claim.sent(place, &one).await.map_err(idempotency::problem)?;
-            sent.insert(place, one);
+        let left = command.left(sent.get(&place));
+        if left.is_some_and(|left| left.is(known, trigger, rule, &jobs.settings.shared.cluster)) {
+            let one = sent.entry(place).or_insert_with(|| Sent::begin(command));
+            one.went(id.to_owned(), known.instance_ids());
+            claim.sent(place, one).await.map_err(idempotency::problem)?;
             return Ok(());
         }
     }

@@ -75,8 +75,14 @@ pub enum Reason {
     Pending,
     /// The cluster's tag is not there yet.
     NotTagged,
+    /// Another message of the node's launch is being served.
+    UnderWay,
+    /// The node was sent its images for another message of its launch.
+    AlreadySent,
     /// SSM cannot reach the node yet.
     NotOnline,
+    /// IAM does not permit the command on the node.
+    AccessDenied,
     /// SSM refused the node although it is online.
     Refused,
     /// ECR named only some of its rules' images, and those were sent.

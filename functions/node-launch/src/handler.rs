@@ -1,7 +1,7 @@
 //! From launched instances, and nodes that lack images still, to commands.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::SystemTime,
 };
 
@@ -11,14 +11,16 @@ use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
 use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger},
+    command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
     ecr::{Newest, NewestImages},
     image::Image,
-    instance::{InstancesError, instances},
+    instance::{InstancesError, instances, launched_at},
+    launch::{Claim, Launches},
     node::NodeSelector,
     report::report,
+    rows::Key,
     rule::Rule,
-    sender::{Order, SendError, Sender},
+    sender::{Order, Refusal, Sender},
     settings::Settings,
     ssm::{self, SsmError},
 };
@@ -30,22 +32,29 @@ use tracing::error;
 use crate::{
     decision::{Decision, Reason, Sent, log, log_unusable},
     instance::node_tags,
-    message::{Asked, Call, Request, call},
+    message::{Call, Message, Request, call},
 };
 
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
 const AT_ONCE: usize = 5;
 const SECONDS_PER_DAY: u64 = 86_400;
+/// What is told of a node that was online, and is no longer.
+const LOST: &str = "SSM has lost the connection to it";
 
 /// What the function works with.
 pub struct NodeLaunch {
     pub ec2: aws_sdk_ec2::Client,
     pub ssm: aws_sdk_ssm::Client,
+    pub launches: Launches,
     pub sender: Sender,
     pub images: NewestImages,
     pub settings: Settings,
+    /// How often the queue delivers a message at most.
+    pub max_receives: u32,
 }
 
+/// What EC2 says of the instances, by id.
+type Instances = HashMap<String, Instance>;
 /// The decision of each request.
 type Decisions = BTreeMap<Request, Decision>;
 /// What a node of the cluster is to get, and the rules by which it does.
@@ -92,8 +101,9 @@ impl NodeLaunch {
     /// Sends launched nodes the images of their rules, others the images they lack still, and hands back those that cannot
     /// be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation and one SendCommand per rule (for a further
-    /// try: per job and images), 50 nodes and 30 images; this process asks ECR at most once per repository in 30 seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems and one SendCommand per
+    /// rule (for a further try, which is no launch and writes no row: per job and images), 50 nodes and as many images as
+    /// fit; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -104,7 +114,7 @@ impl NodeLaunch {
     }
 
     async fn handle_at(&self, payload: Value, now: SystemTime) -> Result<Answer, LaunchError> {
-        match call(payload) {
+        match call(payload, self.max_receives) {
             Call::Event(event, Err(why)) => {
                 log_unusable("event", &event, &why);
                 let decision = Decision::Dropped(why);
@@ -114,7 +124,8 @@ impl NodeLaunch {
                 })
             }
             Call::Event(_, Ok(request)) => {
-                let mut decisions = self.decide(std::slice::from_ref(&request), now).await?;
+                let requests = [(request.clone(), false)].into();
+                let mut decisions = self.decide(&requests, now).await?;
                 let decision = decisions.remove(&request).expect("each request is decided of");
                 Ok(Answer::Event {
                     instance: Some(request.node().to_owned()),
@@ -125,38 +136,49 @@ impl NodeLaunch {
         }
     }
 
-    async fn handle_batch(
-        &self,
-        messages: Vec<(String, Asked)>,
-        now: SystemTime,
-    ) -> Result<SqsBatchResponse, LaunchError> {
-        let mut messages_of: BTreeMap<Request, Vec<String>> = BTreeMap::new();
-        for (message, asked) in messages {
-            match asked {
-                Ok(request) => messages_of.entry(request).or_default().push(message),
-                Err(why) => log_unusable("message", &message, &why),
+    async fn handle_batch(&self, messages: Vec<Message>, now: SystemTime) -> Result<SqsBatchResponse, LaunchError> {
+        let mut messages_of: BTreeMap<Request, Vec<(String, bool)>> = BTreeMap::new();
+        for message in messages {
+            match message.asked {
+                Ok(request) => {
+                    let messages = messages_of.entry(request).or_default();
+                    messages.push((message.id, message.is_last));
+                }
+                Err(why) => log_unusable("message", &message.id, &why),
             }
         }
-        let requests: Vec<Request> = messages_of.keys().cloned().collect();
+        let are_last = |messages: &[(String, bool)]| messages.iter().all(|(_, is_last)| *is_last);
+        let requests: BTreeMap<Request, bool> = messages_of
+            .iter()
+            .map(|(request, messages)| (request.clone(), are_last(messages)))
+            .collect();
         let mut response = SqsBatchResponse::default();
         for (request, decision) in self.decide(&requests, now).await? {
             if let Decision::HandedBack(_) = decision {
+                // One that does not come again is no dead letter as long as another asks for the same.
                 messages_of
                     .remove(&request)
                     .into_iter()
                     .flatten()
-                    .for_each(|message| response.add_failure(message));
+                    .filter(|(_, is_last)| !is_last || requests[&request])
+                    .for_each(|(message, _)| response.add_failure(message));
             }
         }
         Ok(response)
     }
 
-    /// Decides of each of these requests, and sends what is to be sent.
-    async fn decide(&self, requests: &[Request], now: SystemTime) -> Result<Decisions, LaunchError> {
+    /// Decides of each of these requests, which have with them whether it is for the last time, and sends what is to be sent.
+    async fn decide(&self, requests: &BTreeMap<Request, bool>, now: SystemTime) -> Result<Decisions, LaunchError> {
         let mut decisions = Decisions::new();
-        let requests = self.requests_of_nodes(requests, now, &mut decisions).await?;
+        let instances = instances(&self.ec2, &nodes(requests.keys())).await?;
+        let requests = self.requests_of_nodes(requests, &instances, &mut decisions);
         let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
-        self.send_images(requests, now, &mut decisions).await;
+        let claimed = self.claim(&requests, &instances, now, &mut decisions).await;
+        let requests = requests
+            .into_iter()
+            .filter(|(request, _)| !decisions.contains_key(request));
+        self.send_images(requests.collect(), now, &mut decisions).await;
+        self.settle(claimed, &decisions, now).await;
         for (request, decision) in &decisions {
             log(request.node(), decision);
         }
@@ -164,33 +186,27 @@ impl NodeLaunch {
     }
 
     /// Keeps the requests for instances that are running nodes of the cluster, each with its rules.
-    async fn requests_of_nodes(
+    fn requests_of_nodes(
         &self,
-        requests: &[Request],
-        now: SystemTime,
+        requests: &BTreeMap<Request, bool>,
+        instances: &Instances,
         decisions: &mut Decisions,
-    ) -> Result<Vec<RequestWithRules<'_>>, LaunchError> {
-        let instances = instances(&self.ec2, &nodes(requests)).await?;
+    ) -> Vec<RequestWithRules<'_>> {
         let mut kept = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.rules_of(request, instances.get(request.node()), now) {
+        for (request, is_last) in requests {
+            match self.rules_of(request, instances.get(request.node()), *is_last) {
                 Ok(rules) => kept.push((request.clone(), rules)),
                 Err(decision) => {
                     decisions.insert(request.clone(), decision);
                 }
             }
         }
-        Ok(kept)
+        kept
     }
 
-    fn rules_of(
-        &self,
-        request: &Request,
-        instance: Option<&Instance>,
-        now: SystemTime,
-    ) -> Result<Vec<&Rule>, Decision> {
+    fn rules_of(&self, request: &Request, instance: Option<&Instance>, is_last: bool) -> Result<Vec<&Rule>, Decision> {
         let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
-        let tags = node_tags(instance, &self.settings.cluster, now)?;
+        let tags = node_tags(instance, &self.settings.cluster, is_last)?;
         let applies = |rule: &&Rule| match request {
             Request::Newest(_) => NodeSelector::new(&self.settings.cluster, rule).matches(&tags),
             Request::Again(retry) => retry.rule == rule.name,
@@ -224,6 +240,51 @@ impl NodeLaunch {
                 }
             })
             .collect())
+    }
+
+    /// Claims the launches among the requests, and decides of those that another message has served, or has served now.
+    async fn claim(
+        &self,
+        requests: &[RequestWithRules<'_>],
+        instances: &Instances,
+        now: SystemTime,
+        decisions: &mut Decisions,
+    ) -> BTreeMap<Key, Request> {
+        let launches = requests.iter().filter_map(|(request, _)| match request {
+            Request::Newest(node) => Some((Key::launch(node, launched_at(instances.get(node)?)), request.clone())),
+            Request::Again(_) => None,
+        });
+        let mut launches: BTreeMap<Key, Request> = launches.collect();
+        let keys: Vec<Key> = launches.keys().cloned().collect();
+        for (launch, claim) in self.launches.claim(&keys, now.into()).await {
+            let decision = match claim {
+                Claim::Ours => continue,
+                Claim::UnderWay => {
+                    Decision::handed_back(Reason::UnderWay, "another message of its launch is being served")
+                }
+                Claim::Sent(commands) => {
+                    let message = format!("another message of its launch had it sent {}", commands.join(", "));
+                    Decision::dropped(Reason::AlreadySent, message)
+                }
+            };
+            decisions.extend(launches.remove(&launch).map(|request| (request, decision)));
+        }
+        launches
+    }
+
+    /// Remembers what was sent for launches, and lets those go for which nothing was.
+    async fn settle(&self, claimed: BTreeMap<Key, Request>, decisions: &Decisions, now: SystemTime) {
+        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
+        for (launch, request) in claimed {
+            match &decisions[&request] {
+                Decision::Sent { commands } | Decision::Observed { commands } => {
+                    sent.push((launch, commands.iter().map(|sent| sent.command.clone()).collect()));
+                }
+                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push(launch),
+            }
+        }
+        self.launches.sent(&sent, now.into()).await;
+        self.launches.release(&unsent).await;
     }
 
     async fn send_images(&self, requests: Vec<RequestWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
@@ -298,7 +359,7 @@ impl NodeLaunch {
         decisions
     }
 
-    /// Sends one command for each 50 nodes and 30 images.
+    /// Sends one command for each 50 nodes and as many images as fit.
     async fn send_commands(
         &self,
         rule: &Rule,
@@ -308,7 +369,7 @@ impl NodeLaunch {
         now: SystemTime,
     ) -> Vec<(Request, Decision)> {
         let mut decisions = Vec::new();
-        for images in images.chunks(MAX_IMAGES) {
+        for images in images_of_commands(images) {
             for requests in requests.chunks(MAX_INSTANCES) {
                 decisions.extend(self.send_command(rule, comment, images, requests.to_vec(), now).await);
             }
@@ -316,10 +377,7 @@ impl NodeLaunch {
         decisions
     }
 
-    /// Sends one command to at most 50 nodes; where SSM refuses one of them, to those that are still online.
-    ///
-    /// SSM rejects the whole call and does not say for whom: it is asked again who is online, and where that explains
-    /// nothing the nodes are halved until the refused one stands alone.
+    /// Sends one command to at most 50 nodes; where one of them is refused, to the others.
     async fn send_command(
         &self,
         rule: &Rule,
@@ -329,43 +387,34 @@ impl NodeLaunch {
         now: SystemTime,
     ) -> Vec<(Request, Decision)> {
         let occasion = comment.job.clone().unwrap_or_else(|| day(now));
-        let mut decisions = Vec::with_capacity(requests.len());
-        let mut pending = vec![requests];
-        while let Some(requests) = pending.pop() {
-            let order = Order {
-                rule,
-                comment,
-                images,
-                destination: Destination::Instances(nodes(&requests)),
-                occasion: &occasion,
-            };
-            match self.sender.send(&self.settings, order, now.into()).await {
-                Ok(command) => decisions.extend(of_all(requests, &self.sent(rule, command))),
-                Err(SendError::InvalidInstance(_)) => {
-                    let all = requests.len();
-                    let (online, offline) = self.still_online(requests).await;
-                    decisions.extend(offline);
-                    match online.len() {
-                        0 => {}
-                        len if len < all => pending.push(online),
-                        1 => {
-                            let refused =
-                                Decision::handed_back(Reason::Refused, "SSM refuses it although it is online");
-                            decisions.extend(of_all(online, &refused));
-                        }
-                        len => pending.extend(online.chunks(len.div_ceil(2)).map(<[Request]>::to_vec)),
-                    }
-                }
-                Err(cause) => {
-                    error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-                    decisions.extend(of_all(
-                        requests,
-                        &Decision::handed_back(Reason::AwsError, report(&cause)),
-                    ));
-                }
-            }
+        let order = Order {
+            rule,
+            comment,
+            images,
+            destination: Destination::Instances(nodes(&requests)),
+            occasion: &occasion,
+        };
+        let delivery = self.sender.deliver(&self.settings, order, now.into()).await;
+        let mut of_nodes: BTreeMap<String, Decision> = BTreeMap::new();
+        for (command, nodes) in delivery.sent {
+            let sent = self.sent(rule, command);
+            of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), sent.clone())));
         }
-        decisions
+        for (node, refusal) in delivery.refused {
+            of_nodes.insert(node, refused(refusal));
+        }
+        for (nodes, cause) in delivery.failed {
+            error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
+            let failed = Decision::handed_back(Reason::AwsError, report(&cause));
+            of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), failed.clone())));
+        }
+        requests
+            .into_iter()
+            .map(|request| {
+                let decision = of_nodes[request.node()].clone();
+                (request, decision)
+            })
+            .collect()
     }
 
     /// Decides that a node was sent the images of a rule, or would have been.
@@ -378,27 +427,17 @@ impl NodeLaunch {
             Decision::Sent { commands }
         }
     }
+}
 
-    async fn still_online(&self, requests: Vec<Request>) -> (Vec<Request>, Vec<(Request, Decision)>) {
-        let managed = match ssm::managed_nodes(&self.ssm, &nodes(&requests)).await {
-            Ok(managed) => managed,
-            Err(cause) => {
-                error!("{}", report(&cause));
-                return (
-                    Vec::new(),
-                    of_all(requests, &Decision::handed_back(Reason::AwsError, report(&cause))),
-                );
-            }
-        };
-        let mut online = Vec::new();
-        let mut offline = Vec::new();
-        for request in requests {
-            match reachable(managed.get(request.node())) {
-                Ok(()) => online.push(request),
-                Err(decision) => offline.push((request, decision)),
-            }
-        }
-        (online, offline)
+/// Decides of a node that got no command while others of its batch did.
+fn refused(refusal: Refusal) -> Decision {
+    match refusal {
+        Refusal::AccessDenied => Decision::handed_back(
+            Reason::AccessDenied,
+            "IAM does not permit the command on it: its tags, or a policy, deny it",
+        ),
+        Refusal::NotOnline => Decision::handed_back(Reason::NotOnline, LOST),
+        Refusal::Invalid => Decision::handed_back(Reason::Refused, "SSM refuses it although it is online"),
     }
 }
 
@@ -411,10 +450,7 @@ fn reachable(node: Option<&InstanceInformation>) -> Result<(), Decision> {
         return Err(Decision::dropped(Reason::Unsupported, "it is no Linux node"));
     }
     if !ssm::is_online(node) {
-        return Err(Decision::handed_back(
-            Reason::NotOnline,
-            "SSM has lost the connection to it",
-        ));
+        return Err(Decision::handed_back(Reason::NotOnline, LOST));
     }
     Ok(())
 }

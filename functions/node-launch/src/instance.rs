@@ -1,7 +1,5 @@
 //! What is to become of an instance, by what EC2 says of it.
 
-use std::time::{Duration, SystemTime};
-
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use prefetch::{
     instance::{Tags, is_auto_mode, is_up, tags},
@@ -10,92 +8,83 @@ use prefetch::{
 
 use crate::decision::{Decision, Reason};
 
-/// How long after its launch an instance without any cluster's tag may still get one; nothing is documented of when.
-const TAGS_SETTLE: Duration = Duration::from_mins(3);
-
-/// Gives the tags of an instance that is a running node of the cluster, judged by its state, its tags and its age.
+/// Gives the tags of an instance that is a running node of the cluster, judged by its state and its tags; of one that joins
+/// the cluster only now, with the tag that it gets thereby.
 ///
-/// An instance that no tag calls a node of any cluster is handed back while it is young: whether the cluster's tag is
-/// there at the moment of `running` is not documented.
+/// An instance that no tag calls a node of any cluster may still become one: until it is looked at for the last time it is
+/// handed back.
 ///
 /// # Errors
 /// The decision, where the instance is no node of the cluster, or none yet.
-pub fn node_tags(instance: &Instance, cluster: &Cluster, now: SystemTime) -> Result<Tags, Decision> {
+pub fn node_tags(instance: &Instance, cluster: &Cluster, is_last: bool) -> Result<Tags, Decision> {
     let state = instance.state().and_then(|state| state.name());
     if !is_up(instance) {
         let state = state.map_or("in no state", InstanceStateName::as_str);
         return Err(Decision::dropped(Reason::NotRunning, format!("it is {state}")));
     }
-    let tags = tags(instance);
-    match cluster.membership(&tags) {
+    let mut tags = tags(instance);
+    let membership = cluster.membership(&tags);
+    let (key, name) = (&cluster.tag_key, &cluster.name);
+    match membership {
         Membership::Foreign => Err(Decision::dropped(Reason::Foreign, "its tags name another cluster")),
         _ if is_auto_mode(instance) => {
             let message = "EKS Auto Mode manages the instance and allows no SSM";
             Err(Decision::dropped(Reason::Unsupported, message))
         }
-        Membership::Ours if state == Some(&InstanceStateName::Pending) => {
+        Membership::Expected => {
+            let message = format!("other tags call it a node of {name}, but it has no {key} yet: see ClusterTagKey");
+            Err(Decision::handed_back(Reason::NotTagged, message))
+        }
+        Membership::Unknown if is_last => {
+            let message = format!("it has no tag {key}, nor any other that names a cluster");
+            Err(Decision::dropped(Reason::Foreign, message))
+        }
+        Membership::Unknown => {
+            let message = format!("it is not tagged yet: no {key}, nor any other tag that names a cluster");
+            Err(Decision::handed_back(Reason::NotTagged, message))
+        }
+        Membership::Ours | Membership::Joining if state == Some(&InstanceStateName::Pending) => {
             Err(Decision::handed_back(Reason::Pending, "it is not yet running"))
         }
         Membership::Ours => Ok(tags),
-        membership => Err(untagged(membership, cluster, age(instance, now))),
+        Membership::Joining => {
+            tags.insert(key.clone(), name.clone());
+            Ok(tags)
+        }
     }
-}
-
-fn untagged(membership: Membership, cluster: &Cluster, age: Duration) -> Decision {
-    let key = &cluster.tag_key;
-    if membership == Membership::Expected {
-        let message = format!(
-            "other tags call it a node of {}, but it has no {key} yet: see ClusterTagKey",
-            cluster.name
-        );
-        Decision::handed_back(Reason::NotTagged, message)
-    } else if age < TAGS_SETTLE {
-        Decision::handed_back(Reason::NotTagged, format!("its tag {key} is not there yet"))
-    } else {
-        let age = age.as_secs();
-        Decision::dropped(
-            Reason::Foreign,
-            format!("it has no tag {key} {age} seconds after its launch"),
-        )
-    }
-}
-
-/// The time since the instance's launch, or since its last start; very long where EC2 does not say.
-fn age(instance: &Instance, now: SystemTime) -> Duration {
-    instance
-        .launch_time()
-        .and_then(|time| SystemTime::try_from(*time).ok())
-        .map_or(Duration::MAX, |launched| {
-            now.duration_since(launched).unwrap_or_default()
-        })
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ec2::{
-        primitives::DateTime,
-        types::{InstanceState, Tag},
-    };
+    use aws_sdk_ec2::types::{InstanceState, Tag};
 
     use super::*;
 
     #[test]
-    fn an_instance_that_only_other_tags_call_ours_is_handed_back_whatever_its_age() {
-        let decision = node_tags(&instance("kubernetes.io/cluster/prod"), &cluster(), SystemTime::now()).unwrap_err();
-        assert!(matches!(decision, Decision::HandedBack(why) if why.message.contains("ClusterTagKey")));
+    fn an_instance_that_only_other_tags_call_ours_is_handed_back_however_often_it_was_looked_at() {
+        for is_last in [false, true] {
+            let decision = node_tags(&instance("alpha.eksctl.io/cluster-name"), &cluster(), is_last).unwrap_err();
+            assert!(matches!(decision, Decision::HandedBack(why) if why.message.contains("ClusterTagKey")));
+        }
     }
 
     #[test]
-    fn an_old_instance_that_no_tag_calls_a_node_is_dropped() {
-        let decision = node_tags(&instance("team"), &cluster(), SystemTime::now()).unwrap_err();
-        assert!(matches!(decision, Decision::Dropped(why) if why.reason == Reason::Foreign));
+    fn an_instance_that_no_tag_calls_a_node_is_handed_back_until_the_last_look_and_dropped_then() {
+        let decided = |is_last| node_tags(&instance("team"), &cluster(), is_last).unwrap_err();
+        assert!(matches!(decided(false), Decision::HandedBack(why) if why.reason == Reason::NotTagged));
+        assert!(matches!(decided(true), Decision::Dropped(why) if why.reason == Reason::Foreign));
+    }
+
+    #[test]
+    fn a_node_that_joins_only_now_has_the_tag_that_it_gets_thereby() {
+        let tags = node_tags(&instance("eks:cluster-name"), &cluster(), false).unwrap();
+        assert_eq!(tags["aws:eks:cluster-name"], "prod");
     }
 
     fn instance(tag: &str) -> Instance {
         Instance::builder()
             .state(InstanceState::builder().name(InstanceStateName::Running).build())
-            .launch_time(DateTime::from_secs(0))
-            .tags(Tag::builder().key(tag).value("owned").build())
+            .tags(Tag::builder().key(tag).value("prod").build())
             .build()
     }
 

@@ -9,9 +9,10 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
     aws,
     ecr::NewestImages,
+    launch::Launches,
     log,
     sender::Sender,
-    settings::{Outcomes, Settings, from_env},
+    settings::{Outcomes, Settings, from_env, max_receives},
 };
 use serde_json::Value;
 
@@ -22,13 +23,19 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
+    let max_receives = from_env(max_receives);
     let config = aws::config().await;
     let launch = NodeLaunch {
         ec2: aws_sdk_ec2::Client::new(&config),
         ssm: aws_sdk_ssm::Client::new(&config),
+        launches: Launches::new(&config, &outcomes.table),
         sender: Sender::new(&config, settings.mode, outcomes),
         images: NewestImages::new(&config, &settings)?,
         settings,
+        max_receives,
     };
-    run(service_fn(|event: LambdaEvent<Value>| launch.handle(event.payload))).await
+    run(service_fn(|event: LambdaEvent<Value>| {
+        aws::until(event.context.deadline(), launch.handle(event.payload))
+    }))
+    .await
 }

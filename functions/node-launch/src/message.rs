@@ -1,7 +1,7 @@
 //! What a message asks for: images for a node, or why it asks for none.
 
-use aws_lambda_events::{eventbridge::EventBridgeEvent, sqs::SqsEvent};
-use prefetch::{node::is_instance_id, retry::Retry};
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use prefetch::{event::Event, node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,10 +10,19 @@ use crate::decision::{Reason, Why};
 /// What the function was called with.
 #[derive(Debug)]
 pub enum Call {
-    /// A batch from the node queue: message ids, each with what it asks for or why it asks for nothing.
-    Batch(Vec<(String, Asked)>),
+    /// A batch from the node queue.
+    Batch(Vec<Message>),
     /// One message as it is, its id before it.
     Event(String, Asked),
+}
+
+/// A message of the node queue.
+#[derive(Debug)]
+pub struct Message {
+    pub id: String,
+    /// Whether it does not come again, but goes to the dead letters where it is handed back.
+    pub is_last: bool,
+    pub asked: Asked,
 }
 
 /// What a message asks for, or why it asks for nothing.
@@ -38,8 +47,8 @@ impl Request {
     }
 }
 
-/// Tells a batch of SQS from an event.
-pub fn call(payload: Value) -> Call {
+/// Tells a batch of SQS, whose messages come at most so often, from an event.
+pub fn call(payload: Value, max_receives: u32) -> Call {
     if payload.get("Records").is_none() {
         return Call::Event(event_id(&payload), request(payload));
     }
@@ -48,7 +57,11 @@ pub fn call(payload: Value) -> Call {
             batch
                 .records
                 .into_iter()
-                .map(|record| (record.message_id.unwrap_or_default(), request_in_body(record.body)))
+                .map(|record| Message {
+                    is_last: receives(&record).is_some_and(|receives| receives >= max_receives),
+                    id: record.message_id.unwrap_or_default(),
+                    asked: request_in_body(record.body),
+                })
                 .collect(),
         ),
         Err(error) => Call::Event(
@@ -56,6 +69,11 @@ pub fn call(payload: Value) -> Call {
             Err(Why::new(Reason::Malformed, error.to_string())),
         ),
     }
+}
+
+/// How often SQS has delivered a message, this time included.
+fn receives(record: &SqsMessage) -> Option<u32> {
+    record.attributes.get("ApproximateReceiveCount")?.parse().ok()
 }
 
 fn request_in_body(body: Option<String>) -> Asked {
@@ -95,7 +113,7 @@ fn launched_instance(event: Value) -> Result<String, Why> {
         #[serde(rename = "EC2InstanceId")]
         instance_id: String,
     }
-    let event: EventBridgeEvent = serde_json::from_value(event).map_err(malformed)?;
+    let event: Event = serde_json::from_value(event).map_err(malformed)?;
     let id = match (event.source.as_str(), event.detail_type.as_str()) {
         ("aws.ec2", "EC2 Instance State-change Notification") => {
             let change: StateChange = serde_json::from_value(event.detail).map_err(malformed)?;

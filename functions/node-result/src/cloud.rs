@@ -8,7 +8,7 @@ use std::{
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_sqs::{
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry},
+    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
 use aws_sdk_ssm::{
     operation::{
@@ -137,10 +137,12 @@ pub struct State {
 }
 
 impl State {
-    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, Option<String>) {
+    /// An empty token ends a list as none does.
+    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, String) {
         let from = token.map_or(0, |token| token.parse().unwrap());
         let to = all.len().min(from + self.page.unwrap_or(50));
-        (all[from..to].to_vec(), (to < all.len()).then(|| to.to_string()))
+        let token = if to < all.len() { to.to_string() } else { String::new() };
+        (all[from..to].to_vec(), token)
     }
 }
 
@@ -432,7 +434,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let (commands, token) = state.page(&all, input.next_token());
         let output = ListCommandsOutput::builder()
             .set_commands(Some(commands))
-            .set_next_token(token);
+            .next_token(token);
         MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
@@ -447,12 +449,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
             .collect();
         let (nodes, token) = state.page(&all, input.next_token());
         let output = ListCommandInvocationsOutput::builder();
-        MockResponse::Output(
-            output
-                .set_command_invocations(Some(nodes))
-                .set_next_token(token)
-                .build(),
-        )
+        MockResponse::Output(output.set_command_invocations(Some(nodes)).next_token(token).build())
     });
     mock_client!(
         aws_sdk_ssm,
@@ -497,14 +494,27 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
                 .sum::<usize>()
                 <= 256 * 1024
         );
-        let output = SendMessageBatchOutput::builder().set_successful(Some(Vec::new()));
+        let confirmed = |entry: &SendMessageBatchRequestEntry| {
+            let confirmed = SendMessageBatchResultEntry::builder().id(entry.id());
+            let confirmed = confirmed.message_id("message").md5_of_message_body("md5");
+            confirmed.build().unwrap()
+        };
+        let (first, others) = input.entries().split_first().unwrap();
+        let output = |entries: &[SendMessageBatchRequestEntry]| {
+            let confirmed = entries.iter().map(confirmed).collect();
+            SendMessageBatchOutput::builder().set_successful(Some(confirmed))
+        };
         let refused = BatchResultErrorEntry::builder()
-            .id("0")
+            .id(first.id())
             .code("InternalError")
             .sender_fault(false);
         match state.calls.note("SendMessageBatch") {
             Some("Refused") => {
-                let output = output.failed(refused.build().unwrap());
+                let output = output(others).failed(refused.build().unwrap());
+                return MockResponse::Output(output.build().unwrap());
+            }
+            Some("Unconfirmed") => {
+                let output = output(others).set_failed(Some(Vec::new()));
                 return MockResponse::Output(output.build().unwrap());
             }
             Some(code) => return fault!(aws_sdk_sqs, SendMessageBatchError, code),
@@ -520,7 +530,8 @@ fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
             )
         };
         state.messages.extend(input.entries().iter().map(message));
-        MockResponse::Output(output.set_failed(Some(Vec::new())).build().unwrap())
+        let output = output(input.entries()).set_failed(Some(Vec::new()));
+        MockResponse::Output(output.build().unwrap())
     });
     mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send], |config| {
         config.retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())

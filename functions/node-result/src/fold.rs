@@ -15,13 +15,17 @@ use crate::finding::Report;
 
 /// What outcomes of an image on a node are compared by: the one that ranks higher counts.
 ///
-/// The later try counts; of one try what the node said itself, then that the image is there, then the worse. Outcomes are
-/// totally ordered by it, and that is what makes the fold free of order and repetition.
+/// The later try counts; of one try what the node said itself, then that the image is there, then that it never will be,
+/// then the worse. Outcomes are totally ordered by it, and that is what makes the fold free of order and repetition.
 fn rank(outcome: &Outcome) -> impl PartialOrd {
     // The bits of floats that are not negative are ordered as these are.
     let seconds = outcome.seconds.to_bits();
     let said = (outcome.reason.as_str(), seconds, outcome.bytes, outcome.attempts);
-    let status = (outcome.status.is_warm(), Reverse(outcome.status));
+    let status = (
+        outcome.status.is_warm(),
+        outcome.is_not_applicable(),
+        Reverse(outcome.status),
+    );
     (outcome.attempt, outcome.reported, status, said)
 }
 
@@ -38,7 +42,7 @@ pub struct Node {
     pub ended_at: DateTime<Utc>,
     /// The last command that is known.
     pub command: String,
-    /// When the last command ended that left all its images there.
+    /// When the last command ended that left all its images there that the node can hold.
     pub warm_at: Option<DateTime<Utc>>,
     /// Whether a further try was queued when the row was written.
     #[serde(default)]
@@ -55,7 +59,8 @@ impl Node {
                 self.images.insert(image.clone(), outcome.clone());
             }
         }
-        if report.outcomes.values().all(|outcome| outcome.status.is_warm()) {
+        let mut applicable = applicable(&report.outcomes).peekable();
+        if applicable.peek().is_some() && applicable.all(|outcome| outcome.status.is_warm()) {
             self.warm_at = self.warm_at.max(Some(report.ended_at));
         }
         if (report.attempt, report.ended_at, command) > (self.attempt, self.ended_at, self.command.as_str()) {
@@ -65,10 +70,16 @@ impl Node {
         }
     }
 
-    /// The worst that became of an image; of no image at all nothing bad did.
+    /// The worst that became of an image that the node can hold; of no image at all nothing bad did.
     pub fn status(&self) -> Status {
-        let statuses = self.images.values().map(|outcome| outcome.status);
-        statuses.min().unwrap_or(Status::Cached)
+        let worst = applicable(&self.images).map(|outcome| outcome.status).min();
+        let skipped = self.is_not_applicable().then_some(Status::Skipped);
+        worst.or(skipped).unwrap_or(Status::Cached)
+    }
+
+    /// Tells if the node can hold none of the images: it is none of the job.
+    pub fn is_not_applicable(&self) -> bool {
+        !self.images.is_empty() && self.images.values().all(Outcome::is_not_applicable)
     }
 
     /// Whether a further try is to be made.
@@ -79,18 +90,25 @@ impl Node {
 
     /// What the node adds to the counters of its job.
     pub fn counters(&self) -> Counters {
-        let count = |status| i64::from(self.status() == status);
+        let is_of_the_job = !self.is_not_applicable();
+        let count = |status| i64::from(is_of_the_job && self.status() == status);
         let pulled = self.images.values().filter(|outcome| outcome.status == Status::Pulled);
         Counters {
             pulled: count(Status::Pulled),
             cached: count(Status::Cached),
             skipped: count(Status::Skipped),
             failed: count(Status::Failed),
+            not_applicable: i64::from(!is_of_the_job),
             retrying: i64::from(self.retrying),
             retried: i64::from(self.attempt.saturating_sub(1)),
             bytes: pulled.map(|outcome| outcome.bytes.cast_signed()).sum(),
         }
     }
+}
+
+/// Gives the outcomes of those images that the node can hold.
+pub fn applicable(images: &BTreeMap<Image, Outcome>) -> impl Iterator<Item = &Outcome> {
+    images.values().filter(|outcome| !outcome.is_not_applicable())
 }
 
 #[cfg(test)]
@@ -102,7 +120,7 @@ mod tests {
 
     fn outcome(attempt: u8) -> impl Strategy<Value = Outcome> {
         let status = prop::sample::select(vec![Status::Failed, Status::Skipped, Status::Cached, Status::Pulled]);
-        let reason = prop::sample::select(vec!["", "registry", "denied"]);
+        let reason = prop::sample::select(vec!["", "registry", "denied", "platform"]);
         (status, reason, 0..3_u64, any::<bool>()).prop_map(move |(status, reason, bytes, reported)| Outcome {
             status,
             reason: reason.to_owned(),

@@ -7,6 +7,7 @@ use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use prefetch::{
+    node::is_instance_id,
     report::{report, word},
     rows::Key,
     ssm::{self, SsmError},
@@ -314,6 +315,15 @@ fn log(message: &Message, decision: &Decision) {
     };
     let id = &message.id;
     match decision {
+        Decision::Settled(settled) if node.is_some_and(|node| !is_instance_id(node)) => {
+            let job = &settled.job;
+            info!(
+                command.id = command,
+                instance.id = node,
+                "node {} is no EC2 instance: it is none of job {job}, whatever it reports",
+                node.unwrap_or_default()
+            );
+        }
         Decision::Settled(settled) => {
             let status = settled.node.as_ref().map(|node| word(&node.status));
             info!(

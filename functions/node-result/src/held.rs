@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 
 use prefetch::{
+    outcome::Status,
     rows::{Held, Key},
     table::Rows,
 };
@@ -81,7 +82,12 @@ pub fn take_held(units: &mut [Unit], rows: &Rows) -> Result<(), serde_dynamo::Er
     Ok(())
 }
 
+/// Gives the job and the report of a finding that says something of what its node holds, or of what failed there.
 fn job_and_report(finding: &Finding) -> Option<(&str, &Report)> {
     let (_, report) = finding.report()?;
-    Some((&finding.job.id, report))
+    let says_something = report
+        .outcomes
+        .values()
+        .any(|outcome| outcome.reported || outcome.status == Status::Failed);
+    says_something.then_some((finding.job.id.as_str(), report))
 }

@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use prefetch::{
     command::Comment,
     image::Image,
-    outcome::{Line, Status},
+    node::is_instance_id,
+    outcome::{Line, Status, is_not_applicable},
     rows::Outcome,
 };
 
@@ -21,8 +22,11 @@ use crate::{
 const MAX_REPORT: usize = 24_000;
 /// What SSM writes where it cut a report off.
 const TRUNCATED: &str = "---Output truncated---";
-/// What the agent reports, with success, of a node that is no Linux: the document's step is not for it (amazon-ssm-agent).
-const NOT_FOR_IT: &str = "unsatisfied preconditions";
+/// What the agent reports, with success, of a node that is no Linux: it lacks the plugin of the document's step, or the step
+/// is not for it (amazon-ssm-agent, which looks for the plugin first).
+const NOT_FOR_IT: [&str; 2] = ["unsupported plugin: aws:runShellScript", "unsatisfied preconditions"];
+/// What is said of every image on a node that is none of EC2's, whatever it reports.
+const HYBRID: &str = "hybrid-node";
 /// The document's exit code where it refuses to run.
 const REFUSED: i32 = 2;
 
@@ -34,7 +38,7 @@ pub struct Invocation {
     comment: Comment,
     ended_at: DateTime<Utc>,
     lines: BTreeMap<Image, Line>,
-    /// Why an image without a line failed.
+    /// Why an image without a line is not there.
     missing: &'static str,
     /// Whether every image has its line.
     whole: bool,
@@ -58,11 +62,16 @@ impl Invocation {
         let details = answer.status_details().unwrap_or_default().replace(' ', "");
         let exit_code = answer.response_code();
         let report = answer.standard_output_content().unwrap_or_default();
-        let (lines, all_read) = lines(report);
+        let is_hybrid = !is_instance_id(&node);
+        let (lines, all_read) = lines(if is_hybrid { "" } else { report });
         Ok(Self {
             comment,
             ended_at: answer.execution_end_date_time().and_then(moment).unwrap_or(ended.time),
-            missing: missing(status, &details, exit_code, report),
+            missing: if is_hybrid {
+                HYBRID
+            } else {
+                missing(status, &details, exit_code, report)
+            },
             whole: all_read && is_end(&details, exit_code, &lines),
             lines,
             node,
@@ -159,7 +168,7 @@ fn missing(status: Option<&CommandInvocationStatus>, details: &str, exit_code: i
         "Cancelled" => "cancelled",
         "AccessDenied" => "access-denied",
         "InvalidPlatform" => "invalid-platform",
-        "Success" if stdout.contains(NOT_FOR_IT) => "invalid-platform",
+        "Success" if NOT_FOR_IT.iter().any(|words| stdout.contains(words)) => "invalid-platform",
         "Failed" if exit_code == REFUSED => "unsupported",
         _ => "unreported",
     }
@@ -179,8 +188,13 @@ fn reported(line: Line, attempt: u8) -> (Image, Outcome) {
 }
 
 fn unreported(reason: &str, attempt: u8) -> Outcome {
+    let status = if is_not_applicable(Status::Skipped, reason) {
+        Status::Skipped
+    } else {
+        Status::Failed
+    };
     Outcome {
-        status: Status::Failed,
+        status,
         reason: reason.to_owned(),
         seconds: 0.0,
         bytes: 0,

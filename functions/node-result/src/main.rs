@@ -40,7 +40,7 @@ async fn main() -> Result<(), Error> {
         settings,
     };
     run(service_fn(async |event: LambdaEvent<Value>| {
-        Ok::<_, Error>(result.handle(event.payload).await)
+        Ok::<_, Error>(aws::until(event.context.deadline(), result.handle(event.payload)).await)
     }))
     .await
 }

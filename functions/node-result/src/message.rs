@@ -1,11 +1,8 @@
 //! What a message says: a command that ended, on a node or as a whole, or a further try that has waited.
 
-use aws_lambda_events::{
-    eventbridge::EventBridgeEvent,
-    sqs::{SqsEvent, SqsMessage},
-};
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use chrono::{DateTime, Utc};
-use prefetch::{command::is_command_id, node::is_instance_id, retry::Retry};
+use prefetch::{command::is_command_id, event::Event, node::is_managed_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -57,7 +54,7 @@ pub enum Said {
 pub struct Ended {
     /// The command's id.
     pub command: String,
-    /// The node's instance id; none for the command as a whole.
+    /// The node's id, which is `mi-…` where it is none of EC2's; none for the command as a whole.
     pub node: Option<String>,
     /// When the command was sent.
     pub requested_at: DateTime<Utc>,
@@ -160,23 +157,25 @@ struct Detail {
 
 /// Reads what ended out of an event by which SSM tells it.
 fn ended(event: Value, document: &str) -> Result<Ended, Decision> {
-    let event: EventBridgeEvent = serde_json::from_value(event).map_err(|error| malformed(&error))?;
+    let event: Event = serde_json::from_value(event).map_err(|error| malformed(&error))?;
     let is_of_node = is_of_node(&event)?;
     let detail: Detail = serde_json::from_value(event.detail).map_err(|error| malformed(&error))?;
     check_ended(&detail, document)?;
     let command = usable("command-id", Some(detail.command_id), is_command_id)?;
-    let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_instance_id));
-    let time = event.time.ok_or_else(|| unusable("time", None))?;
+    let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_managed_id));
+    let requested_at = detail.requested_date_time.as_deref().and_then(moment);
+    // Either stands for the other: SSM itself is asked when the command ended.
+    let time = event.time.or(requested_at).ok_or_else(|| unusable("time", None))?;
     Ok(Ended {
         command,
         node: node.transpose()?,
-        requested_at: detail.requested_date_time.as_deref().and_then(moment).unwrap_or(time),
+        requested_at: requested_at.unwrap_or(time),
         time,
         overdue: detail.overdue,
     })
 }
 
-fn is_of_node(event: &EventBridgeEvent) -> Result<bool, Decision> {
+fn is_of_node(event: &Event) -> Result<bool, Decision> {
     match (event.source.as_str(), event.detail_type.as_str()) {
         (SOURCE, OF_NODE) => Ok(true),
         (SOURCE, OF_COMMAND) => Ok(false),

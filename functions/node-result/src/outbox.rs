@@ -1,9 +1,12 @@
 //! The outbox: what has still to be done once a transaction has changed the table.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_s3::{error::SdkError as S3Error, operation::put_object::PutObjectError};
 use aws_sdk_sqs::{
-    error::SdkError as SqsError, operation::send_message_batch::SendMessageBatchError,
-    types::SendMessageBatchRequestEntry,
+    error::SdkError as SqsError,
+    operation::send_message_batch::SendMessageBatchError,
+    types::{SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -52,9 +55,14 @@ pub enum MessagesError {
     /// SQS did not answer, or refused them all.
     #[error("messages could not be sent")]
     Batch(#[source] Box<SqsError<SendMessageBatchError>>),
-    /// SQS refused some of them.
-    #[error("SQS refused {0} messages")]
-    Refused(usize),
+    /// SQS refused some of them, or said nothing of them.
+    #[error("SQS confirmed {confirmed} of {sent} messages")]
+    Unconfirmed {
+        /// How many it has taken.
+        confirmed: usize,
+        /// How many it was sent.
+        sent: usize,
+    },
 }
 
 impl Outbox {
@@ -111,8 +119,10 @@ impl NodeResult {
 
     /// Sends messages to a queue.
     ///
+    /// A message is in the queue where SQS says so; what its answer leaves out is not.
+    ///
     /// # Errors
-    /// [`MessagesError`] where not all of them are in the queue.
+    /// [`MessagesError`] where not all of them are known to be in the queue.
     pub async fn send(&self, queue: &str, messages: &[Delayed]) -> Result<(), MessagesError> {
         for messages in messages.chunks(MAX_MESSAGES) {
             let request = self.sqs.send_message_batch().queue_url(queue);
@@ -121,8 +131,10 @@ impl NodeResult {
                 .send()
                 .await
                 .map_err(|error| MessagesError::Batch(Box::new(error)))?;
-            if !answer.failed.is_empty() {
-                return Err(MessagesError::Refused(answer.failed.len()));
+            let confirmed = answer.successful.iter().map(SendMessageBatchResultEntry::id);
+            let (confirmed, sent) = (confirmed.collect::<BTreeSet<_>>().len(), messages.len());
+            if confirmed < sent {
+                return Err(MessagesError::Unconfirmed { confirmed, sent });
             }
         }
         Ok(())

@@ -114,7 +114,7 @@ impl Store {
             .await
             .map_err(|error| StoreError::Outbox(Box::new(error)))?;
         let page = serde_dynamo::from_items(answer.items.unwrap_or_default())?;
-        Ok((page, answer.last_evaluated_key))
+        Ok((page, answer.last_evaluated_key.filter(|key| !key.is_empty())))
     }
 
     /// Deletes an outbox row: all is done.

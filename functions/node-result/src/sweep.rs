@@ -1,9 +1,6 @@
 //! The sweep: what SSM's events, which are best effort, did not tell is asked for once.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -15,6 +12,7 @@ use prefetch::{
 };
 use serde::Serialize;
 use thiserror::Error;
+use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
@@ -26,6 +24,13 @@ use crate::{
 const WINDOW: Duration = Duration::from_hours(24);
 /// How long one sweep may take, of the function's 60 seconds; the next one goes on.
 const TIME: Duration = Duration::from_secs(50);
+/// How much of it what was left undone may take: a call that never answers there leaves time for the commands.
+const OUTBOX_TIME: Duration = Duration::from_secs(25);
+/// How often it sweeps, as the template has it.
+const INTERVAL: TimeDelta = TimeDelta::minutes(15);
+/// How many partitions further than the one before a sweep begins: one that has no factor in common with their number comes
+/// round to each of them, and two sweeps that both end early look at different ones.
+const STRIDE: i64 = 5;
 /// After which time what was left undone is done: long after whoever began it had to end.
 const LEFT: TimeDelta = TimeDelta::minutes(15);
 
@@ -40,6 +45,9 @@ pub struct Swept {
     pub finished: usize,
     /// Whether the time was too short, or AWS answered with an error: the next sweep goes on.
     pub unfinished: bool,
+    /// The partitions of the outbox that it did not look through, by their characters.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub left: String,
 }
 
 /// A sweep may take no longer.
@@ -92,13 +100,14 @@ impl NodeResult {
     /// for time or for throttling, leaves no mark on what it did not look at, and the next one does.
     pub async fn sweep(&self, now: DateTime<Utc>) -> Swept {
         let mut swept = Swept::default();
-        let until = Instant::now() + TIME;
-        for ended in [
-            self.sweep_outbox(now, until, &mut swept).await,
-            self.sweep_commands(now, until, &mut swept).await,
-        ] {
+        let begun = Instant::now();
+        let until = begun + OUTBOX_TIME;
+        let outbox = within(until, Box::pin(self.sweep_outbox(now, until, &mut swept))).await;
+        let until = begun + TIME;
+        let commands = within(until, Box::pin(self.sweep_commands(now, until, &mut swept))).await;
+        for (what, ended) in [("the outbox", outbox), ("commands", commands)] {
             if let Err(error) = ended {
-                warn!("the sweep ends early: {}", report(&error));
+                warn!("the sweep of {what} ends early: {}", report(&error));
                 swept.unfinished = true;
             }
         }
@@ -106,16 +115,27 @@ impl NodeResult {
             commands = swept.commands,
             asked = swept.asked,
             finished = swept.finished,
+            left = swept.left,
             "swept {} commands",
             swept.commands
         );
         swept
     }
 
-    /// Finishes what was left undone; what cannot be finished holds up nothing else.
+    /// Finishes what was left undone; what cannot be read or finished holds up nothing else.
     async fn sweep_outbox(&self, now: DateTime<Utc>, until: Instant, swept: &mut Swept) -> Result<(), SweepError> {
-        for partition in OUTBOX_PARTITIONS.chars() {
-            self.sweep_partition(partition, now, until, swept).await?;
+        let partitions = partitions(now);
+        swept.left.clone_from(&partitions);
+        for partition in partitions.chars() {
+            in_time(until)?;
+            match self.sweep_partition(partition, now, until, swept).await {
+                Ok(()) => swept.left.retain(|left| left != partition),
+                Err(SweepError::Time(over)) => return Err(over.into()),
+                Err(error) => {
+                    warn!("outbox partition {partition}: {}", report(&error));
+                    swept.unfinished = true;
+                }
+            }
         }
         Ok(())
     }
@@ -129,6 +149,7 @@ impl NodeResult {
     ) -> Result<(), SweepError> {
         let mut after = None;
         loop {
+            in_time(until)?;
             let (page, last) = self.store.outbox(partition, after).await?;
             for left in page.iter().filter(|outbox| outbox.created_at < now - LEFT) {
                 in_time(until)?;
@@ -158,7 +179,7 @@ impl NodeResult {
             let commands = answer.commands.unwrap_or_default();
             let expired = commands.iter().filter_map(|command| expired(command, now)).collect();
             self.sweep_page(expired, now, until, swept).await?;
-            page = answer.next_token;
+            page = answer.next_token.filter(|token| !token.is_empty());
             if page.is_none() {
                 return Ok(());
             }
@@ -224,7 +245,7 @@ impl NodeResult {
             let missing = self.missing(command, nodes).await?;
             let events: Vec<Ended> = missing.into_iter().map(|node| command.ended(Some(node), now)).collect();
             swept.asked += self.ask(&events).await?;
-            page = answer.next_token;
+            page = answer.next_token.filter(|token| !token.is_empty());
             if page.is_none() {
                 return Ok(());
             }
@@ -253,6 +274,22 @@ impl NodeResult {
         let messages: Vec<Delayed> = events.iter().map(message).collect();
         self.send(&self.settings.result_queue, &messages).await?;
         Ok(messages.len())
+    }
+}
+
+/// Gives the partitions of the outbox in the order of the sweep of this moment.
+fn partitions(now: DateTime<Utc>) -> String {
+    let number = OUTBOX_PARTITIONS.len();
+    let first = (now.timestamp() / INTERVAL.num_seconds() * STRIDE).rem_euclid(number.cast_signed() as i64);
+    let first = usize::try_from(first).expect("a remainder is a place");
+    OUTBOX_PARTITIONS.chars().cycle().skip(first).take(number).collect()
+}
+
+/// Does something for as long as there is time, be it that a call never answers.
+async fn within<T>(until: Instant, work: impl Future<Output = Result<T, SweepError>>) -> Result<T, SweepError> {
+    match timeout_at(until, work).await {
+        Ok(ended) => ended,
+        Err(_) => Err(TimeOver.into()),
     }
 }
 
@@ -425,7 +462,44 @@ mod tests {
         let mut swept = Swept::default();
         let over = cloud.result.sweep_commands(now, Instant::now(), &mut swept).await;
         assert!(matches!(over, Err(SweepError::Time(_))));
+        let over = cloud.result.sweep_outbox(now, Instant::now(), &mut swept).await;
+        assert!(matches!(over, Err(SweepError::Time(_))));
         assert!(cloud.calls().is_empty());
+        assert_eq!(swept.left, partitions(now));
+        let silent = within(
+            Instant::now() + Duration::from_millis(1),
+            std::future::pending::<Result<(), _>>(),
+        )
+        .await;
+        assert!(matches!(silent, Err(SweepError::Time(_))));
+    }
+
+    #[test]
+    fn no_partition_is_always_the_last_to_be_looked_at() {
+        let sweeps = (0..16).map(|k| partitions(requested_at() + INTERVAL * k));
+        let sweeps: Vec<String> = sweeps.collect();
+        for place in [0, 15] {
+            let there: BTreeSet<&str> = sweeps.iter().map(|order| &order[place..=place]).collect();
+            assert_eq!(there.len(), 16);
+        }
+        for order in sweeps {
+            assert_eq!(order.chars().collect::<BTreeSet<_>>().len(), 16);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_cannot_be_read_holds_up_no_other_and_is_said_to_be_left() {
+        let cloud = cloud_with([(1, failed())]);
+        cloud.fail("PutObject", 0, "SlowDown");
+        cloud.batch(&[event_of(1, 1)], 1).await;
+        let order = partitions(requested_at() + TimeDelta::minutes(16));
+        let own = order.find(&COMMAND[..1]).unwrap();
+        let other = usize::from(own == 0);
+        cloud.fail("Query", other, THROTTLED);
+        let swept = cloud.sweep(60 * 16).await;
+        let expected =
+            json!({"commands": 0, "asked": 0, "finished": 1, "unfinished": true, "left": &order[other..=other]});
+        assert_eq!(swept, expected);
     }
 
     #[tokio::test]

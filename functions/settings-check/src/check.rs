@@ -10,7 +10,7 @@ use prefetch::{
 };
 use serde_json::Value;
 
-use crate::words::words;
+use crate::{environment, words::words};
 
 /// Checks all settings by a look-up from variable name to value and tells in words what they do.
 ///
@@ -26,6 +26,7 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
         variables.allow_any_repository().err(),
     ];
     let mut refused: Vec<String> = others.iter().flatten().map(|error| report(error)).collect();
+    refused.extend(environment::refusal(&look_up));
     refused.extend(stack.unwrap_or_else(|error| Some(report(&error))));
     match settings {
         Err(error) => refused.insert(0, report(&error)),

@@ -1,6 +1,7 @@
 //! Settings that a function would refuse at its start fail the stack's deployment instead.
 
 mod check;
+mod environment;
 mod handler;
 mod words;
 

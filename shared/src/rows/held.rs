@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Outcome;
+use super::{Brief, More, Outcome, Presence};
 use crate::{image::Image, outcome::Status};
 
-/// Of how many images a node's row tells: with the longest names they take a fifth of the 400 KB that DynamoDB gives a row.
+/// Of how many images a node's row tells in full: with the longest names they take a fifth of the 400 KB that DynamoDB gives a row.
 const MAX_IMAGES: usize = 100;
 
 /// What a node holds, over all jobs.
@@ -18,6 +18,9 @@ pub struct Held {
     pub version: u32,
     /// What the node has said of each image; of the hundred it spoke of last.
     pub images: BTreeMap<Image, Holding>,
+    /// What it has said of the nine hundred images that it spoke of before, in brief.
+    #[serde(default, skip_serializing_if = "More::is_empty")]
+    pub more: More,
     /// The last failure, be it the node's word or made up in its silence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
@@ -79,20 +82,31 @@ impl Held {
         }
     }
 
+    /// Tells whether an image is there, by the node's last word on it; none where it has said nothing, or nothing lately.
+    #[must_use]
+    pub fn presence(&self, image: &Image) -> Option<Presence> {
+        let in_full = self.images.get(image).map(Holding::presence);
+        in_full.or_else(|| Some(self.more.get(image)?.presence))
+    }
+
+    /// Takes in a word on an image that is told in full, or becomes so; one that is older than what is known in brief is none.
     fn take(&mut self, image: &Image, said: Holding) {
         if let Some(known) = self.images.get_mut(image) {
             known.fold(said);
-        } else {
+        } else if self.more.get(image).is_none_or(|known| known < Brief::from(&said)) {
+            self.more.remove(image);
             self.images.insert(image.clone(), said);
-            self.forget_oldest();
+            self.shorten_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
+    fn shorten_oldest(&mut self) {
         let oldest = self.images.iter().min_by_key(|(image, said)| (said.at, *image));
         let oldest = oldest.map(|(image, _)| image.clone());
-        if let Some(image) = oldest.filter(|_| self.images.len() > MAX_IMAGES) {
-            self.images.remove(&image);
+        if let Some(image) = oldest.filter(|_| self.images.len() > MAX_IMAGES)
+            && let Some(said) = self.images.remove(&image)
+        {
+            self.more.keep(&image, Brief::from(&said));
         }
     }
 }
@@ -204,14 +218,47 @@ mod tests {
             }
         }
 
+    }
+
+    proptest! {
+        // Each case folds hundreds of words.
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
         #[test]
-        fn of_more_images_than_a_row_takes_those_stay_that_were_spoken_of_last(order in Just((0..150).collect::<Vec<usize>>()).prop_shuffle()) {
-            let mut held = Held::default();
-            for k in order {
-                held.fold(&image(k), &outcome(Status::Cached, "", true), at(k.cast_signed() as i64), "a");
+        fn of_more_images_than_a_row_takes_those_are_told_in_full_that_were_spoken_of_last_and_the_others_in_brief(
+            order in Just((0..300).collect::<Vec<usize>>()).prop_shuffle(),
+        ) {
+            // Of each image two words, the later of which says in turns that it is there, is not, or never will be.
+            let word = |n: usize| {
+                let (k, is_later) = (n / 2, n % 2 == 1);
+                let (status, reason) = match k % 3 {
+                    0 => (Status::Cached, ""),
+                    1 => (Status::Failed, "denied"),
+                    _ => (Status::Skipped, "platform"),
+                };
+                let said = if is_later { outcome(status, reason, true) } else { outcome(Status::Pulled, "", true) };
+                (k, said, (2 * k + usize::from(is_later)).cast_signed() as i64, "a")
+            };
+            let words: Vec<Word> = order.iter().map(|n| word(*n)).collect();
+            let held = folded(&words);
+            prop_assert_eq!(held.images.keys().cloned().collect::<Vec<_>>(), (50..150).map(image).collect::<Vec<_>>());
+            prop_assert_eq!(held.more.len(), 50);
+            for k in 0..150 {
+                let expected = [Presence::Warm, Presence::Missing, Presence::NotApplicable][k % 3];
+                prop_assert_eq!(held.presence(&image(k)), Some(expected));
             }
-            let latest: Vec<Image> = (50..150).map(image).collect();
-            prop_assert_eq!(held.images.into_keys().collect::<Vec<_>>(), latest);
+            prop_assert_eq!(held.more.get(&image(3)).unwrap().at(), Some(at(7)));
+            // A word that is known changes nothing, however it is kept.
+            let mut again = held.clone();
+            for (k, said, time, job) in &words {
+                again.fold(&image(*k), said, at(*time), job);
+            }
+            prop_assert_eq!(&again.more, &held.more);
+            prop_assert_eq!(again.images.len(), 100);
+            // One that was told in brief is told in full again once the node speaks of it.
+            again.fold(&image(0), &outcome(Status::Cached, "", true), at(400), "b");
+            prop_assert!(again.images.contains_key(&image(0)) && again.more.get(&image(0)).is_none());
+            prop_assert_eq!((again.images.len(), again.more.len()), (100, 50));
         }
     }
 
@@ -245,6 +292,21 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp_secs(seconds).unwrap()
+    }
+
+    #[test]
+    fn of_a_thousand_images_it_is_known_whether_they_are_there_in_whatever_order_they_were_told() {
+        let words: Vec<Word> = (0..1100_usize)
+            .map(|k| (k, outcome(Status::Cached, "", true), k.cast_signed() as i64, "a"))
+            .collect();
+        let held = folded(&words);
+        let backwards: Vec<Word> = words.iter().rev().cloned().collect();
+        assert_eq!(folded(&backwards), held);
+        assert_eq!((held.images.len(), held.more.len()), (100, 900));
+        assert_eq!(held.presence(&image(99)), None);
+        assert!((100..1100).all(|k| held.presence(&image(k)) == Some(Presence::Warm)));
+        let row: Held = serde_json::from_str(&serde_json::to_string(&held).unwrap()).unwrap();
+        assert_eq!(row, held);
     }
 
     fn image(k: usize) -> Image {

@@ -1,7 +1,13 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use aws_sdk_ssm::{operation::send_command::SendCommandOutput, types::Command};
-use aws_smithy_mocks::{RuleMode, mock, mock_client};
+use aws_sdk_ssm::{
+    operation::{describe_instance_information::DescribeInstanceInformationOutput, send_command::SendCommandOutput},
+    types::{Command, InstanceInformation, PingStatus, error::InvalidInstanceId},
+};
+use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -9,7 +15,10 @@ use super::*;
 use crate::{
     command::{Trigger, is_observed_id},
     image::RegistryEndpoint,
-    mocks::{self, Calls, Table},
+    mocks::{
+        self, Calls, Table,
+        time::{Answer, VirtualTime, patient_config},
+    },
     node::{Cluster, NodeSelector},
     rows::{Key, OBSERVED},
     rule::parse_rules,
@@ -153,6 +162,180 @@ fn where_the_stack_sends_the_command_goes_to_ssm() {
     assert_eq!(ssm.num_calls(), 1);
 }
 
+#[test]
+fn a_burst_of_pushes_ends_with_every_command_sent_and_none_given_up() {
+    for pushes in [200, 400] {
+        let time = VirtualTime::default();
+        let bucket = Mutex::new((10.0, Duration::ZERO));
+        let clock = time.clone();
+        // SSM takes ten commands a second, and ten at once.
+        let config = Arc::new(patient_config(&time, move |_| {
+            let (tokens, since) = &mut *bucket.lock().unwrap();
+            *tokens = f64::min(10.0, *tokens + clock.now().abs_diff(*since).as_secs_f64() * 10.0);
+            *since = clock.now();
+            if *tokens < 1.0 {
+                return Answer::Throttled;
+            }
+            *tokens -= 1.0;
+            Answer::Taken(Duration::from_millis(100))
+        }));
+        let push = |k: u32| {
+            let (time, config) = (time.clone(), Arc::clone(&config));
+            async move {
+                time.sleep(Duration::from_secs(10) * k / pushes).await;
+                // Lambda's own tries.
+                for (attempt, pause) in [0, 60, 120].into_iter().enumerate() {
+                    time.sleep(Duration::from_secs(pause)).await;
+                    let (sender, began) = (Sender::new(&config, Mode::Send, outcomes()), time.now());
+                    let (settings, comment, images) = (settings(), comment(Trigger::Push, 1), [image(1)]);
+                    let order = Order {
+                        rule: &settings.rules[0],
+                        comment: &comment,
+                        images: &images,
+                        destination: selected(),
+                        occasion: "event",
+                    };
+                    let sent = sender.send(&settings, order, now(0)).await;
+                    assert!(time.now() < began + Duration::from_secs(118), "Lambda ends it");
+                    if sent.is_ok() {
+                        return Some(attempt);
+                    }
+                }
+                None
+            }
+        };
+        let tries = time.run((0..pushes).map(push));
+        assert!(tries.iter().all(Option::is_some), "given up");
+        let tried_again = tries.iter().filter(|attempt| **attempt > Some(0)).count();
+        assert!(tried_again * 20 <= tries.len(), "{tried_again} of {pushes}");
+    }
+}
+
+/// How SSM and IAM take an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Fine,
+    Denied,
+    Offline,
+    Invalid,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whoever_is_refused_is_told_with_the_reason_and_all_others_are_sent_it_once(
+        kinds in prop::collection::vec(prop::sample::select(&[Kind::Fine, Kind::Fine, Kind::Fine, Kind::Fine, Kind::Denied, Kind::Offline, Kind::Invalid][..]), 1..=50),
+    ) {
+        let id = |k: usize| format!("i-{k:017x}");
+        let kinds: std::collections::BTreeMap<String, Kind> = kinds.into_iter().enumerate().map(|(k, kind)| (id(k), kind)).collect();
+        let (sends, sender) = sender_of(&kinds, None);
+        let delivery = deliver(&sender, kinds.keys().cloned().collect());
+        let mut sent: Vec<String> = delivery.sent.iter().flat_map(|(_, to)| to.ids().to_vec()).collect();
+        sent.sort_unstable();
+        let fine: Vec<String> = kinds.iter().filter(|(_, kind)| **kind == Kind::Fine).map(|(id, _)| id.clone()).collect();
+        prop_assert_eq!(&sent, &fine);
+        prop_assert!(delivery.failed.is_empty());
+        prop_assert_eq!(delivery.refused.len() + fine.len(), kinds.len());
+        for (id, refusal) in delivery.refused {
+            let expected = match kinds[&id] {
+                Kind::Denied => Refusal::AccessDenied,
+                Kind::Offline => Refusal::NotOnline,
+                Kind::Invalid | Kind::Fine => Refusal::Invalid,
+            };
+            prop_assert_eq!(refusal, expected, "{}", id);
+        }
+        if !kinds.values().any(|kind| [Kind::Offline, Kind::Invalid].contains(kind)) {
+            // Each answer of IAM names one, and the others stay one command.
+            let denied = kinds.len() - fine.len();
+            prop_assert_eq!(sends.num_calls(), denied + usize::from(!fine.is_empty()));
+            prop_assert!(delivery.sent.len() <= 1);
+        }
+    }
+}
+
+#[test]
+fn an_instance_that_iam_names_and_that_is_none_of_the_command_is_looked_for_by_halves() {
+    let kinds = (0..8).map(|k| (format!("i-{k:017x}"), if k == 5 { Kind::Denied } else { Kind::Fine }));
+    let (_, sender) = sender_of(&kinds.clone().collect(), Some("i-0123456789abcdef0"));
+    let delivery = deliver(&sender, kinds.map(|(id, _)| id).collect());
+    assert_eq!(delivery.refused, [(format!("i-{:017x}", 5), Refusal::AccessDenied)]);
+    assert_eq!(delivery.sent.iter().map(|(_, to)| to.ids().len()).sum::<usize>(), 7);
+}
+
+#[test]
+fn where_iam_refuses_the_document_or_names_nothing_nobody_is_sent_it_and_one_call_is_made() {
+    for resource in [
+        " on resource: arn:aws:ssm:eu-central-1:123456789012:document/prefetch-images because",
+        " on resource: arn:aws:ec2:eu-central-1:123456789012:instance/*",
+        " on resource: ",
+        " on resource: i-0123456789abcdef0",
+        "",
+    ] {
+        let denied = mock!(aws_sdk_ssm::Client::send_command).then_error(move || {
+            let message = format!("User: arn:aws:sts::1:assumed-role/f/i-0123456789abcdef0 is not authorized to perform: ssm:SendCommand{resource}");
+            let error = aws_sdk_ssm::error::ErrorMetadata::builder().code("AccessDeniedException").message(message);
+            SendCommandError::generic(error.build())
+        });
+        let sender = Sender::sending(mock_client!(aws_sdk_ssm, [&denied]));
+        let ids = vec!["i-0123456789abcdef0".to_owned(), "i-0123456789abcdef1".to_owned()];
+        let delivery = deliver(&sender, ids.clone());
+        assert!(delivery.sent.is_empty() && delivery.refused.is_empty());
+        let [(destination, SendError::Send(_))] = &delivery.failed[..] else {
+            panic!("{resource}: {:?}", delivery.failed);
+        };
+        assert_eq!((destination.ids(), denied.num_calls()), (&ids[..], 1));
+    }
+}
+
+/// A sender before SSM and IAM that take instances so; IAM names the other instance, where there is one.
+fn sender_of(kinds: &std::collections::BTreeMap<String, Kind>, other: Option<&'static str>) -> (Mock, Sender) {
+    let (of_send, of_nodes) = (kinds.clone(), kinds.clone());
+    let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
+        let of_kind = |kind| input.instance_ids().iter().find(|id| of_send[*id] == kind);
+        if of_kind(Kind::Offline).or(of_kind(Kind::Invalid)).is_some() {
+            let refused = InvalidInstanceId::builder().build();
+            return MockResponse::Error(SendCommandError::InvalidInstanceId(refused));
+        }
+        if let Some(id) = of_kind(Kind::Denied) {
+            return MockResponse::Error(mocks::access_denied(other.unwrap_or(id)));
+        }
+        let command = Command::builder().command_id(JOB).build();
+        MockResponse::Output(SendCommandOutput::builder().command(command).build())
+    });
+    let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
+        let online = |id: &&String| of_nodes[*id] != Kind::Offline;
+        let information = |id: &String| {
+            InstanceInformation::builder()
+                .instance_id(id)
+                .ping_status(PingStatus::Online)
+                .build()
+        };
+        let known = input.filters()[0]
+            .values()
+            .iter()
+            .filter(online)
+            .map(information)
+            .collect();
+        let output = DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known));
+        MockResponse::Output(output.build())
+    });
+    let sender = Sender::sending(mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&send, &nodes]));
+    (send, sender)
+}
+
+fn deliver(sender: &Sender, ids: Vec<String>) -> Delivery {
+    let (settings, comment, images) = (settings(), comment(Trigger::Launch, 1), [image(1)]);
+    let order = Order {
+        rule: &settings.rules[0],
+        comment: &comment,
+        images: &images,
+        destination: Destination::Instances(ids),
+        occasion: "day",
+    };
+    run(sender.deliver(&settings, order, now(0)))
+}
+
 /// A sender that observes, and its table.
 struct Cloud {
     sender: Sender,
@@ -163,11 +346,7 @@ struct Cloud {
 impl Cloud {
     fn new() -> Self {
         let state = Arc::new(Mutex::new((Calls::default(), Table::default())));
-        let outcomes = Outcomes {
-            table: "outcomes".to_owned(),
-            retention: std::time::Duration::from_hours(720),
-        };
-        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
+        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes());
         assert!(sender.observes());
         Self {
             sender,
@@ -206,6 +385,13 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap();
     runtime.block_on(future)
+}
+
+fn outcomes() -> Outcomes {
+    Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(720),
+    }
 }
 
 fn comment(trigger: Trigger, attempt: u8) -> Comment {

@@ -8,7 +8,7 @@ use aws_sdk_ec2::{
         describe_instances::{DescribeInstancesError, DescribeInstancesOutput},
         describe_subnets::{DescribeSubnetsError, DescribeSubnetsOutput},
     },
-    types::{OperatorResponse, Reservation, Subnet, Tag},
+    types::{ArchitectureValues, Instance, OperatorResponse, PlatformValues, Reservation, Subnet, Tag},
 };
 use aws_sdk_ecr::{
     operation::{
@@ -29,6 +29,7 @@ use regex_lite::Regex;
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::bake::MAX_PARAMETERS;
 
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 const MIB: u64 = 1 << 20;
@@ -315,7 +316,7 @@ async fn one_digest_under_two_tags_is_two_images_and_takes_its_room_once() {
 }
 
 #[tokio::test]
-async fn manifests_are_asked_for_a_hundred_at_once_and_images_sent_thirty_at_once() {
+async fn manifests_are_asked_for_a_hundred_at_once_and_images_sent_as_many_at_once_as_have_room_beside_the_document() {
     let rules = r#"[{"name": "default", "repositories": ["team/*"], "newest": 50}]"#;
     let cloud = Cloud::with(rules, "{}");
     for k in 0..49 {
@@ -328,21 +329,49 @@ async fn manifests_are_asked_for_a_hundred_at_once_and_images_sent_thirty_at_onc
     let event = json!({"input": {"architectures": ["x86_64", "arm64"]}, "cluster": cluster()}).to_string();
     let plan = cloud.plan(&event).await.unwrap();
     assert_eq!(cloud.asked(), [50, 98]);
-    let comments: Vec<&str> = plan["bakes"][1]["commands"]
-        .as_array()
-        .unwrap()
+    let commands = plan["bakes"][1]["commands"].as_array().unwrap();
+    for (command, place) in commands.iter().zip(1..) {
+        assert_eq!(
+            command["comment"],
+            format!("bake-snapshot arm64 {place}/{}", commands.len())
+        );
+        let bytes = command["parameters"].to_string().len();
+        assert!((MAX_PARAMETERS / 2..=MAX_PARAMETERS).contains(&bytes), "{bytes}");
+    }
+    let sent = commands
         .iter()
-        .map(|command| command["comment"].as_str().unwrap())
-        .collect();
-    assert_eq!(comments, ["bake-snapshot arm64 1/2", "bake-snapshot arm64 2/2"]);
-    let images = |k: usize| {
-        let images = &plan["bakes"][1]["commands"][k]["parameters"]["images"][0];
-        images.as_str().unwrap().split(' ').count()
-    };
-    assert_eq!((images(0), images(1)), (30, 20));
+        .map(|command| command["parameters"]["images"][0].as_str().unwrap());
+    let sent: Vec<&str> = sent.flat_map(|images| images.split(' ')).collect();
+    let planned = plan["bakes"][1]["images"].as_array().unwrap().iter();
+    let planned: Vec<&str> = planned.map(|image| image["image"].as_str().unwrap()).collect();
+    assert_eq!(sent, planned);
     // Tags name as many as a resource has room for.
     assert_eq!(plan["bakes"][0]["tags"].as_array().unwrap().len(), 35);
     assert_eq!(plan["bakes"][0]["tags"][34]["Key"], "bake-snapshot/image-35");
+}
+
+#[test]
+fn the_document_leaves_room_for_the_parameters_however_cloudformation_writes_it() {
+    let document: Value = serde_json::from_str(include_str!("../../../../ssm/prefetch-images.json")).unwrap();
+    let bytes = serde_json::to_string_pretty(&document).unwrap().len();
+    assert!(bytes + MAX_PARAMETERS <= 65_536, "the document has {bytes} bytes");
+}
+
+#[tokio::test]
+async fn images_with_the_longest_names_are_sent_few_at_once_and_each_once() {
+    let repository = |k: usize| format!("{}/{k:02}", "r".repeat(252));
+    let rules = json!([{"name": "default", "repositories": ["r*"]}]).to_string();
+    let cloud = Cloud::with(&rules, "{}");
+    for k in 0..7 {
+        cloud.push(&repository(k), &"t".repeat(128), single(&[("app", 1)]));
+    }
+    let event = json!({"input": {"architectures": ["x86_64"]}, "cluster": cluster()}).to_string();
+    let plan = cloud.plan(&event).await.unwrap();
+    let commands = plan["bakes"][0]["commands"].as_array().unwrap();
+    let images = commands
+        .iter()
+        .map(|command| command["parameters"]["images"][0].as_str().unwrap().split(' ').count());
+    assert_eq!(images.collect::<Vec<_>>(), [3, 3, 1]);
 }
 
 #[tokio::test]
@@ -422,6 +451,40 @@ async fn for_two_architectures_one_ami_parameter_or_one_instance_type_is_refused
     for wrong in [r#"amiParameter: "/my/ami""#, r#"instanceType: "m6i.large""#] {
         assert!(message.contains(wrong), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_builder_stands_where_the_clusters_nodes_run_and_not_where_its_control_plane_does() {
+    let place = async |cloud: &Cloud, input: Value| {
+        let plan = cloud
+            .plan(&json!({"input": input, "cluster": cluster()}).to_string())
+            .await
+            .unwrap();
+        plan["bakes"][0]["networkInterface"]["SubnetId"].clone()
+    };
+    let cloud = Cloud::new();
+    assert_eq!(
+        place(&cloud, json!({"architectures": ["x86_64"]})).await,
+        "subnet-0abc0000000000001"
+    );
+    cloud.instance(|instance| instance.subnet_id("subnet-0abc0000000000004"));
+    cloud.calls();
+    assert_eq!(place(&cloud, json!({})).await, "subnet-0abc0000000000004");
+    assert_eq!(cloud.calls()[..2], ["DescribeInstances", "DescribeSubnets"]);
+    assert_eq!(
+        place(&cloud, json!({"architectures": ["arm64"]})).await,
+        "subnet-0abc0000000000004"
+    );
+    let named = json!({"subnetId": "subnet-0abc0000000000003"});
+    assert_eq!(place(&cloud, named).await, "subnet-0abc0000000000003");
+    // In a public one without a public address it would reach nothing.
+    let cloud = Cloud::new();
+    cloud.instance(|instance| instance.subnet_id("subnet-0abc0000000000005"));
+    assert_eq!(place(&cloud, json!({})).await, "subnet-0abc0000000000001");
+    assert_eq!(
+        place(&cloud, json!({"publicAddress": true})).await,
+        "subnet-0abc0000000000005"
+    );
 }
 
 #[tokio::test]
@@ -895,12 +958,11 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
             return throttled!(aws_sdk_ec2, DescribeSubnetsError);
         }
         assert_eq!(input.filters()[0].name(), Some("subnet-id"));
-        let known = [("subnet-0abc0000000000001", false), ("subnet-0abc0000000000002", true)];
-        let asked = known
-            .iter()
-            .filter(|(id, _)| input.filters()[0].values().contains(&(*id).to_owned()));
+        let known = [(1, false), (2, true), (4, false), (5, true)];
+        let known = known.map(|(k, public)| (format!("subnet-0abc000000000000{k}"), public));
+        let asked = known.iter().filter(|(id, _)| input.filters()[0].values().contains(id));
         let subnets = asked.map(|(id, public)| {
-            let subnet = Subnet::builder().subnet_id(*id).map_public_ip_on_launch(*public);
+            let subnet = Subnet::builder().subnet_id(id).map_public_ip_on_launch(*public);
             subnet.available_ip_address_count(250).build()
         });
         let output = DescribeSubnetsOutput::builder().set_subnets(Some(subnets.collect()));

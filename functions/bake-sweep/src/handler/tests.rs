@@ -18,7 +18,8 @@ use aws_sdk_ec2::{
     },
     types::{
         DescribeFastSnapshotRestoreSuccessItem, DisableFastSnapshotRestoreErrorItem,
-        DisableFastSnapshotRestoreStateError, DisableFastSnapshotRestoreStateErrorItem, Instance, LaunchTemplate,
+        DisableFastSnapshotRestoreStateError, DisableFastSnapshotRestoreStateErrorItem,
+        DisableFastSnapshotRestoreSuccessItem, Instance, InstanceState, InstanceStateChange, LaunchTemplate,
         LaunchTemplateBlockDeviceMapping, LaunchTemplateEbsBlockDevice, LaunchTemplateVersion, Reservation,
         ResponseLaunchTemplateData, Tag,
     },
@@ -165,8 +166,8 @@ async fn where_one_architecture_failed_what_there_is_of_it_is_removed_and_nothin
         "TerminateInstances",
         "DescribeSnapshots",
         "GetParameters",
-        "DeleteSnapshot",
         "DeleteParameters",
+        "DeleteSnapshot",
     ];
     assert_eq!(cloud.calls(), calls);
 }
@@ -337,11 +338,8 @@ async fn what_is_gone_by_then_is_no_failure_and_what_is_in_use_stays() {
         (&swept["terminated"], &swept["deleted"]),
         (&json!([]), &json!(["snap-1"]))
     );
-    let because = &swept["kept"][0]["because"];
-    assert_eq!(
-        (&swept["kept"][0]["snapshotId"], because),
-        (&json!("snap-2"), &json!("it is in use: no"))
-    );
+    let expected = json!({"snapshotId": "snap-2", "architecture": "x86_64", "because": "it is in use: no"});
+    assert!(swept["kept"].as_array().unwrap().contains(&expected), "{swept}");
 }
 
 #[tokio::test]
@@ -440,6 +438,143 @@ async fn details_that_cannot_be_deleted_are_named_and_ten_are_deleted_at_once() 
     assert_eq!(error, "SweepIncomplete");
     let expected = "/eks-image-prefetch/prod/x86_64/snap-09: the parameters could not be deleted";
     assert!(message.contains(expected), "{message}");
+    // Without its parameter nothing would find it again.
+    assert!(cloud.state(|state| state.snapshots.contains_key("snap-09")));
+    cloud.state(|state| state.fault = None);
+    assert_eq!(cloud.sweep(PRUNE).await.unwrap()["deleted"], json!(["snap-09"]));
+    let last = cloud.state(|state| state.deleted_parameters.last().cloned());
+    assert_eq!(last.as_deref(), Some("/eks-image-prefetch/prod/x86_64/snap-09"));
+}
+
+#[tokio::test]
+async fn an_answer_without_what_it_was_asked_for_removes_nothing_and_is_said() {
+    for (call, expected) in [
+        ("DescribeInstances", "the answer to DescribeInstances lacks its list"),
+        ("DescribeSnapshots", "the answer to DescribeSnapshots lacks its list"),
+        (
+            "GetParameters",
+            "the answer to GetParameters lacks /eks-image-prefetch/prod/x86_64/snapshot",
+        ),
+        (
+            "DescribeFastSnapshotRestores",
+            "the answer to DescribeFastSnapshotRestores lacks its list",
+        ),
+        (
+            "DescribeLaunchTemplates",
+            "the answer to DescribeLaunchTemplates lacks its list",
+        ),
+        (
+            "DescribeLaunchTemplateVersions",
+            "the answer to DescribeLaunchTemplateVersions lacks what versions of lt-1 say",
+        ),
+    ] {
+        let cloud = Cloud::new();
+        cloud.template("lt-1", &[&["snap-1"]]);
+        cloud.builder("i-0abc0000000000001", &[(EXECUTION_TAG, OTHER)]);
+        cloud.execution(OTHER, Some(ExecutionStatus::Running));
+        cloud.snapshot("snap-0", &[(EXECUTION_TAG, OWN), (ARCHITECTURE_TAG, "x86_64")]);
+        for k in 1..=5 {
+            cloud.published(&format!("snap-{k}"), "x86_64", k);
+            cloud.restore(&format!("snap-{k}"), &["eu-central-1a"]);
+        }
+        cloud.publish("x86_64", "snap-1");
+        cloud.state(|state| state.half = Some(call));
+        let (error, message) = cloud.failed(PRUNE).await;
+        assert_eq!(error, "AwsError");
+        assert!(message.starts_with(expected), "{message}");
+        let snapshots = cloud.state(|state| state.snapshots.keys().cloned().collect::<Vec<_>>());
+        let whole = ["snap-1", "snap-2", "snap-3", "snap-4", "snap-5"];
+        assert_eq!(snapshots[snapshots.len() - 5..], whole, "{call}");
+        assert_eq!(cloud.count("DisableFastSnapshotRestores"), 0, "{call}");
+    }
+}
+
+#[tokio::test]
+async fn an_execution_that_step_functions_says_nothing_of_keeps_its_builder_and_its_snapshot() {
+    for event in [SCHEDULE, FAILED] {
+        let cloud = Cloud::new();
+        for execution in [OWN, OTHER] {
+            cloud.execution(execution, Some(ExecutionStatus::Running));
+        }
+        cloud.builder("i-0abc0000000000001", &[(EXECUTION_TAG, OTHER)]);
+        cloud.builder("i-0abc0000000000002", &[(EXECUTION_TAG, OWN)]);
+        cloud.snapshot("snap-1", &[(EXECUTION_TAG, OTHER)]);
+        cloud.state(|state| state.half = Some("DescribeExecution"));
+        let (error, message) = cloud.failed(event).await;
+        assert_eq!(error, "SweepIncomplete");
+        for id in ["i-0abc0000000000001", "i-0abc0000000000002", "snap-1"] {
+            let expected = format!("{id}: Step Functions does not say whether the execution ");
+            assert!(message.contains(&expected), "{message}");
+        }
+        assert_eq!(cloud.count("TerminateInstances") + cloud.count("DeleteSnapshot"), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_aws_lists_without_the_tags_that_were_asked_for_is_left_and_named() {
+    for event in [PRUNE, CLEAN_UP] {
+        let cloud = Cloud::new();
+        cloud.builder(
+            "i-0abc0000000000001",
+            &[(EXECUTION_TAG, OWN), (ARCHITECTURE_TAG, "x86_64")],
+        );
+        cloud.snapshot("snap-1", &[(EXECUTION_TAG, OWN), (ARCHITECTURE_TAG, "x86_64")]);
+        cloud.state(|state| state.half = Some("tags"));
+        let (error, message) = cloud.failed(event).await;
+        assert_eq!(error, "SweepIncomplete");
+        for id in ["i-0abc0000000000001", "snap-1"] {
+            assert!(
+                message.contains(&format!("{id}: EC2 lists it, and does not say")),
+                "{message}"
+            );
+        }
+        assert_eq!(cloud.count("TerminateInstances") + cloud.count("DeleteSnapshot"), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_aws_does_not_confirm_is_not_told_as_done() {
+    for (call, expected) in [
+        (
+            "TerminateInstances",
+            "i-0abc0000000000001: EC2 does not say that it is terminated",
+        ),
+        (
+            "DeleteParameters",
+            "/eks-image-prefetch/prod/x86_64/snap-1: SSM does not say that the parameter is deleted",
+        ),
+        (
+            "DisableFastSnapshotRestores",
+            "snap-2: fast restore could not be disabled: eu-central-1a: EC2 does not say that it is",
+        ),
+    ] {
+        let cloud = Cloud::new();
+        cloud.builder("i-0abc0000000000001", &[(EXECUTION_TAG, OWN)]);
+        for k in 1..=4 {
+            cloud.published(&format!("snap-{k}"), "x86_64", k);
+        }
+        cloud.restore("snap-2", &["eu-central-1a"]);
+        cloud.state(|state| state.half = Some(call));
+        let (error, message) = cloud.failed(PRUNE).await;
+        assert_eq!(
+            (error.as_str(), message.as_str()),
+            (
+                "SweepIncomplete",
+                format!("not all could be swept: {expected}").as_str()
+            )
+        );
+        cloud.state(|state| state.half = None);
+        assert!(cloud.sweep(PRUNE).await.is_ok(), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn the_details_of_a_snapshot_whose_architecture_nobody_knows_go_by_either_name() {
+    let cloud = Cloud::new();
+    cloud.snapshot("snap-1", &[(EXECUTION_TAG, OWN)]);
+    assert_eq!(cloud.sweep(PRUNE).await.unwrap()["deleted"], json!(["snap-1"]));
+    let details = ["x86_64", "arm64"].map(|one| format!("/eks-image-prefetch/prod/{one}/snap-1"));
+    assert_eq!(cloud.state(|state| state.deleted_parameters.clone()), details);
 }
 
 #[tokio::test]
@@ -473,6 +608,8 @@ struct State {
     calls: Vec<&'static str>,
     /// The call that is throttled.
     fault: Option<&'static str>,
+    /// The call whose answer lacks what it was asked for.
+    half: Option<&'static str>,
     /// The error codes by which resources are refused.
     refused: BTreeMap<String, &'static str>,
 }
@@ -589,9 +726,12 @@ fn owned(tags: &[(&str, &str)]) -> Tags {
     tags.collect()
 }
 
+/// All tags of what carries ours and these.
 fn tagged(tags: &Tags) -> Vec<Tag> {
-    let tags = tags
+    let ours = owned(&[(STACK_TAG, "eks-image-prefetch"), (CLUSTER_TAG, "prod")]);
+    let tags = ours
         .iter()
+        .chain(tags)
         .map(|(key, value)| Tag::builder().key(key).value(value).build());
     tags.collect()
 }
@@ -648,13 +788,17 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
             filters[filters.len() - 1],
             "instance-state-name=pending,running,stopping,stopped"
         );
+        let half = state.half;
         let rows = state.instances.iter().filter(|(_, tags)| carry(tags, &filters));
         let (rows, token) = page(rows, input.next_token());
         let rows = rows.into_iter().map(|(id, tags)| {
-            let instance = Instance::builder().instance_id(id).set_tags(Some(tagged(tags)));
+            let instance = Instance::builder()
+                .instance_id(id)
+                .set_tags((half != Some("tags")).then(|| tagged(tags)));
             Reservation::builder().instances(instance.build()).build()
         });
-        let output = DescribeInstancesOutput::builder().set_reservations(Some(rows.collect()));
+        let rows = (half != Some("DescribeInstances")).then(|| rows.collect());
+        let output = DescribeInstancesOutput::builder().set_reservations(rows);
         MockResponse::Output(output.set_next_token(token).build())
     });
     let shared = Arc::clone(state);
@@ -664,8 +808,16 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
         if let Some(code) = state.call("TerminateInstances", id) {
             return fault!(aws_sdk_ec2, TerminateInstancesError, code);
         }
+        if state.half == Some("TerminateInstances") {
+            return MockResponse::Output(TerminateInstancesOutput::builder().build());
+        }
         state.instances.remove(id).unwrap();
-        MockResponse::Output(TerminateInstancesOutput::builder().build())
+        let now = InstanceState::builder().name(InstanceStateName::ShuttingDown);
+        let change = InstanceStateChange::builder()
+            .instance_id(id)
+            .current_state(now.build());
+        let output = TerminateInstancesOutput::builder().terminating_instances(change.build());
+        MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
     let snapshots = mock!(aws_sdk_ec2::Client::describe_snapshots).then_compute_response(move |input| {
@@ -676,13 +828,15 @@ fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
         let filters = words(input.filters());
         assert_eq!(filters[..2], OURS);
         assert_eq!(input.owner_ids(), ["self"]);
+        let half = state.half;
         let rows = state.snapshots.iter().filter(|(_, tags)| carry(tags, &filters));
         let (rows, token) = page(rows, input.next_token());
         let rows = rows.into_iter().map(|(id, tags)| {
             let snapshot = aws_sdk_ec2::types::Snapshot::builder().snapshot_id(id);
-            snapshot.set_tags(Some(tagged(tags))).build()
+            snapshot.set_tags((half != Some("tags")).then(|| tagged(tags))).build()
         });
-        let output = DescribeSnapshotsOutput::builder().set_snapshots(Some(rows.collect()));
+        let rows = (half != Some("DescribeSnapshots")).then(|| rows.collect());
+        let output = DescribeSnapshotsOutput::builder().set_snapshots(rows);
         MockResponse::Output(output.set_next_token(token).build())
     });
     let shared = Arc::clone(state);
@@ -726,7 +880,8 @@ fn fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
             row.availability_zone(zone).build()
         });
         let output = DescribeFastSnapshotRestoresOutput::builder();
-        let output = output.set_fast_snapshot_restores(Some(rows.collect()));
+        let rows = (state.half != Some("DescribeFastSnapshotRestores")).then(|| rows.collect());
+        let output = output.set_fast_snapshot_restores(rows);
         MockResponse::Output(output.set_next_token(token).build())
     })
 }
@@ -740,6 +895,9 @@ fn disable_fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
             return fault!(aws_sdk_ec2, DisableFastSnapshotRestoresError, code);
         }
         let mut output = DisableFastSnapshotRestoresOutput::builder();
+        if state.half == Some("DisableFastSnapshotRestores") {
+            return MockResponse::Output(output.build());
+        }
         if state.refuses_zones {
             let why = DisableFastSnapshotRestoreStateError::builder()
                 .code("c")
@@ -755,6 +913,10 @@ fn disable_fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
         } else {
             state.restores.remove(id).unwrap();
             state.disabled.insert(id.clone(), input.availability_zones().to_vec());
+            for zone in input.availability_zones() {
+                let row = DisableFastSnapshotRestoreSuccessItem::builder().availability_zone(zone);
+                output = output.successful(row.build());
+            }
         }
         MockResponse::Output(output.build())
     })
@@ -771,7 +933,8 @@ fn templates(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
         let rows = rows
             .into_iter()
             .map(|id| LaunchTemplate::builder().launch_template_id(id).build());
-        let output = DescribeLaunchTemplatesOutput::builder().set_launch_templates(Some(rows.collect()));
+        let rows = (state.half != Some("DescribeLaunchTemplates")).then(|| rows.collect());
+        let output = DescribeLaunchTemplatesOutput::builder().set_launch_templates(rows);
         MockResponse::Output(output.set_next_token(token).build())
     })
 }
@@ -785,6 +948,9 @@ fn versions(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
             return fault!(aws_sdk_ec2, DescribeLaunchTemplateVersionsError, code);
         }
         assert!(input.versions().is_empty());
+        if state.half == Some("DescribeLaunchTemplateVersions") {
+            return MockResponse::Output(DescribeLaunchTemplateVersionsOutput::builder().build());
+        }
         let (rows, token) = page(state.templates[id].iter().zip(1..), input.next_token());
         let rows = rows.into_iter().map(|(snapshots, number)| {
             let devices = snapshots.iter().map(|snapshot| {
@@ -821,7 +987,11 @@ fn sfn(state: &Arc<Mutex<State>>) -> aws_sdk_sfn::Client {
             .state_machine_arn("arn:aws:states:eu-central-1:123456789012:stateMachine:eks-image-prefetch-bake-snapshot")
             .start_date(aws_sdk_sfn::primitives::DateTime::from_secs(0))
             .redrive_count(state.redrives)
-            .status(status.clone());
+            .status(if state.half == Some("DescribeExecution") {
+                "no value was set".into()
+            } else {
+                status.clone()
+            });
         MockResponse::Output(output.build().unwrap())
     });
     mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&describe], |config| {
@@ -842,6 +1012,9 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         let found = found
             .into_iter()
             .map(|name| Parameter::builder().name(name).value(&state.parameters[name]).build());
+        if state.half == Some("GetParameters") {
+            return MockResponse::Output(GetParametersOutput::builder().build());
+        }
         let output = GetParametersOutput::builder().set_parameters(Some(found.collect()));
         let missing = missing.into_iter().cloned().collect();
         MockResponse::Output(output.set_invalid_parameters(Some(missing)).build())
@@ -853,8 +1026,14 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
             return fault!(aws_sdk_ssm, DeleteParametersError, code);
         }
         assert!((1..=10).contains(&input.names().len()));
+        if state.half == Some("DeleteParameters") {
+            return MockResponse::Output(DeleteParametersOutput::builder().build());
+        }
         state.deleted_parameters.extend(input.names().to_vec());
-        MockResponse::Output(DeleteParametersOutput::builder().build())
+        // What there is not counts as invalid.
+        let (deleted, missing) = input.names().split_at(1);
+        let output = DeleteParametersOutput::builder().set_deleted_parameters(Some(deleted.to_vec()));
+        MockResponse::Output(output.set_invalid_parameters(Some(missing.to_vec())).build())
     });
     mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&get, &delete], |config| {
         config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())

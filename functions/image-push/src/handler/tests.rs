@@ -22,7 +22,10 @@ use prefetch::{
     command::is_observed_id,
     fault,
     image::RegistryEndpoint,
-    mocks::{self, Calls, Table},
+    mocks::{
+        self, Calls, Table,
+        time::{Answer, VirtualTime, patient_config},
+    },
     rows::Key,
     settings::Outcomes,
 };
@@ -80,6 +83,17 @@ async fn an_image_that_arrives_becomes_one_command_for_all_nodes_that_want_it() 
         );
         assert_eq!(sends.num_calls(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_event_whose_time_is_none_is_a_push_all_the_same() {
+    let mut event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
+    event["time"] = json!("yesterday");
+    let sends = sending(|_| true);
+    let answer = answer(&sends, r#"[{"name": "all"}]"#, &event.to_string())
+        .await
+        .unwrap();
+    assert_eq!(answer["decision"], "sent");
 }
 
 #[tokio::test]
@@ -376,6 +390,48 @@ async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_
         diagnostic.error_message
     );
     assert_eq!((refused.num_calls(), sent.num_calls()), (1, 1));
+}
+
+#[test]
+fn rules_whose_answers_are_slow_or_never_come_keep_no_other_from_its_command() {
+    let rules: Vec<Value> = (1..=8).map(|k| json!({"name": format!("rule-{k}")})).collect();
+    let settings = settings(&json!(rules).to_string());
+    let event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
+    for unanswered in [None, Some("rule=rule-1 ")] {
+        let time = VirtualTime::default();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let (bodies, clock) = (Arc::clone(&taken), time.clone());
+        let config = patient_config(&time, move |body| {
+            if unanswered.is_some_and(|rule| body.contains(rule)) {
+                return Answer::Never;
+            }
+            bodies.lock().unwrap().push(clock.now());
+            Answer::Taken(Duration::from_secs(5))
+        });
+        let outcomes = Outcomes {
+            table: "outcomes".to_owned(),
+            retention: Duration::from_hours(24),
+        };
+        let sender = Sender::new(&config, settings.mode, outcomes);
+        let ecr = Registry::default().client();
+        let answers = time.run([handle(&sender, &ecr, &settings, event.clone(), now())]);
+        let taken = taken.lock().unwrap();
+        // All at once, and each once.
+        assert_eq!(taken.len(), 8 - usize::from(unanswered.is_some()));
+        assert!(taken.iter().all(|at| *at < Duration::from_secs(5)), "{taken:?}");
+        match (unanswered, &answers[0]) {
+            (None, Ok(Decision::Sent { commands, .. })) => {
+                let names: Vec<&str> = commands.iter().map(|sent| sent.rule.as_str()).collect();
+                assert_eq!(names, (1..=8).map(|k| format!("rule-{k}")).collect::<Vec<_>>());
+                assert_eq!(time.now(), Duration::from_secs(5));
+            }
+            (Some(_), Err(PushError::Send { rule, .. })) => {
+                assert_eq!(rule, "rule-1");
+                assert!(time.now() < Duration::from_secs(118), "Lambda ends it");
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]

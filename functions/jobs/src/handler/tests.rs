@@ -271,7 +271,7 @@ async fn of_nodes_by_id_those_that_can_be_reached_are_sent_it_and_of_the_others_
 }
 
 #[tokio::test]
-async fn many_images_and_nodes_become_commands_of_at_most_thirty_and_fifty() {
+async fn many_images_and_nodes_become_commands_that_ssm_takes() {
     let cloud = Cloud::new();
     for k in 1..=120 {
         cloud.launch(k, |_| {});
@@ -291,7 +291,9 @@ async fn many_images_and_nodes_become_commands_of_at_most_thirty_and_fifty() {
             Some("k"),
         )
         .await;
-    assert_eq!((status, answer["jobs"].as_array().unwrap().len()), (202, 12));
+    let told = answer["jobs"].as_array().unwrap().len();
+    assert_eq!((status, told), (202, cloud.sent().len()));
+    assert!(told < 60);
     assert_eq!(
         cloud
             .sent()
@@ -314,7 +316,7 @@ async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
     let (status, answer) = cloud.post(json!({"images": images})).await;
     assert_eq!(status, 400);
-    assert!(answer["detail"].as_str().unwrap().contains("120 commands"));
+    assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
     assert!(cloud.sent().is_empty());
 }
 
@@ -348,13 +350,112 @@ async fn where_a_node_vanishes_in_between_the_others_are_sent_it_still() {
 }
 
 #[tokio::test]
-async fn a_node_that_ssm_refuses_although_it_is_online_is_no_fault_of_the_caller() {
+async fn a_node_that_ssm_or_iam_refuses_keeps_no_other_from_its_images_and_is_told_with_the_reason() {
+    for (denied, refused) in [(vec![2, 5], vec![]), (vec![], vec![2, 5]), (vec![5], vec![2])] {
+        let cloud = Cloud::new();
+        for k in 3..=8 {
+            cloud.launch(k, |_| {});
+        }
+        cloud.state(|state| {
+            state.denied.extend(denied.iter().copied().map(node_id));
+            state.refused.extend(refused.iter().copied().map(node_id));
+        });
+        let ids: Vec<String> = (1..=8).map(node_id).collect();
+        let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+        let (status, answer) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+        assert_eq!(status, 202, "{answer}");
+        let served = |told: &Value| {
+            let jobs = told["jobs"].as_array().unwrap().iter();
+            let mut ids: Vec<Value> = jobs
+                .flat_map(|job| job["nodes"]["ids"].as_array().unwrap().clone())
+                .collect();
+            ids.sort_by_key(ToString::to_string);
+            ids
+        };
+        let others: Vec<String> = [1, 3, 4, 6, 7, 8].map(node_id).into();
+        assert_eq!(served(&answer), others);
+        let mut sent: Vec<String> = cloud.sent().into_iter().flat_map(|(_, _, nodes)| nodes).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, others);
+        let mut reasons: Vec<(Value, Value)> = answer["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| (node["id"].clone(), node["reason"].clone()))
+            .collect();
+        reasons.sort_by_key(|(id, _)| id.to_string());
+        let expected = [2, 5].map(|k| {
+            let reason = if denied.contains(&k) {
+                "access-denied"
+            } else {
+                "refused"
+            };
+            (json!(node_id(k)), json!(reason))
+        });
+        assert_eq!(reasons, expected);
+        assert!(!answer.to_string().contains("arn:"));
+        // Whoever comes again is told the same.
+        let count = cloud.sent().len();
+        assert_eq!(cloud.http("POST", "/jobs", body, Some("key")).await, (202, answer));
+        assert_eq!(cloud.sent().len(), count);
+    }
+}
+
+#[tokio::test]
+async fn where_every_node_is_refused_the_caller_is_told_of_each() {
     let cloud = Cloud::new();
-    cloud.state(|state| state.refused.insert(node_id(2)));
+    cloud.state(|state| state.denied.extend([node_id(1), node_id(2)]));
     let body = json!({"images": ["team/app:v1"], "nodes": {"ids": [node_id(1), node_id(2)]}});
-    let (status, answer) = cloud.post(body).await;
-    assert_eq!((status, cloud.sent().len()), (503, 0));
-    assert!(!answer.to_string().contains("arn:"));
+    let (status, answer) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+    assert_eq!((status, answer["errors"].as_array().unwrap().len()), (400, 2));
+    assert!(answer.to_string().contains("IAM does not permit"));
+    assert!(cloud.sent().is_empty());
+    // Once they are permitted, the same request is served.
+    cloud.state(|state| state.denied.clear());
+    assert_eq!(cloud.http_at("POST", "/jobs", body, Some("key"), 1).await.0, 202);
+}
+
+#[tokio::test]
+async fn where_aws_fails_between_halves_the_same_request_sends_the_rest_alone() {
+    // The whole, a half, the other half.
+    for before in 1..=2 {
+        let cloud = Cloud::new();
+        for k in 3..=4 {
+            cloud.launch(k, |_| {});
+        }
+        cloud.state(|state| state.refused.insert(node_id(3)));
+        cloud.fail("SendCommand", before, "ThrottlingException");
+        let ids: Vec<String> = (1..=4).map(node_id).collect();
+        let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+        let (status, problem) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
+        assert_eq!(status, 503);
+        let told = problem["jobs"].as_array().map_or(0, Vec::len);
+        assert_eq!(told, cloud.sent().len(), "{problem}");
+        let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 2).await;
+        assert_eq!(
+            (status, answer["jobs"].as_array().unwrap().len()),
+            (202, cloud.sent().len())
+        );
+        let mut sent: Vec<String> = cloud.sent().into_iter().flat_map(|(_, _, nodes)| nodes).collect();
+        sent.sort_unstable();
+        assert_eq!(sent, [1, 2, 4].map(node_id));
+        assert_eq!(answer["nodes"][0]["reason"], "refused");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_a_refused_node_whose_answer_is_lost_is_not_sent_again() {
+    let cloud = Cloud::new();
+    cloud.launch(3, |_| {});
+    cloud.state(|state| state.denied.insert(node_id(3)));
+    cloud.fail("SendCommand", 1, "Lost");
+    let ids: Vec<String> = (1..=3).map(node_id).collect();
+    let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
+    assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
+    let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 2).await;
+    assert_eq!((status, cloud.sent().len()), (202, 1));
+    assert_eq!(answer["jobs"][0]["nodes"], json!({"ids": [node_id(1), node_id(2)]}));
+    assert_eq!(answer["nodes"][0]["reason"], "access-denied");
 }
 
 #[tokio::test]
@@ -623,7 +724,7 @@ async fn jobs_are_listed_newest_first_and_further_tries_and_commands_by_hand_are
     let told = json!({
         "id": first, "trigger": "push", "rule": "default", "requestedAt": "2026-11-16T01:54:34.049Z", "state": "done",
         "images": [image("team/app", "v1")], "bytes": 25, "slowestSeconds": 10.0, "slowestNode": node_id(1),
-        "nodes": {"total": 2, "done": 2, "pulled": 1, "cached": 1, "skipped": 0, "failed": 0, "retrying": 0, "retried": 0},
+        "nodes": {"total": 2, "done": 2, "pulled": 1, "cached": 1, "skipped": 0, "failed": 0, "notApplicable": 0, "retrying": 0, "retried": 0},
     });
     assert_eq!((status, &list["jobs"][1]), (200, &told));
     assert_eq!(
@@ -698,7 +799,9 @@ async fn a_job_is_told_with_what_became_of_each_image_on_each_node() {
         (status, &job["state"], &job["next"]),
         (200, &json!("running"), &Value::Null)
     );
-    let nodes = json!({"total": 3, "done": 1, "pulled": 1, "cached": 0, "skipped": 0, "failed": 1, "retrying": 1, "retried": 1});
+    let nodes = json!({
+        "total": 3, "done": 1, "pulled": 1, "cached": 0, "skipped": 0, "failed": 1, "notApplicable": 0, "retrying": 1, "retried": 1,
+    });
     assert_eq!(job["nodes"], nodes);
     assert_eq!(job["images"], json!([image("team/app", "v1")]));
     let expected = json!({
@@ -794,6 +897,38 @@ async fn the_nodes_of_a_job_are_paged_each_once() {
 }
 
 #[tokio::test]
+async fn nodes_that_are_none_of_the_job_are_told_apart_and_it_ends_with_them() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    cloud.put(
+        &Key::job(&id),
+        json!({"trigger": "push", "rule": "default", "requested_at": now(), "targets": 10, "pulled": 6, "not_applicable": 4}),
+    );
+    let hybrid = "mi-0aaaabbbbccccdddd";
+    for (node, reason) in [(node_id(1), "platform"), (hybrid.to_owned(), "hybrid-node")] {
+        let outcome = json!({"status": "skipped", "reason": reason, "seconds": 0.1, "bytes": 0, "attempts": 0, "attempt": 1, "reported": true});
+        let row = json!({"version": 1, "attempt": 1, "status": "skipped", "retrying": false, "ended_at": now(), "command": id,
+            "images": {image("team/app", "v1"): outcome}});
+        cloud.put(&Key::node(&id, &node), row);
+    }
+    let (status, job) = cloud.get(&format!("/jobs/{id}?limit=1")).await;
+    let nodes = json!({
+        "total": 10, "done": 10, "pulled": 6, "cached": 0, "skipped": 0, "failed": 0, "notApplicable": 4, "retrying": 0, "retried": 0,
+    });
+    assert_eq!((status, &job["state"], &job["nodes"]), (200, &json!("done"), &nodes));
+    assert_eq!(job["outcomes"][0]["images"][0]["reason"], "platform");
+    // A page may begin after a node that is none of EC2's, which is not asked for there.
+    let (_, job) = cloud
+        .get(&format!("/jobs/{id}?limit=1&next={}", job["next"].as_str().unwrap()))
+        .await;
+    assert_eq!(job["outcomes"][0]["node"], hybrid);
+    cloud.calls();
+    let after = crate::query::token(&hybrid);
+    assert_eq!(cloud.get(&format!("/jobs/{id}?next={after}")).await.0, 200);
+    assert!(!cloud.calls().contains(&"DescribeInstances"));
+}
+
+#[tokio::test]
 async fn a_job_is_done_when_all_its_nodes_have_reported_and_none_tries_again_or_it_is_too_late() {
     let row = |targets: Value, pulled: i64, retrying: i64| {
         let mut row =
@@ -879,14 +1014,21 @@ async fn counters_are_told_by_trigger_and_in_total_in_one_read() {
     );
     cloud.put(
         &Key::totals(Trigger::Schedule),
-        json!({"jobs": 1, "cached": 3, "skipped": 1, "bytes": 0}),
+        json!({"jobs": 1, "cached": 3, "skipped": 1, "not_applicable": 4, "bytes": 0}),
     );
     let (status, told) = cloud.get("/jobs/stats").await;
     let expected = json!({
-        "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "retried": 2, "bytes": 100,
+        "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "notApplicable": 4, "retried": 2,
+        "bytes": 100,
         "triggers": {
-            "push": {"jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "retried": 2, "bytes": 100},
-            "schedule": {"jobs": 1, "succeeded": 3, "pulled": 0, "cached": 3, "skipped": 1, "failed": 0, "retried": 0, "bytes": 0},
+            "push": {
+                "jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "notApplicable": 0, "retried": 2,
+                "bytes": 100,
+            },
+            "schedule": {
+                "jobs": 1, "succeeded": 3, "pulled": 0, "cached": 3, "skipped": 1, "failed": 0, "notApplicable": 4, "retried": 0,
+                "bytes": 0,
+            },
         },
     });
     assert_eq!((status, told), (200, expected));

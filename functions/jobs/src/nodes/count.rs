@@ -5,8 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use prefetch::{
     metrics::{Line, Metrics},
-    outcome::Status,
-    rows::{Held, Holding},
+    rows::{Held, Presence},
 };
 use serde::Serialize;
 
@@ -105,27 +104,21 @@ async fn count_all(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> 
 fn of_node(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Standing {
     let agent = Agent::of(node.instance, known.managed.get(node.id), now);
     let wanted = node.wanted(&known.images).into_iter();
-    standing(agent.state, wanted.map(|image| held.images.get(image)))
+    standing(agent.state, wanted.map(|image| held.presence(image)))
 }
 
 /// Decides how a node stands, by whether commands reach it and by its last word on each image that it is to have.
-fn standing<'a>(agent: State, wanted: impl Iterator<Item = Option<&'a Holding>>) -> Standing {
-    let mut wanted = wanted
-        .filter(|said| !said.is_some_and(is_for_another_platform))
-        .peekable();
+fn standing(agent: State, wanted: impl Iterator<Item = Option<Presence>>) -> Standing {
+    let mut wanted = wanted.filter(|said| *said != Some(Presence::NotApplicable)).peekable();
     if agent == State::Unsupported || wanted.peek().is_none() {
         Standing::LeftOut
     } else if agent != State::Online {
         Standing::Unreachable
-    } else if wanted.all(|said| said.is_some_and(|said| said.status.is_warm())) {
+    } else if wanted.all(|said| said == Some(Presence::Warm)) {
         Standing::Warm
     } else {
         Standing::Cold
     }
-}
-
-fn is_for_another_platform(said: &Holding) -> bool {
-    said.status == Status::Skipped && said.reason == "platform"
 }
 
 #[cfg(test)]

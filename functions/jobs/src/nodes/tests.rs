@@ -45,21 +45,70 @@ async fn a_node_is_told_with_its_rules_and_what_it_holds_of_their_images() {
             "id": node_id(1), "name": "ip-10-0-0-1.eu-central-1.compute.internal", "instanceType": "m6i.large", "launchedAt": at(-3600), "rules": ["default"],
             "ssm": {"state": "online", "agentVersion": "3.3.1611.0", "lastPingAt": at(-60)},
             "images": [
-                {"image": one, "state": "missing", "seenAt": at(40), "reason": "no-space"},
-                {"image": two, "state": "warm", "since": at(20), "seenAt": at(30)},
+                {"image": one, "tags": ["v1"], "state": "missing", "seenAt": at(40), "reason": "no-space"},
+                {"image": two, "tags": ["v2"], "state": "warm", "since": at(20), "seenAt": at(30)},
             ],
             "lastFailure": {"image": other, "reason": "registry", "at": at(50), "job": JOB},
         },
         {
             "id": node_id(2), "rules": ["default", "gpu"], "ssm": {"state": "online"},
             "images": [
-                {"image": one, "state": "unknown"},
-                {"image": two, "state": "unknown"},
-                {"image": image("team/web", "v1"), "state": "unknown"},
+                {"image": one, "tags": ["v1"], "state": "unknown"},
+                {"image": two, "tags": ["v2"], "state": "unknown"},
+                {"image": image("team/web", "v1"), "tags": ["v1"], "state": "unknown"},
             ],
         },
     ]});
     assert_eq!((status, body), (200, expected));
+}
+
+#[tokio::test]
+async fn an_image_with_several_tags_is_told_once_and_is_warm_once_it_is_by_each_of_them() {
+    let cloud = Cloud::with(RULES, "false");
+    let tags = vec!["v1".to_owned(), "v2 latest stable".to_owned()];
+    cloud.state(|state| state.repositories.insert("team/app".to_owned(), tags));
+    let named = |tag: &str| {
+        format!(
+            "{}/team/app:{tag}@{}",
+            crate::cloud::REGISTRY,
+            crate::cloud::digest("v2")
+        )
+    };
+    let [latest, stable, two] = ["latest", "stable", "v2"].map(named);
+    let one = image("team/app", "v1");
+    cloud.launch(3, |_| {});
+    hold(
+        &cloud,
+        1,
+        &[
+            (&two, Status::Pulled, "", 10),
+            (&latest, Status::Pulled, "", 20),
+            (&stable, Status::Cached, "", 15),
+        ],
+    );
+    hold(
+        &cloud,
+        2,
+        &[(&two, Status::Pulled, "", 10), (&latest, Status::Failed, "denied", 20)],
+    );
+    hold(
+        &cloud,
+        3,
+        &[(&two, Status::Pulled, "", 10), (&latest, Status::Pulled, "", 20)],
+    );
+    let (_, body) = cloud.get("/nodes").await;
+    let tags = ["latest", "stable", "v2"];
+    for (place, expected) in [
+        json!({"image": latest, "tags": tags, "state": "warm", "since": at(20), "seenAt": at(10)}),
+        json!({"image": latest, "tags": tags, "state": "missing", "seenAt": at(20), "reason": "denied"}),
+        json!({"image": latest, "tags": tags, "state": "unknown"}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let images = json!([expected, {"image": one, "tags": ["v1"], "state": "unknown"}]);
+        assert_eq!(body["nodes"][place]["images"], images);
+    }
 }
 
 #[tokio::test]
@@ -122,7 +171,7 @@ async fn what_an_answer_does_not_hold_is_told_on_the_next_page() {
             .map(|next| format!("/nodes?limit=500&next={next}"));
     }
     assert_eq!(seen, (1..=607).map(node_id).collect::<Vec<_>>());
-    assert!(pages.len() == 3 && pages[0] + pages[1] == 500, "{pages:?}");
+    assert!(pages.len() == 4 && pages[..3].iter().sum::<usize>() == 500, "{pages:?}");
 }
 
 #[tokio::test]

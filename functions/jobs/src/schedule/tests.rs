@@ -601,10 +601,15 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
         let limit = usize::try_from(input.max_results().unwrap()).unwrap();
         let page = state.schedules.keys().skip(start).take(limit);
         let page = page.map(|name| ScheduleSummary::builder().name(name).build());
-        let next = (start + limit < state.schedules.len()).then(|| (start + limit).to_string());
+        let next = start + limit;
+        let next = if next < state.schedules.len() {
+            next.to_string()
+        } else {
+            String::new()
+        };
         let output = ListSchedulesOutput::builder()
             .set_schedules(Some(page.collect()))
-            .set_next_token(next);
+            .next_token(next);
         MockResponse::Output(output.build().unwrap())
     });
     let shared = Arc::clone(state);

@@ -25,9 +25,9 @@ use aws_sdk_ssm::{
     },
     types::{Command, PingStatus, error::InvalidInstanceId},
 };
-use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
-    command::is_observed_id,
+    command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
     fault,
     mocks::{self, Calls, Table},
     settings::Outcomes,
@@ -42,6 +42,8 @@ const ONE: &str = "i-0abc0000000000001";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
 const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
+const CLUSTER_TAG: &str = "aws:eks:cluster-name";
+const RUNNING: &str = include_str!("../../../../events/node-launch.running.json");
 const RETRY: &str = include_str!("../../../../events/node-launch.retry.json");
 const MISSING: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.2@sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
@@ -58,6 +60,14 @@ async fn every_event_by_which_a_node_is_launched_ends_with_its_newest_image() {
         assert_eq!(cloud.answer(event).await, expected);
         assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
     }
+}
+
+#[tokio::test]
+async fn an_event_whose_time_is_none_launches_its_node_all_the_same() {
+    let mut event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
+    event["time"] = json!("yesterday");
+    let cloud = Cloud::with(vec![node(ONE)]);
+    assert_eq!(cloud.answer(&event.to_string()).await["decision"], "sent");
 }
 
 #[tokio::test]
@@ -90,11 +100,12 @@ async fn an_event_that_launches_no_node_is_dropped_without_a_call() {
 }
 
 #[tokio::test]
-async fn a_batch_of_one_costs_three_calls_beside_ecr_and_hands_nothing_back() {
+async fn a_batch_of_one_costs_three_calls_and_two_transactions_beside_ecr_and_hands_nothing_back() {
     let cloud = Cloud::with(vec![node(ONE)]);
     let event = include_str!("../../../../events/node-launch.sqs-one.json");
     assert_eq!(cloud.answer(event).await, json!({"batchItemFailures": []}));
     assert_eq!(cloud.calls(), (1, 1, 1));
+    assert_eq!(cloud.table.lock().unwrap().0.take(), ["TransactWriteItems"; 2]);
 }
 
 #[tokio::test]
@@ -103,7 +114,7 @@ async fn of_a_mixed_batch_only_what_may_still_come_online_is_handed_back() {
     let cloud = Cloud::with(vec![
         node(&id(1)),
         Node {
-            cluster: Some("other"),
+            tag: (CLUSTER_TAG, "other"),
             ..node(&id(2))
         },
         Node {
@@ -120,13 +131,11 @@ async fn of_a_mixed_batch_only_what_may_still_come_online_is_handed_back() {
             ..node(&id(6))
         },
         Node {
-            cluster: None,
-            age: Duration::from_secs(30),
+            tag: ("team", "web"),
             ..node(&id(7))
         },
         Node {
-            cluster: None,
-            age: Duration::from_mins(10),
+            tag: ("kubernetes.io/cluster/other", "owned"),
             ..node(&id(8))
         },
         Node {
@@ -191,6 +200,138 @@ async fn two_messages_of_one_instance_become_one_command_and_are_handed_back_tog
 }
 
 #[tokio::test]
+async fn a_launch_of_which_ec2_and_auto_scaling_tell_is_served_once() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let launched = include_str!("../../../../events/node-launch.asg-launch.json");
+    assert_eq!(cloud.answer(RUNNING).await["decision"], "sent");
+    let again = cloud.answer(launched).await;
+    assert_eq!(
+        (&again["decision"], &again["reason"]),
+        (&json!("dropped"), &json!("already-sent"))
+    );
+    assert!(again["message"].as_str().unwrap().contains("command-1"), "{again}");
+    // A further try is no launch.
+    assert_eq!(cloud.answer(RETRY).await["decision"], "sent");
+    assert_eq!(cloud.sent().len(), 2);
+    // Ten minutes later it is the operator's who sends it again.
+    let event = serde_json::from_str(launched).unwrap();
+    let later = now() + Duration::from_mins(11);
+    cloud.launch.handle_at(event, later).await.unwrap();
+    assert_eq!(cloud.sent().len(), 3);
+}
+
+#[tokio::test]
+async fn a_launch_that_another_is_serving_is_handed_back_and_is_ours_where_the_other_has_died() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let other = launches(&cloud.table);
+    let launch = Key::launch(ONE, launched_at(&instance(&node(ONE))));
+    other.claim(&[launch], now().into()).await;
+    let answer = cloud.answer(&batch(&[RUNNING.to_owned(), RETRY.to_owned()])).await;
+    assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}]}));
+    assert_eq!(cloud.inputs()[0].parameters().unwrap()["images"], [MISSING]);
+    let event = serde_json::from_str(RUNNING).unwrap();
+    let later = now() + Duration::from_secs(61);
+    cloud.launch.handle_at(event, later).await.unwrap();
+    assert_eq!(cloud.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn a_launch_for_which_nothing_was_sent_is_not_held() {
+    for nodes in [
+        vec![Node {
+            refused: true,
+            ..node(ONE)
+        }],
+        vec![Node {
+            online: None,
+            ..node(ONE)
+        }],
+    ] {
+        let cloud = Cloud::with(nodes);
+        assert_eq!(cloud.answer(RUNNING).await["decision"], "handed-back");
+        assert!(cloud.table.lock().unwrap().1.rows.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_does_not_answer_keeps_no_node_from_its_images() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    for failing in 0..2 {
+        let code = "InternalServerError";
+        cloud.table.lock().unwrap().0.fail("TransactWriteItems", failing, code);
+    }
+    assert_eq!(cloud.answer(RUNNING).await["decision"], "sent");
+}
+
+#[tokio::test]
+async fn a_node_that_joins_only_now_is_served_by_the_rules_that_want_its_tags() {
+    for tag in [
+        ("eks:cluster-name", "prod"),
+        ("eks:eks-cluster-name", "prod"),
+        ("kubernetes.io/cluster/prod", "owned"),
+    ] {
+        let joining = Node { tag, ..node(ONE) };
+        let wanted = Node {
+            team: Some("ml"),
+            ..joining.clone()
+        };
+        let gpu = r#"[{"name": "gpu", "repositories": ["team/app"], "nodes": {"team": ["ml"]}}]"#;
+        let cloud = Cloud::new(vec![wanted], gpu);
+        assert_eq!(cloud.answer(RUNNING).await["decision"], "sent", "{tag:?}");
+        assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+        assert_eq!(
+            Cloud::new(vec![joining], gpu).answer(RUNNING).await["reason"],
+            "no-rule"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_comes_for_the_last_time() {
+    let untagged = Node {
+        tag: ("team", "web"),
+        ..node(ONE)
+    };
+    let cloud = Cloud::with(vec![untagged]);
+    let told = cloud.answer(RUNNING).await;
+    assert_eq!(
+        (&told["decision"], &told["reason"]),
+        (&json!("handed-back"), &json!("not-tagged"))
+    );
+    for (receives, handed_back) in [(1, 1), (29, 1), (30, 0)] {
+        let answer = cloud.answer(&received(&[receives])).await;
+        assert_eq!(
+            answer["batchItemFailures"].as_array().unwrap().len(),
+            handed_back,
+            "{receives}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_come_again_is_no_dead_letter_while_another_asks_for_the_same() {
+    for node in [
+        Node {
+            tag: ("team", "web"),
+            ..node(ONE)
+        },
+        Node {
+            online: None,
+            ..node(ONE)
+        },
+    ] {
+        let answer = Cloud::with(vec![node]).answer(&received(&[30, 29])).await;
+        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
+    }
+    let offline = Node {
+        online: None,
+        ..node(ONE)
+    };
+    let answer = Cloud::with(vec![offline]).answer(&received(&[30, 30])).await;
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn nodes_of_several_rules_get_a_command_for_each_with_the_rules_own_limits() {
     let rules = r#"[{"name": "all", "repositories": ["team/app"]},
         {"name": "gpu", "repositories": ["team/app"], "nodes": {"team": ["ml"]}, "maxConcurrency": "1"},
@@ -247,7 +388,7 @@ async fn a_further_try_of_a_node_that_is_gone_stopping_foreign_or_without_its_ru
         ..node(ONE)
     };
     let foreign = Node {
-        cluster: Some("other"),
+        tag: (CLUSTER_TAG, "other"),
         ..node(ONE)
     };
     for (nodes, rules, reason) in [
@@ -369,23 +510,65 @@ async fn one_vanished_node_is_handed_back_and_never_blocks_its_batch() {
 }
 
 #[tokio::test]
-async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
-    let cloud = Cloud::with(vec![node(ONE)]);
-    let event: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
-    for seconds in [0, 10, 29] {
-        cloud
-            .launch
-            .handle_at(event.clone(), now() + Duration::from_secs(seconds))
-            .await
-            .unwrap();
+async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others_served() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let nodes = (1..=10).map(|k| Node {
+        denied: [2, 9].contains(&k),
+        ..node(&id(k))
+    });
+    let cloud = Cloud::with(nodes.collect());
+    let requests: BTreeMap<Request, bool> = (1..=10).map(|k| (Request::Newest(id(k)), false)).collect();
+    let decisions = cloud.launch.decide(&requests, now()).await.unwrap();
+    for (request, decision) in decisions {
+        let reason = match &decision {
+            Decision::HandedBack(why) => Some(why.reason),
+            _ => None,
+        };
+        let denied = [id(2), id(9)].contains(&request.node().to_owned());
+        assert_eq!(reason, denied.then_some(Reason::AccessDenied), "{decision:?}");
     }
-    assert_eq!(cloud.describe_images.num_calls(), 1);
-    cloud
+    // Each answer names one; one command is left, and nobody is asked who is online.
+    let others: Vec<String> = (1..=10).filter(|k| ![2, 9].contains(k)).map(id).collect();
+    assert_eq!(cloud.sent(), [others]);
+    assert_eq!(cloud.calls(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn many_images_with_long_names_become_commands_that_ssm_takes() {
+    let cloud = Cloud::with(vec![node(ONE)]);
+    let image = |k: usize| {
+        let tag = format!("{k:040}");
+        let registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+        Image::new(registry, &"r".repeat(60), Some(&tag), DIGEST).unwrap()
+    };
+    let images: Vec<Image> = (0..30).map(image).collect();
+    let rule = &cloud.launch.settings.rules[0];
+    let comment = Comment::first(Trigger::Launch, rule);
+    let requests = vec![Request::Newest(ONE.to_owned())];
+    let decisions = cloud
         .launch
-        .handle_at(event, now() + Duration::from_secs(31))
-        .await
-        .unwrap();
-    assert_eq!(cloud.describe_images.num_calls(), 2);
+        .send_commands(rule, &comment, &images, requests, now())
+        .await;
+    let sent = cloud.inputs();
+    let texts: Vec<&str> = sent
+        .iter()
+        .map(|input| input.parameters().unwrap()["images"][0].as_str())
+        .collect();
+    assert!(texts.iter().all(|text| text.len() <= MAX_IMAGES_BYTES));
+    assert_eq!(texts.join(" "), images_text(&images));
+    assert_eq!(decisions.len(), sent.len());
+}
+
+#[tokio::test]
+async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
+    let id = |k: usize| format!("i-0abc0000000000{k:03}");
+    let cloud = Cloud::with((1..=4).map(|k| node(&id(k))).collect());
+    for (k, seconds, asked) in [(1, 0, 1), (2, 10, 1), (3, 29, 1), (4, 31, 2)] {
+        let event = serde_json::from_str(&RUNNING.replace(ONE, &id(k))).unwrap();
+        let at = now() + Duration::from_secs(seconds);
+        cloud.launch.handle_at(event, at).await.unwrap();
+        assert_eq!(cloud.describe_images.num_calls(), asked);
+    }
 }
 
 #[tokio::test]
@@ -505,7 +688,7 @@ proptest! {
             ..node(&id(k))
         }).collect();
         let cloud = Cloud::with(all);
-        let ids: Vec<Request> = (0..nodes.len()).map(|k| Request::Newest(id(k))).collect();
+        let ids: BTreeMap<Request, bool> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), false)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
         let sent = cloud.sent();
@@ -514,7 +697,7 @@ proptest! {
         sent.sort_unstable();
         let wanted: Vec<String> = nodes.iter().enumerate().filter(|(_, (online, state))| *online && !refused(*state)).map(|(k, _)| id(k)).collect();
         prop_assert_eq!(&sent, &wanted);
-        for id in &ids {
+        for id in ids.keys() {
             prop_assert_eq!(matches!(decisions[id], Decision::Sent { .. }), wanted.contains(&id.node().to_owned()));
             prop_assert_eq!(matches!(decisions[id], Decision::HandedBack(_)), !wanted.contains(&id.node().to_owned()));
         }
@@ -525,27 +708,29 @@ proptest! {
 #[derive(Clone)]
 struct Node {
     id: String,
-    cluster: Option<&'static str>,
+    /// The tag that calls it a node.
+    tag: (&'static str, &'static str),
     team: Option<&'static str>,
     state: InstanceStateName,
-    age: Duration,
     auto_mode: bool,
     online: Option<PingStatus>,
     /// SSM answers InvalidInstanceId for it.
     refused: bool,
+    /// IAM does not permit the command on it.
+    denied: bool,
 }
 
 /// A node of the cluster, online for some minutes.
 fn node(id: &str) -> Node {
     Node {
         id: id.to_owned(),
-        cluster: Some("prod"),
+        tag: (CLUSTER_TAG, "prod"),
         team: None,
         state: InstanceStateName::Running,
-        age: Duration::from_mins(5),
         auto_mode: false,
         online: Some(PingStatus::Online),
         refused: false,
+        denied: false,
     }
 }
 
@@ -555,6 +740,7 @@ struct Cloud {
     describe_instances: Mock,
     describe_nodes: Mock,
     describe_images: Mock,
+    table: State,
     sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
 }
 
@@ -568,18 +754,22 @@ impl Cloud {
         let (describe_instances, ec2) = ec2(&nodes);
         let (describe_images, ecr) = ecr();
         let (describe_nodes, ssm, sent) = ssm(&nodes);
+        let table = State::default();
         let launch = NodeLaunch {
             ec2,
+            launches: launches(&table),
             sender: Sender::sending(ssm.clone()),
             ssm,
             images: NewestImages::with_client(ecr, "us-east-1".to_owned(), &settings(rules)),
             settings: settings(rules),
+            max_receives: 30,
         };
         Self {
             launch,
             describe_instances,
             describe_nodes,
             describe_images,
+            table,
             sent,
         }
     }
@@ -633,12 +823,12 @@ fn instance(node: &Node) -> Instance {
     Instance::builder()
         .instance_id(&node.id)
         .state(InstanceState::builder().name(node.state.clone()).build())
-        .launch_time(DateTime::from(now() - node.age))
+        .launch_time(DateTime::from(now() - Duration::from_mins(5)))
         .set_tags(Some(
-            node.cluster
-                .map(|value| tag("aws:eks:cluster-name", value))
+            [node.tag]
                 .into_iter()
-                .chain(node.team.map(|value| tag("team", value)))
+                .chain(node.team.map(|team| ("team", team)))
+                .map(|(key, value)| tag(key, value))
                 .collect(),
         ))
         .set_operator(node.auto_mode.then(|| {
@@ -711,12 +901,20 @@ fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
     let refused = |nodes: &[Node], input: &SendCommandInput| {
         nodes
             .iter()
-            .any(|node| node.refused && input.instance_ids().contains(&node.id))
+            .any(|node| (node.refused || node.denied) && input.instance_ids().contains(&node.id))
     };
-    let all = Arc::clone(nodes);
+    let (all, which) = (Arc::clone(nodes), Arc::clone(nodes));
     let refusing = mock!(aws_sdk_ssm::Client::send_command)
         .match_requests(move |input| refused(&all, input))
-        .then_error(|| SendCommandError::InvalidInstanceId(InvalidInstanceId::builder().build()));
+        .then_compute_response(move |input| {
+            let denied = which
+                .iter()
+                .find(|node| node.denied && input.instance_ids().contains(&node.id));
+            MockResponse::Error(match denied {
+                Some(node) => mocks::access_denied(&node.id),
+                None => SendCommandError::InvalidInstanceId(InvalidInstanceId::builder().build()),
+            })
+        });
     let sent = Inputs::default();
     let (all, inputs, count) = (Arc::clone(nodes), Arc::clone(&sent), AtomicUsize::new(0));
     let sending = mock!(aws_sdk_ssm::Client::send_command)
@@ -735,6 +933,22 @@ fn ssm(nodes: &Arc<Vec<Node>>) -> (Mock, aws_sdk_ssm::Client, Inputs) {
         });
     let client = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&describe, &refusing, &sending]);
     (describe, client, sent)
+}
+
+type State = Arc<std::sync::Mutex<(Calls, Table)>>;
+
+fn launches(table: &State) -> Launches {
+    Launches::with_client(mocks::dynamodb(table, |(calls, table)| (calls, table)), "outcomes")
+}
+
+/// Messages of one launch as a batch of SQS, each with how often it was received, and with their places as message ids.
+fn received(receives: &[u32]) -> String {
+    let record = |(place, receives): (usize, &u32)| {
+        let attributes = json!({"ApproximateReceiveCount": receives.to_string()});
+        json!({"messageId": place.to_string(), "body": RUNNING, "attributes": attributes})
+    };
+    let records: Vec<Value> = receives.iter().enumerate().map(record).collect();
+    json!({"Records": records}).to_string()
 }
 
 /// These bodies as a batch of SQS, with their places as message ids.

@@ -1,5 +1,6 @@
 mod gate;
 mod held;
+mod not_applicable;
 
 use prefetch::command::{MAX_IMAGES, Trigger};
 use proptest::prelude::*;
@@ -45,7 +46,7 @@ async fn a_node_that_pulled_is_known_counted_recorded_and_measured() {
     let expected = json!({
         "pk": format!("job#{COMMAND}"), "sk": "job", "trigger": "push", "rule": "default",
         "requested_at": "2026-11-16T01:54:34.049Z", "expires_at": 1_797_386_094, "pulled": 1, "cached": 0, "skipped": 0,
-        "failed": 0, "retrying": 0, "retried": 0, "bytes": 25_166_482, "slowest_seconds": 10, "slowest_node": node_id(1),
+        "failed": 0, "not_applicable": 0, "retrying": 0, "retried": 0, "bytes": 25_166_482, "slowest_seconds": 10, "slowest_node": node_id(1),
     });
     assert_eq!(cloud.job(), expected);
     let totals = cloud.row(&Key::totals(Trigger::Push)).unwrap();
@@ -84,7 +85,6 @@ async fn whatever_ssm_says_of_a_command_without_a_report_is_its_images_reason() 
         ("Failed", "SomethingNew", "unreported", true),
         ("Cancelled", "Cancelled", "cancelled", false),
         ("Failed", "AccessDenied", "access-denied", false),
-        ("Failed", "InvalidPlatform", "invalid-platform", false),
     ];
     for (status, details, reason, is_retried) in cases {
         let cloud = Cloud::of_two_images(Invocation::without_report(status, details));
@@ -105,25 +105,17 @@ async fn whatever_ssm_says_of_a_command_without_a_report_is_its_images_reason() 
 }
 
 #[tokio::test]
-async fn a_document_that_refuses_a_node_or_is_not_for_it_is_not_sent_again() {
-    let refused = Invocation {
+async fn a_document_that_refuses_a_node_is_not_sent_again() {
+    let cloud = Cloud::where_the_node(Invocation {
         exit_code: 2,
         ..Invocation::without_report("Failed", "Failed")
-    };
-    let not_for_it = Invocation {
-        exit_code: 0,
-        stdout: "Step execution skipped due to unsatisfied preconditions: '\"StringEquals\": [platformType, Linux]'"
-            .to_owned(),
-        ..Invocation::without_report("Success", "Success")
-    };
-    for (invocation, reason) in [(refused, "unsupported"), (not_for_it, "invalid-platform")] {
-        let cloud = Cloud::where_the_node(invocation);
-        cloud.answer(FAILED).await;
-        assert_eq!(
-            (cloud.reasons(), cloud.retries()),
-            (vec![reason.to_owned()], Vec::new())
-        );
-    }
+    });
+    cloud.answer(FAILED).await;
+    assert_eq!(
+        (cloud.reasons(), cloud.retries()),
+        (vec!["unsupported".to_owned()], Vec::new())
+    );
+    assert_eq!(cloud.metric("NodesFailed"), [1.0]);
 }
 
 #[tokio::test]
@@ -131,7 +123,7 @@ async fn a_report_that_says_all_is_believed_without_asking_for_the_command() {
     let cases = [
         ("cached", "", "cached", false),
         ("pulled", "tag-moved", "pulled", false),
-        ("skipped", "platform", "skipped", false),
+        ("skipped", "platform", "cached", false),
         ("skipped", "too-large", "skipped", false),
         ("skipped", "no-space", "skipped", false),
         ("skipped", "snapshotter", "skipped", false),
@@ -264,6 +256,17 @@ async fn a_node_that_a_reconcile_does_not_reach_is_left_to_the_next_and_one_that
             (&json!(1), &json!(tries))
         );
         assert_eq!(cloud.metric("NodesFailed").len(), 1 - tries);
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_time_is_none_settles_its_node_unless_nothing_else_says_when() {
+    for (requested_at, decision) in [("2026-11-16T01:54:34.049Z", "settled"), ("yesterday", "handed-back")] {
+        let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
+        let mut event: Value = serde_json::from_str(SUCCESS).unwrap();
+        event["time"] = json!("yesterday");
+        event["detail"]["requested-date-time"] = json!(requested_at);
+        assert_eq!(cloud.answer(&event.to_string()).await["decision"], decision);
     }
 }
 
@@ -425,6 +428,7 @@ async fn a_function_killed_between_any_two_writes_ends_in_the_same_state() {
     for (call, code) in [
         ("PutObject", "SlowDown"),
         ("SendMessageBatch", "Refused"),
+        ("SendMessageBatch", "Unconfirmed"),
         ("DeleteItem", "InternalServerError"),
         ("TransactWriteItems", "Lost"),
     ] {
@@ -793,7 +797,7 @@ struct Said {
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let status = prop::sample::select(vec!["pulled", "cached", "skipped", "failed"]);
+    let status = prop::sample::select(vec!["pulled", "cached", "skipped", "platform", "failed"]);
     let report = prop::collection::vec((1..=3_usize, status), 1..4);
     (1..=3_usize, 1..=3_usize, prop::option::of(report)).prop_map(|(node, attempt, report)| Said {
         node,
@@ -809,6 +813,7 @@ impl Said {
             Some(lines) => {
                 let line = |(k, status): &(usize, &'static str)| match *status {
                     "failed" => line(&image(*k), "failed", "registry"),
+                    "platform" => line(&image(*k), "skipped", "platform"),
                     status => line(&image(*k), status, ""),
                 };
                 Invocation::reporting(lines.iter().map(line).collect::<String>())
@@ -888,6 +893,12 @@ proptest! {
             assert_eq!(cloud.known(), calm.known());
             // A job's counters are the sums over its nodes, whatever was moved on the way.
             let nodes: Vec<Value> = cloud.known().into_iter().filter(|(key, _)| key.sk.starts_with("node#")).map(|(_, row)| row).collect();
+            let reasons = |node: &Value| -> Vec<String> {
+                node["images"].as_object().unwrap().values().map(|image| image["reason"].as_str().unwrap().to_owned()).collect()
+            };
+            let (foreign, nodes): (Vec<Value>, Vec<Value>) =
+                nodes.into_iter().partition(|node| reasons(node).iter().all(|reason| reason == "platform"));
+            assert_eq!(cloud.job()["not_applicable"], json!(foreign.len()));
             for status in ["pulled", "cached", "skipped", "failed"] {
                 let of_status = nodes.iter().filter(|node| node["status"] == status).count();
                 assert_eq!(cloud.job()[status], json!(of_status));

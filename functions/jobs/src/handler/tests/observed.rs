@@ -31,7 +31,7 @@ async fn a_job_of_a_stack_that_observes_is_accepted_listed_and_sent_to_nobody() 
     );
 
     let (status, mut job) = cloud.get(&format!("/jobs/{}", ids[0])).await;
-    let counted = json!({"done": 0, "pulled": 0, "cached": 0, "skipped": 0, "failed": 0, "retrying": 0, "retried": 0});
+    let counted = json!({"done": 0, "pulled": 0, "cached": 0, "skipped": 0, "failed": 0, "notApplicable": 0, "retrying": 0, "retried": 0});
     let expected = json!({
         "id": ids[0], "trigger": "job", "rule": "all", "requestedAt": now(), "state": "observed", "mode": "observe",
         "images": [image("team/app", "v1"), image("team/web", "v1")], "nodes": counted, "bytes": 0,

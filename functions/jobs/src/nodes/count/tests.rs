@@ -1,4 +1,5 @@
 use aws_sdk_ec2::types::{PlatformValues, Tag};
+use prefetch::outcome::Status;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -87,6 +88,52 @@ async fn a_node_of_another_platform_is_not_cold_and_one_whose_disk_is_full_is() 
 }
 
 #[tokio::test]
+async fn a_node_with_more_images_than_its_row_tells_of_is_not_cold_for_those_that_it_tells_in_brief() {
+    let cloud = Cloud::with(
+        r#"[{"name": "default", "repositories": ["team/app"], "newest": 50}]"#,
+        "false",
+    );
+    let tags: Vec<String> = (10..60).map(|k| format!("v{k}")).collect();
+    cloud.state(|state| state.repositories.insert("team/app".to_owned(), tags.clone()));
+    let wanted: Vec<String> = tags.iter().map(|tag| image("team/app", tag)).collect();
+    let others: Vec<String> = (0..90).map(|k| image("team/web", &format!("v{k}"))).collect();
+    for k in [1, 2] {
+        // What the node spoke of first its row tells in brief; of the second node one is missing there.
+        let said = |(place, image)| {
+            let status = if k == 2 && place == 7 {
+                Status::Failed
+            } else {
+                Status::Cached
+            };
+            (image, status, "", if place < 40 { 1 } else { 2 })
+        };
+        let said: Vec<_> = wanted.iter().chain(&others).enumerate().map(said).collect();
+        hold(&cloud, k, &said);
+    }
+    assert_eq!(
+        counted(&cloud).await,
+        json!({"warm": 1, "cold": 1, "unreachable": 0, "leftOut": 0})
+    );
+    let (_, body) = cloud.get("/nodes").await;
+    let [one, two] = [0, 1].map(|place: usize| &body["nodes"][place]);
+    assert_eq!((&one["more"], &two["more"]), (&json!(40), &json!(40)));
+    assert!(
+        one["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|image| image["state"] == "warm")
+    );
+    let missing = two["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|image| image["state"] == "missing");
+    let missing: Vec<&Value> = missing.map(|image| &image["image"]).collect();
+    assert_eq!(missing, [&json!(wanted[7])]);
+}
+
+#[tokio::test]
 async fn where_no_image_is_to_be_there_no_node_is_warm() {
     let cloud = Cloud::with(APP, "false");
     cloud.state(|state| state.repositories.clear());
@@ -171,24 +218,24 @@ proptest! {
     fn each_node_counts_once_and_only_a_node_that_can_hold_its_images_counts(nodes in prop::collection::vec(node(), 0..40)) {
         let mut counted = Counted::default();
         for (agent, said) in &nodes {
-            counted.take(standing(*agent, said.iter().map(Option::as_ref)));
+            counted.take(standing(*agent, said.iter().copied()));
         }
-        let of_platform = |said: &Option<Holding>| said.as_ref().is_none_or(|said| said.reason != "platform");
-        let is_countable = |(agent, said): &&(State, Vec<Option<Holding>>)| {
+        let of_platform = |said: &Option<Presence>| *said != Some(Presence::NotApplicable);
+        let is_countable = |(agent, said): &&(State, Vec<Option<Presence>>)| {
             *agent != State::Unsupported && said.iter().any(of_platform)
         };
         let countable: Vec<_> = nodes.iter().filter(is_countable).collect();
         prop_assert_eq!(usize::try_from(counted.warm + counted.cold + counted.unreachable).unwrap(), countable.len());
         prop_assert_eq!(usize::try_from(counted.left_out).unwrap(), nodes.len() - countable.len());
-        let is_warm = |(agent, said): &&&(State, Vec<Option<Holding>>)| {
-            let is_there = |said: &Option<Holding>| said.as_ref().is_some_and(|said| said.status.is_warm());
+        let is_warm = |(agent, said): &&&(State, Vec<Option<Presence>>)| {
+            let is_there = |said: &Option<Presence>| *said == Some(Presence::Warm);
             *agent == State::Online && said.iter().filter(|said| of_platform(said)).all(is_there)
         };
         prop_assert_eq!(usize::try_from(counted.warm).unwrap(), countable.iter().filter(is_warm).count());
     }
 }
 
-fn node() -> impl Strategy<Value = (State, Vec<Option<Holding>>)> {
+fn node() -> impl Strategy<Value = (State, Vec<Option<Presence>>)> {
     let agent = prop::sample::select(vec![
         State::Online,
         State::Online,
@@ -198,21 +245,10 @@ fn node() -> impl Strategy<Value = (State, Vec<Option<Holding>>)> {
     ]);
     let said = prop::sample::select(vec![
         None,
-        Some((Status::Pulled, "")),
-        Some((Status::Cached, "tag-moved")),
-        Some((Status::Skipped, "platform")),
-        Some((Status::Skipped, "too-large")),
-        Some((Status::Failed, "denied")),
+        Some(Presence::Warm),
+        Some(Presence::NotApplicable),
+        Some(Presence::Missing),
     ]);
-    let said = said.prop_map(|said| {
-        said.map(|(status, reason)| Holding {
-            status,
-            reason: reason.to_owned(),
-            at: now(),
-            since: None,
-            job: String::new(),
-        })
-    });
     (agent, prop::collection::vec(said, 0..4))
 }
 

@@ -76,6 +76,7 @@ async fn a_further_try_that_cannot_be_let_through_is_handed_back_and_holds_up_no
         ("BatchGetItem", 1, THROTTLED),
         ("SendMessageBatch", 0, THROTTLED),
         ("SendMessageBatch", 0, "Refused"),
+        ("SendMessageBatch", 0, "Unconfirmed"),
     ] {
         let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
         cloud.fail(call, before, code);

@@ -1,0 +1,180 @@
+//! What a node's row keeps of the images that it has no room to tell of.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use sha2::{Digest, Sha256};
+
+use super::Holding;
+use crate::{image::Image, outcome::is_not_applicable};
+
+/// Of how many images it is kept: with the hundred told in full they are a thousand. Each takes 27 bytes, a tenth of what it
+/// takes in full, for a node's row is paid for by the KB with each report.
+const MAX_MORE: usize = 900;
+/// How many bytes of a name's hash stand for it: that another of a thousand images has the same is one chance in 281 billion.
+const KEY_BYTES: usize = 6;
+
+/// Whether an image is on a node, by the node's last word on it; of two words at once the better counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Presence {
+    /// It is not there.
+    Missing,
+    /// It is not there, and the node is none that could hold it.
+    NotApplicable,
+    /// It is there.
+    Warm,
+}
+
+impl Presence {
+    const LETTERS: [(Self, char); 3] = [(Self::Missing, 'm'), (Self::NotApplicable, 'n'), (Self::Warm, 'w')];
+}
+
+/// A node's last word on an image, in brief: a letter and milliseconds since 1970, for the table keeps many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Brief {
+    milliseconds: i64,
+    /// What it says.
+    pub presence: Presence,
+}
+
+impl Brief {
+    /// When it was said.
+    #[must_use]
+    pub fn at(self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_millis(self.milliseconds)
+    }
+}
+
+impl From<&Holding> for Brief {
+    fn from(said: &Holding) -> Self {
+        Self {
+            milliseconds: said.at.timestamp_millis(),
+            presence: said.presence(),
+        }
+    }
+}
+
+impl fmt::Display for Brief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = Presence::LETTERS
+            .iter()
+            .find(|(presence, _)| *presence == self.presence);
+        let (_, letter) = letter.expect("each has a letter");
+        write!(f, "{letter}{}", self.milliseconds)
+    }
+}
+
+impl FromStr for Brief {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (_, presence) = Presence::LETTERS.iter().find_map(|(presence, letter)| {
+                let rest = text.strip_prefix(*letter)?;
+                Some((rest, *presence))
+            })?;
+            let milliseconds = text.get(1..)?.parse().ok()?;
+            Some(Self { milliseconds, presence })
+        };
+        read().ok_or_else(|| format!("{text:?} is no brief word on an image"))
+    }
+}
+
+impl Serialize for Brief {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Brief {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// The last words on images, by a hash of their names: on those that were spoken of last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct More(BTreeMap<String, Brief>);
+
+impl More {
+    /// How many images they are of.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Tells if there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The last word on an image.
+    #[must_use]
+    pub fn get(&self, image: &Image) -> Option<Brief> {
+        self.0.get(&key(image)).copied()
+    }
+
+    /// Lets go of the word on an image, which is told in full.
+    pub fn remove(&mut self, image: &Image) {
+        self.0.remove(&key(image));
+    }
+
+    /// Keeps the word on an image, and the latest of all there are.
+    pub fn keep(&mut self, image: &Image, said: Brief) {
+        self.0.insert(key(image), said);
+        if self.0.len() > MAX_MORE {
+            let oldest = self.0.iter().min_by_key(|(key, said)| (**said, *key));
+            let oldest = oldest.map(|(key, _)| key.clone());
+            oldest.map(|key| self.0.remove(&key));
+        }
+    }
+}
+
+fn key(image: &Image) -> String {
+    let hash = Sha256::digest(image.to_string());
+    let number = hash[..KEY_BYTES]
+        .iter()
+        .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
+    format!("{number:0width$x}", width = 2 * KEY_BYTES)
+}
+
+impl Holding {
+    /// Whether the image is there.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        if self.status.is_warm() {
+            Presence::Warm
+        } else if is_not_applicable(self.status, &self.reason) {
+            Presence::NotApplicable
+        } else {
+            Presence::Missing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_read_as_it_is_written_and_no_other_text_is() {
+        for (presence, text) in [
+            (Presence::Missing, r#""m1763258084049""#),
+            (Presence::NotApplicable, r#""n1763258084049""#),
+            (Presence::Warm, r#""w1763258084049""#),
+        ] {
+            let word = Brief {
+                milliseconds: 1_763_258_084_049,
+                presence,
+            };
+            assert_eq!(serde_json::to_string(&word).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Brief>(text).unwrap(), word);
+        }
+        for text in [r#""""#, r#""w""#, r#""x1""#, r#""ä1""#, "1"] {
+            assert!(serde_json::from_str::<Brief>(text).is_err(), "{text}");
+        }
+    }
+}
