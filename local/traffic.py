@@ -14,7 +14,9 @@ from local import asl, functions, tables
 from local.api import Response, answer
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
-UNPROCESSED, UNCONFIRMED = "UnprocessedKeys", "Unconfirmed"
+UNPROCESSED = "UnprocessedKeys"
+UNCONFIRMED = "Unconfirmed"
+"""The fault by which SendMessageBatch says nothing of its entries."""
 
 _dispatch = ministack._dispatch_service_request
 
@@ -26,8 +28,7 @@ class Fault:
     times: int
     """How many calls; 0 makes it none."""
     code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys,
-    or Unconfirmed, by which SendMessageBatch says nothing of its entries."""
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
     skip: int = 0
     """How many calls pass before."""
     function: str | None = None
