@@ -211,7 +211,7 @@ class LocalCloud:
         """Fails the next calls of an action, after some that pass, in place of what was set before; none with 0.
 
         With a function only its calls are meant. Of a transaction the code may be a cancellation reason, of a
-        BatchGetItem UnprocessedKeys.
+        BatchGetItem UnprocessedKeys, of a SendMessageBatch Unconfirmed.
         """
         self._set_fault(service, action, {"times": times, "code": code, "skip": skip, "function": function})
 

@@ -14,9 +14,7 @@ from local import asl, functions, tables
 from local.api import Response, answer
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
-UNPROCESSED = "UnprocessedKeys"
-UNCONFIRMED = "Unconfirmed"
-"""The fault by which SendMessageBatch says nothing of its entries."""
+UNPROCESSED, UNCONFIRMED = "UnprocessedKeys", "Unconfirmed"
 
 _dispatch = ministack._dispatch_service_request
 
@@ -28,7 +26,8 @@ class Fault:
     times: int
     """How many calls; 0 makes it none."""
     code: str = "ThrottlingException"
-    """The error they are answered with: AWS's code, a cancellation reason of a transaction, or UnprocessedKeys."""
+    """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys,
+    or Unconfirmed, by which SendMessageBatch says nothing of its entries."""
     skip: int = 0
     """How many calls pass before."""
     function: str | None = None
