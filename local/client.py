@@ -226,6 +226,11 @@ class LocalCloud:
         """Has the next calls of an action take so long, in place of what was set before."""
         self._set_fault(service, action, {"times": times, "code": None, "seconds": seconds})
 
+    def lose(self, service: str, action: str, times: int, function: str | None = None) -> None:
+        """Has the next calls of an action be carried out and answered with a server error; with a function only its."""
+        fault = {"times": times, "code": "InternalServerError", "function": function, "lost": True}
+        self._set_fault(service, action, fault)
+
     def kill(self, function: str, service: str, action: str, when: Literal["before", "after"], skip: int = 0) -> None:
         """Kills the function at a call it makes, before AWS carries it out or after, once; its answer is lost."""
         self._set_fault(service, action, {"times": 1, "skip": skip, "function": function, "dies": when})

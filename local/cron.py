@@ -147,6 +147,8 @@ def _cron(content: str, zone: ZoneInfo) -> Cron:
     if special := re.fullmatch(r"([1-7]|[A-Z]{3})(L|#[1-5])", weekdays):
         _number(special[1], DAYS)
     elif weekdays not in ("?", "L"):
+        if "/" in weekdays:
+            raise ValueError("day-of-week has no steps")
         _numbers(weekdays, range(1, 8), DAYS)
     return Cron(
         _numbers(minutes, range(60)),
@@ -160,7 +162,10 @@ def _cron(content: str, zone: ZoneInfo) -> Cron:
 
 
 def _numbers(field: str, allowed: range, names: dict[str, int] | None = None) -> frozenset[int]:
-    """Returns what the items of a field name: values, ranges, steps."""
+    """Returns what the items of a field name: values, ranges, steps.
+
+    A range that passes the field's end goes on at its beginning, but for years (Quartz, whose expressions they are).
+    """
     found: set[int] = set()
     for item in field.split(","):
         base, slash, step = item.partition("/")
@@ -172,10 +177,11 @@ def _numbers(field: str, allowed: range, names: dict[str, int] | None = None) ->
             high = _number(last, names) if dash else allowed[-1] if slash else low
         if slash and not re.fullmatch("[1-9][0-9]*", step):
             raise ValueError(item)
-        values = range(low, high + 1, int(step) if slash else 1)
-        if not values or not set(values) <= set(allowed):
+        if low not in allowed or high not in allowed or (low > high and allowed is YEARS):
             raise ValueError(item)
-        found.update(values)
+        end = high if low <= high else high + len(allowed)
+        steps = range(low, end + 1, int(step) if slash else 1)
+        found.update(allowed[(value - allowed[0]) % len(allowed)] for value in steps)
     return frozenset(found)
 
 

@@ -153,7 +153,7 @@ def done(job: dict) -> dict | None:
 def finished(outcomes: Outcomes, job: str) -> dict | None:
     """Returns a job's row once every node of it has said something."""
     row = outcomes.job(job)
-    return row if row and row.get("targets") == sum(row[status] for status in STATUSES) else None
+    return row if row and row.get("targets") == sum(row.get(status, 0) for status in STATUSES) else None
 
 
 def job_row(job: dict) -> dict:

@@ -41,6 +41,8 @@ class Fault:
     """The function whose calls are meant; None: everybody's."""
     dies: Literal["before", "after"] | None = None
     """The function's process is killed instead, before the call is carried out or after, when nothing is answered."""
+    lost: bool = False
+    """The call is carried out, and answered with the error for all that."""
     _full_at: float = 0.0
     """When as many calls as possible pass at once again."""
 
@@ -77,6 +79,8 @@ class Traffic:
             fault = self._fault(action, function)
         if fault and fault.seconds:
             await asyncio.sleep(fault.seconds)
+        if fault and fault.lost:
+            await _dispatch(method, path, headers, body, query, request_id)
         if fault and fault.code and not fault.dies:
             return _failure(service, action, fault.code, headers, body, request_id)
         if fault and fault.dies == "before":

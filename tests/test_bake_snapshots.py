@@ -269,6 +269,20 @@ def test_a_snapshot_is_not_deleted_because_ssm_does_not_say_whether_it_is_publis
     bakes.cloud.client("ec2").create_tags(Resources=[published], Tags=marked)
 
 
+def test_no_snapshot_is_deleted_because_ec2_lists_nothing_that_might_keep_it(bakes, app):
+    for _ in range(2):
+        bakes.bake(force=True)
+    before = list(bakes.snapshots())
+    prune = {"prune": {"keep": 1, "execution": bakes.details(bakes.published())["execution"]}}
+    lists = ("DescribeInstances", "DescribeSnapshots", "DescribeFastSnapshotRestores", "DescribeLaunchTemplates")
+    for action in lists:
+        bakes.cloud.throttle("ec2", action, 1, "Empty")
+        error = bakes.stack.invoke("BakeSweep", prune)["error"]["errorMessage"]
+        assert error.startswith(f"the answer to {action} lacks its list")
+        assert list(bakes.snapshots()) == before
+    assert bakes.stack.invoke("BakeSweep", prune)["deleted"] == before[:-1]
+
+
 def test_a_builder_is_not_terminated_because_step_functions_does_not_say_whether_its_bake_runs(bakes, app):
     bakes.cloud.fault_state("StopBuilder", "pause", execution="unsaid")
     execution = bakes.start("unsaid", force=True)

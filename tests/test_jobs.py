@@ -421,6 +421,53 @@ def test_statistics_are_one_read(cloud, jobs):
     assert cloud.calls(function=jobs.resources["Jobs"]) == {"dynamodb:Query": 1}
 
 
+# ── Who asked, and what is not known ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_asked_for_a_job_is_told_and_stands_in_its_row_and_records(cloud, jobs, app):
+    who = cloud.client("sts").get_caller_identity()["Arn"]
+    jobs.nodes(1, pulls(app))
+    id_ = jobs.submitted(images=["team/app:v1"])
+    assert jobs.job(id_, state="done", pulled=1)["requestedBy"] == who
+    [listed] = [job for job in jobs.get("/jobs")["jobs"] if job["id"] == id_]
+    assert listed["requestedBy"] == who
+    row = jobs.outcomes.job(id_)
+    assert (row["requested_by"], row["trigger"], row["pulled"]) == (who, "job", 1)
+    [record] = until(lambda: jobs.outcomes.records(id_), SECONDS, "the record")
+    assert record["requested_by"] == who
+
+    [plain] = jobs.invoke({"images": ["team/app:v1"]})["jobs"]
+    assert "requestedBy" not in jobs.get(f"/jobs/{plain['id']}")
+    assert jobs.refused({"images": ["team/app:v1"], "requestedBy": who}, "requestedBy")
+
+
+@pytest.mark.parametrize("key", [None, "lost"])
+def test_a_command_that_ssm_took_without_saying_so_is_found_with_its_duplicates(cloud, jobs, app, key):
+    jobs.submit(images=["team/app:v1"])  # the same, and no duplicate of what follows
+    before = {command["CommandId"] for command in jobs.commands("job")}
+    cloud.lose("ssm", "SendCommand", SDK_TRIES, jobs.resources["Jobs"])
+    [sent] = jobs.submit(key=key, images=["team/app:v1"])["jobs"]
+    taken = {command["CommandId"] for command in jobs.commands("job")} - before
+    assert {sent["id"], *sent["duplicates"]} == taken
+    assert len(taken) == SDK_TRIES
+    for id_ in taken:
+        assert jobs.get(f"/jobs/{id_}")["requestedBy"]
+
+
+def test_what_may_have_been_sent_is_told_as_unknown_and_the_same_request_finds_it(cloud, jobs, app):
+    before = len(jobs.commands("job"))
+    cloud.lose("ssm", "SendCommand", SDK_TRIES, jobs.resources["Jobs"])
+    cloud.throttle("ssm", "ListCommands", 99, function=jobs.resources["Jobs"])
+    problem = jobs.submit(503, key="unknown", images=["team/app:v1"])
+    nodes = {"tags": {"aws:eks:cluster-name": ["jobs"]}}
+    assert problem["unknown"] == [{"rule": "default", "images": [app], "nodes": nodes}]
+    assert "Idempotency-Key" in problem["detail"]
+    cloud.forget_faults()
+    [sent] = jobs.submit(key="unknown", images=["team/app:v1"])["jobs"]
+    assert len(sent["duplicates"]) == SDK_TRIES - 1
+    assert len(jobs.commands("job")) == before + SDK_TRIES
+
+
 # ── Cancelling ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -91,6 +91,10 @@ def test_a_dry_run_makes_no_schedule(jobs, app, name):
         "0 0 31 * *",
         "@daily",
         "cron(0 0 L * ? *)",
+        "cron(0 7 ? * MON-SUN *)",
+        "cron(0/90 22-4/3 ? NOV-FEB FRI-TUE,3 *)",
+        "cron(30 2 LW * ? *)",
+        "cron(0 7 ? * SATL 2026-2199)",
         "rate(6 hours)",
     ],
 )
@@ -139,6 +143,8 @@ def test_the_next_times_are_those_at_which_it_comes(cloud, jobs, app, name, expr
         "rate(0 hours)",
         "rate(1 fortnight)",
         "cron(0 7 * * * *)",
+        "cron(0 7 ? * MON-FRI/2 *)",
+        "cron(0 7 L-3 * ? *)",  # by Scheduler itself
         "at(2026-02-30T00:00:00)",
         "at(2020-01-01T00:00:00)",
         "at(tomorrow)",
@@ -175,6 +181,27 @@ def test_a_name_that_is_none_cannot_be_removed(jobs, name):
     jobs.delete(f"/jobs/schedule/{name}", 400)
 
 
+def test_half_a_schedule_is_told_and_the_same_request_makes_it_whole(cloud, jobs, app, name):
+    """Its first part is taken without an answer, and nothing can be looked up or undone."""
+    body = {"cron": "0 7 13 * fri", "name": name, "rule": "default"}
+    [first, second] = jobs.post("/jobs/schedule", {**body, "dryRun": True}, 200)["expressions"]
+    cloud.lose("scheduler", "CreateSchedule", 99)
+    assert jobs.post("/jobs/schedule", body, 201)["expressions"] == [first, second]
+    jobs.delete(f"/jobs/schedule/{name}", 204)
+
+    cloud.throttle("scheduler", "CreateSchedule", 99, "ThrottlingException", skip=1)
+    cloud.throttle("scheduler", "DeleteSchedule", 99)
+    problem = jobs.post("/jobs/schedule", body, 503)
+    assert problem["unknown"] == [{"schedule": name, "expressions": [first]}]
+    cloud.forget_faults()
+    [half] = jobs.get("/jobs/schedule")["schedules"]
+    assert (half["name"], half["missing"]) == (name, [second])
+    assert "missing" not in jobs.post("/jobs/schedule", body, 201)
+    assert "missing" not in jobs.get("/jobs/schedule")["schedules"][0]
+    jobs.delete(f"/jobs/schedule/{name}", 204)
+    assert cloud.client("scheduler").list_schedules(GroupName=jobs.resources["ScheduleGroup"])["Schedules"] == []
+
+
 def test_schedules_are_listed_in_pages(jobs, app):
     names = [f"page-{n}" for n in range(5)]
     for name in names:
@@ -197,6 +224,7 @@ def test_a_schedule_submits_its_job_at_its_time(jobs, app, name):
     assert [datetime.fromisoformat(time) for time in made["next"]] == [at.replace(microsecond=0)]
     [command] = until(lambda: jobs.commands("schedule"), SECONDS, "the schedule's command")
     job = jobs.job(command["CommandId"], state="done", pulled=1)
+    assert job["requestedBy"] == name
     assert (job["trigger"], job["outcomes"][0]["node"]) == ("schedule", node)
     assert jobs.get("/jobs/stats")["triggers"]["schedule"]["succeeded"] == 1
     jobs.api.delete(f"/jobs/schedule/{name}")

@@ -3,6 +3,7 @@
 //! Only [`Sender`] makes a SendCommand request, and where the stack observes it has no client of SSM to make one with.
 
 mod delivery;
+mod doubt;
 mod observer;
 mod request;
 

@@ -5,7 +5,7 @@ use prefetch::{
     command::Comment,
     ssm::{self, SsmError},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::{
@@ -31,32 +31,44 @@ pub async fn cancel(jobs: &Jobs, id: &str, now: DateTime<Utc>) -> Result<Answer,
     }
     let noted = store::put_cancelled(jobs, id, now).await;
     noted.map_err(|error| Problem::unavailable(&error))?;
-    let mut commands = Vec::new();
+    let (mut stopped, mut failed) = (Vec::new(), Failed::default());
     // What goes to most nodes is stopped first, and no command goes on because another could not be stopped.
-    let mut failed = None;
     if !job.has_ended {
-        failed = stop(jobs, id, &mut commands).await.err();
+        stop(jobs, id, &mut stopped, &mut failed).await;
     }
-    for command in further_tries(jobs, &job).await? {
-        failed = failed.or(stop(jobs, &command, &mut commands).await.err());
+    match further_tries(jobs, &job).await {
+        Ok(commands) => {
+            for command in commands {
+                stop(jobs, &command, &mut stopped, &mut failed).await;
+            }
+        }
+        Err(problem) => failed.problem = failed.problem.or(Some(problem)),
     }
-    if let Some(problem) = failed {
-        return Err(problem);
+    if let Some(problem) = failed.problem {
+        let advice = "the job is cancelled as far as nothing more is sent of it; what is named as unknown may go on, and further tries that are on their way: the same request stops them";
+        return Err(problem.with_unknown(failed.commands, advice));
     }
-    info!(command.id = id, "cancelled job {id}: {} commands", commands.len());
+    info!(command.id = id, "cancelled job {id}: {} commands", stopped.len());
     Ok(Answer::ok(
-        &json!({"id": id, "state": State::Cancelled, "commands": commands}),
+        &json!({"id": id, "state": State::Cancelled, "commands": stopped}),
     ))
 }
 
-/// Tells SSM to stop a command, and adds it to those that were told.
-async fn stop(jobs: &Jobs, command: &str, stopped: &mut Vec<String>) -> Result<(), Problem> {
+/// What could not be stopped, or is not known to be, and the first reason.
+#[derive(Default)]
+struct Failed {
+    problem: Option<Problem>,
+    commands: Vec<Value>,
+}
+
+/// Tells SSM to stop a command.
+async fn stop(jobs: &Jobs, command: &str, stopped: &mut Vec<String>, failed: &mut Failed) {
     match ssm::cancel(&jobs.ssm, command).await {
-        Ok(()) | Err(SsmError::NoCommand) => {
-            stopped.push(command.to_owned());
-            Ok(())
+        Ok(()) | Err(SsmError::NoCommand) => stopped.push(command.to_owned()),
+        Err(error) => {
+            failed.commands.push(json!({"id": command}));
+            failed.problem.get_or_insert(Problem::unavailable(&error));
         }
-        Err(error) => Err(Problem::unavailable(&error)),
     }
 }
 

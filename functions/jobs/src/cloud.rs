@@ -347,6 +347,12 @@ impl Cloud {
     }
 }
 
+/// The event of an HTTP API, with who signed the request.
+pub fn signed(mut request: Value, arn: &str) -> Value {
+    request["requestContext"]["authorizer"] = json!({"iam": {"userArn": arn}});
+    request
+}
+
 /// The event of an HTTP API.
 pub fn request(method: &str, target: &str, body: &Value, key: Option<&str>) -> Value {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -376,7 +382,7 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
     let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let fault = state.calls.note("SendCommand");
-        if let Some(code) = fault.filter(|code| *code != "Lost") {
+        if let Some(code) = fault.filter(|code| !["Lost", "LostThrice"].contains(code)) {
             return fault!(aws_sdk_ssm, SendCommandError, code);
         }
         for id in input.instance_ids() {
@@ -393,6 +399,12 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         }
         let command = sent(&state, input);
         state.commands.push(command.clone());
+        if fault == Some("LostThrice") {
+            for _ in 0..2 {
+                let again = sent(&state, input);
+                state.commands.push(again);
+            }
+        }
         match fault {
             None => MockResponse::Output(SendCommandOutput::builder().command(command).build()),
             Some(_) => fault!(aws_sdk_ssm, SendCommandError, "InternalServerError"),

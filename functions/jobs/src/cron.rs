@@ -1,8 +1,8 @@
 //! When a schedule fires: five fields of cron, or one of EventBridge Scheduler's own expressions.
 
-use std::iter::from_fn;
+use std::{collections::BTreeSet, iter::from_fn};
 
-use chrono::{DateTime, MappedLocalTime, NaiveDateTime, SubsecRound, TimeDelta, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Datelike, MappedLocalTime, NaiveDateTime, SubsecRound, TimeDelta, TimeZone, Timelike, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 use croner::{
     Cron,
@@ -27,10 +27,11 @@ struct Field {
     /// What its values are called, from `min` on.
     names: &'static [&'static str],
     steps: Steps,
+    descending: Descending,
 }
 
 /// What a field's steps may begin with.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Steps {
     /// `*/n` and `a-b/n`, as cron has it; to some crons `a/n` is `a` alone.
     OfRanges,
@@ -40,29 +41,58 @@ enum Steps {
     None,
 }
 
+/// What a range does whose end comes before its beginning.
+#[derive(Clone, Copy, PartialEq)]
+enum Descending {
+    /// It is none: crons differ in it.
+    Refused,
+    /// It goes on at the field's beginning, as `FRI-MON` does.
+    Wraps,
+}
+
 const MONTHS: [&str; 12] = [
     "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",
 ];
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
-/// The longest each month gets.
-const MONTH_DAYS: [u16; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+/// The lengths that each month has.
+const MONTH_DAYS: [&[u16]; 12] = [
+    &[31],
+    &[28, 29],
+    &[31],
+    &[30],
+    &[31],
+    &[30],
+    &[31],
+    &[31],
+    &[30],
+    &[31],
+    &[30],
+    &[31],
+];
 
 /// The five fields of cron.
 const CRON: [Field; 5] = [
-    Field::new("minute", 0, 59, &[], Steps::OfRanges),
-    Field::new("hour", 0, 23, &[], Steps::OfRanges),
-    Field::new("day of month", 1, 31, &[], Steps::OfRanges),
-    Field::new("month", 1, 12, &MONTHS, Steps::OfRanges),
-    Field::new("day of week", 0, 7, &WEEKDAYS, Steps::OfRanges),
+    Field::of_cron("minute", 0, 59, &[]),
+    Field::of_cron("hour", 0, 23, &[]),
+    Field::of_cron("day of month", 1, 31, &[]),
+    Field::of_cron("month", 1, 12, &MONTHS),
+    Field::of_cron("day of week", 0, 7, &WEEKDAYS),
 ];
-/// The six fields of EventBridge Scheduler's cron(…), as its user guide has them (Schedule types).
+/// The six fields of EventBridge Scheduler's cron(…): its user guide (Schedule types) has the values and the signs, and no
+/// steps in day-of-week; the rest is as in Quartz, whose expressions they are.
 const SCHEDULER_CRON: [Field; 6] = [
-    Field::new("minutes", 0, 59, &[], Steps::OfAll),
-    Field::new("hours", 0, 23, &[], Steps::OfAll),
-    Field::new("day-of-month", 1, 31, &[], Steps::OfAll),
-    Field::new("month", 1, 12, &MONTHS, Steps::OfAll),
-    Field::new("day-of-week", 1, 7, &WEEKDAYS, Steps::None),
-    Field::new("year", 1970, 2199, &[], Steps::OfAll),
+    Field::of_scheduler("minutes", 0, 59, &[]),
+    Field::of_scheduler("hours", 0, 23, &[]),
+    Field::of_scheduler("day-of-month", 1, 31, &[]),
+    Field::of_scheduler("month", 1, 12, &MONTHS),
+    Field {
+        steps: Steps::None,
+        ..Field::of_scheduler("day-of-week", 1, 7, &WEEKDAYS)
+    },
+    Field {
+        descending: Descending::Refused,
+        ..Field::of_scheduler("year", 1970, 2199, &[])
+    },
 ];
 
 /// Why there is no such time; the message names what is wrong, its value and what is accepted.
@@ -93,6 +123,8 @@ pub enum Timing {
 pub struct Expression {
     text: String,
     cron: Cron,
+    /// How many days before a month's last it fires, where it says so.
+    before_last: Option<u16>,
 }
 
 /// A rate(…) of EventBridge Scheduler.
@@ -229,7 +261,7 @@ fn at(inner: &str) -> Result<NaiveDateTime, CronError> {
 impl Rate {
     fn parse(inner: &str) -> Result<Self, CronError> {
         let refused = || {
-            let accepted = "a whole number and minutes, hours or days; or 1 minute, 1 hour or 1 day";
+            let accepted = "a whole number above 0, and minute, hour or day, or minutes, hours or days";
             CronError::new("rate", inner, accepted)
         };
         let words: Vec<&str> = inner.split_whitespace().collect();
@@ -243,10 +275,11 @@ impl Rate {
             .filter(|_| is_plain)
             .ok_or_else(refused)?
             .into();
-        let every = match (count, unit) {
-            (1, "minute") | (2.., "minutes") => TimeDelta::minutes(count),
-            (1, "hour") | (2.., "hours") => TimeDelta::hours(count),
-            (1, "day") | (2.., "days") => TimeDelta::days(count),
+        // EventBridge's rules want the unit to agree with the number, Scheduler takes either.
+        let every = match unit {
+            "minute" | "minutes" => TimeDelta::minutes(count),
+            "hour" | "hours" => TimeDelta::hours(count),
+            "day" | "days" => TimeDelta::days(count),
             _ => return Err(refused()),
         };
         let text = format!("rate({number} {unit})");
@@ -275,42 +308,76 @@ pub fn start(now: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl Field {
-    const fn new(name: &'static str, min: u16, max: u16, names: &'static [&'static str], steps: Steps) -> Self {
+    const fn of_cron(name: &'static str, min: u16, max: u16, names: &'static [&'static str]) -> Self {
         Self {
             name,
             min,
             max,
             names,
-            steps,
+            steps: Steps::OfRanges,
+            descending: Descending::Refused,
         }
     }
 
-    /// Checks a field's text, and writes it with numbers only.
-    fn numbers(&self, text: &str) -> Result<String, CronError> {
-        if text == "*" {
-            return Ok(text.to_owned());
+    const fn of_scheduler(name: &'static str, min: u16, max: u16, names: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            min,
+            max,
+            names,
+            steps: Steps::OfAll,
+            descending: Descending::Wraps,
         }
-        let items: Option<Vec<String>> = text.split(',').map(|item| self.item(item)).collect();
-        items.map(|items| items.join(",")).ok_or_else(|| self.refuse(text))
     }
 
-    fn item(&self, item: &str) -> Option<String> {
-        let Some((range, step)) = item.split_once('/') else {
-            return self.range(item);
+    /// Reads the values that a field's text chooses.
+    fn values(&self, text: &str) -> Result<BTreeSet<u16>, CronError> {
+        let is_list = text.contains(',');
+        let items = text.split(',').map(|item| match item {
+            // What a list with it means is not the same to all crons.
+            "*" if is_list && self.steps == Steps::OfRanges => None,
+            item => self.item(item),
+        });
+        let items: Option<Vec<Vec<u16>>> = items.collect();
+        let items = items.ok_or_else(|| self.refuse(text))?;
+        Ok(items.into_iter().flatten().collect())
+    }
+
+    fn item(&self, item: &str) -> Option<Vec<u16>> {
+        let (range, step) = match item.split_once('/') {
+            None => (item, None),
+            Some((range, step)) => (range, Some(self.step(step)?)),
         };
-        let step = number(step).filter(|step| (1..=self.max).contains(step))?;
-        let range = match self.steps {
+        let (first, last) = self.ends(range, step.is_some())?;
+        let count = self.max - self.min + 1;
+        let last = if first <= last { last } else { last + count };
+        let values = (first..=last).step_by(step.unwrap_or(1));
+        Some(values.map(|value| self.min + (value - self.min) % count).collect())
+    }
+
+    fn step(&self, text: &str) -> Option<usize> {
+        let is_step = text.bytes().all(|b| b.is_ascii_digit()) && text.bytes().any(|b| b != b'0');
+        // Of a step that leads out of the field, however far, only the first value is left.
+        let step = text.parse().unwrap_or(usize::from(u16::MAX));
+        match self.steps {
+            Steps::OfAll => is_step.then_some(step),
+            Steps::OfRanges => (is_step && step <= self.max.into()).then_some(step),
             Steps::None => None,
-            _ if range == "*" => Some(range.to_owned()),
-            Steps::OfRanges if !range.contains('-') => None,
-            _ => self.range(range),
-        };
-        range.map(|range| format!("{range}/{step}"))
+        }
     }
 
-    fn range(&self, range: &str) -> Option<String> {
+    /// Reads the first value of a range, of all values, or of one, and the last.
+    fn ends(&self, range: &str, has_step: bool) -> Option<(u16, u16)> {
+        if range == "*" {
+            return Some((self.min, self.max));
+        }
         let Some((first, last)) = range.split_once('-') else {
-            return self.value(range).map(|value| value.to_string());
+            let value = self.value(range)?;
+            return match (has_step, self.steps) {
+                (false, _) => Some((value, value)),
+                (true, Steps::OfAll) => Some((value, self.max)),
+                (true, _) => None,
+            };
         };
         let (first, mut last_value) = (self.value(first)?, self.value(last)?);
         let is_sunday = last.eq_ignore_ascii_case(WEEKDAYS[0]);
@@ -318,7 +385,8 @@ impl Field {
             // Where Sunday is 7 too, a week may end with it.
             last_value = self.max;
         }
-        (first <= last_value).then(|| format!("{first}-{last_value}"))
+        let is_range = first <= last_value || self.descending == Descending::Wraps;
+        is_range.then_some((first, last_value))
     }
 
     fn value(&self, text: &str) -> Option<u16> {
@@ -336,15 +404,16 @@ impl Field {
             [first, .., last] => format!(" or {first}-{last}"),
             _ => String::new(),
         };
-        let steps = match self.steps {
-            Steps::OfRanges => format!(", steps */n and a-b/n up to {}", self.max),
-            Steps::OfAll => format!(", steps */n, a/n and a-b/n up to {}", self.max),
-            Steps::None => String::new(),
+        let ascend = match self.descending {
+            Descending::Refused => " that ascend",
+            Descending::Wraps => "",
         };
-        let accepted = format!(
-            "{}-{}{names}, ranges a-b that ascend{steps}, lists of these, or * alone",
-            self.min, self.max
-        );
+        let rest = match self.steps {
+            Steps::OfRanges => format!(", steps */n and a-b/n up to {}, lists of these, or * alone", self.max),
+            Steps::OfAll => ", *, steps */n, a/n and a-b/n, and lists of these".to_owned(),
+            Steps::None => ", *, and lists of these".to_owned(),
+        };
+        let accepted = format!("{}-{}{names}, ranges a-b{ascend}{rest}", self.min, self.max);
         CronError::new(self.name, text, accepted)
     }
 }
@@ -364,22 +433,22 @@ fn of_cron(text: &str) -> Result<Vec<Expression>, CronError> {
         let accepted = "five fields of cron, which are minute, hour, day of month, month and day of week; or rate(…), cron(…) or at(…)";
         return Err(CronError::new("schedule", text, accepted));
     };
-    let numbers: Result<Vec<String>, CronError> = CRON
+    let values: Result<Vec<Vec<u16>>, CronError> = CRON
         .iter()
         .zip(&words)
-        .map(|(field, word)| field.numbers(word))
+        .map(|(field, word)| Ok(field.values(word)?.into_iter().collect()))
         .collect();
-    let sets = croner(&numbers?.join(" "), false)?.pattern;
-    let (days, months) = (sets.days.values(), sets.months.values());
-    let weekdays: Vec<u16> = sets.days_of_week.values().iter().map(|day| day + 1).collect();
+    let [minutes, hours, days, months, weekdays]: [Vec<u16>; 5] = values?.try_into().expect("there are five fields");
+    let weekdays: BTreeSet<u16> = weekdays.iter().map(|day| day % 7 + 1).collect();
+    let weekdays: Vec<u16> = weekdays.into_iter().collect();
     let of_days = |days: &str, weekdays: &str| {
-        let [minutes, hours, months] = [(0, &sets.minutes.values()), (1, &sets.hours.values()), (3, &months)]
-            .map(|(place, values)| list(values, &SCHEDULER_CRON[place]));
+        let [minutes, hours, months] =
+            [(0, &minutes), (1, &hours), (3, &months)].map(|(place, values)| list(values, &SCHEDULER_CRON[place]));
         Expression::parse(&format!("{minutes} {hours} {days} {months} {weekdays} *"))
     };
     let of_month = || of_days(&list(&days, &SCHEDULER_CRON[2]), "?");
     let of_week = || of_days("?", &list(&weekdays, &SCHEDULER_CRON[4]));
-    let longest = months.iter().map(|month| MONTH_DAYS[usize::from(*month) - 1]).max();
+    let longest = lengths(&months).max();
     let is_date = longest.is_some_and(|longest| days.iter().any(|day| *day <= longest));
     match (is_any(day), is_any(weekday)) {
         (true, true) => Ok(vec![of_days("*", "?")?]),
@@ -405,6 +474,12 @@ fn of_cron(text: &str) -> Result<Vec<Expression>, CronError> {
             }
         }
     }
+}
+
+/// The lengths that these months have.
+fn lengths<'a>(months: impl IntoIterator<Item = &'a u16>) -> impl Iterator<Item = u16> {
+    let lengths = months.into_iter().map(|month| MONTH_DAYS[usize::from(*month) - 1]);
+    lengths.flatten().copied()
 }
 
 /// Whether a day field chooses nothing.
@@ -440,7 +515,7 @@ impl Expression {
     fn parse(inner: &str) -> Result<Self, CronError> {
         let inner = inner.to_uppercase();
         let words: Vec<&str> = inner.split_whitespace().collect();
-        let &[_, _, day, _, weekday, _] = words.as_slice() else {
+        let &[_, _, day, month, weekday, _] = words.as_slice() else {
             let accepted = "six fields, which are minutes, hours, day-of-month, month, day-of-week and year";
             return Err(CronError::new("cron", inner, accepted));
         };
@@ -451,16 +526,28 @@ impl Expression {
                 "? in one of day-of-month and day-of-week, and not in both",
             ));
         }
+        let mut before_last = None;
         let fields = SCHEDULER_CRON.iter().zip(&words);
         let numbers = fields.enumerate().map(|(place, (field, word))| match place {
+            2 if word.starts_with("L-") => {
+                let months = SCHEDULER_CRON[3].values(month)?;
+                let (days, before) = before_last_of(word, &months)?;
+                before_last = Some(before);
+                Ok(joined(days))
+            }
             2 => day_of_month(word),
             4 => day_of_week(word),
-            _ => field.numbers(word),
+            _ if *word == "*" => Ok("*".to_owned()),
+            _ => field.values(word).map(joined),
         });
         let numbers: Result<Vec<String>, CronError> = numbers.collect();
-        let cron = croner(&format!("0 {}", numbers?.join(" ")), true)?;
+        let cron = croner(&format!("0 {}", numbers?.join(" ")))?;
         let text = format!("cron({})", words.join(" "));
-        Ok(Self { text, cron })
+        Ok(Self {
+            text,
+            cron,
+            before_last,
+        })
     }
 
     fn next(&self, zone: Tz, now: DateTime<Utc>) -> Vec<DateTime<Tz>> {
@@ -469,24 +556,48 @@ impl Expression {
             time = self.cron.find_next_occurrence(&time, false).ok()?;
             Some(time)
         });
+        let times = times.filter(|time| {
+            let left = u16::from(time.num_days_in_month()) - u16::try_from(time.day()).unwrap_or(0);
+            self.before_last.is_none_or(|before| before == left)
+        });
         let instants = times.filter_map(|time| local(zone, time)).filter(|time| *time > now);
         instants.take(NEXT_TIMES).collect()
     }
 }
 
-/// Reads a day-of-month field of a cron(…): also `?`, `L`, the last day, and `nW`, the closest day from Monday to Friday.
+fn joined(values: impl IntoIterator<Item = u16>) -> String {
+    let values = values.into_iter().map(|value| value.to_string());
+    values.collect::<Vec<_>>().join(",")
+}
+
+/// Reads `L-n`, so many days before a month's last: on which days that may be in these months, and the number.
+fn before_last_of(word: &str, months: &BTreeSet<u16>) -> Result<(BTreeSet<u16>, u16), CronError> {
+    let before = word.strip_prefix("L-").and_then(number);
+    let days = |before: u16| {
+        lengths(months)
+            .filter(move |length| *length > before)
+            .map(move |length| length - before)
+    };
+    let read = before.map(|before| (days(before).collect::<BTreeSet<u16>>(), before));
+    read.filter(|(days, _)| !days.is_empty()).ok_or_else(|| {
+        let accepted = "L-1 to L-30, so many days before the last of a month that is long enough";
+        CronError::new(SCHEDULER_CRON[2].name, word, accepted)
+    })
+}
+
+/// Reads a day-of-month field of a cron(…): also `?`, `L`, the last day, `nW`, the closest day from Monday to Friday in the
+/// same month, and `LW`, the last such day.
 fn day_of_month(word: &str) -> Result<String, CronError> {
-    if matches!(word, "?" | "L") {
+    if matches!(word, "*" | "?" | "L" | "LW") {
         return Ok(word.to_owned());
     }
     let field = &SCHEDULER_CRON[2];
     let Some(day) = word.strip_suffix('W') else {
-        return field.numbers(word);
+        return field.values(word).map(joined);
     };
-    // What a W does in a month without the day is not documented.
     match number(day) {
-        Some(1..=28) => Ok(word.to_owned()),
-        _ => Err(CronError::new(field.name, word, "1W to 28W, which every month has")),
+        Some(day @ 1..=31) => Ok(format!("{day}W")),
+        _ => Err(CronError::new(field.name, word, "1W to 31W, or LW")),
     }
 }
 
@@ -494,41 +605,31 @@ fn day_of_month(word: &str) -> Result<String, CronError> {
 /// `n#k`, its k-th.
 fn day_of_week(word: &str) -> Result<String, CronError> {
     let field = &SCHEDULER_CRON[4];
-    let refused = || CronError::new(field.name, word, "1-7 or SUN-SAT before #, and 1-5 after it");
+    let refused = |accepted: &str| CronError::new(field.name, word, accepted);
     match (word, word.strip_suffix('L'), word.split_once('#')) {
-        ("?", ..) => Ok(word.to_owned()),
+        ("*" | "?", ..) => Ok(word.to_owned()),
         ("L", ..) => Ok(field.max.to_string()),
-        (_, Some(day), _) => match number(day) {
-            Some(1..=7) => Ok(word.to_owned()),
-            _ => Err(CronError::new(
-                field.name,
-                word,
-                "1L to 7L, the last Sunday to Saturday of a month",
-            )),
-        },
+        (_, Some(day), _) => {
+            let day = field.value(day);
+            let day = day.ok_or_else(|| refused("1L to 7L or SUNL to SATL, the last of these days in a month"))?;
+            Ok(format!("{day}L"))
+        }
         (_, _, Some((day, count))) => {
-            let day = field.value(day).ok_or_else(refused)?;
-            let count = number(count)
-                .filter(|count| (1..=5).contains(count))
-                .ok_or_else(refused)?;
+            let count = number(count).filter(|count| (1..=5).contains(count));
+            let day = field.value(day).zip(count);
+            let (day, count) = day.ok_or_else(|| refused("1-7 or SUN-SAT before #, and 1-5 after it"))?;
             Ok(format!("{day}#{count}"))
         }
-        _ => field.numbers(word),
+        _ => field.values(word).map(joined),
     }
 }
 
-/// Has croner read a text of numbers; weekdays of EventBridge Scheduler begin with 1.
-fn croner(numbers: &str, is_scheduler: bool) -> Result<Cron, CronError> {
-    let (seconds, year) = if is_scheduler {
-        (Seconds::Required, Year::Required)
-    } else {
-        (Seconds::Disallowed, Year::Disallowed)
-    };
+/// Has croner read six fields of numbers, after the seconds; its weekdays begin with 1, as EventBridge Scheduler's do.
+fn croner(numbers: &str) -> Result<Cron, CronError> {
     let parser = CronParser::builder()
-        .seconds(seconds)
-        .year(year)
-        .alternative_weekdays(is_scheduler)
-        .sloppy_ranges(is_scheduler)
+        .seconds(Seconds::Required)
+        .year(Year::Required)
+        .alternative_weekdays(true)
         .build();
     parser
         .parse(numbers)

@@ -13,6 +13,9 @@ use crate::{
     route::Route,
 };
 
+/// How long an ARN is at most (IAM API reference, `arnType`).
+const MAX_ARN: usize = 2048;
+
 /// What the function was called with.
 #[derive(Debug)]
 pub enum Call {
@@ -41,6 +44,8 @@ pub struct Asked {
     pub body: Value,
     /// Its idempotency key, where it has one.
     pub key: Option<String>,
+    /// The ARN of whoever signed it, where API Gateway says so.
+    pub requested_by: Option<String>,
 }
 
 /// A job that a schedule submits.
@@ -50,6 +55,8 @@ pub struct Scheduled {
     pub body: Value,
     /// The schedule's name and time, by which a repeated call is known.
     pub key: String,
+    /// The schedule's name.
+    pub name: String,
 }
 
 /// Tells by which door a call comes.
@@ -101,6 +108,16 @@ struct RequestContext {
     http: Http,
     #[serde(default)]
     stage: String,
+    authorizer: Option<Value>,
+}
+
+impl RequestContext {
+    /// Who signed the request, as IAM has it (API Gateway developer guide, payload format 2.0).
+    fn caller(&self) -> Option<String> {
+        let arn = self.authorizer.as_ref()?["iam"]["userArn"].as_str()?;
+        let is_arn = arn.starts_with("arn:") && arn.len() <= MAX_ARN;
+        is_arn.then(|| arn.to_owned())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,7 +133,9 @@ fn http(payload: Value) -> Result<Asked, Problem> {
     let route = Route::read(&event.request_context.http.method, path)?;
     let key = event.header("idempotency-key").map(str::to_owned);
     let body = if route.has_body() { event.json()? } else { Value::Null };
-    asked(route, Query(event.query_string_parameters), body, key)
+    let requested_by = event.request_context.caller();
+    let asked = asked(route, Query(event.query_string_parameters), body, key)?;
+    Ok(Asked { requested_by, ..asked })
 }
 
 impl HttpEvent {
@@ -210,6 +229,7 @@ fn asked(route: Route, query: Query, body: Value, key: Option<String>) -> Result
             query,
             body,
             key,
+            requested_by: None,
         }),
     }
 }
@@ -230,6 +250,7 @@ fn scheduled(payload: Value) -> Result<Scheduled, Problem> {
     Ok(Scheduled {
         body: input.body,
         key: format!("schedule/{}/{}", input.schedule.name, input.schedule.time),
+        name: input.schedule.name,
     })
 }
 
@@ -275,6 +296,42 @@ mod tests {
         for payload in [plain, encoded, staged] {
             let Call::Http(Ok(asked)) = call(payload) else { panic!() };
             assert_eq!((asked.route, asked.body), (Route::SubmitJob, json!({"rule": "gpu"})));
+        }
+    }
+
+    #[test]
+    fn who_signed_a_request_is_what_api_gateway_says_and_nothing_else() {
+        let arn = "arn:aws:sts::123456789012:assumed-role/deployer/pipeline-7";
+        let of = |authorizer: Value| {
+            let mut payload = event(
+                "POST",
+                "/jobs",
+                &json!(r#"{"rule": "gpu", "requestedBy": "arn:aws:iam::1:root"}"#),
+            );
+            payload["requestContext"]["authorizer"] = authorizer;
+            let Call::Http(Ok(asked)) = call(payload) else { panic!() };
+            asked.requested_by
+        };
+        assert_eq!(of(json!({"iam": {"userArn": arn}})).as_deref(), Some(arn));
+        for none in [
+            Value::Null,
+            json!({}),
+            json!({"iam": null}),
+            json!({"iam": {"userArn": null}}),
+            json!({"iam": {"userArn": "root"}}),
+            json!({"iam": {"userArn": format!("arn:{}", "x".repeat(2048))}}),
+            json!({"lambda": {"userArn": arn}}),
+        ] {
+            assert_eq!(of(none), None);
+        }
+        for payload in [
+            json!({"rule": "gpu", "requestedBy": arn}),
+            json!({"route": "POST /jobs", "body": {"rule": "gpu", "requestedBy": arn}}),
+        ] {
+            let Call::Plain(Ok(asked)) = call(payload) else {
+                panic!()
+            };
+            assert_eq!(asked.requested_by, None);
         }
     }
 
@@ -367,6 +424,7 @@ mod tests {
             panic!()
         };
         assert_eq!(scheduled.key, "schedule/nightly/2026-11-16T07:00:00Z");
+        assert_eq!(scheduled.name, "nightly");
         assert!(matches!(call(json!({"schedule": 1})), Call::Schedule(Err(_))));
 
         assert!(matches!(call(json!({"reconcile": true})), Call::Reconcile));

@@ -12,7 +12,7 @@ use tracing::{error, info};
 use crate::{
     answer::Answer,
     cancel::cancel,
-    door::{Asked, Call, call},
+    door::{Asked, Call, Scheduled, call},
     list::list,
     nodes::{self, count::count},
     problem::Problem,
@@ -86,8 +86,8 @@ impl Jobs {
             Call::Schedule(scheduled) => {
                 let answer = match scheduled {
                     Ok(scheduled) => {
-                        let key = Some(scheduled.key.as_str());
-                        submit(self, scheduled.body, key, Trigger::Schedule, now).await
+                        let Scheduled { body, key, name } = scheduled;
+                        submit(self, body, Some(&key), Trigger::Schedule, Some(&name), now).await
                     }
                     Err(problem) => Err(problem),
                 };
@@ -143,10 +143,11 @@ impl Jobs {
             query,
             body,
             key,
+            requested_by,
         } = asked;
-        let key = key.as_deref();
+        let (key, requested_by) = (key.as_deref(), requested_by.as_deref());
         match route {
-            Route::SubmitJob => submit(self, body, key, Trigger::Job, now).await,
+            Route::SubmitJob => submit(self, body, key, Trigger::Job, requested_by, now).await,
             Route::ListJobs => list(self, &query, now).await,
             Route::GetStats => stats(self).await,
             Route::GetJob(id) => status::get(self, &id, &query, now).await,

@@ -66,6 +66,7 @@ struct Row {
     /// Who works on it.
     owner: String,
     plan: Option<String>,
+    requested_by: Option<String>,
     #[serde(default)]
     sent: BTreeMap<String, Sent>,
     expires_at: i64,
@@ -130,6 +131,8 @@ pub struct Progress {
     pub sent: SentCommands,
     /// When the request came first.
     pub since: DateTime<Utc>,
+    /// Who asked for it then, where that is known.
+    pub requested_by: Option<String>,
 }
 
 /// The right to work on a request, until another takes it over.
@@ -154,6 +157,7 @@ pub async fn begin(
     table: &str,
     (kind, key): (&str, &str),
     body: &str,
+    requested_by: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<Begun, Problem> {
     let body = hash(&[body]);
@@ -165,7 +169,7 @@ pub async fn begin(
         owner: format!("{:016x}", RandomState::new().hash_one(now)),
     };
     let known = claim
-        .put(&body, now, None)
+        .put(&body, requested_by, now, None)
         .await
         .map_err(|error| Problem::unavailable(&error))?;
     let Some(row) = known else {
@@ -179,7 +183,7 @@ pub async fn begin(
         Standing::Other => Err(Problem::unprocessable("the idempotency key is another request's")),
         Standing::Working => Err(taken()),
         Standing::Done => Ok(progress(row).map_or_else(|| Begun::New(claim), Begun::Done)),
-        Standing::Over => match claim.put(&body, now, Some(&row)).await {
+        Standing::Over => match claim.put(&body, requested_by, now, Some(&row)).await {
             Ok(None) => Ok(Begun::New(claim)),
             Ok(Some(_)) => Err(taken()),
             Err(error) => Err(Problem::unavailable(&error)),
@@ -216,12 +220,19 @@ fn progress(row: Row) -> Option<Progress> {
         plan: serde_json::from_str(&row.plan?).ok()?,
         sent: sent.collect(),
         since: row.created_at,
+        requested_by: row.requested_by,
     })
 }
 
 impl Claim {
     /// Writes the row anew, in the place of one that is over; gives the row that is in the way, where one is.
-    async fn put(&self, body: &str, now: DateTime<Utc>, over: Option<&Row>) -> Result<Option<Row>, KeyError> {
+    async fn put(
+        &self,
+        body: &str,
+        requested_by: Option<&str>,
+        now: DateTime<Utc>,
+        over: Option<&Row>,
+    ) -> Result<Option<Row>, KeyError> {
         let mut item = self.key.item();
         let attributes = [
             ("body", AttributeValue::S(body.to_owned())),
@@ -236,6 +247,7 @@ impl Claim {
             ),
         ];
         item.extend(attributes.map(|(name, value)| (name.to_owned(), value)));
+        item.extend(requested_by.map(|who| ("requested_by".to_owned(), string(who))));
         let mut request = self
             .client
             .put_item()
@@ -434,6 +446,7 @@ mod tests {
             started_at: now - TimeDelta::seconds(age),
             owner: String::new(),
             plan: None,
+            requested_by: None,
             sent: BTreeMap::new(),
             expires_at: (now - TimeDelta::seconds(age) + LIFETIME).timestamp(),
         };

@@ -20,6 +20,7 @@ mod reconcile;
 mod request;
 mod route;
 mod schedule;
+mod search;
 mod settings;
 mod stats;
 mod status;

@@ -75,6 +75,9 @@ pub struct Sent {
     /// The nodes that it is yet to go to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<String>,
+    /// The same command, taken more than once because answers got lost: nodes have the images then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duplicates: Vec<String>,
 }
 
 /// A command that went to some of the nodes of a planned one.
@@ -119,9 +122,19 @@ impl Sent {
         self.without.push(node);
     }
 
-    /// Returns true where this command is one of its.
-    pub fn is_of(&self, id: &str) -> bool {
-        self.id.as_deref() == Some(id) || self.further.iter().any(|further| further.id == id)
+    /// Notes a command that SSM has, and of which it has not said so: to nodes that have got none yet, or once more.
+    pub fn found(&mut self, id: String, nodes: &[String]) {
+        if self.id.is_some() && nodes.iter().all(|node| !self.left.contains(node)) {
+            self.duplicates.push(id);
+        } else {
+            self.went(id, nodes);
+        }
+    }
+
+    /// The ids of its commands.
+    pub fn ids(&self) -> impl Iterator<Item = &String> {
+        let further = self.further.iter().map(|further| &further.id);
+        self.id.iter().chain(further).chain(&self.duplicates)
     }
 
     /// Returns true where nothing became of it yet.
@@ -239,8 +252,9 @@ impl Planned {
             }
     }
 
-    /// Tells of its commands: one, but where SSM refused it for a node that it did not name.
-    fn told(&self, sent: Option<&Sent>) -> Vec<Value> {
+    /// Tells of its commands, with what became of them where that is known: one, but where SSM refused it for a node that it
+    /// did not name.
+    pub fn told(&self, sent: Option<&Sent>) -> Vec<Value> {
         let Some(sent) = sent else {
             return vec![self.told_as(None, &self.nodes)];
         };
@@ -254,10 +268,11 @@ impl Planned {
         };
         let further = sent.further.iter();
         let further = further.map(|further| self.told_as(Some(&further.id), &NodeChoice::Ids(further.ids.clone())));
-        [self.told_as(sent.id.as_deref(), &nodes)]
-            .into_iter()
-            .chain(further)
-            .collect()
+        let mut first = self.told_as(sent.id.as_deref(), &nodes);
+        if !sent.duplicates.is_empty() {
+            first["duplicates"] = json!(sent.duplicates);
+        }
+        std::iter::once(first).chain(further).collect()
     }
 
     fn told_as(&self, id: Option<&str>, nodes: &NodeChoice) -> Value {

@@ -12,9 +12,17 @@ pub struct Problem {
     status: u16,
     detail: String,
     errors: Vec<FieldError>,
-    jobs: Vec<Value>,
+    done: Box<Done>,
+    is_in_doubt: bool,
     /// What is logged of it, and nobody else's business.
     cause: Option<String>,
+}
+
+/// What was done before a request failed, and what may have been.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Done {
+    jobs: Vec<Value>,
+    unknown: Vec<Value>,
 }
 
 impl Serialize for Problem {
@@ -29,6 +37,8 @@ impl Serialize for Problem {
             errors: &'a [FieldError],
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             jobs: &'a [Value],
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            unknown: &'a [Value],
         }
         let told = Told {
             // The title says it all (RFC 9457, 4.2.1).
@@ -37,7 +47,8 @@ impl Serialize for Problem {
             status: self.status,
             detail: &self.detail,
             errors: &self.errors,
-            jobs: &self.jobs,
+            jobs: &self.done.jobs,
+            unknown: &self.done.unknown,
         };
         told.serialize(serializer)
     }
@@ -63,7 +74,8 @@ impl Problem {
             status,
             detail: detail.into(),
             errors: Vec::new(),
-            jobs: Vec::new(),
+            done: Box::default(),
+            is_in_doubt: false,
             cause: None,
         }
     }
@@ -134,8 +146,28 @@ impl Problem {
 
     /// Tells what was sent before.
     #[must_use]
-    pub fn with_jobs(self, jobs: Vec<Value>) -> Self {
-        Self { jobs, ..self }
+    pub fn with_jobs(mut self, jobs: Vec<Value>) -> Self {
+        self.done.jobs = jobs;
+        self
+    }
+
+    /// Notes whether AWS may have done what it did not confirm.
+    #[must_use]
+    pub fn in_doubt(self, is_in_doubt: bool) -> Self {
+        Self { is_in_doubt, ..self }
+    }
+
+    /// Returns true where AWS may have done what it did not confirm.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
+    }
+
+    /// Tells what AWS may have done without saying so, and what is to be done about it.
+    #[must_use]
+    pub fn with_unknown(mut self, unknown: Vec<Value>, advice: &str) -> Self {
+        self.detail = format!("{}; {advice}", self.detail);
+        self.done.unknown = unknown;
+        self
     }
 
     /// The HTTP status.

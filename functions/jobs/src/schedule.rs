@@ -11,12 +11,12 @@ use aws_sdk_scheduler::{
     primitives::DateTime as Moment,
     types::{ActionAfterCompletion, DeadLetterConfig, FlexibleTimeWindow, FlexibleTimeWindowMode, RetryPolicy, Target},
 };
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::fields::Fields;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::warn;
 
@@ -41,6 +41,9 @@ const AT_ONCE: usize = 10;
 const RETRIES: i32 = 2;
 const RETRY_SECONDS: i32 = 3600;
 
+/// By how much Scheduler's clock may be behind ours.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+
 const FIELDS: [&str; 7] = ["cron", "timezone", "name", "images", "rule", "nodes", "dryRun"];
 
 /// Why schedules cannot be created, listed or deleted.
@@ -53,9 +56,7 @@ pub enum ScheduleError {
     #[error("the schedule could not be created")]
     Create(#[source] Box<SdkError<CreateScheduleError>>),
     /// It could not be created as a whole, and what there is of it could not be deleted again.
-    #[error(
-        "the schedule {0} could not be created as a whole, and may fire on some of its days: delete it or ask again"
-    )]
+    #[error("the schedule {0} could not be created as a whole, nor what was made of it deleted again")]
     Half(String, #[source] Box<ScheduleError>),
     /// It could not be read.
     #[error("the schedule could not be read")]
@@ -93,6 +94,9 @@ struct Schedule {
     timezone: String,
     expressions: Vec<String>,
     next: Vec<String>,
+    /// Those of the expressions by which it does not fire, because the schedule of EventBridge Scheduler's is gone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
     job: Value,
 }
 
@@ -113,16 +117,41 @@ struct Understood {
     start: DateTime<Utc>,
 }
 
-/// Whether a schedule had to be made.
+/// One of the schedules of EventBridge Scheduler's that a schedule is.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    name: String,
+    expression: String,
+}
+
+/// Whether a part had to be made.
 enum Put {
     Made,
     /// The very same was there, and counts from this moment.
     There(DateTime<Utc>),
 }
 
+/// Why a part is not known to be there.
+struct NotPut {
+    problem: Problem,
+    /// Whether it may be there, or come to be, for all that.
+    may_stand: bool,
+}
+
+impl NotPut {
+    /// Nothing was made.
+    fn sure(problem: Problem) -> Self {
+        Self {
+            problem,
+            may_stand: false,
+        }
+    }
+}
+
 /// Creates a schedule, or tells it where the very same is there already; `function` is what it invokes.
 ///
-/// Where cron takes two expressions, two schedules are created, or none.
+/// Where cron takes two expressions, two schedules are created, or none; where that is not certain the problem says what may
+/// stand. The same request then makes it whole.
 ///
 /// # Errors
 /// A 400 that names every field that is not accepted, a 409 where another has the name, a 503 where Scheduler cannot be
@@ -134,26 +163,46 @@ pub async fn create(jobs: &Jobs, body: Value, function: &str, now: DateTime<Utc>
         let cron = Value::String(schedule.input.schedule.cron);
         return Err(Problem::field("cron", Some(cron), accepted));
     }
-    let mut status = 200;
-    if !dry_run {
-        let mut made = Vec::new();
-        for (name, expression) in schedule.parts() {
-            match put(jobs, &schedule, &name, &expression, function).await {
-                Ok(Put::Made) => {
-                    made.push(name);
-                    status = 201;
+    if dry_run {
+        return Ok(Answer::ok(&schedule.told(Vec::new(), now)));
+    }
+    let parts = schedule.parts();
+    if parts.len() == 1 {
+        refuse_left_twin(jobs, &schedule).await?;
+    }
+    let (mut made, mut standing) = (Vec::new(), Vec::new());
+    let mut parts = parts.into_iter();
+    while let Some(part) = parts.next() {
+        match put(jobs, &schedule, &part, function, now).await {
+            Ok(Put::Made) => made.push(part),
+            Ok(Put::There(start)) => {
+                schedule.start = start;
+                standing.push(part);
+            }
+            Err(not_put) => {
+                standing.extend(not_put.may_stand.then_some(part));
+                for part in parts {
+                    let is_sure = matches!(there(jobs, &schedule, &part).await, Ok(There::Nothing | There::Other));
+                    standing.extend((!is_sure).then_some(part));
                 }
-                Ok(Put::There(start)) => schedule.start = start,
-                Err((problem, is_unsure)) => {
-                    if is_unsure && !made.is_empty() {
-                        made.push(name);
-                    }
-                    return Err(undo(jobs, &schedule, made).await.err().unwrap_or(problem));
-                }
+                return Err(undo(jobs, &schedule, made, standing, not_put.problem).await);
             }
         }
     }
-    Ok(Answer::new(status, &schedule.told(now)))
+    let status = if made.is_empty() { 200 } else { 201 };
+    Ok(Answer::new(status, &schedule.told(Vec::new(), now)))
+}
+
+/// Refuses a schedule beside which the twin of another would go on firing under its name.
+async fn refuse_left_twin(jobs: &Jobs, schedule: &Understood) -> Result<(), Problem> {
+    let twin = twin(&schedule.input.schedule.name);
+    match get(jobs, &twin).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(Problem::conflict(
+            "another schedule has this name, or half of one that was not removed as a whole",
+        )),
+        Err(error) => Err(Problem::unavailable(&error)),
+    }
 }
 
 /// Lists the schedules of the group by name, a page of them.
@@ -174,24 +223,43 @@ pub async fn list(jobs: &Jobs, query: &Query, now: DateTime<Utc>) -> Result<Answ
         _ => Problem::unavailable(&ScheduleError::List(Box::new(error))),
     })?;
     let names = answer.schedules.into_iter().filter_map(|schedule| schedule.name);
-    let names = names.filter(|name| !name.ends_with(TWIN));
-    let read = stream::iter(names).map(async |name| match get(jobs, &name).await {
-        Ok(Some(output)) => Ok(understand(&name, &output)),
-        // It was deleted a moment ago.
-        Ok(None) => Ok(None),
-        Err(error) => Err(Problem::unavailable(&error)),
-    });
-    let schedules: Vec<Option<Understood>> = read.buffered(AT_ONCE).try_collect().await?;
+    let read = stream::iter(names).map(async |name| listed(jobs, &name, now).await);
+    let schedules: Vec<Option<Schedule>> = read.buffered(AT_ONCE).try_collect().await?;
     let next = answer.next_token.filter(|token| !token.is_empty());
     let page = Schedules {
-        schedules: schedules
-            .into_iter()
-            .flatten()
-            .map(|schedule| schedule.told(now))
-            .collect(),
+        schedules: schedules.into_iter().flatten().collect(),
         next: next.map(|token| query::token(&token)),
     };
     Ok(Answer::ok(&page))
+}
+
+/// Tells the schedule that a name of EventBridge Scheduler's is of: by its first part, or by its second where only that
+/// stands; none where it is none of ours, or was deleted a moment ago.
+async fn listed(jobs: &Jobs, name: &str, now: DateTime<Utc>) -> Result<Option<Schedule>, Problem> {
+    if let Some(first) = name.strip_suffix(TWIN) {
+        let first = read(jobs, first).await?;
+        if first.is_some_and(|first| first.parts().len() > 1) {
+            return Ok(None);
+        }
+    }
+    let Some(schedule) = read(jobs, name).await? else {
+        return Ok(None);
+    };
+    let mut missing = Vec::new();
+    for part in schedule.parts().into_iter().filter(|part| part.name != name) {
+        let other = get(jobs, &part.name).await;
+        let other = other.map_err(|error| Problem::unavailable(&error))?;
+        if !other.is_some_and(|other| is_part(&other, &schedule, &part.expression)) {
+            missing.push(part.expression);
+        }
+    }
+    Ok(Some(schedule.told(missing, now)))
+}
+
+/// Reads a schedule of ours.
+async fn read(jobs: &Jobs, name: &str) -> Result<Option<Understood>, Problem> {
+    let output = get(jobs, name).await.map_err(|error| Problem::unavailable(&error))?;
+    Ok(output.and_then(|output| understand(name, &output)))
 }
 
 /// Deletes a schedule; jobs it has submitted go on.
@@ -204,10 +272,12 @@ pub async fn delete(jobs: &Jobs, name: &str) -> Result<Answer, Problem> {
     }
     // The twin goes first: where only it is deleted, the other is still listed, and can be deleted again.
     let mut was_there = false;
-    for name in [format!("{name}{TWIN}"), name.to_owned()] {
-        was_there |= remove(jobs, &name)
-            .await
-            .map_err(|error| Problem::unavailable(&error))?;
+    for part in [twin(name), name.to_owned()] {
+        was_there |= remove(jobs, &part).await.map_err(|error| {
+            let advice =
+                format!("the schedule {name} may fire still, or on some of its days: the same request removes it");
+            Problem::unavailable(&error).with_unknown(vec![json!({"schedule": name})], &advice)
+        })?;
     }
     if was_there {
         Ok(Answer::no_content())
@@ -271,11 +341,11 @@ fn names() -> String {
 }
 
 impl Understood {
-    /// The names and expressions of the one or two schedules that it is.
-    fn parts(&self) -> Vec<(String, String)> {
+    /// The one or two schedules of EventBridge Scheduler's that it is.
+    fn parts(&self) -> Vec<Part> {
         let name = &self.input.schedule.name;
-        let names = [name.clone(), format!("{name}{TWIN}")];
-        names.into_iter().zip(self.timing.expressions()).collect()
+        let named = [name.clone(), twin(name)].into_iter().zip(self.timing.expressions());
+        named.map(|(name, expression)| Part { name, expression }).collect()
     }
 
     fn next(&self, now: DateTime<Utc>) -> Vec<String> {
@@ -286,8 +356,10 @@ impl Understood {
             .collect()
     }
 
-    fn told(self, now: DateTime<Utc>) -> Schedule {
+    /// The schedule as answers have it; these of its expressions are missing.
+    fn told(self, missing: Vec<String>, now: DateTime<Utc>) -> Schedule {
         Schedule {
+            missing,
             expressions: self.timing.expressions(),
             next: self.next(now),
             name: self.input.schedule.name,
@@ -309,8 +381,8 @@ fn understand(name: &str, output: &GetScheduleOutput) -> Option<Understood> {
             input,
         };
         let mut parts = understood.parts().into_iter();
-        let (_, expression) = parts.find(|(part, _)| part == name)?;
-        is_part(output, &understood, &expression).then_some(understood)
+        let part = parts.find(|part| part.name == name)?;
+        is_part(output, &understood, &part.expression).then_some(understood)
     });
     if understood.is_none() {
         warn!(
@@ -338,16 +410,15 @@ fn start(output: &GetScheduleOutput) -> DateTime<Utc> {
     start.unwrap_or_default()
 }
 
-/// Creates one of a schedule's parts where it is not there; the error also tells whether it may be there now.
+/// Creates one of a schedule's parts where it is not there.
 async fn put(
     jobs: &Jobs,
     schedule: &Understood,
-    name: &str,
-    expression: &str,
+    part: &Part,
     function: &str,
-) -> Result<Put, (Problem, bool)> {
-    let sure = |problem| (problem, false);
-    let request = |error: BuildError| sure(Problem::unavailable(&ScheduleError::Request(error)));
+    now: DateTime<Utc>,
+) -> Result<Put, NotPut> {
+    let request = |error: BuildError| NotPut::sure(Problem::unavailable(&ScheduleError::Request(error)));
     let target = target(jobs, schedule, function).map_err(request)?;
     let window = FlexibleTimeWindow::builder()
         .mode(FlexibleTimeWindowMode::Off)
@@ -360,8 +431,8 @@ async fn put(
         .scheduler
         .create_schedule()
         .group_name(&jobs.settings.schedule_group)
-        .name(name)
-        .schedule_expression(expression)
+        .name(&part.name)
+        .schedule_expression(&part.expression)
         .schedule_expression_timezone(schedule.zone.name())
         .set_start_date(
             timing
@@ -377,14 +448,20 @@ async fn put(
         return Ok(Put::Made);
     };
     match error.as_service_error() {
-        Some(CreateScheduleError::ConflictException(_)) => match get(jobs, name).await {
-            Ok(Some(output)) if is_part(&output, schedule, expression) => Ok(Put::There(start(&output))),
-            Ok(Some(_)) => Err(sure(Problem::conflict("another schedule has this name"))),
-            Ok(None) => Err(sure(Problem::conflict(
-                "a schedule of this name was deleted a moment ago",
-            ))),
-            Err(error) => Err(sure(Problem::unavailable(&error))),
-        },
+        Some(CreateScheduleError::ConflictException(_)) => {
+            let there = there(jobs, schedule, part).await;
+            let there = there.map_err(|error| NotPut {
+                problem: Problem::unavailable(&error),
+                may_stand: true,
+            })?;
+            match there {
+                There::Part(output) => Ok(Put::There(start(&output))),
+                There::Other => Err(NotPut::sure(Problem::conflict("another schedule has this name"))),
+                There::Nothing => Err(NotPut::sure(Problem::conflict(
+                    "a schedule of this name was deleted a moment ago",
+                ))),
+            }
+        }
         Some(CreateScheduleError::ValidationException(refused)) => {
             let Asked { cron, timezone, .. } = &schedule.input.schedule;
             let message = refused.message().to_lowercase();
@@ -392,17 +469,53 @@ async fn put(
                 let accepted = "what EventBridge Scheduler accepts, which this is not";
                 Problem::field(field, Some(Value::String(value.clone())), accepted)
             };
-            Err(sure(match message {
+            Err(NotPut::sure(match message {
                 message if message.contains("timezone") => field("timezone", timezone),
                 message if message.contains("expression") => field("cron", cron),
                 _ => Problem::unavailable(&ScheduleError::Create(Box::new(error))),
             }))
         }
         service => {
+            // An answer may have got lost, of this try or of one before it.
             let is_unsure = service.is_none_or(CreateScheduleError::is_internal_server_exception);
-            Err((Problem::unavailable(&ScheduleError::Create(Box::new(error))), is_unsure))
+            match there(jobs, schedule, part).await {
+                Ok(There::Part(output)) if is_created_since(&output, now) => Ok(Put::Made),
+                Ok(There::Part(output)) => Ok(Put::There(start(&output))),
+                Ok(There::Other) => Err(NotPut::sure(Problem::conflict("another schedule has this name"))),
+                Ok(There::Nothing) => Err(NotPut {
+                    problem: Problem::unavailable(&ScheduleError::Create(Box::new(error))),
+                    may_stand: is_unsure,
+                }),
+                Err(_) => Err(NotPut {
+                    problem: Problem::unavailable(&ScheduleError::Create(Box::new(error))),
+                    may_stand: true,
+                }),
+            }
         }
     }
+}
+
+/// What stands under the name of a part.
+enum There {
+    /// The very part.
+    Part(Box<GetScheduleOutput>),
+    /// Another schedule.
+    Other,
+    Nothing,
+}
+
+async fn there(jobs: &Jobs, schedule: &Understood, part: &Part) -> Result<There, ScheduleError> {
+    Ok(match get(jobs, &part.name).await? {
+        Some(output) if is_part(&output, schedule, &part.expression) => There::Part(Box::new(output)),
+        Some(_) => There::Other,
+        None => There::Nothing,
+    })
+}
+
+/// Whether a schedule was made by a request that came now, and not before.
+fn is_created_since(output: &GetScheduleOutput, now: DateTime<Utc>) -> bool {
+    let created = output.creation_date().map(Moment::secs);
+    created.is_some_and(|created| created >= (now - CLOCK_SKEW).timestamp())
 }
 
 fn target(jobs: &Jobs, schedule: &Understood, function: &str) -> Result<Target, BuildError> {
@@ -419,15 +532,35 @@ fn target(jobs: &Jobs, schedule: &Understood, function: &str) -> Result<Target, 
         .build()
 }
 
-/// Deletes again what was made of a schedule that cannot be made as a whole.
-async fn undo(jobs: &Jobs, schedule: &Understood, made: Vec<String>) -> Result<(), Problem> {
-    for name in made.iter().rev() {
-        if let Err(error) = remove(jobs, name).await {
-            let name = schedule.input.schedule.name.clone();
-            return Err(Problem::unavailable(&ScheduleError::Half(name, Box::new(error))));
+/// Deletes again what was made of a schedule that cannot be made as a whole, and tells what stands for all that: what could
+/// not be deleted, and what was there before, or may be.
+async fn undo(
+    jobs: &Jobs,
+    schedule: &Understood,
+    made: Vec<Part>,
+    mut standing: Vec<Part>,
+    mut problem: Problem,
+) -> Problem {
+    let name = &schedule.input.schedule.name;
+    for part in made.into_iter().rev() {
+        if let Err(error) = remove(jobs, &part.name).await {
+            problem = Problem::unavailable(&ScheduleError::Half(name.clone(), Box::new(error)));
+            standing.push(part);
         }
     }
-    Ok(())
+    if standing.is_empty() {
+        return problem;
+    }
+    let expressions: Vec<String> = standing.into_iter().map(|part| part.expression).collect();
+    let advice = format!(
+        "the schedule {name} may stand for all that, and fire at the times told: the same request makes it whole, and DELETE /jobs/schedule/{name} removes it"
+    );
+    problem.with_unknown(vec![json!({"schedule": name, "expressions": expressions})], &advice)
+}
+
+/// The name of the second part of the schedule with this name.
+fn twin(name: &str) -> String {
+    format!("{name}{TWIN}")
 }
 
 /// Reads a schedule; none where there is none.

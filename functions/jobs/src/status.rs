@@ -85,6 +85,8 @@ struct JobRow {
     images: Option<Vec<Image>>,
     slowest_seconds: Option<f64>,
     slowest_node: Option<String>,
+    /// Who asked for it: an ARN, or a schedule's name.
+    requested_by: Option<String>,
     /// Where it was observed, whose further try it is, and which nodes would have been sent it.
     mode: Option<Mode>,
     retry_of: Option<String>,
@@ -204,6 +206,9 @@ impl Job {
         if self.state == State::Observed {
             told["mode"] = json!(Mode::Observe);
             told["targets"] = json!(self.row.destination);
+        }
+        if let Some(who) = &self.row.requested_by {
+            told["requestedBy"] = json!(who);
         }
         if let Some(job) = &self.row.retry_of {
             told["retryOf"] = json!(job);

@@ -131,6 +131,42 @@ pub async fn put_cancelled(jobs: &Jobs, job: &str, now: DateTime<Utc>) -> Result
     answer.map(drop).map_err(|error| StoreError::Put(Box::new(error)))
 }
 
+/// Writes by which request a job was made, and who asked where that is known, beside whatever its row says by then; what
+/// stands there stays.
+///
+/// # Errors
+/// [`StoreError::Update`] where it could not be written.
+pub async fn put_request(
+    jobs: &Jobs,
+    job: &str,
+    request: &str,
+    requested_by: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let expires_at = (now + jobs.settings.retention).timestamp().to_string();
+    let mut values = vec![
+        ("request", AttributeValue::S(request.to_owned())),
+        ("expires_at", AttributeValue::N(expires_at)),
+    ];
+    values.extend(requested_by.map(|who| ("requested_by", AttributeValue::S(who.to_owned()))));
+    let set = values
+        .iter()
+        .map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
+    let mut update = jobs
+        .dynamodb
+        .update_item()
+        .table_name(&jobs.settings.table)
+        .set_key(Some(Key::job(job).item()))
+        .update_expression(format!("SET {}", set.collect::<Vec<_>>().join(", ")));
+    for (name, value) in values {
+        update = update
+            .expression_attribute_names(format!("#{name}"), name)
+            .expression_attribute_values(format!(":{name}"), value);
+    }
+    let answer = update.send().await;
+    answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
+}
+
 /// A number as answers have it: DynamoDB's numbers are never negative here but by a fault of ours.
 pub fn count(number: i64) -> Value {
     Value::from(number.max(0))

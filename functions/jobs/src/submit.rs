@@ -6,8 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use aws_sdk_ssm::types::Command;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use prefetch::{
     aws,
     command::{Comment, Trigger, images_of_commands},
@@ -19,9 +18,9 @@ use prefetch::{
     resolve::resolve,
     rule::Rule,
     sender::Order,
-    ssm,
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::{
@@ -33,6 +32,8 @@ use crate::{
     problem::Problem,
     reach::{Reason, Refused, reachable},
     request::{JobRequest, NodeChoice},
+    search::find_sent,
+    store,
 };
 
 /// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
@@ -42,19 +43,18 @@ const MAX_COMMANDS: usize = 60;
 const SENDING: Duration = Duration::from_secs(20);
 /// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
 const LISTING: Duration = Duration::from_secs(8);
-/// What is left of a request's time to note and to tell what was sent.
-const NOTING: Duration = Duration::from_secs(4);
-/// How many pages of commands are looked through for what an interrupted request has sent.
-const MAX_PAGES: usize = 20;
+/// What is left of a request's time to look for a command whose answer got lost, and to note and to tell what was sent.
+const NOTING: Duration = Duration::from_secs(6);
+/// How long such a command is looked for.
+const LOOKING: Duration = Duration::from_secs(4);
 /// Of how many nodes a problem tells why they get nothing.
 const MAX_TOLD: usize = 20;
-/// By how much SSM's clock may be behind ours.
-const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 
 /// Brings images to nodes: everything is decided before anything is sent.
 ///
 /// Costs one DescribeImages per repository, for nodes by id also DescribeInstances and DescribeInstanceInformation, and one
-/// SendCommand per rule, as many images as fit and 50 ids; with a key also a write before, and one for each command.
+/// SendCommand and a write per rule, as many images as fit and 50 ids; with a key also a write before, and one more for each
+/// command.
 ///
 /// # Errors
 /// A 4xx for what is the caller's fault, and nothing is sent; a 503 where AWS fails, which tells what was sent before.
@@ -63,10 +63,16 @@ pub async fn submit(
     body: Value,
     key: Option<&str>,
     trigger: Trigger,
+    requested_by: Option<&str>,
     now: DateTime<Utc>,
 ) -> Result<Answer, Problem> {
     let request = JobRequest::parse(body, &jobs.settings.registry)?;
-    let due = |occasion| Due { trigger, occasion, now };
+    let due = |occasion, requested_by: Option<&str>| Due {
+        trigger,
+        requested_by: requested_by.map(str::to_owned),
+        occasion,
+        now,
+    };
     if request.dry_run {
         let plan = plan(jobs, &request, now).await?;
         return Ok(Answer::ok(&plan.answer(&SentCommands::new(), true)));
@@ -75,7 +81,7 @@ pub async fn submit(
         let plan = plan(jobs, &request, now).await?;
         // Without a key no request is known again.
         let occasion = format!("{:016x}", RandomState::new().hash_one(now));
-        let sent = send_all(jobs, &due(occasion), &plan, SentCommands::new(), None).await?;
+        let sent = send_all(jobs, &due(occasion, requested_by), &plan, SentCommands::new(), None).await?;
         return answer(&plan, &sent);
     };
     let body = serde_json::to_string(&request).expect("a request is JSON");
@@ -84,7 +90,16 @@ pub async fn submit(
         // What was observed is sent once the stack sends, under the same key.
         kind.push_str(" observed");
     }
-    match begin(&jobs.dynamodb, &jobs.settings.table, (&kind, key), &body, now).await? {
+    match begin(
+        &jobs.dynamodb,
+        &jobs.settings.table,
+        (&kind, key),
+        &body,
+        requested_by,
+        now,
+    )
+    .await?
+    {
         Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
         Begun::New(claim) => {
             let planned = match plan(jobs, &request, now).await {
@@ -93,7 +108,7 @@ pub async fn submit(
             };
             match planned {
                 Ok(plan) => {
-                    let due = due(claim.occasion(now));
+                    let due = due(claim.occasion(now), requested_by);
                     send_claimed(jobs, &due, &plan, SentCommands::new(), &claim).await
                 }
                 Err(problem) => {
@@ -103,24 +118,31 @@ pub async fn submit(
             }
         }
         Begun::Again(claim, progress) => {
-            let due = due(claim.occasion(progress.since));
+            // Whoever comes again goes on with what another asked for.
+            let due = due(claim.occasion(progress.since), progress.requested_by.as_deref());
             go_on(jobs, &due, progress, &claim).await
         }
     }
 }
 
 /// Why commands are due, and when.
-struct Due {
-    trigger: Trigger,
+pub struct Due {
+    pub trigger: Trigger,
+    /// Who asked for them, where that is known.
+    requested_by: Option<String>,
     /// What tells a request from every other, however often it comes.
-    occasion: String,
+    pub occasion: String,
     now: DateTime<Utc>,
 }
 
 /// Goes on where another left a request: what SSM knows of it is not sent again.
 async fn go_on(jobs: &Jobs, due: &Due, progress: Progress, claim: &Claim) -> Result<Answer, Problem> {
-    let Progress { plan, mut sent, since } = progress;
-    match find_sent(jobs, due.trigger, &plan, &mut sent, since, claim).await {
+    let Progress {
+        plan, mut sent, since, ..
+    } = progress;
+    let found = find_sent(jobs, due, &plan.commands(), &mut sent, since, Some(claim)).await;
+    note_request(jobs, due, sent.values()).await;
+    match found {
         Ok(()) => send_claimed(jobs, due, &plan, sent, claim).await,
         Err(problem) => {
             open(claim).await;
@@ -274,7 +296,8 @@ async fn send_all(
     claim: Option<&Claim>,
 ) -> Result<SentCommands, Problem> {
     let began = Instant::now();
-    for (place, command) in plan.commands().iter().enumerate() {
+    let commands = plan.commands();
+    for (place, command) in commands.iter().enumerate() {
         let Some(left) = command.left(sent.get(&place)) else {
             continue;
         };
@@ -284,6 +307,7 @@ async fn send_all(
         let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));
         let mut failed = send(jobs, due, &left, &mut one).await.err();
         if !one.is_untouched() {
+            note_request(jobs, due, [&one]).await;
             let noted = match claim {
                 Some(claim) => claim.sent(place, &one).await,
                 None => Ok(()),
@@ -291,11 +315,57 @@ async fn send_all(
             sent.insert(place, one);
             failed = failed.or(noted.err().map(idempotency::problem));
         }
+        if let Some(problem) = failed.take_if(|problem| problem.is_in_doubt()) {
+            look(jobs, due, &commands[..=place], &mut sent, claim).await;
+            let left = command.left(sent.get(&place));
+            failed = left.map(|left| problem.with_unknown(left.told(None), advice(claim)));
+        }
         if let Some(problem) = failed {
             return Err(problem.with_jobs(plan.told(&sent)));
         }
     }
     Ok(sent)
+}
+
+/// Looks once for a command that SSM may have taken without saying so; where SSM cannot be asked, that stays unknown.
+async fn look(jobs: &Jobs, due: &Due, commands: &[Planned], sent: &mut SentCommands, claim: Option<&Claim>) {
+    if jobs.sender.observes() {
+        return;
+    }
+    let found = find_sent(jobs, due, commands, sent, due.now, claim);
+    match timeout(LOOKING, found).await {
+        Ok(Ok(())) => note_request(jobs, due, sent.values()).await,
+        Ok(Err(problem)) => warn!("a command whose answer got lost is not found: {}", problem.told()),
+        Err(_) => warn!("a command whose answer got lost is not found in time"),
+    }
+}
+
+/// Writes into the rows of jobs by which request they were made, and who asked. A job whose row does not say so is as good a
+/// job: it is logged and goes on.
+async fn note_request(jobs: &Jobs, due: &Due, sent: impl IntoIterator<Item = &Sent>) {
+    let who = due.requested_by.as_deref();
+    if who.is_none() && jobs.sender.observes() {
+        // What is only observed nobody looks for.
+        return;
+    }
+    for id in sent.into_iter().flat_map(Sent::ids) {
+        if let Err(error) = store::put_request(jobs, id, &due.occasion, who, due.now).await {
+            warn!(
+                command.id = id,
+                "job {id}: who asked for it is not noted: {}",
+                report(&error)
+            );
+        }
+    }
+}
+
+/// What to do about a command that may have been sent.
+fn advice(claim: Option<&Claim>) -> &'static str {
+    if claim.is_some() {
+        "what is named as unknown may have been sent: the same request with its Idempotency-Key finds it, and sends the rest"
+    } else {
+        "what is named as unknown may have been sent, and is listed then: the same request sends it again, which costs a node that has it nothing; with an Idempotency-Key it would find it"
+    }
 }
 
 /// SSM took longer for some commands than there is time for all.
@@ -336,74 +406,15 @@ async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Res
     for (node, refusal) in delivery.refused {
         sent.refuse(node, refusal);
     }
+    let is_in_doubt = delivery.failed.iter().any(|(_, error)| error.may_be_sent());
     match delivery.failed.into_iter().next() {
-        Some((_, error)) => Err(Problem::unavailable(&error)),
+        Some((_, error)) => Err(Problem::unavailable(&error).in_doubt(is_in_doubt)),
         None => Ok(()),
     }
 }
 
 /// A plan may be older than the rules.
-fn rule<'a>(jobs: &'a Jobs, name: &str) -> Result<&'a Rule, Problem> {
+pub fn rule<'a>(jobs: &'a Jobs, name: &str) -> Result<&'a Rule, Problem> {
     let rule = jobs.settings.shared.rules.iter().find(|rule| rule.name == name);
     rule.ok_or_else(|| Problem::field("rule", Some(json!(name)), "a rule that is there still"))
-}
-
-/// Finds the commands of a plan that were sent, and of which whoever sent them could not say so.
-async fn find_sent(
-    jobs: &Jobs,
-    trigger: Trigger,
-    plan: &Plan,
-    sent: &mut SentCommands,
-    since: DateTime<Utc>,
-    claim: &Claim,
-) -> Result<(), Problem> {
-    let commands = plan.commands();
-    let missing = |sent: &SentCommands| {
-        let mut commands = commands.iter().enumerate();
-        commands.any(|(place, command)| command.left(sent.get(&place)).is_some())
-    };
-    let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
-    let mut page = None;
-    for _ in 0..MAX_PAGES {
-        if !missing(sent) {
-            return Ok(());
-        }
-        let answer = ssm::commands(&jobs.ssm, &jobs.settings.shared.document, &after, page).await;
-        let answer = answer.map_err(|error| Problem::unavailable(&error))?;
-        for known in answer.commands.unwrap_or_default() {
-            take_sent(jobs, trigger, &commands, sent, &known, claim).await?;
-        }
-        page = answer.next_token.filter(|token| !token.is_empty());
-        if page.is_none() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-async fn take_sent(
-    jobs: &Jobs,
-    trigger: Trigger,
-    commands: &[Planned],
-    sent: &mut SentCommands,
-    known: &Command,
-    claim: &Claim,
-) -> Result<(), Problem> {
-    let Some(id) = known.command_id() else {
-        return Ok(());
-    };
-    if sent.values().any(|sent| sent.is_of(id)) {
-        return Ok(());
-    }
-    for (place, command) in commands.iter().enumerate() {
-        let rule = rule(jobs, &command.rule)?;
-        let left = command.left(sent.get(&place));
-        if left.is_some_and(|left| left.is(known, trigger, rule, &jobs.settings.shared.cluster)) {
-            let one = sent.entry(place).or_insert_with(|| Sent::begin(command));
-            one.went(id.to_owned(), known.instance_ids());
-            claim.sent(place, one).await.map_err(idempotency::problem)?;
-            return Ok(());
-        }
-    }
-    Ok(())
 }

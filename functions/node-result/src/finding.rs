@@ -37,6 +37,8 @@ pub struct Job {
     pub rule: String,
     /// When the command was sent; the job where the command is its first.
     pub requested_at: DateTime<Utc>,
+    /// Who asked for it, where its row says so.
+    pub requested_by: Option<String>,
 }
 
 /// What is known of a job now.
@@ -86,6 +88,7 @@ impl Job {
             trigger: comment.trigger,
             rule: comment.rule.clone(),
             requested_at: ended.requested_at,
+            requested_by: None,
         }
     }
 

@@ -7,7 +7,10 @@ use serde::Deserialize;
 /// What is read of a job's row.
 #[derive(Debug, Deserialize)]
 pub struct JobRow {
-    pub requested_at: DateTime<Utc>,
+    /// When it was requested; not there where the row only says who asked for it, for nothing has been reported yet.
+    pub requested_at: Option<DateTime<Utc>>,
+    /// Who asked for it, as `jobs` writes it.
+    pub requested_by: Option<String>,
     /// To how many nodes its first command went, once that is known.
     pub targets: Option<u32>,
     /// How long its slowest node took from the request on.

@@ -115,7 +115,7 @@ impl Writer<'_> {
             update.require("(attribute_not_exists(#slowest_seconds) OR #slowest_seconds < :slowest_seconds)");
         }
         if change.is_new {
-            update.require("attribute_not_exists(pk)");
+            update.require("attribute_not_exists(#requested_at)");
         }
         for (name, delta) in change.delta.named() {
             update.add(name, delta);

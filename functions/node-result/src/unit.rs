@@ -57,7 +57,7 @@ pub struct Unit {
 #[derive(Debug)]
 pub struct JobChange {
     pub job: Job,
-    /// Whether it has no row yet.
+    /// Whether it has no row yet, or one that only says who asked for it.
     pub is_new: bool,
     /// When it was requested as far as its row knows, where that was later: a further try was known before the first.
     pub requested_before: Option<DateTime<Utc>>,
@@ -121,12 +121,8 @@ impl Unit {
         let job = &known.job;
         self.jobs.entry(job.id.clone()).or_insert_with(|| JobChange {
             job: job.clone(),
-            is_new: known.row.is_none(),
-            requested_before: known
-                .row
-                .as_ref()
-                .map(|row| row.requested_at)
-                .filter(|before| *before > job.requested_at),
+            is_new: known.requested_at().is_none(),
+            requested_before: known.requested_at().filter(|before| *before > job.requested_at),
             delta: Counters::default(),
             slowest: None,
             targets: None,
@@ -214,17 +210,23 @@ struct KnownJob {
     row: Option<JobRow>,
 }
 
+impl KnownJob {
+    /// When it was requested, as far as its row knows.
+    fn requested_at(&self) -> Option<DateTime<Utc>> {
+        self.row.as_ref()?.requested_at
+    }
+}
+
 impl Planner<'_> {
     /// Plans what is to be done of findings that concern the same job or node.
     fn take(&mut self, findings: Vec<Finding>) -> Result<(), serde_dynamo::Error> {
         let Finding { job, found, .. } = &findings[0];
         let row: Option<JobRow> = self.rows.get(&Key::job(&job.id))?;
         // A further try may be known before the first.
-        let requested_at = row
-            .as_ref()
-            .map_or(job.requested_at, |row| row.requested_at.min(job.requested_at));
+        let requested_before = row.as_ref().and_then(|row| row.requested_at);
         let job = Job {
-            requested_at,
+            requested_at: requested_before.map_or(job.requested_at, |before| before.min(job.requested_at)),
+            requested_by: row.as_ref().and_then(|row| row.requested_by.clone()),
             ..job.clone()
         };
         let known = KnownJob { job, row };
@@ -277,7 +279,7 @@ impl Planner<'_> {
                 retrying: after.retrying,
             }),
         };
-        let is_request_known = row.as_ref().is_some_and(|row| row.requested_at <= job.requested_at);
+        let is_request_known = known.requested_at().is_some_and(|before| before <= job.requested_at);
         if before.as_ref() == Some(&after) && is_request_known && !is_news(&findings, self.rows)? {
             self.leave(findings, &settled, after.outbox.as_ref());
             return Ok(());

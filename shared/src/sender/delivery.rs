@@ -51,59 +51,54 @@ impl Sender {
             };
             match self.send(settings, order, now).await {
                 Ok(command) => delivery.sent.push((command, destination)),
-                Err(error) => {
-                    let others = self.without_refused(destination, error, &mut delivery).await;
-                    pending.extend(others.into_iter().map(Destination::Instances));
-                }
+                Err(error) => match self.refused(destination.ids(), error).await {
+                    Err(error) => delivery.failed.push((destination, error)),
+                    Ok((refused, refusal)) => {
+                        let others = destination.ids().iter().filter(|id| !refused.contains(id));
+                        let others: Vec<String> = others.cloned().collect();
+                        let together = if refused.is_empty() {
+                            others.len().div_ceil(2)
+                        } else {
+                            others.len().max(1)
+                        };
+                        let groups = others.chunks(together).map(<[String]>::to_vec);
+                        pending.extend(groups.map(Destination::Instances));
+                        delivery.refused.extend(refused.into_iter().map(|id| (id, refusal)));
+                    }
+                },
             }
         }
         delivery
     }
 
-    /// Finds the instances that are refused, and gives the others, in groups that are worth a command each.
-    async fn without_refused(
-        &self,
-        destination: Destination,
-        error: SendError,
-        delivery: &mut Delivery,
-    ) -> Vec<Vec<String>> {
-        let ids = destination.ids();
-        let (refused, refusal) = match &error {
+    /// Finds out which instances a command is refused for, and why; none where that cannot be told of any of several.
+    ///
+    /// # Errors
+    /// The error where it is of no instance, [`SendError::Nodes`] where SSM cannot be asked.
+    async fn refused(&self, ids: &[String], error: SendError) -> Result<(Vec<String>, Refusal), SendError> {
+        let (mut refused, refusal) = match &error {
+            _ if ids.is_empty() => return Err(error),
             SendError::AccessDenied { instance, .. } => {
                 warn!(instance.id = instance, "{}", report(&error));
-                let named = ids.iter().filter(|id| *id == instance).cloned().collect();
-                (named, Refusal::AccessDenied)
+                let named = ids.iter().filter(|id| *id == instance);
+                (named.cloned().collect(), Refusal::AccessDenied)
             }
-            SendError::InvalidInstance(_) => match self.offline(ids).await {
-                Ok(offline) if offline.is_empty() => (offline, Refusal::Invalid),
-                Ok(offline) => (offline, Refusal::NotOnline),
-                Err(error) => {
-                    delivery.failed.push((destination, SendError::Nodes(Box::new(error))));
-                    return Vec::new();
-                }
-            },
-            _ => {
-                delivery.failed.push((destination, error));
-                return Vec::new();
+            SendError::InvalidInstance(_) => {
+                let offline = self.offline(ids).await;
+                let offline = offline.map_err(|error| SendError::Nodes(Box::new(error)))?;
+                let refusal = if offline.is_empty() {
+                    Refusal::Invalid
+                } else {
+                    Refusal::NotOnline
+                };
+                (offline, refusal)
             }
+            _ => return Err(error),
         };
-        let groups = match (refused.is_empty(), ids.len()) {
-            (true, 0) => {
-                delivery.failed.push((destination, error));
-                return Vec::new();
-            }
-            (true, 1) => {
-                delivery.refused.push((ids[0].clone(), refusal));
-                return Vec::new();
-            }
-            (true, count) => ids.chunks(count.div_ceil(2)).map(<[String]>::to_vec).collect(),
-            (false, _) => {
-                let others: Vec<String> = ids.iter().filter(|id| !refused.contains(id)).cloned().collect();
-                if others.is_empty() { Vec::new() } else { vec![others] }
-            }
-        };
-        delivery.refused.extend(refused.into_iter().map(|id| (id, refusal)));
-        groups
+        if let ([alone], []) = (ids, &refused[..]) {
+            refused.push(alone.clone());
+        }
+        Ok((refused, refusal))
     }
 
     async fn offline(&self, ids: &[String]) -> Result<Vec<String>, SsmError> {

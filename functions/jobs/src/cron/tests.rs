@@ -1,6 +1,6 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
-use chrono::Datelike;
+use chrono::{Datelike, NaiveDate};
 use cronexpr::{Crontab, FallbackTimezoneOption, MakeTimestamp, ParseOptions};
 use proptest::{
     prelude::*,
@@ -148,6 +148,9 @@ fn rates_are_numbers_of_minutes_hours_or_days() {
         ("rate(1 hour)", 3600),
         ("rate( 12  hours )", 43_200),
         ("rate(1 day)", 86_400),
+        ("rate(1 minutes)", 60),
+        ("rate(1 hours)", 3600),
+        ("rate(2 day)", 172_800),
         ("rate(4294967295 days)", 86_400 * 4_294_967_295_i64),
     ] {
         let Ok(Timing::Rate(rate)) = Timing::parse(text) else {
@@ -157,8 +160,7 @@ fn rates_are_numbers_of_minutes_hours_or_days() {
     }
     for text in [
         "rate(0 minutes)",
-        "rate(1 minutes)",
-        "rate(2 minute)",
+        "rate(5 minutess)",
         "rate(-5 minutes)",
         "rate(+5 minutes)",
         "rate(05 minutes)",
@@ -185,7 +187,24 @@ fn schedulers_own_cron_is_taken_as_its_guide_has_it() {
         ("0 7 ? * 3#2 *", "2027-02-09"),
         ("0 7 ? * 6L *", "2027-02-26"),
         ("0 7 ? * L *", "2027-02-06"),
+        ("0 7 ? * FRIL *", "2027-02-26"),
+        ("0 7 ? * SUN#1 *", "2027-02-07"),
+        ("0 7 ? * MON-SUN *", "2027-02-01"),
+        ("0 7 ? * FRI-MON *", "2027-02-01"),
+        ("0 7 ? * 7-1,4 *", "2027-02-03"),
+        ("0 7 ? * tue,THU-sat,1 *", "2027-02-02"),
+        ("0 7 ? NOV-FEB TUE *", "2027-02-02"),
+        ("0 7 30-2/2 * ? *", "2027-02-01"),
+        ("0/90 7 * * ? *", "2027-02-01"),
+        ("*/90 7 * * ? *", "2027-02-01"),
+        ("0,*/20 7 *,5 * ? *", "2027-02-01"),
         ("0 7 L * ? *", "2027-02-28"),
+        ("0 7 LW * ? *", "2027-02-26"),
+        ("0 7 L-3 * ? *", "2027-02-25"),
+        ("0 7 l-30 * ? *", "2027-03-01"),
+        ("0 7 L-28 2 ? *", "2028-02-01"),
+        ("0 7 31W * ? *", "2027-03-31"),
+        ("0 7 31w 10 ? *", "2027-10-29"),
         // The 6th is a Saturday, the 7th a Sunday.
         ("0 7 6W 2 ? *", "2027-02-05"),
         ("0 7 7W 2 ? *", "2027-02-08"),
@@ -216,27 +235,62 @@ fn what_is_no_cron_of_schedulers_is_refused() {
         ("0 7 1 * MON *", "cron", "0 7 1 * MON *"),
         ("60 7 * * ? *", "minutes", "60"),
         ("/5 7 * * ? *", "minutes", "/5"),
-        ("0/90 7 * * ? *", "minutes", "0/90"),
+        ("0/0 7 * * ? *", "minutes", "0/0"),
+        ("0/ 7 * * ? *", "minutes", "0/"),
+        ("0/-5 7 * * ? *", "minutes", "0/-5"),
         ("? 7 * * ? *", "minutes", "?"),
         ("0 7 ? * 0 *", "day-of-week", "0"),
         ("0 7 ? * 8 *", "day-of-week", "8"),
-        ("0 7 ? * FRI-MON *", "day-of-week", "FRI-MON"),
-        ("0 7 ? * FRI-SUN *", "day-of-week", "FRI-SUN"),
+        ("0 7 ? * FRI-MONDAY *", "day-of-week", "FRI-MONDAY"),
+        ("0 7 ? * 5-0 *", "day-of-week", "5-0"),
         ("0 7 ? * */2 *", "day-of-week", "*/2"),
+        ("0 7 ? * MON-FRI/2 *", "day-of-week", "MON-FRI/2"),
         ("0 7 ? * 3#6 *", "day-of-week", "3#6"),
         ("0 7 ? * 3#1,6#3 *", "day-of-week", "3#1,6#3"),
         ("0 7 ? * 9L *", "day-of-week", "9L"),
         ("0 7 ? * 2L,3 *", "day-of-week", "2L,3"),
-        ("0 7 L-3 * ? *", "day-of-month", "L-3"),
-        ("0 7 LW * ? *", "day-of-month", "LW"),
-        ("0 7 31W * ? *", "day-of-month", "31W"),
+        ("0 7 L-31 * ? *", "day-of-month", "L-31"),
+        ("0 7 L-29 2 ? *", "day-of-month", "L-29"),
+        ("0 7 L-3W * ? *", "day-of-month", "L-3W"),
+        ("0 7 L-1,3 * ? *", "day-of-month", "L-1,3"),
+        ("0 7 L,3 * ? *", "day-of-month", "L,3"),
+        ("0 7 5L * ? *", "day-of-month", "5L"),
+        ("0 7 W * ? *", "day-of-month", "W"),
+        ("0 7 0W * ? *", "day-of-month", "0W"),
+        ("0 7 32W * ? *", "day-of-month", "32W"),
         ("0 7 1W,15W * ? *", "day-of-month", "1W,15W"),
         ("0 7 1 * ? 1969", "year", "1969"),
         ("0 7 1 * ? 2200", "year", "2200"),
+        ("0 7 1 * ? 2030-2028", "year", "2030-2028"),
+        ("0 7 1 L ? *", "month", "L"),
     ] {
         let error = Timing::parse(&format!("cron({inner})")).unwrap_err();
         assert_eq!((error.part, error.value.as_str()), (part, value), "{inner}: {error}");
     }
+}
+
+#[test]
+fn a_range_that_passes_the_end_of_its_field_goes_on_at_its_beginning() {
+    let hours = |inner: &str| -> Vec<String> {
+        let times = next(&format!("cron({inner})"), "UTC", "2027-02-01T12:00:00Z");
+        times.into_iter().map(|time| time[8..16].to_owned()).collect()
+    };
+    assert_eq!(
+        hours("0 20-4/4 * * ? *"),
+        ["01T20:00", "02T00:00", "02T04:00", "02T20:00", "03T00:00"]
+    );
+    assert_eq!(
+        hours("50-10/15 12 * * ? *"),
+        ["01T12:05", "01T12:50", "02T12:05", "02T12:50", "03T12:05"]
+    );
+    let days = |inner: &str| -> Vec<String> {
+        let times = next(&format!("cron({inner})"), "UTC", "2027-02-01T12:00:00Z");
+        times.into_iter().map(|time| time[5..10].to_owned()).collect()
+    };
+    assert_eq!(days("0 7 ? * SAT-MON *"), ["02-06", "02-07", "02-08", "02-13", "02-14"]);
+    assert_eq!(days("0 7 ? * 5-2 *"), ["02-04", "02-05", "02-06", "02-07", "02-08"]);
+    assert_eq!(days("0 7 ? * MON-SUN *"), ["02-02", "02-03", "02-04", "02-05", "02-06"]);
+    assert_eq!(days("0 7 1 NOV-FEB ? *"), ["11-01", "12-01", "01-01", "02-01", "11-01"]);
 }
 
 #[test]
@@ -505,17 +559,17 @@ fn agrees(cron: &AnyCron, index: Index) -> Result<(), TestCaseError> {
     let fires = |time: NaiveDateTime| expressions.iter().any(|expression| expression.fires(time));
     let they_fire = |time: NaiveDateTime| theirs.matches(instant(time.and_utc())).unwrap();
 
-    let Scheduled { minutes, hours, .. } = expressions[0];
+    let Scheduled { minutes, hours, .. } = &expressions[0];
     prop_assert!(
         expressions
             .iter()
-            .all(|other| other.minutes == minutes && other.hours == hours)
+            .all(|other| (&other.minutes, &other.hours) == (minutes, hours))
     );
     let clock = |day: i64, hour: u32, minute: u32| {
         let minutes = 60 * i64::from(hour) + i64::from(minute);
         YEAR_START.naive_utc() + TimeDelta::days(day) + TimeDelta::minutes(minutes)
     };
-    let (hour, minute) = (hours.trailing_zeros(), minutes.trailing_zeros());
+    let (hour, minute) = (*hours.first().unwrap(), *minutes.first().unwrap());
     let mut days = Vec::new();
     for day in 0..366 {
         let time = clock(day, hour, minute);
@@ -630,13 +684,18 @@ fn any_item(min: u16, max: u16, names: &'static [&'static str]) -> impl Strategy
     prop_oneof![4 => value, 3 => range, 3 => step, 1 => star]
 }
 
-/// An expression as EventBridge Scheduler's user guide reads it; of each field, a bit for each value.
+/// An expression as EventBridge Scheduler's user guide reads it; of each field, its values.
 struct Scheduled {
-    minutes: u64,
-    hours: u64,
-    days: u64,
-    months: u64,
-    weekdays: u64,
+    minutes: BTreeSet<u32>,
+    hours: BTreeSet<u32>,
+    days: String,
+    /// The days that its list names, where it is one.
+    day_list: BTreeSet<u32>,
+    months: BTreeSet<u32>,
+    weekdays: String,
+    /// The weekdays that its list names, or the one that it has before its sign.
+    weekday_list: BTreeSet<u32>,
+    years: BTreeSet<u32>,
 }
 
 impl Scheduled {
@@ -644,54 +703,214 @@ impl Scheduled {
         assert!(text.len() <= 256);
         let inner = text.strip_prefix("cron(").unwrap().strip_suffix(')').unwrap();
         let fields: Vec<&str> = inner.split(' ').collect();
-        let &[minutes, hours, days, months, weekdays, "*"] = fields.as_slice() else {
+        let &[minutes, hours, days, months, weekdays, years] = fields.as_slice() else {
             panic!("{text}")
         };
         assert!((days == "?") != (weekdays == "?") && !weekdays.contains('/'), "{text}");
+        let is_list = |field: &str| !field.contains(['?', 'L', 'W']);
+        let day_list = Some(days).filter(|days| is_list(days));
+        let before_sign = weekdays.split('#').next().unwrap_or_default();
+        let before_sign = before_sign.strip_suffix('L').unwrap_or(before_sign);
+        let weekday_list = Some(before_sign).filter(|days| !matches!(*days, "?" | ""));
         Self {
             minutes: Self::values(minutes, 0, 59, &[]),
             hours: Self::values(hours, 0, 23, &[]),
-            days: Self::values(days, 1, 31, &[]),
-            months: Self::values(months, 1, 12, &[]),
-            weekdays: Self::values(weekdays, 1, 7, &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]),
+            days: days.to_owned(),
+            day_list: day_list.map(|days| Self::values(days, 1, 31, &[])).unwrap_or_default(),
+            months: Self::values(months, 1, 12, &MONTHS),
+            weekdays: weekdays.to_owned(),
+            weekday_list: weekday_list
+                .map(|days| Self::values(days, 1, 7, &WEEKDAYS))
+                .unwrap_or_default(),
+            years: Self::values(years, 1970, 2199, &[]),
         }
     }
 
-    fn values(field: &str, min: u32, max: u32, names: &[&str]) -> u64 {
+    fn values(field: &str, min: u32, max: u32, names: &[&str]) -> BTreeSet<u32> {
         let value = |text: &str| {
             let place = (min..=max).zip(names).find(|(_, name)| **name == text);
             let number = place.map_or_else(|| text.parse().unwrap(), |(number, _)| number);
             assert!((min..=max).contains(&number), "{field}");
             number
         };
-        let bits = |(first, last): (u32, u32), step: usize| {
-            (first..=last).step_by(step).fold(0, |bits, value| bits | 1 << value)
-        };
-        let items = field.split(',').map(|item| {
-            if item == "*" || item == "?" {
-                bits((min, max), 1)
-            } else if let Some((first, step)) = item.split_once('/') {
-                bits((value(first), max), step.parse().unwrap())
-            } else if let Some((first, last)) = item.split_once('-') {
-                assert!(value(first) < value(last), "{field}");
-                bits((value(first), value(last)), 1)
-            } else {
-                1 << value(item)
+        let mut values = BTreeSet::new();
+        for item in field.split(',') {
+            let (range, step) = item.split_once('/').unwrap_or((item, ""));
+            let (first, last) = match range.split_once('-') {
+                _ if range == "*" => (min, max),
+                Some((first, last)) => (value(first), value(last)),
+                None if step.is_empty() => (value(range), value(range)),
+                None => (value(range), max),
+            };
+            // One value after the other, round the clock.
+            let (mut at, mut passed, step) = (first, 0, step.parse().unwrap_or(1));
+            loop {
+                if passed % step == 0 {
+                    values.insert(at);
+                }
+                if at == last {
+                    break;
+                }
+                passed += 1;
+                at = if at == max { min } else { at + 1 };
             }
-        });
-        items.fold(0, |bits, item| bits | item)
+        }
+        values
     }
 
     fn fires(&self, time: NaiveDateTime) -> bool {
-        self.minutes >> time.minute() & 1 == 1
-            && self.hours >> time.hour() & 1 == 1
-            && self.months >> time.month() & 1 == 1
-            && self.days >> time.day() & 1 == 1
-            && self.weekdays >> time.weekday().number_from_sunday() & 1 == 1
+        self.minutes.contains(&time.minute()) && self.hours.contains(&time.hour()) && self.fires_on(time.date())
+    }
+
+    fn fires_on(&self, date: NaiveDate) -> bool {
+        let is_day = if self.weekdays == "?" {
+            self.is_day_of_month(date)
+        } else {
+            self.is_day_of_week(date)
+        };
+        is_day && self.months.contains(&date.month()) && self.years.contains(&date.year().unsigned_abs())
+    }
+
+    fn is_day_of_month(&self, date: NaiveDate) -> bool {
+        let last = u32::from(date.num_days_in_month());
+        if self.days == "LW" {
+            return (1..=last).rev().find(|day| is_workday(date, *day)) == Some(date.day());
+        }
+        if let Some(wanted) = self.days.strip_suffix('W') {
+            let wanted: u32 = wanted.parse().unwrap();
+            let nearest = (1..=last).filter(|day| is_workday(date, *day));
+            // Of a Saturday the day before is nearer than Monday, of a Sunday the day after.
+            let nearest = nearest.min_by_key(|day| day.abs_diff(wanted));
+            return wanted <= last && nearest == Some(date.day());
+        }
+        match self.days.strip_prefix('L') {
+            Some("") => date.day() == last,
+            Some(before) => date.day() + before[1..].parse::<u32>().unwrap() == last,
+            None => self.day_list.contains(&date.day()),
+        }
+    }
+
+    fn is_day_of_week(&self, date: NaiveDate) -> bool {
+        let number = date.weekday().number_from_sunday();
+        let is_listed = self.weekday_list.contains(&number);
+        if let Some((_, count)) = self.weekdays.split_once('#') {
+            return is_listed && (date.day() - 1) / 7 + 1 == count.parse::<u32>().unwrap();
+        }
+        match self.weekdays.strip_suffix('L') {
+            Some("") => number == 7,
+            Some(_) => is_listed && date.day() + 7 > date.num_days_in_month().into(),
+            None => is_listed,
+        }
+    }
+
+    /// The next times, found by looking at every day until a year that is far away.
+    fn next(&self, now: NaiveDateTime) -> Vec<NaiveDateTime> {
+        let days = (0..20 * 366).map(|day| now.date() + TimeDelta::days(day));
+        let times = days.filter(|day| self.fires_on(*day)).flat_map(|day| {
+            let hours = self.hours.iter();
+            hours.flat_map(move |hour| {
+                self.minutes
+                    .iter()
+                    .filter_map(move |minute| day.and_hms_opt(*hour, *minute, 0))
+            })
+        });
+        times.filter(|time| *time > now).take(5).collect()
     }
 }
 
+fn is_workday(date: NaiveDate, day: u32) -> bool {
+    let day = date.with_day(day).unwrap();
+    day.weekday().number_from_monday() <= 5
+}
+
+/// Six fields as EventBridge Scheduler takes them, in capitals.
+fn any_scheduler_cron() -> impl Strategy<Value = String> {
+    fn field(min: u16, max: u16, names: &'static [&'static str], steps: bool, wraps: bool) -> BoxedStrategy<String> {
+        let spelled = move |value: u16, style: u8| match names.get(usize::from(value - min)) {
+            Some(name) if style == 0 => (*name).to_owned(),
+            _ if style == 1 && max > 7 => format!("{value:02}"),
+            _ => value.to_string(),
+        };
+        let value = (min..=max, 0..3_u8).prop_map(move |(value, style)| spelled(value, style));
+        let range = (min..=max, min..=max, 0..3_u8, 0..3_u8).prop_map(move |(one, other, style, other_style)| {
+            let (one, other) = if wraps {
+                (one, other)
+            } else {
+                (one.min(other), one.max(other))
+            };
+            format!("{}-{}", spelled(one, style), spelled(other, other_style))
+        });
+        let plain = prop_oneof![4 => value, 4 => range, 1 => Just("*".to_owned())].boxed();
+        let item = if steps {
+            let stepped = (plain.clone(), 1..=100_u16).prop_map(|(plain, step)| format!("{plain}/{step}"));
+            prop_oneof![2 => plain, 1 => stepped].boxed()
+        } else {
+            plain
+        };
+        let list = prop::collection::vec(item, 1..4).prop_map(|items| items.join(","));
+        prop_oneof![1 => Just("*".to_owned()), 4 => list].boxed()
+    }
+    let day_of_month = prop_oneof![
+        6 => field(1, 31, &[], true, true),
+        1 => Just("L".to_owned()),
+        1 => Just("LW".to_owned()),
+        2 => (1..=31).prop_map(|day| format!("{day}W")),
+        2 => (1..=27).prop_map(|before| format!("L-{before}")),
+    ];
+    let day_of_week = prop_oneof![
+        6 => field(1, 7, &WEEKDAYS, false, true),
+        1 => Just("L".to_owned()),
+        1 => (1..=7).prop_map(|day| format!("{day}L")),
+        1 => select(&WEEKDAYS[..]).prop_map(|day| format!("{day}L")),
+        2 => (1..=7, 1..=5).prop_map(|(day, count)| format!("{day}#{count}")),
+        1 => (select(&WEEKDAYS[..]), 1..=5).prop_map(|(day, count)| format!("{day}#{count}")),
+    ];
+    let days = prop_oneof![
+        day_of_month.prop_map(|days| (days, "?".to_owned())),
+        day_of_week.prop_map(|days| ("?".to_owned(), days)),
+    ];
+    let year = prop_oneof![
+        3 => Just("*".to_owned()),
+        1 => field(2026, 2040, &[], true, false),
+        1 => field(1970, 2199, &[], true, false),
+    ];
+    let fields = (
+        field(0, 59, &[], true, true),
+        field(0, 23, &[], true, true),
+        days,
+        field(1, 12, &MONTHS, true, true),
+        year,
+    );
+    fields.prop_map(|(minutes, hours, (days, weekdays), months, years)| {
+        format!("cron({minutes} {hours} {days} {months} {weekdays} {years})")
+    })
+}
+
 proptest! {
+    #[test]
+    fn whatever_scheduler_takes_is_taken_and_fires_when_a_slow_reading_of_its_guide_says_so(
+        text in any_scheduler_cron(),
+        style in 0..3_u8,
+        day in 0..1500_i64,
+        minute in 0..1440_i64,
+    ) {
+        let asked = match style {
+            0 => text.replace(' ', "  "),
+            1 => text.to_lowercase(),
+            _ => text.clone(),
+        };
+        let timing = Timing::parse(&asked).map_err(|error| TestCaseError::fail(format!("{asked}: {error}")))?;
+        prop_assert_eq!(timing.expressions(), [text.as_str()]);
+        let now = YEAR_START + TimeDelta::days(day) + TimeDelta::minutes(minute);
+        let expected = Scheduled::read(&text).next(now.naive_utc());
+        let times = timing.next(Tz::UTC, now, now).into_iter().map(|time| time.naive_utc());
+        // The slow reading looks twenty years ahead, but for what comes every fourth year at most that is enough.
+        let end = now.naive_utc() + TimeDelta::days(20 * 366 - 1);
+        let times: Vec<NaiveDateTime> = times.filter(|time| *time < end).collect();
+        let expected: Vec<NaiveDateTime> = expected.into_iter().filter(|time| *time < end).collect();
+        prop_assert_eq!(times, expected);
+    }
+
     /// The clock's minutes are walked through as they come: one that never comes does not fire, one that comes again
     /// fires no more.
     #[test]

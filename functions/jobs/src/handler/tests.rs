@@ -1,9 +1,9 @@
 use aws_sdk_ssm::types::CommandStatus;
-use prefetch::rows::Key;
+use prefetch::{rows::Key, settings::Mode};
 use proptest::prelude::*;
 
 use super::*;
-use crate::cloud::{Cloud, FUNCTION, auto_mode, command_id, digest, image, node_id, now, request};
+use crate::cloud::{Cloud, FUNCTION, auto_mode, command_id, digest, image, node_id, now, request, signed};
 
 mod observed;
 
@@ -43,7 +43,14 @@ async fn a_job_by_images_becomes_one_command_for_all_nodes_of_each_rule_that_tak
     );
     assert_eq!(
         cloud.calls(),
-        ["DescribeImages", "DescribeImages", "SendCommand", "SendCommand"]
+        [
+            "DescribeImages",
+            "DescribeImages",
+            "SendCommand",
+            "UpdateItem",
+            "SendCommand",
+            "UpdateItem"
+        ]
     );
 }
 
@@ -521,18 +528,21 @@ async fn whoever_comes_again_after_a_fault_sends_what_is_left_and_nothing_twice(
     for (call, before, code) in [
         ("SendCommand", 0, "ThrottlingException"),
         ("SendCommand", 1, "AccessDeniedException"),
-        ("SendCommand", 0, "Lost"),
-        ("SendCommand", 1, "Lost"),
+        ("SendCommand", 0, "InternalServerError"),
+        ("SendCommand", 1, "InternalServerError"),
         ("UpdateItem", 0, "ProvisionedThroughputExceededException"),
         ("UpdateItem", 1, "ProvisionedThroughputExceededException"),
         ("UpdateItem", 2, "ProvisionedThroughputExceededException"),
+        ("UpdateItem", 4, "ProvisionedThroughputExceededException"),
         ("PutItem", 0, "AccessDeniedException"),
         ("DescribeImages", 0, "ServerException"),
     ] {
         let cloud = Cloud::with(TWO_RULES, "false");
         cloud.fail(call, before, code);
         let (status, problem) = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
-        assert_eq!(status, 503, "{call} {before}");
+        // A row that does not say by which request it was made fails nothing.
+        let is_mark = (call, before) == ("UpdateItem", 1);
+        assert_eq!(status, if is_mark { 202 } else { 503 }, "{call} {before}");
         assert!(!problem.to_string().contains("arn:"), "{problem}");
         let told: Vec<&str> = problem["jobs"]
             .as_array()
@@ -564,7 +574,8 @@ async fn whoever_dies_at_work_is_waited_for_and_then_taken_over_from() {
     // As if it had died after the first command was sent, and before that was noted.
     cloud.state(|state| {
         state.commands.truncate(1);
-        let row = state.table.rows.values_mut().next().unwrap();
+        let mut rows = state.table.rows.iter_mut();
+        let (_, row) = rows.find(|(key, _)| key.pk.starts_with("request#")).unwrap();
         row.insert(
             "state".to_owned(),
             aws_sdk_dynamodb::types::AttributeValue::S("working".to_owned()),
@@ -627,6 +638,185 @@ async fn a_fault_without_a_key_tells_what_was_sent_before() {
     let (status, problem) = cloud.post(json!({"images": ["team/app:v1"]})).await;
     assert_eq!((status, &problem["jobs"][0]["id"]), (503, &json!(command_id(1))));
     assert_eq!(problem["jobs"].as_array().unwrap().len(), 1);
+}
+
+const WHO: &str = "arn:aws:sts::123456789012:assumed-role/deployer/pipeline-7";
+
+#[tokio::test]
+async fn who_asked_for_a_job_stands_in_its_row_and_is_told() {
+    let body = json!({"images": ["team/app:v1"]});
+    for mut cloud in [Cloud::new(), Cloud::observing(crate::cloud::RULES)] {
+        let payload = signed(request("POST", "/jobs", &body, Some("key")), WHO);
+        let answer = cloud.invoke(payload, 0).await.unwrap();
+        let answer: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        let id = answer["jobs"][0]["id"].as_str().unwrap();
+        let row = cloud.row(&Key::job(id)).unwrap();
+        assert_eq!(
+            (&row["requested_by"], &row["expires_at"]),
+            (&json!(WHO), &json!(now().timestamp() + 30 * 86_400))
+        );
+        let (_, job) = cloud.get(&format!("/jobs/{id}")).await;
+        assert_eq!(
+            (&job["requestedBy"], &job["trigger"]),
+            (&json!(WHO), &json!("job")),
+            "{job}"
+        );
+        assert_eq!(cloud.get("/jobs").await.1["jobs"][0]["requestedBy"], WHO);
+        cloud.turn(Mode::Send);
+        // What a plain call says of itself is nobody's word, and another's answer changes nothing.
+        let payload = json!({"route": "POST /jobs", "body": body, "idempotencyKey": "key"});
+        cloud.invoke(payload, 5).await.unwrap();
+        assert_eq!(cloud.row(&Key::job(id)).unwrap()["requested_by"], WHO);
+    }
+    let cloud = Cloud::new();
+    let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "default"}});
+    cloud.invoke(input, 0).await.unwrap();
+    let (_, job) = cloud.get(&format!("/jobs/{}", command_id(1))).await;
+    assert_eq!(
+        (&job["requestedBy"], &job["trigger"]),
+        (&json!("nightly"), &json!("schedule"))
+    );
+    let (_, sent) = cloud.post(body).await;
+    let (_, job) = cloud
+        .get(&format!("/jobs/{}", sent["jobs"][0]["id"].as_str().unwrap()))
+        .await;
+    assert_eq!(job.get("requestedBy"), None);
+}
+
+#[tokio::test]
+async fn of_a_request_that_comes_again_the_first_asked_and_a_row_that_cannot_be_written_fails_no_job() {
+    let body = json!({"images": ["team/app:v1"]});
+    let other = "arn:aws:iam::123456789012:user/other";
+    // The command is found by another's request with the same key.
+    let cloud = Cloud::new();
+    cloud.fail("SendCommand", 0, "LostThrice");
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    let asked = |who: &str| signed(request("POST", "/jobs", &body, Some("key")), who);
+    assert_eq!(cloud.invoke(asked(WHO), 0).await.unwrap()["statusCode"], 503);
+    assert_eq!(cloud.invoke(asked(other), 2).await.unwrap()["statusCode"], 202);
+    for k in 1..=3 {
+        assert_eq!(cloud.row(&Key::job(&command_id(k))).unwrap()["requested_by"], WHO);
+    }
+    // A row that is there already stays as it is.
+    cloud.put(
+        &Key::job(&command_id(4)),
+        json!({"trigger": "job", "requested_by": other, "expires_at": 1}),
+    );
+    let payload = signed(request("POST", "/jobs", &body, None), WHO);
+    assert_eq!(cloud.invoke(payload.clone(), 4).await.unwrap()["statusCode"], 202);
+    let row = cloud.row(&Key::job(&command_id(4))).unwrap();
+    assert_eq!(
+        (&row["requested_by"], &row["trigger"], &row["expires_at"]),
+        (&json!(other), &json!("job"), &json!(1))
+    );
+
+    cloud.fail("UpdateItem", 0, "AccessDeniedException");
+    assert_eq!(cloud.invoke(payload, 6).await.unwrap()["statusCode"], 202);
+    assert!(cloud.row(&Key::job(&command_id(5))).is_none());
+}
+
+#[tokio::test]
+async fn a_command_whose_answer_is_lost_is_found_and_told() {
+    let body = json!({"images": ["team/app:v1", "team/web:v1"]});
+    for key in [None, Some("key")] {
+        for lost in [0, 1] {
+            let cloud = Cloud::with(TWO_RULES, "false");
+            cloud.fail("SendCommand", lost, "Lost");
+            let (status, answer) = cloud.http("POST", "/jobs", body.clone(), key).await;
+            let ids = answer["jobs"].as_array().unwrap().iter().map(|job| &job["id"]);
+            assert_eq!(status, 202, "{answer}");
+            assert!(ids.eq([&json!(command_id(1)), &json!(command_id(2))]), "{answer}");
+            assert_eq!(cloud.sent().len(), 2);
+            let calls = cloud.calls();
+            assert_eq!(calls.iter().filter(|call| **call == "ListCommands").count(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_command_of_another_request_is_not_taken_for_one_whose_answer_is_lost() {
+    let body = json!({"images": ["team/app:v1"]});
+    for key in [None, Some("key")] {
+        let cloud = Cloud::new();
+        cloud.post(body.clone()).await;
+        cloud.http("POST", "/jobs", body.clone(), Some("other")).await;
+        cloud.fail("SendCommand", 0, "LostThrice");
+        let (_, answer) = cloud.http("POST", "/jobs", body.clone(), key).await;
+        let job = &answer["jobs"][0];
+        let expected = (&json!(command_id(3)), &json!([command_id(4), command_id(5)]));
+        assert_eq!((&job["id"], &job["duplicates"]), expected, "{answer}");
+        // Whose they are cannot be told either where the rows cannot be read.
+        cloud.fail("SendCommand", 0, "Lost");
+        cloud.fail("BatchGetItem", 0, "ThrottlingException");
+        let (status, problem) = cloud.http("POST", "/jobs", body.clone(), key.map(|_| "third")).await;
+        assert_eq!((status, problem["unknown"].as_array().map(Vec::len)), (503, Some(1)));
+    }
+}
+
+#[tokio::test]
+async fn of_a_command_that_is_taken_thrice_the_first_is_told_with_the_others() {
+    let body = json!({"images": ["team/app:v1"]});
+    for key in [None, Some("key")] {
+        let cloud = Cloud::new();
+        cloud.fail("SendCommand", 0, "LostThrice");
+        let (status, answer) = cloud.http("POST", "/jobs", body.clone(), key).await;
+        let job = &answer["jobs"][0];
+        assert_eq!((status, &job["id"]), (202, &json!(command_id(1))), "{answer}");
+        assert_eq!(job["duplicates"], json!([command_id(2), command_id(3)]));
+    }
+    // It is found by the same request as well, which keeps it.
+    let cloud = Cloud::new();
+    cloud.fail("SendCommand", 0, "LostThrice");
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
+    let (status, answer) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 2).await;
+    let job = &answer["jobs"][0];
+    assert_eq!((status, &job["id"]), (202, &json!(command_id(1))));
+    assert_eq!(job["duplicates"], json!([command_id(2), command_id(3)]));
+    assert_eq!(
+        cloud.http_at("POST", "/jobs", body, Some("key"), 4).await,
+        (202, answer)
+    );
+    assert_eq!(cloud.sent().len(), 3);
+}
+
+#[tokio::test]
+async fn a_command_of_which_it_is_not_known_whether_it_was_sent_is_told_as_that() {
+    let body = json!({"images": ["team/app:v1"]});
+    let expected = json!([{
+        "rule": "default", "images": [image("team/app", "v1")], "nodes": {"tags": {"aws:eks:cluster-name": ["prod"]}},
+    }]);
+    for (fault, list, sent) in [
+        ("Lost", Some("ThrottlingException"), 1),
+        ("InternalServerError", None, 0),
+        ("InternalServerError", Some("ThrottlingException"), 0),
+    ] {
+        for key in [None, Some("key")] {
+            let cloud = Cloud::new();
+            cloud.fail("SendCommand", 0, fault);
+            if let Some(code) = list {
+                cloud.fail("ListCommands", 0, code);
+            }
+            let (status, problem) = cloud.http("POST", "/jobs", body.clone(), key).await;
+            assert_eq!((status, &problem["unknown"]), (503, &expected), "{fault}");
+            assert!(
+                problem["detail"].as_str().unwrap().contains("Idempotency-Key"),
+                "{problem}"
+            );
+            assert!(problem.get("jobs").is_none() && cloud.sent().len() == sent);
+            let (status, _) = cloud.http_at("POST", "/jobs", body.clone(), key, 2).await;
+            let harmless = usize::from(key.is_none() && sent > 0);
+            assert_eq!((status, cloud.sent().len()), (202, 1 + harmless), "{fault}");
+        }
+    }
+    // What SSM has refused is known not to be sent.
+    for fault in ["ThrottlingException", "AccessDeniedException"] {
+        let cloud = Cloud::new();
+        cloud.fail("SendCommand", 0, fault);
+        let (status, problem) = cloud.post(body.clone()).await;
+        assert!(status == 503 && problem.get("unknown").is_none(), "{problem}");
+        assert!(!cloud.calls().contains(&"ListCommands"));
+    }
 }
 
 #[tokio::test]
@@ -1058,6 +1248,36 @@ async fn a_job_is_cancelled_with_its_further_tries_and_nobody_elses() {
     // Once more it is no other thing.
     let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
     assert_eq!((status, &answer["state"]), (200, &json!("cancelled")));
+}
+
+#[tokio::test]
+async fn a_cancellation_that_stops_not_all_names_what_may_go_on_and_the_same_request_stops_it() {
+    for (call, before, unknown) in [
+        ("CancelCommand", 0, json!([{"id": command_id(1)}])),
+        ("CancelCommand", 1, json!([{"id": command_id(2)}])),
+        ("ListCommands", 1, Value::Null),
+    ] {
+        let cloud = Cloud::new();
+        let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+        cloud.add_command(&format!("job rule=default attempt=2 job={id}"), CommandStatus::Pending);
+        cloud.fail(call, before, "InternalServerError");
+        let target = format!("/jobs/{id}");
+        let (status, problem) = cloud.http("DELETE", &target, Value::Null, None).await;
+        assert_eq!((status, &problem["unknown"]), (503, &unknown), "{call} {before}");
+        assert!(
+            problem["detail"]
+                .as_str()
+                .unwrap()
+                .contains("the same request stops them")
+        );
+        // Whatever failed, the other was stopped.
+        assert_eq!(cloud.state(|state| state.cancelled.len()), 1);
+        let (status, answer) = cloud.http("DELETE", &target, Value::Null, None).await;
+        assert_eq!(
+            (status, &answer["commands"]),
+            (200, &json!([command_id(1), command_id(2)]))
+        );
+    }
 }
 
 #[tokio::test]

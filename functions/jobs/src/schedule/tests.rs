@@ -174,7 +174,7 @@ async fn what_cannot_be_created_as_a_whole_is_not_left_in_half() {
     // Where the answer was lost, the schedule may be there.
     let group = Group::new();
     group.fail("CreateSchedule a.weekday", "Lost");
-    assert_eq!((group.post(body.clone()).await.0, group.names().len()), (503, 0));
+    assert_eq!((group.post(body.clone()).await.0, group.names().len()), (201, 2));
     // What is another's stays.
     let group = Group::new();
     group.put("a.weekday", "cron(0 0 ? * FRI *)", "{}");
@@ -203,7 +203,117 @@ async fn a_half_that_could_not_be_deleted_again_is_told() {
         status == 503 && detail.contains("the schedule a could not be created as a whole"),
         "{detail}"
     );
+    let unknown = json!([{"schedule": "a", "expressions": ["cron(0 7 1 * ? *)"]}]);
+    assert_eq!(problem["unknown"], unknown);
     assert_eq!((group.post(body).await.0, group.names().len()), (201, 2));
+}
+
+/// A fault at every call, also one whose answer is lost, together with every fault of the calls by which it is looked into and
+/// undone, whatever part stood before.
+#[tokio::test]
+async fn of_whatever_fault_no_part_is_left_that_is_not_told_and_the_same_request_makes_it_whole() {
+    const PARTS: [&str; 2] = ["a", "a.weekday"];
+    let body = json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"});
+    let faults = ["", "ThrottlingException", "InternalServerException", "Lost"];
+    let mut told = 0;
+    for before in [&[][..], &["a"], &["a.weekday"], &PARTS] {
+        for (create, get, delete) in faults
+            .iter()
+            .flat_map(|create| faults.iter().map(move |get| (*create, *get)))
+            .flat_map(|(create, get)| faults.iter().map(move |delete| (create, get, *delete)))
+        {
+            for part in PARTS {
+                let case = format!("{before:?}: {create} {get} {delete} at {part}");
+                let group = Group::new();
+                group.post(body.clone()).await;
+                for name in PARTS.iter().filter(|name| !before.contains(name)) {
+                    group.lose(name);
+                }
+                let calls = [
+                    ("CreateSchedule", part, create),
+                    ("GetSchedule", part, get),
+                    ("DeleteSchedule", "a", delete),
+                ];
+                for (call, name, fault) in calls.iter().filter(|(.., fault)| !fault.is_empty()) {
+                    group.fail(&format!("{call} {name}"), fault);
+                }
+                let (status, answer) = group.post_at(body.clone(), 3600).await;
+                let names = group.names();
+                assert!(
+                    before.iter().all(|name| names.contains(&(*name).to_owned())),
+                    "{case}: {names:?}"
+                );
+                if status < 400 {
+                    assert_eq!(names, PARTS, "{case}: {answer}");
+                } else {
+                    let unknown = answer["unknown"].as_array().map(Vec::as_slice).unwrap_or_default();
+                    assert!(names.is_empty() || unknown.len() == 1, "{case}: {answer}");
+                    told += unknown.len();
+                    for unknown in unknown {
+                        let expressions = unknown["expressions"].as_array().unwrap().len();
+                        assert!(
+                            unknown["schedule"] == "a" && expressions >= names.len(),
+                            "{case}: {answer}"
+                        );
+                    }
+                }
+                group.forget_faults();
+                // Whatever stands is listed, with what it lacks.
+                let (_, list) = group.get("/jobs/schedule").await;
+                let listed = list["schedules"].as_array().unwrap();
+                assert_eq!(listed.len(), usize::from(!names.is_empty()), "{case}: {list}");
+                let missing = |schedule: &Value| schedule["missing"].as_array().map_or(0, Vec::len);
+                assert!(
+                    listed.iter().all(|schedule| missing(schedule) == 2 - names.len()),
+                    "{case}: {list}"
+                );
+                assert!(group.post(body.clone()).await.0 < 300, "{case}");
+                assert_eq!(group.names(), PARTS, "{case}");
+                assert_eq!((group.delete("a").await, group.names().len()), (204, 0), "{case}");
+            }
+        }
+    }
+    assert!(told > 20, "{told}");
+}
+
+#[tokio::test]
+async fn half_of_a_schedule_is_in_the_way_of_another_with_its_name() {
+    let group = Group::new();
+    group
+        .post(json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"}))
+        .await;
+    group.lose("a");
+    let other = json!({"name": "a", "cron": "0 7 * * *", "rule": "default"});
+    assert_eq!(
+        (group.post(other.clone()).await.0, group.names()),
+        (409, vec!["a.weekday".to_owned()])
+    );
+    assert_eq!((group.delete("a").await, group.post(other).await.0), (204, 201));
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_not_known_to_be_done_says_so() {
+    for (call, fault, left) in [
+        ("DeleteSchedule a.weekday", "InternalServerException", 2),
+        ("DeleteSchedule a.weekday", "Lost", 1),
+        ("DeleteSchedule a", "InternalServerException", 1),
+        ("DeleteSchedule a", "Lost", 0),
+    ] {
+        let group = Group::new();
+        group
+            .post(json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"}))
+            .await;
+        group.fail(call, fault);
+        let (status, problem) = group.cloud.http("DELETE", "/jobs/schedule/a", Value::Null, None).await;
+        assert_eq!(
+            (status, &problem["unknown"]),
+            (503, &json!([{"schedule": "a"}])),
+            "{call}"
+        );
+        assert_eq!(group.names().len(), left);
+        let again = group.delete("a").await;
+        assert_eq!((again, group.names().len()), (if left > 0 { 204 } else { 404 }, 0));
+    }
 }
 
 #[tokio::test]
@@ -362,7 +472,8 @@ async fn schedules_are_listed_page_by_page_and_those_that_are_none_of_ours_left_
         let Some(next) = page["next"].as_str() else { break };
         target = format!("/jobs/schedule?limit=2&next={next}");
     }
-    assert_eq!(names, ["a", "b"]);
+    // Of c the second part is as it was made, and fires.
+    assert_eq!(names, ["a", "b", "c"]);
 }
 
 #[tokio::test]
@@ -414,7 +525,7 @@ proptest! {
             prop_assert!(Timing::parse(&cron).is_err());
             return Ok(());
         };
-        let (part, expression) = schedule.parts().remove(0);
+        let Part { name: part, expression } = schedule.parts().remove(0);
         prop_assert!(is_name(&part) && name.is_none_or(|name| name == part));
         let output = GetScheduleOutput::builder()
             .schedule_expression(expression)
@@ -423,7 +534,7 @@ proptest! {
             .target(target(&cloud.jobs, &schedule, FUNCTION).unwrap())
             .build();
         let again = understand(&part, &output).unwrap();
-        prop_assert_eq!(json!(again.told(now)), json!(schedule.told(now)));
+        prop_assert_eq!(json!(again.told(Vec::new(), now)), json!(schedule.told(Vec::new(), now)));
     }
 }
 
@@ -436,6 +547,10 @@ struct Group {
 #[derive(Default)]
 struct State {
     schedules: BTreeMap<String, CreateScheduleInput>,
+    /// When each was created, by Scheduler's clock.
+    created: BTreeMap<String, Moment>,
+    /// The time, by Scheduler's clock.
+    now: DateTime<Utc>,
     calls: Vec<String>,
     /// Calls that are to fail once, and how.
     faults: Vec<(String, String)>,
@@ -463,6 +578,10 @@ impl Group {
 
     fn fail(&self, call: &str, fault: &str) {
         self.with(|state| state.faults.push((call.to_owned(), fault.to_owned())));
+    }
+
+    fn forget_faults(&self) {
+        self.with(|state| state.faults.clear());
     }
 
     fn calls(&self) -> Vec<String> {
@@ -508,6 +627,7 @@ impl Group {
     }
 
     async fn post_at(&self, body: Value, seconds: i64) -> (u64, Value) {
+        self.with(|state| state.now = crate::cloud::now() + TimeDelta::seconds(seconds));
         self.cloud.http_at("POST", "/jobs/schedule", body, None, seconds).await
     }
 
@@ -565,6 +685,8 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             let error = ConflictException::builder().message("taken").build().unwrap();
             return MockResponse::Error(CreateScheduleError::ConflictException(error));
         }
+        let now = Moment::from_secs(state.now.timestamp());
+        state.created.insert(name.clone(), now);
         state.schedules.insert(name, input.clone());
         if fault.is_some() {
             return fault!(CreateScheduleError, "InternalServerException".to_owned());
@@ -586,6 +708,7 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             .set_schedule_expression(schedule.schedule_expression)
             .set_schedule_expression_timezone(schedule.schedule_expression_timezone)
             .set_start_date(schedule.start_date)
+            .set_creation_date(state.created.get(name).copied())
             .set_target(schedule.target);
         MockResponse::Output(output.build())
     });
@@ -616,11 +739,15 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
     let delete = mock!(aws_sdk_scheduler::Client::delete_schedule).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let name = input.name().unwrap();
-        if let Some(fault) = state.call(format!("DeleteSchedule {name}")) {
+        let fault = state.call(format!("DeleteSchedule {name}"));
+        if let Some(fault) = fault.as_ref().filter(|fault| *fault != "Lost") {
             return fault!(DeleteScheduleError, fault);
         }
         if state.schedules.remove(name).is_none() {
             return not_found!(DeleteScheduleError);
+        }
+        if fault.is_some() {
+            return fault!(DeleteScheduleError, "InternalServerException".to_owned());
         }
         MockResponse::Output(DeleteScheduleOutput::builder().build())
     });

@@ -517,7 +517,7 @@ async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others
         ..node(&id(k))
     });
     let cloud = Cloud::with(nodes.collect());
-    let requests: BTreeMap<Request, bool> = (1..=10).map(|k| (Request::Newest(id(k)), false)).collect();
+    let requests = (1..=10).map(|k| (Request::Newest(id(k)), false)).collect();
     let decisions = cloud.launch.decide(&requests, now()).await.unwrap();
     for (request, decision) in decisions {
         let reason = match &decision {

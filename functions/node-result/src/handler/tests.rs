@@ -2,6 +2,7 @@ mod gate;
 mod held;
 mod not_applicable;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use prefetch::command::{MAX_IMAGES, Trigger};
 use proptest::prelude::*;
 use serde_json::json;
@@ -58,7 +59,7 @@ async fn a_node_that_pulled_is_known_counted_recorded_and_measured() {
     assert!(cloud.state(|state| state.objects.contains_key(&key)));
     let expected = json!({
         "time": "2026-11-16T01:54:44.049Z", "cluster": "prod", "job": COMMAND, "command": COMMAND, "rule": "default",
-        "node": node_id(1), "attempt": 1, "image": image(1), "repository": "team/app", "tag": "v1.4.2",
+        "requested_by": null, "node": node_id(1), "attempt": 1, "image": image(1), "repository": "team/app", "tag": "v1.4.2",
         "digest": "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678", "status": "pulled",
         "reason": "", "seconds": 0.412, "bytes": 25_166_482, "pull_attempts": 1, "retrying": false,
     });
@@ -69,6 +70,54 @@ async fn a_node_that_pulled_is_known_counted_recorded_and_measured() {
         (vec![0.412], vec![10.0])
     );
     assert_eq!((cloud.outboxes(), cloud.retries()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn who_asked_for_a_job_stays_in_its_row_and_stands_in_its_records_whichever_was_written_first() {
+    const WHO: &str = "arn:aws:sts::123456789012:assumed-role/deployer/pipeline-7";
+    let asked = |cloud: &Cloud| {
+        cloud.state(|state| {
+            let row = state
+                .table
+                .rows
+                .entry(Key::job(COMMAND))
+                .or_insert_with(|| Key::job(COMMAND).item());
+            row.insert("requested_by".to_owned(), AttributeValue::S(WHO.to_owned()));
+        });
+    };
+    let cloud = || {
+        let cloud = Cloud::new();
+        let line = line(&image(1), "pulled", "");
+        let ended = || Invocation::reporting(line.clone());
+        cloud.send(1, "job rule=default attempt=1", &[1], [(1, ended()), (2, ended())]);
+        cloud
+    };
+    let who = |cloud: &Cloud| -> Vec<Value> {
+        cloud
+            .records()
+            .into_iter()
+            .map(|record| record["requested_by"].clone())
+            .collect()
+    };
+    let (before, between) = (cloud(), cloud());
+    asked(&before);
+    before.answer(&event_of(1, 1)).await;
+    between.answer(&event_of(1, 1)).await;
+    asked(&between);
+    for cloud in [&before, &between] {
+        for event in [event_of(1, 2), event_of(1, 2), event_of_command(1)] {
+            cloud.answer(&event).await;
+        }
+        let job = cloud.job();
+        assert_eq!(
+            (&job["requested_by"], &job["trigger"], &job["pulled"], &job["targets"]),
+            (&json!(WHO), &json!("job"), &json!(2), &json!(2))
+        );
+        assert_eq!(job["requested_at"], "2026-11-16T01:54:34.049Z");
+        assert_eq!(cloud.row(&Key::totals(Trigger::Job)).unwrap()["jobs"], 1);
+    }
+    assert_eq!(who(&before), [WHO, WHO]);
+    assert_eq!(who(&between), [Value::Null, json!(WHO)]);
 }
 
 #[tokio::test]

@@ -1,0 +1,129 @@
+//! The search for commands that SSM took without saying so, by what they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ssm::types::Command;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use prefetch::{rows::Key, ssm, table};
+use serde::Deserialize;
+
+use crate::{
+    handler::Jobs,
+    idempotency::{self, Claim},
+    plan::{Planned, Sent, SentCommands},
+    problem::Problem,
+    status::requested_at,
+    store::StoreError,
+    submit::{Due, rule},
+};
+
+/// How many pages of commands are looked through.
+const MAX_PAGES: usize = 20;
+/// By how much SSM's clock may be behind ours.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+/// Within which time the same command is the same sending, and not another's: the SDK's tries end before.
+const SENDING: TimeDelta = TimeDelta::seconds(60);
+
+/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and notes each with the
+/// claim, where there is one. Of one that SSM has several times the first counts, the others are its duplicates; what another
+/// request has made is none of them.
+///
+/// Costs one ListCommands for each 50 commands since then, and one BatchGetItem for each 100 that are the same.
+///
+/// # Errors
+/// A 503 where SSM or DynamoDB cannot be asked, a 409 where another works on the request now.
+pub async fn find_sent(
+    jobs: &Jobs,
+    due: &Due,
+    commands: &[Planned],
+    sent: &mut SentCommands,
+    since: DateTime<Utc>,
+    claim: Option<&Claim>,
+) -> Result<(), Problem> {
+    let left = commands.iter().enumerate();
+    let left = left.filter_map(|(place, command)| Some((place, command.left(sent.get(&place))?)));
+    let left: Vec<(usize, Planned)> = left.collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let known: BTreeSet<String> = sent.values().flat_map(Sent::ids).cloned().collect();
+    let mut found: BTreeMap<usize, Vec<(DateTime<Utc>, Command)>> = BTreeMap::new();
+    for command in list(jobs, since).await? {
+        let (Some(at), Some(id)) = (requested_at(&command), command.command_id()) else {
+            continue;
+        };
+        if known.contains(id) {
+            continue;
+        }
+        for (place, planned) in &left {
+            let rule = rule(jobs, &planned.rule)?;
+            if planned.is(&command, due.trigger, rule, &jobs.settings.shared.cluster) {
+                found.entry(*place).or_default().push((at, command.clone()));
+            }
+        }
+    }
+    let others = others(
+        jobs,
+        due,
+        found.values().flatten().filter_map(|(_, command)| command.command_id()),
+    )
+    .await?;
+    for (place, mut same) in found {
+        same.retain(|(_, command)| command.command_id().is_some_and(|id| !others.contains(id)));
+        same.sort_by(|(a, one), (b, other)| (a, one.command_id()).cmp(&(b, other.command_id())));
+        let Some(first) = same.first().map(|(at, _)| *at) else {
+            continue;
+        };
+        let one = sent.entry(place).or_insert_with(|| Sent::begin(&commands[place]));
+        for (_, command) in same.iter().filter(|(at, _)| *at - first < SENDING) {
+            one.found(
+                command.command_id().unwrap_or_default().to_owned(),
+                command.instance_ids(),
+            );
+        }
+        if let Some(claim) = claim {
+            claim.sent(place, one).await.map_err(idempotency::problem)?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells which of these commands another request has made, by their rows.
+async fn others(jobs: &Jobs, due: &Due, commands: impl IntoIterator<Item = &str>) -> Result<BTreeSet<String>, Problem> {
+    #[derive(Deserialize)]
+    struct Row {
+        request: Option<String>,
+    }
+    let keys: BTreeMap<&str, Key> = commands.into_iter().map(|id| (id, Key::job(id))).collect();
+    let read = async || -> Result<BTreeSet<String>, StoreError> {
+        let rows = table::read(&jobs.dynamodb, &jobs.settings.table, &keys.values().cloned().collect()).await?;
+        let mut others = BTreeSet::new();
+        for (id, key) in &keys {
+            let row: Option<Row> = rows.get(key)?;
+            let request = row.and_then(|row| row.request);
+            others.extend(
+                request
+                    .filter(|request| *request != due.occasion)
+                    .map(|_| (*id).to_owned()),
+            );
+        }
+        Ok(others)
+    };
+    read().await.map_err(|error| Problem::unavailable(&error))
+}
+
+/// Lists the document's commands since a moment.
+async fn list(jobs: &Jobs, since: DateTime<Utc>) -> Result<Vec<Command>, Problem> {
+    let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let (mut listed, mut page) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let answer = ssm::commands(&jobs.ssm, &jobs.settings.shared.document, &after, page).await;
+        let answer = answer.map_err(|error| Problem::unavailable(&error))?;
+        listed.extend(answer.commands.unwrap_or_default());
+        page = answer.next_token.filter(|token| !token.is_empty());
+        if page.is_none() {
+            break;
+        }
+    }
+    Ok(listed)
+}
