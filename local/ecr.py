@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ministack.app import SERVICE_HANDLERS
 from ministack.services import ecr
@@ -41,6 +42,7 @@ class Image:
     manifest: dict
     tags: list[str] = field(default_factory=list)
     pushed_at: float = field(default_factory=time.time)
+    status: str = "ACTIVE"
 
     @property
     def artifact_type(self) -> str | None:
@@ -56,6 +58,7 @@ class Image:
             "imageSizeInBytes": size,
             "imagePushedAt": self.pushed_at,
             "imageManifestMediaType": self.media_type,
+            "imageStatus": self.status,
         }
         if self.tags:
             detail["imageTags"] = sorted(self.tags)
@@ -80,6 +83,7 @@ class Ecr:
             "DescribeImages": self.describe_images,
             "BatchGetImage": self.get_images,
             "BatchDeleteImage": self.delete_images,
+            "UpdateImageStorageClass": self.move_image,
             "DeleteRepository": self.delete_repository,
             "GetAuthorizationToken": self.authorize,
         }
@@ -128,15 +132,16 @@ class Ecr:
         return {"repositories": [ecr._repo_shape(ecr._repositories[name]) for name in names], **rest}
 
     def describe_images(self, request: dict) -> dict:
-        """DescribeImages, paged, in no order."""
+        """DescribeImages, paged, in no order; of active images unless others are asked for."""
         images = self._repository(request["repositoryName"])
+        wanted = request.get("filter", {}).get("imageStatus", "ACTIVE")
         if "imageIds" in request:
             if request.keys() & {"maxResults", "nextToken"}:
                 message = "Invalid parameter at 'maxResults' failed to satisfy constraint: not with 'imageIds'"
                 raise ApiError("InvalidParameterException", message)
-            found = [self._image(request["repositoryName"], id_) for id_ in request["imageIds"]]
+            found = [self._image(request["repositoryName"], id_, wanted) for id_ in request["imageIds"]]
         else:
-            found = list(images.values())
+            found = [image for image in images.values() if wanted in ("ANY", image.status)]
             random.Random(request["repositoryName"]).shuffle(found)
         status = request.get("filter", {}).get("tagStatus", "ANY")
         if status != "ANY":
@@ -177,6 +182,28 @@ class Ecr:
                 failures.append({"imageId": id_, "failureCode": "ImageNotFound", "failureReason": error.message})
         return {"imageIds": deleted, "failures": failures}
 
+    def move_image(self, request: dict) -> dict:
+        """UpdateImageStorageClass: into the archive, or out of it."""
+        image = self._image(request["repositoryName"], request["imageId"])
+        target = request["targetStorageClass"]
+        image.status = "ARCHIVED" if target == "ARCHIVE" else "ACTIVE"
+        moved_at = "last-archived-at" if target == "ARCHIVE" else "last-activated-at"
+        detail = {
+            "result": "SUCCESS",
+            "repository-name": image.repository,
+            "image-digest": image.digest,
+            "action-type": "UPDATE_STORAGE_CLASS",
+            "target-storage-class": target,
+            moved_at: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        events.emit("aws.ecr", "ECR Image Action", detail, [])
+        return {
+            "registryId": ACCOUNT,
+            "repositoryName": image.repository,
+            "imageId": {"imageDigest": image.digest},
+            "imageStatus": image.status,
+        }
+
     def delete_repository(self, request: dict) -> dict:
         """DeleteRepository."""
         name = request["repositoryName"]
@@ -205,10 +232,11 @@ class Ecr:
             raise ApiError("RepositoryNotFoundException", message)
         return self.images.get(name, {})
 
-    def _image(self, repository: str, id_: dict) -> Image:
+    def _image(self, repository: str, id_: dict, status: str = "ANY") -> Image:
         digest, tag = id_.get("imageDigest"), id_.get("imageTag")
         for image in self._repository(repository).values():
-            if digest in (None, image.digest) and (tag is None or tag in image.tags):
+            is_it = digest in (None, image.digest) and (tag is None or tag in image.tags)
+            if is_it and status in ("ANY", image.status):
                 return image
         wanted = f"{{imageDigest:'{digest or 'null'}', imageTag:'{tag or 'null'}'}}"
         message = f"The image with imageId {wanted} does not exist within the repository with name '{repository}'"

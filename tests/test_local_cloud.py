@@ -387,6 +387,26 @@ def test_a_push_is_known_to_ecr_and_raises_its_events(cloud):
     assert events[0]["detail"]["artifact-media-type"] == "application/vnd.oci.image.config.v1+json"
 
 
+def test_an_archived_image_is_told_of_only_where_it_is_asked_for_and_restoring_it_is_no_push(cloud):
+    ecr = cloud.client("ecr")
+    digest = cloud.push("archive/app", "v1", images.image("archived"))
+    image = {"repositoryName": "archive/app", "imageId": {"imageTag": "v1"}}
+    moved = ecr.update_image_storage_class(**image, targetStorageClass="ARCHIVE")
+    assert (moved["imageId"], moved["imageStatus"]) == ({"imageDigest": digest}, "ARCHIVED")
+    assert ecr.describe_images(repositoryName="archive/app")["imageDetails"] == []
+    with refused("ImageNotFoundException"):
+        ecr.describe_images(repositoryName="archive/app", imageIds=[{"imageTag": "v1"}])
+    for ids in ({}, {"imageIds": [{"imageTag": "v1"}]}):
+        [told] = ecr.describe_images(repositoryName="archive/app", filter={"imageStatus": "ANY"}, **ids)["imageDetails"]
+        assert (told["imageDigest"], told["imageStatus"]) == (digest, "ARCHIVED")
+    ecr.update_image_storage_class(**image, targetStorageClass="STANDARD")
+    [told] = ecr.describe_images(repositoryName="archive/app")["imageDetails"]
+    assert told["imageStatus"] == "ACTIVE"
+    event = cloud.events("ECR Image Action")[-1]["detail"]
+    assert (event["action-type"], event["target-storage-class"]) == ("UPDATE_STORAGE_CLASS", "STANDARD")
+    assert not event.keys() & {"image-tag", "manifest-media-type"}
+
+
 def test_a_tag_moves_to_the_newest_push(cloud):
     old = cloud.push("moving", "latest", images.image("old"))
     new = cloud.push("moving", "latest", images.image("new"))

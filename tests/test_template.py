@@ -94,6 +94,8 @@ DIMENSIONS_OF_AWS = {
         (PUSH, "image-push.replication", True),
         (PUSH, "image-push.pull-through-cache", True),
         (PUSH, "image-push.pull-through-cache-failed", False),
+        (PUSH, "image-push.restored", True),
+        (PUSH, "image-push.archived", False),
         (PUSH, "image-push.delete", False),
         (PUSH, "image-push.failed", False),
         (PUSH, "image-push.scan", False),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     fields::Fields,
-    image::{ImageError, check_name},
+    image::{ImageError, check_name, is_same_registry},
 };
 
 /// How many images one request names at most.
@@ -67,7 +67,7 @@ fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
         return Err(format!("at most {MAX_IMAGE} characters"));
     }
     let name = match text.split_once('/') {
-        Some((host, rest)) if host == registry => rest,
+        Some((host, rest)) if is_same_registry(host, registry) => rest,
         // What looks like a host is one: a repository that begins so is named with its registry.
         Some((host, _)) if host.contains(['.', ':']) => return Err(shape()),
         _ => text,
@@ -110,6 +110,18 @@ mod tests {
             ("team/app:v1".to_owned(), "team/app", Some("v1"), None),
             (format!("{REGISTRY}/app:v1"), "app", Some("v1"), None),
             (format!("{REGISTRY}/my.team/app:v1"), "my.team/app", Some("v1"), None),
+            (
+                "123456789012.dkr-ecr.eu-central-1.on.aws/app:v1".to_owned(),
+                "app",
+                Some("v1"),
+                None,
+            ),
+            (
+                format!("123456789012.dkr.ecr-fips.eu-central-1.amazonaws.com/app@{DIGEST}"),
+                "app",
+                None,
+                Some(DIGEST),
+            ),
             (format!("team/app@{DIGEST}"), "team/app", None, Some(DIGEST)),
             (format!("team/app:v1@{DIGEST}"), "team/app", Some("v1"), Some(DIGEST)),
         ] {

@@ -277,6 +277,7 @@ mod tests {
             },
             document: "prefetch-images".to_owned(),
             rules: Vec::new(),
+            registry_endpoint: crate::image::RegistryEndpoint::Standard,
             delivery_timeout: 2_592_000,
             execution_timeout: 172_800,
             image_gc_high_threshold: 100,

@@ -20,6 +20,11 @@ static TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"[A-Za-z0-9_][A-Za-z0-9_.-
 static DIGEST: LazyLock<Regex> = LazyLock::new(|| whole(r"sha256:[a-f0-9]{64}"));
 static ACCOUNT: LazyLock<Regex> = LazyLock::new(|| whole(r"[0-9]{12}"));
 static REGION: LazyLock<Regex> = LazyLock::new(|| whole(r"[a-z]+(?:-[a-z]+)+-[0-9]+"));
+/// A private ECR registry's host, whatever its endpoint and partition.
+static ECR_HOST: LazyLock<Regex> =
+    LazyLock::new(|| whole(r"([0-9]{12})\.dkr[.-]ecr(?:-fips)?\.([a-z0-9-]+)\.[a-z0-9.-]+"));
+static REFERRER_TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"(?:.*[._-])?sha256-[a-fA-F0-9]{64}(?:[._-].*)?"));
+static CACHE_TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"[a-f0-9]{64}"));
 
 /// Why a text is no image reference.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -124,53 +129,163 @@ impl<'de> Deserialize<'de> for Image {
     }
 }
 
+/// The host name under which nodes pull from a private ECR registry; every one of them answers for the same registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RegistryEndpoint {
+    /// `<account>.dkr.ecr.<region>.amazonaws.com`
+    #[default]
+    Standard,
+    /// `<account>.dkr.ecr-fips.<region>.amazonaws.com`
+    Fips,
+    /// `<account>.dkr-ecr.<region>.on.aws`
+    Dualstack,
+    /// `<account>.dkr-ecr-fips.<region>.on.aws`
+    DualstackFips,
+}
+
 /// Names the host of an account's private ECR registry in a Region, in the Region's own partition.
 ///
 /// # Errors
-/// [`ImageError::Part`] where the account is not 12 digits or the Region is not shaped like one.
-pub fn ecr_registry(account: &str, region: &str) -> Result<String, ImageError> {
+/// [`ImageError::Part`] where the account is not 12 digits, the Region is not shaped like one, or its partition has no such
+/// endpoint.
+pub fn ecr_registry(account: &str, region: &str, endpoint: RegistryEndpoint) -> Result<String, ImageError> {
+    const NO_DUAL_STACK: &str = "a Region of a partition with dual-stack endpoints";
     check("account", account, &ACCOUNT, "12 digits")?;
     check("Region", region, &REGION, "a Region's code such as eu-west-1")?;
-    Ok(format!("{account}.dkr.ecr.{region}.{}", dns_suffix(region)))
+    let (name, suffix) = match endpoint {
+        RegistryEndpoint::Standard => ("dkr.ecr", Some(dns_suffix(region))),
+        RegistryEndpoint::Fips => ("dkr.ecr-fips", Some(dns_suffix(region))),
+        RegistryEndpoint::Dualstack => ("dkr-ecr", dual_stack_suffix(region)),
+        RegistryEndpoint::DualstackFips => ("dkr-ecr-fips", dual_stack_suffix(region)),
+    };
+    let suffix = suffix.ok_or_else(|| unusable("Region", region, NO_DUAL_STACK))?;
+    Ok(format!("{account}.{name}.{region}.{suffix}"))
 }
 
-/// Whether a tag is the shape under which signatures, attestations, SBOMs and referrers of an image are stored:
-/// `sha256-<64 hex>`, with or without an ending such as `.sig`.
+/// Returns true where two host names are one private ECR registry's, or the same.
 #[must_use]
-pub fn is_referrer_tag(tag: &str) -> bool {
-    tag.strip_prefix("sha256-").is_some_and(|rest| {
-        let hex = rest.split_once('.').map_or(rest, |(hex, _)| hex);
-        hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())
-    })
+pub fn is_same_registry(one: &str, other: &str) -> bool {
+    let key = |host| account_and_region(host);
+    one == other || key(one).is_some() && key(one) == key(other)
 }
 
-/// Tells why an image of these media types, as ECR reports them, is nothing that a node can run; `None` where it can.
+fn account_and_region(host: &str) -> Option<(String, String)> {
+    let parts = ECR_HOST.captures(host)?;
+    let (account, region) = (&parts[1], &parts[2]);
+    let endpoints = [
+        RegistryEndpoint::Standard,
+        RegistryEndpoint::Fips,
+        RegistryEndpoint::Dualstack,
+        RegistryEndpoint::DualstackFips,
+    ];
+    let is_its = |endpoint| ecr_registry(account, region, endpoint).is_ok_and(|name| name == host);
+    endpoints
+        .into_iter()
+        .any(is_its)
+        .then(|| (account.to_owned(), region.to_owned()))
+}
+
+/// How many hexadecimal digits a sha256 has.
+const SHA256_DIGITS: usize = 64;
+
+/// Tells why what stands under a tag is no image; `None` where the tag does not say.
 ///
-/// An index is runnable whatever it says of artifacts unless it names one; a single manifest is runnable when its
-/// configuration is an image's, or unknown.
+/// Signatures, attestations, SBOMs and referrers of an image have `sha256-<64 hex>` in their tags, with words before it and
+/// after it (cosign, `COSIGN_REPOSITORY` and tag prefixes); a layer that kaniko caches has 64 hexadecimal digits for a tag.
 #[must_use]
-pub fn not_runnable(manifest_media_type: Option<&str>, artifact_media_type: Option<&str>) -> Option<String> {
-    const INDEXES: [&str; 2] = [
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-    ];
-    const MANIFESTS: [&str; 2] = [
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    ];
-    const CONFIGURATIONS: [&str; 2] = [
-        "application/vnd.oci.image.config.v1+json",
-        "application/vnd.docker.container.image.v1+json",
-    ];
-    let given = |media_type: Option<&str>| media_type.map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
-    match given(manifest_media_type) {
-        Some(manifest) if !INDEXES.contains(&manifest.as_str()) && !MANIFESTS.contains(&manifest.as_str()) => {
-            Some(format!("the manifest's media type {manifest} is no image's"))
-        }
-        _ => given(artifact_media_type)
-            .filter(|artifact| !CONFIGURATIONS.contains(&artifact.as_str()))
-            .map(|artifact| format!("the artifact's media type {artifact} is no image's")),
+pub fn not_an_image_tag(tag: &str) -> Option<String> {
+    if tag.len() < SHA256_DIGITS {
+        None
+    } else if REFERRER_TAG.is_match(tag) {
+        Some(format!("the tag {tag} is a signature's or another referrer's"))
+    } else if CACHE_TAG.is_match(tag) {
+        Some(format!("the tag {tag} is a build cache's: 64 hexadecimal digits"))
+    } else {
+        None
     }
+}
+
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+const MANIFESTS: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+const CONFIGURATIONS: [&str; 2] = [
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+];
+/// The media types of manifests that lead to an image, as a request accepts them.
+pub const MANIFEST_MEDIA_TYPES: [&str; 4] = [INDEXES[0], INDEXES[1], MANIFESTS[0], MANIFESTS[1]];
+
+/// What media types tell of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An image.
+    Image,
+    /// An index, whose manifest alone tells of what: of images, of a build cache's layers, or of artifacts.
+    Index,
+    /// They are not given, or not all: nobody knows.
+    Unknown,
+    /// Nothing that a node can run, for this reason.
+    Other(String),
+}
+
+impl Kind {
+    /// Tells what an image of these media types is, as ECR reports them.
+    #[must_use]
+    pub fn of(manifest_media_type: Option<&str>, artifact_media_type: Option<&str>) -> Self {
+        let given =
+            |media_type: Option<&'_ str>| media_type.map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned);
+        let (manifest, artifact) = (given(manifest_media_type), given(artifact_media_type));
+        let is = |list: &[&str]| manifest.as_deref().map(|manifest| list.contains(&manifest));
+        match (&manifest, &artifact) {
+            (Some(manifest), _) if !MANIFEST_MEDIA_TYPES.contains(&manifest.as_str()) => {
+                Self::Other(format!("the manifest's media type {manifest} is no image's"))
+            }
+            (_, Some(artifact)) if !CONFIGURATIONS.contains(&artifact.as_str()) => {
+                Self::Other(format!("the artifact's media type {artifact} is no image's"))
+            }
+            _ if is(&INDEXES) == Some(true) => Self::Index,
+            (Some(_), Some(_)) => Self::Image,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Returns true where an index leads to an image: to a manifest that is no artifact's or attestation's.
+///
+/// BuildKit's cache may be an index whose manifests are layers, which no runtime unpacks (moby/buildkit, cache/remotecache).
+#[must_use]
+pub fn is_index_of_images(manifest: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index {
+        #[serde(default)]
+        manifests: Vec<Descriptor>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Descriptor {
+        media_type: Option<String>,
+        artifact_type: Option<String>,
+        platform: Option<Platform>,
+    }
+    #[derive(Deserialize)]
+    struct Platform {
+        os: Option<String>,
+    }
+    let is_image = |child: &Descriptor| {
+        let is_known = |os: &Option<String>| os.as_deref() != Some("unknown");
+        !matches!(
+            Kind::of(child.media_type.as_deref(), child.artifact_type.as_deref()),
+            Kind::Other(_)
+        ) && child.platform.as_ref().is_none_or(|platform| is_known(&platform.os))
+    };
+    serde_json::from_str(manifest).is_ok_and(|Index { manifests }| manifests.iter().any(is_image))
 }
 
 /// Checks an image's name in its registry: the repository and, where they are given, tag and digest.
@@ -237,6 +352,16 @@ fn dns_suffix(region: &str) -> &'static str {
         ["eu", "isoe"] => "cloud.adc-e.uk",
         ["us", "isof"] => "csp.hci.ic.gov",
         _ => "amazonaws.com",
+    }
+}
+
+/// The DNS suffix of ECR's dual-stack endpoints in a Region's partition, where AWS names one (ECR user guide, making requests
+/// to Amazon ECR registries; cloud-provider-aws, ecr-credential-provider).
+fn dual_stack_suffix(region: &str) -> Option<&'static str> {
+    match dns_suffix(region) {
+        "amazonaws.com" => Some("on.aws"),
+        "amazonaws.com.cn" => Some("on.amazonwebservices.com.cn"),
+        _ => None,
     }
 }
 
@@ -311,38 +436,130 @@ mod tests {
 
     #[test]
     fn the_registry_lies_in_its_regions_partition() {
-        let host = |region| ecr_registry("123456789012", region).unwrap();
+        let host = |region| ecr_registry("123456789012", region, RegistryEndpoint::Standard).unwrap();
         assert_eq!(host("eu-west-1"), "123456789012.dkr.ecr.eu-west-1.amazonaws.com");
         assert_eq!(host("cn-north-1"), "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn");
         assert_eq!(
             host("us-gov-west-1"),
             "123456789012.dkr.ecr.us-gov-west-1.amazonaws.com"
         );
-        assert!(ecr_registry("12345", "eu-west-1").is_err());
-        assert!(ecr_registry("123456789012", "eu west").is_err());
+        assert!(ecr_registry("12345", "eu-west-1", RegistryEndpoint::Standard).is_err());
+        assert!(ecr_registry("123456789012", "eu west", RegistryEndpoint::Standard).is_err());
     }
 
     #[test]
-    fn signatures_and_referrers_are_known_by_their_tags() {
+    fn a_registry_has_a_host_for_each_endpoint_and_all_are_the_same_registry() {
+        let standard = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
+        for (endpoint, host) in [
+            (RegistryEndpoint::Standard, standard),
+            (
+                RegistryEndpoint::Fips,
+                "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com",
+            ),
+            (RegistryEndpoint::Dualstack, "123456789012.dkr-ecr.us-east-1.on.aws"),
+            (
+                RegistryEndpoint::DualstackFips,
+                "123456789012.dkr-ecr-fips.us-east-1.on.aws",
+            ),
+        ] {
+            assert_eq!(ecr_registry("123456789012", "us-east-1", endpoint).unwrap(), host);
+            assert!(
+                is_same_registry(host, standard) && is_same_registry(standard, host),
+                "{host}"
+            );
+        }
+        assert_eq!(
+            ecr_registry("123456789012", "cn-north-1", RegistryEndpoint::Dualstack).unwrap(),
+            "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn"
+        );
+        assert!(ecr_registry("123456789012", "us-iso-east-1", RegistryEndpoint::Dualstack).is_err());
+    }
+
+    #[test]
+    fn another_accounts_or_regions_or_nobodys_host_is_another_registry() {
+        let standard = "123456789012.dkr.ecr.us-east-1.amazonaws.com";
+        for other in [
+            "123456789012.dkr.ecr.us-west-2.amazonaws.com",
+            "210987654321.dkr-ecr.us-east-1.on.aws",
+            "123456789012.dkr-ecr.us-east-1.amazonaws.com",
+            "123456789012.dkr.ecr.us-east-1.on.aws",
+            "123456789012.dkr.ecr.us-east-1.amazonaws.com.example.com",
+            "123456789012.dkr-ecr.cn-north-1.on.aws",
+            "public.ecr.aws",
+            "docker.io",
+        ] {
+            assert!(!is_same_registry(other, standard), "{other}");
+        }
+    }
+
+    #[test]
+    fn signatures_referrers_and_build_caches_are_known_by_their_tags_whatever_words_are_around() {
         let hex = "a".repeat(64);
-        assert!(is_referrer_tag(&format!("sha256-{hex}.sig")));
-        assert!(is_referrer_tag(&format!("sha256-{hex}")));
-        assert!(!is_referrer_tag("sha256-short.sig"));
-        assert!(!is_referrer_tag("v1.sig"));
+        for tag in [
+            format!("sha256-{hex}.sig"),
+            format!("sha256-{hex}"),
+            format!("signature-sha256-{hex}.sig"),
+            format!("v1.sha256-{hex}.att"),
+            format!("sbom_sha256-{hex}-cyclonedx"),
+            hex.clone(),
+        ] {
+            assert!(not_an_image_tag(&tag).is_some(), "{tag}");
+        }
+        for tag in [
+            "sha256-short.sig".to_owned(),
+            "v1.sig".to_owned(),
+            "a".repeat(40),
+            format!("sha256-{hex}a"),
+            format!("v1-{hex}"),
+            "a".repeat(65),
+        ] {
+            assert_eq!(not_an_image_tag(&tag), None);
+        }
     }
 
     #[test]
-    fn only_images_are_runnable() {
+    fn media_types_tell_an_image_from_an_artifact_and_say_where_they_do_not_know() {
         let oci = "application/vnd.oci.image.manifest.v1+json";
         let index = "application/vnd.oci.image.index.v1+json";
         let image = "application/vnd.oci.image.config.v1+json";
-        assert_eq!(not_runnable(Some(oci), Some(image)), None);
-        assert_eq!(not_runnable(Some(index), None), None);
-        assert_eq!(not_runnable(Some(index), Some("")), None);
-        assert_eq!(not_runnable(None, None), None);
-        assert!(not_runnable(Some(oci), Some("application/vnd.cncf.helm.config.v1+json")).is_some());
-        assert!(not_runnable(Some(index), Some("application/vnd.amazon.soci.index.v2+json")).is_some());
-        assert!(not_runnable(Some("application/vnd.docker.distribution.manifest.v1+prettyjws"), None).is_some());
+        assert_eq!(Kind::of(Some(oci), Some(image)), Kind::Image);
+        assert_eq!(Kind::of(Some(index), None), Kind::Index);
+        assert_eq!(Kind::of(Some(index), Some("")), Kind::Index);
+        for (manifest, artifact) in [(None, None), (Some(oci), None), (None, Some(image))] {
+            assert_eq!(Kind::of(manifest, artifact), Kind::Unknown);
+        }
+        for (manifest, artifact) in [
+            (Some(oci), Some("application/vnd.cncf.helm.config.v1+json")),
+            (Some(oci), Some("application/vnd.buildkit.cacheconfig.v0")),
+            (Some(index), Some("application/vnd.amazon.soci.index.v2+json")),
+            (Some("application/vnd.docker.distribution.manifest.v1+prettyjws"), None),
+        ] {
+            assert!(matches!(Kind::of(manifest, artifact), Kind::Other(_)));
+        }
+    }
+
+    #[test]
+    fn an_index_of_a_caches_layers_or_of_artifacts_leads_to_no_image() {
+        let index = |manifests: &str| format!(r#"{{"schemaVersion": 2, "manifests": [{manifests}]}}"#);
+        let image = r#"{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "sha256:0", "platform": {"os": "linux"}}"#;
+        let layer = r#"{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": "sha256:1"}"#;
+        let config = r#"{"mediaType": "application/vnd.buildkit.cacheconfig.v0", "digest": "sha256:2"}"#;
+        let chart = r#"{"mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": "application/vnd.cncf.helm.config.v1+json"}"#;
+        let attestation =
+            r#"{"mediaType": "application/vnd.oci.image.manifest.v1+json", "platform": {"os": "unknown"}}"#;
+        assert!(is_index_of_images(&index(image)));
+        assert!(is_index_of_images(&index(&[attestation, image].join(","))));
+        for manifests in [
+            String::new(),
+            [layer, config].join(","),
+            chart.to_owned(),
+            attestation.to_owned(),
+        ] {
+            assert!(!is_index_of_images(&index(&manifests)), "{manifests}");
+        }
+        for nothing in ["", "[]", "{}", "null"] {
+            assert!(!is_index_of_images(nothing));
+        }
     }
 
     proptest! {

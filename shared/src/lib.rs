@@ -15,6 +15,7 @@ pub mod log;
 pub mod metrics;
 #[cfg(feature = "mocks")]
 pub mod mocks;
+pub mod newest;
 pub mod node;
 pub mod outcome;
 pub mod report;

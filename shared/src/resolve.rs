@@ -6,7 +6,7 @@ use aws_sdk_ecr::{
     Client,
     error::{BuildError, SdkError},
     operation::describe_images::DescribeImagesError,
-    types::{ImageDetail, ImageIdentifier},
+    types::{DescribeImagesFilter, ImageDetail, ImageIdentifier, ImageStatus, ImageStatusFilter},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::{
     asked::AskedImage,
     fields::FieldError,
-    image::{Image, ImageError, is_referrer_tag, not_runnable},
+    image::{Image, ImageError, Kind, not_an_image_tag},
 };
 
 /// How many images one DescribeImages is asked for (ECR service model, `imageIds`).
@@ -47,7 +47,8 @@ type Known = Option<Vec<ImageDetail>>;
 
 /// Tells what each of these images is, in their order.
 ///
-/// One DescribeImages for each repository; where it misses an image, one more for each of the repository's.
+/// One DescribeImages for each repository; where it misses an image, one more for each of the repository's, and another for
+/// those that are missing still: it may be archived.
 ///
 /// # Errors
 /// [`ResolveError::NotAccepted`] with every image, by its place in `images`, that is not there or that no node can run;
@@ -90,12 +91,21 @@ fn digest<'a>(image: &AskedImage, known: Option<&'a [ImageDetail]>) -> Result<&'
             (Some(tag), Some(_)) => format!("an image that exists, with its tag: {tag} is not there, or is another's"),
             _ => "an image that exists".to_owned(),
         })?;
-    if image.tag.as_deref().is_some_and(is_referrer_tag) {
-        return Err("an image that a node can run: this is a signature or another referrer".to_owned());
+    match detail.image_status() {
+        Some(ImageStatus::Archived) => {
+            return Err("an image that can be pulled: it is archived, restore it first".to_owned());
+        }
+        Some(ImageStatus::Activating) => {
+            return Err("an image that can be pulled: it is being restored, ask again once it is".to_owned());
+        }
+        _ => {}
     }
-    match not_runnable(detail.image_manifest_media_type(), detail.artifact_media_type()) {
-        Some(why) => Err(format!("an image that a node can run: {why}")),
-        None => detail.image_digest().ok_or_else(|| "an image with a digest".to_owned()),
+    if let Some(why) = image.tag.as_deref().and_then(not_an_image_tag) {
+        return Err(format!("an image that a node can run: {why}"));
+    }
+    match Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type()) {
+        Kind::Other(why) => Err(format!("an image that a node can run: {why}")),
+        _ => detail.image_digest().ok_or_else(|| "an image with a digest".to_owned()),
     }
 }
 
@@ -127,24 +137,48 @@ async fn known(client: &Client, images: &[AskedImage]) -> Result<BTreeMap<String
     answers.buffer_unordered(AT_ONCE).try_collect().await
 }
 
-/// Asks for images of one repository; where some are not there ECR answers for none, so that each is asked for alone.
+/// Asks for images of one repository; where some are not there ECR answers for none, so that each is asked for alone. Those
+/// that are missing still may be archived: without a filter ECR answers of active ones only.
 async fn of_repository(client: &Client, repository: &str, ids: &[ImageIdentifier]) -> Result<Known, ResolveError> {
     let mut known = Vec::new();
     for ids in ids.chunks(MAX_IDS) {
-        match describe(client, repository, ids).await? {
-            Described::Images(images) => known.extend(images),
+        let mut found = match describe(client, repository, ids, None).await? {
+            Described::Images(images) => images,
             Described::NoRepository => return Ok(None),
-            Described::Missing => {
-                let alone = stream::iter(ids).map(|id| describe(client, repository, std::slice::from_ref(id)));
-                let alone: Vec<Described> = alone.buffer_unordered(AT_ONCE).try_collect().await?;
-                known.extend(alone.into_iter().flat_map(|described| match described {
-                    Described::Images(images) => images,
-                    Described::NoRepository | Described::Missing => Vec::new(),
-                }));
-            }
-        }
+            Described::Missing => each_alone(client, repository, ids.iter(), None).await?,
+        };
+        let missing: Vec<&ImageIdentifier> = ids
+            .iter()
+            .filter(|id| !found.iter().any(|image| is(image, id)))
+            .collect();
+        found.extend(each_alone(client, repository, missing.into_iter(), Some(ImageStatusFilter::Any)).await?);
+        known.extend(found);
     }
     Ok(Some(known))
+}
+
+fn is(image: &ImageDetail, id: &ImageIdentifier) -> bool {
+    let has_tag = |tag| image.image_tags().iter().any(|known| known == tag);
+    id.image_tag().is_none_or(has_tag)
+        && id
+            .image_digest()
+            .is_none_or(|digest| image.image_digest() == Some(digest))
+}
+
+/// Asks for images one by one; those that are not there are left out.
+async fn each_alone(
+    client: &Client,
+    repository: &str,
+    ids: impl Iterator<Item = &ImageIdentifier>,
+    status: Option<ImageStatusFilter>,
+) -> Result<Vec<ImageDetail>, ResolveError> {
+    let described = stream::iter(ids).map(|id| describe(client, repository, std::slice::from_ref(id), status.clone()));
+    let described: Vec<Described> = described.buffer_unordered(AT_ONCE).try_collect().await?;
+    let images = described.into_iter().flat_map(|described| match described {
+        Described::Images(images) => images,
+        Described::NoRepository | Described::Missing => Vec::new(),
+    });
+    Ok(images.collect())
 }
 
 enum Described {
@@ -155,8 +189,14 @@ enum Described {
     NoRepository,
 }
 
-async fn describe(client: &Client, repository: &str, ids: &[ImageIdentifier]) -> Result<Described, ResolveError> {
-    let request = client.describe_images().repository_name(repository);
+async fn describe(
+    client: &Client,
+    repository: &str,
+    ids: &[ImageIdentifier],
+    status: Option<ImageStatusFilter>,
+) -> Result<Described, ResolveError> {
+    let filter = status.map(|status| DescribeImagesFilter::builder().image_status(status).build());
+    let request = client.describe_images().repository_name(repository).set_filter(filter);
     match request.set_image_ids(Some(ids.to_vec())).send().await {
         Ok(answer) => Ok(Described::Images(answer.image_details.unwrap_or_default())),
         Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {

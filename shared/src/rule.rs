@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, sync::LazyLock};
 
 use glob::{Pattern, PatternError};
 use regex_lite::Regex;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -12,12 +13,13 @@ use crate::{
     unique_keys::UniqueKeys,
 };
 
-/// The most images of one repository that a rule may ask for, or let a node keep; one command carries no more either.
-const IMAGES_MAX: usize = 50;
+/// The most images of one repository that a rule may ask for, or let a node keep; the document keeps no more either.
+pub const IMAGES_MAX: usize = 50;
 /// The largest limit on an image's size that the document takes.
 const GIB_MAX: usize = 9999;
 
-const FIELDS: &str = "name, repositories, tags, nodes, newest, keep, pin, maxImageGiB, maxConcurrency, maxErrors";
+const FIELDS: &str =
+    "name, repositories, tags, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors";
 
 static NAME: LazyLock<Regex> = LazyLock::new(|| pattern("[a-z0-9-]{1,32}"));
 /// SSM's own pattern and length for rate control (SSM service model, `MaxConcurrency`).
@@ -28,6 +30,17 @@ static MAX_ERRORS: LazyLock<Regex> = LazyLock::new(|| pattern("0|[1-9][0-9]{0,6}
 static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=@-]{1,128}"));
 /// What repositories and tags are made of, and what globs add; anything else could match nothing.
 static GLOB: LazyLock<Regex> = LazyLock::new(|| pattern(r"!?[A-Za-z0-9._/*?\[\]!-]+"));
+
+/// Which of two images is the newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// The one that was pushed later.
+    #[default]
+    Pushed,
+    /// The one whose tags that the rule takes have the higher semantic version.
+    Version,
+}
 
 /// One rule of the list: images that match it go to nodes that match it.
 #[derive(Clone, Debug)]
@@ -42,6 +55,8 @@ pub struct Rule {
     pub nodes: BTreeMap<String, Vec<String>>,
     /// How many newest images per repository a new node gets.
     pub newest: usize,
+    /// Which images are newest.
+    pub order: Order,
     /// How many newest images per repository, of those that were prefetched, stay on a node: none is removed where it
     /// is 0, and it is never less than `newest` otherwise.
     pub keep: usize,
@@ -60,6 +75,13 @@ impl Rule {
     #[must_use]
     pub fn wants(&self, repository: &str, tag: &str) -> bool {
         self.repositories.matches(repository) && self.tags.matches(tag)
+    }
+
+    /// How many images of a repository a node may hold by what a launch or a reconcile names: the newest, and one for each tag
+    /// that the rule names literally.
+    #[must_use]
+    pub fn most_named(&self) -> usize {
+        self.newest + self.tags.plain().count()
     }
 }
 
@@ -159,16 +181,31 @@ impl Globs {
         any(&self.included) && !any(&self.excluded)
     }
 
+    /// Whether the text is taken because a pattern is this text, without a wildcard.
+    #[must_use]
+    pub fn names(&self, text: &str) -> bool {
+        self.plain().any(|pattern| pattern == text) && self.matches(text)
+    }
+
+    fn plain(&self) -> impl Iterator<Item = &str> {
+        self.included
+            .iter()
+            .map(Pattern::as_str)
+            .filter(|pattern| is_plain(pattern))
+    }
+
     /// The texts that are taken where every pattern is a plain text; `None` where one is a real glob, so that only a
     /// listing can tell what it takes.
     #[must_use]
     pub fn literals(&self) -> Option<Vec<&str>> {
-        let literals: Vec<&str> = self.included.iter().map(Pattern::as_str).collect();
-        literals
-            .iter()
-            .all(|pattern| !pattern.contains(['*', '?', '[']))
+        let literals: Vec<&str> = self.plain().collect();
+        (literals.len() == self.included.len())
             .then(|| literals.into_iter().filter(|text| self.matches(text)).collect())
     }
+}
+
+fn is_plain(pattern: &str) -> bool {
+    !pattern.contains(['*', '?', '['])
 }
 
 impl fmt::Display for Globs {
@@ -213,6 +250,7 @@ impl<'a> Fields<'a> {
             tags: self.globs("tags")?,
             nodes: self.nodes()?,
             newest,
+            order: self.order()?,
             keep,
             pin: self.pin(keep)?,
             max_image_gib: self.whole("maxImageGiB", 0, 0..=GIB_MAX)?,
@@ -257,6 +295,14 @@ impl<'a> Fields<'a> {
                 Ok((key.clone(), values.into_iter().map(str::to_owned).collect()))
             })
             .collect()
+    }
+
+    fn order(&self) -> Result<Order, RuleError> {
+        let order = self
+            .fields
+            .get("order")
+            .map_or(Ok(Order::default()), Order::deserialize);
+        order.map_err(|_| self.refuse("order", "\"pushed\" or \"version\""))
     }
 
     fn keep(&self, newest: usize) -> Result<usize, RuleError> {
@@ -341,6 +387,7 @@ mod tests {
         assert!(rules[0].wants("any/repository", "any-tag"));
         assert!(rules[0].nodes.is_empty());
         assert_eq!((rules[0].newest, rules[0].keep, rules[0].pin), (1, 0, false));
+        assert_eq!(rules[0].order, Order::Pushed);
         assert_eq!(rules[0].max_image_gib, 0);
         assert_eq!(
             (rules[0].max_concurrency.as_str(), rules[0].max_errors.as_str()),
@@ -386,6 +433,10 @@ mod tests {
                 "field nodes: {\"team\":\"ml\"} is not accepted",
             ),
             (r#"[{"name": "a", "newest": 0}]"#, "a whole number from 1 to 50"),
+            (
+                r#"[{"name": "a", "order": "semver"}]"#,
+                r#"rule a: field order: "semver" is not accepted: it takes "pushed" or "version""#,
+            ),
             (
                 r#"[{"name": "a", "keep": 51}]"#,
                 "rule a: field keep: 51 is not accepted: it takes a whole number from 0 to 50",

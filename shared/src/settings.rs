@@ -2,11 +2,11 @@
 
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IntoDeserializer};
 use thiserror::Error;
 
 use crate::{
-    image::{ImageError, ecr_registry},
+    image::{ImageError, RegistryEndpoint, ecr_registry},
     node::Cluster,
     report::report,
     rule::{Rule, RuleError, parse_rules},
@@ -65,6 +65,8 @@ pub struct Settings {
     pub document: String,
     /// The rules (`RULES`), a JSON list.
     pub rules: Vec<Rule>,
+    /// The endpoint under which nodes pull (`REGISTRY_ENDPOINT`).
+    pub registry_endpoint: RegistryEndpoint,
     /// How long SSM tries to hand a command to a node, in seconds (`DELIVERY_TIMEOUT_SECONDS`).
     pub delivery_timeout: i32,
     /// How long a command may run on a node, in seconds (`EXECUTION_TIMEOUT_SECONDS`).
@@ -131,6 +133,7 @@ impl Settings {
             cluster,
             document: variables.text("DOCUMENT_NAME")?,
             rules,
+            registry_endpoint: variables.registry_endpoint()?,
             delivery_timeout: variables.delivery_timeout()?,
             execution_timeout: variables.execution_timeout()?,
             image_gc_high_threshold: variables.whole("IMAGE_GC_HIGH_THRESHOLD_PERCENT", 1..=100)?,
@@ -197,12 +200,32 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         }
     }
 
-    /// Reads the host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
+    /// Reads the host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`, `REGISTRY_ENDPOINT`).
     ///
     /// # Errors
     /// [`SettingsError::Variable`] where one is missing, [`SettingsError::Registry`] where they name no registry.
     pub fn registry(&self) -> Result<String, SettingsError> {
-        Ok(ecr_registry(&self.text("ACCOUNT_ID")?, &self.text("AWS_REGION")?)?)
+        let endpoint = self.registry_endpoint()?;
+        Ok(ecr_registry(
+            &self.text("ACCOUNT_ID")?,
+            &self.text("AWS_REGION")?,
+            endpoint,
+        )?)
+    }
+
+    /// Reads the endpoint under which nodes pull; where it is missing, the standard one.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is none.
+    fn registry_endpoint(&self) -> Result<RegistryEndpoint, SettingsError> {
+        const NAME: &str = "REGISTRY_ENDPOINT";
+        let Some(value) = (self.0)(NAME) else {
+            return Ok(RegistryEndpoint::default());
+        };
+        let endpoint = RegistryEndpoint::deserialize(value.as_str().into_deserializer());
+        endpoint.map_err(|_: serde::de::value::Error| {
+            refuse(NAME, Some(value), "standard, fips, dualstack or dualstack-fips")
+        })
     }
 
     /// Reads for how many seconds SSM tries to hand a command to a node; the limits are SSM's own for TimeoutSeconds.
@@ -268,6 +291,7 @@ mod tests {
             "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
             "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => Some("85".to_owned()),
             "MAX_PARALLEL_IMAGE_PULLS" => Some("2".to_owned()),
+            "REGISTRY_ENDPOINT" => None,
             _ => Some("text".to_owned()),
         })
     }
@@ -304,6 +328,11 @@ mod tests {
                 "\"0\" is not accepted: it takes a whole number from 1 to 16",
             ),
             (
+                "REGISTRY_ENDPOINT",
+                Some("FIPS"),
+                "\"FIPS\" is not accepted: it takes standard, fips, dualstack or dualstack-fips",
+            ),
+            (
                 "RULES",
                 Some("[{}]"),
                 "RULES cannot be used: rule number 1: field name: nothing is not accepted",
@@ -325,6 +354,12 @@ mod tests {
         assert_eq!(read("MODE", Some("observe")).unwrap().mode, Mode::Observe);
         let settings = read("EXECUTION_TIMEOUT_SECONDS", Some("172800")).unwrap();
         assert_eq!(settings.mode, Mode::Send);
+        assert_eq!(settings.registry_endpoint, RegistryEndpoint::Standard);
+        let settings_of = |endpoint| read("REGISTRY_ENDPOINT", Some(endpoint)).unwrap();
+        assert_eq!(
+            settings_of("dualstack-fips").registry_endpoint,
+            RegistryEndpoint::DualstackFips
+        );
         assert_eq!((settings.delivery_timeout, settings.execution_timeout), (600, 172_800));
         assert_eq!(
             (settings.image_gc_high_threshold, settings.max_parallel_image_pulls),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::future::try_join;
@@ -30,6 +30,9 @@ use crate::{
 
 /// How many bytes a plan has at most: a state of Step Functions passes on 256 KiB (quotas), and more is added to it.
 const MAX_PLAN: usize = 200_000;
+
+/// How long ECR is asked for the rules' newest images, of the function's 60 seconds.
+const LISTING: Duration = Duration::from_secs(40);
 
 /// What the function works with.
 pub struct BakePlan {
@@ -137,7 +140,7 @@ impl BakePlan {
             return Ok(wanted);
         }
         // Whoever asks right after a push wants what was pushed.
-        let newest = self.images.anew();
+        let newest = self.images.anew(LISTING);
         let mut limits: HashMap<Image, usize> = HashMap::new();
         for rule in rules {
             let images = newest.of_rule(rule, now).await.map_err(AwsError::Images)?;

@@ -25,7 +25,7 @@ async fn main() -> Result<(), Error> {
     let plan = BakePlan {
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
-        images: NewestImages::new(&config)?,
+        images: NewestImages::new(&config, &settings.shared)?,
         settings,
     };
     run(service_fn(|event: LambdaEvent<Value>| {

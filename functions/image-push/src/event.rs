@@ -1,15 +1,17 @@
-//! What an ECR event says: an image to bring to nodes, or why there is none.
+//! What an ECR event says: an image that arrived, or why there is none.
 
 use prefetch::{
     event::Event,
-    image::{Image, ecr_registry, is_referrer_tag, not_runnable},
+    image::{Kind, check_name, not_an_image_tag},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-const PUSH: &str = "ECR Image Action";
+const IMAGE: &str = "ECR Image Action";
 const REPLICATION: &str = "ECR Replication Action";
 const PULL_THROUGH_CACHE: &str = "ECR Pull Through Cache Action";
+/// The action by which an image comes out of ECR's archive, or goes there.
+const STORAGE_CLASS: &str = "UPDATE_STORAGE_CLASS";
 
 /// Why an event brings nothing to any node.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -34,8 +36,10 @@ pub enum Reason {
     NotSuccessful,
     /// The image has no tag: a child of an index, or pushed by digest.
     Untagged,
-    /// A signature, attestation, SBOM, chart or other artifact that no node can run.
+    /// A signature, attestation, SBOM, chart, build cache or other artifact that no node can run.
     NotAnImage,
+    /// ECR has the image no more, or in its archive.
+    Gone,
     /// No rule wants the image.
     NoRule,
 }
@@ -49,6 +53,23 @@ impl Ignored {
     }
 }
 
+/// An image that arrived in ECR.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The registry's account.
+    pub account: String,
+    /// The registry's Region.
+    pub region: String,
+    /// The repository.
+    pub repository: String,
+    /// The digest.
+    pub digest: String,
+    /// The tag by which it arrived; one that was restored is told of by its digest alone.
+    pub tag: Option<String>,
+    /// What the event's media types tell of it, where it has some.
+    pub kind: Kind,
+}
+
 /// The fields of ECR's image events; each kind has some of them.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,28 +78,48 @@ struct Detail {
     image_digest: Option<String>,
     image_tag: Option<String>,
     action_type: Option<String>,
+    target_storage_class: Option<String>,
     result: Option<String>,
     sync_status: Option<String>,
     manifest_media_type: Option<String>,
     artifact_media_type: Option<String>,
 }
 
-/// Reads the image out of an event by which one arrived in ECR: a push, a replication, or a pull through the cache.
-///
-/// # Errors
-/// [`Ignored`], with its reason, for everything else.
-pub fn arrived_image(payload: Value) -> Result<Image, Ignored> {
-    let event: Event = parsed(payload)?;
-    let detail: Detail = detail_of_image_event(&event)?;
-    check_arrival(&event.detail_type, &detail)?;
-    let tag = runnable_tag(&detail)?;
-    let repository = required("repository-name", detail.repository_name.as_deref())?;
-    let digest = required("image-digest", detail.image_digest.as_deref())?;
-    let account = required("account", event.account.as_deref())?;
-    let region = required("region", event.region.as_deref())?;
-    ecr_registry(account, region)
-        .and_then(|registry| Image::new(&registry, repository, Some(tag), digest))
-        .map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
+impl Arrival {
+    /// Reads the image out of an event by which one arrived in ECR: a push, a replication, a pull through the cache, or a
+    /// return from the archive.
+    ///
+    /// # Errors
+    /// [`Ignored`], with its reason, for everything else.
+    pub fn read(payload: Value) -> Result<Self, Ignored> {
+        let event: Event = parsed(payload)?;
+        let detail: Detail = detail_of_image_event(&event)?;
+        check_arrival(&event.detail_type, &detail)?;
+        let tag = if is_restored(&detail) {
+            None
+        } else {
+            Some(tag(&detail)?)
+        };
+        let kind = Kind::of(
+            detail.manifest_media_type.as_deref(),
+            detail.artifact_media_type.as_deref(),
+        );
+        if let Kind::Other(message) = kind {
+            return Err(Ignored::new(Reason::NotAnImage, message));
+        }
+        let repository = required("repository-name", detail.repository_name.as_deref())?;
+        let digest = required("image-digest", detail.image_digest.as_deref())?;
+        check_name(repository, tag, Some(digest))
+            .map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))?;
+        Ok(Self {
+            account: required("account", event.account.as_deref())?.to_owned(),
+            region: required("region", event.region.as_deref())?.to_owned(),
+            repository: repository.to_owned(),
+            digest: digest.to_owned(),
+            tag: tag.map(str::to_owned),
+            kind,
+        })
+    }
 }
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Ignored> {
@@ -91,7 +132,7 @@ fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Ignored>
 
 fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
     let (source, detail_type) = (event.source.as_str(), event.detail_type.as_str());
-    if source == "aws.ecr" && [PUSH, REPLICATION, PULL_THROUGH_CACHE].contains(&detail_type) {
+    if source == "aws.ecr" && [IMAGE, REPLICATION, PULL_THROUGH_CACHE].contains(&detail_type) {
         parsed(event.detail.clone())
     } else {
         let message = format!("{detail_type:?} from {source:?} is no event by which an image arrives in ECR");
@@ -99,9 +140,14 @@ fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
     }
 }
 
+fn is_restored(detail: &Detail) -> bool {
+    detail.action_type.as_deref() == Some(STORAGE_CLASS)
+}
+
 fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
     let (action, outcome) = match detail_type {
-        PUSH => (Some("PUSH"), &detail.result),
+        IMAGE if is_restored(detail) => (Some(STORAGE_CLASS), &detail.result),
+        IMAGE => (Some("PUSH"), &detail.result),
         REPLICATION => (Some("REPLICATE"), &detail.result),
         _ => (None, &detail.sync_status),
     };
@@ -114,6 +160,11 @@ fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
         );
         return Err(Ignored::new(Reason::NotAPush, message));
     }
+    let class = detail.target_storage_class.as_deref().unwrap_or_default();
+    if is_restored(detail) && class != "STANDARD" {
+        let message = format!("the image's storage class becomes {class:?}, not STANDARD");
+        return Err(Ignored::new(Reason::NotAPush, message));
+    }
     if outcome.as_deref() != Some("SUCCESS") {
         let message = format!(
             "the result is {:?}, not SUCCESS",
@@ -124,23 +175,14 @@ fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
     Ok(())
 }
 
-fn runnable_tag(detail: &Detail) -> Result<&str, Ignored> {
+fn tag(detail: &Detail) -> Result<&str, Ignored> {
     let Some(tag) = detail.image_tag.as_deref().filter(|tag| !tag.is_empty()) else {
         return Err(Ignored::new(
             Reason::Untagged,
             "the image has no tag: a child of an index, or pushed by digest",
         ));
     };
-    if is_referrer_tag(tag) {
-        return Err(Ignored::new(
-            Reason::NotAnImage,
-            format!("the tag {tag} is a signature's or another referrer's"),
-        ));
-    }
-    match not_runnable(
-        detail.manifest_media_type.as_deref(),
-        detail.artifact_media_type.as_deref(),
-    ) {
+    match not_an_image_tag(tag) {
         Some(message) => Err(Ignored::new(Reason::NotAnImage, message)),
         None => Ok(tag),
     }

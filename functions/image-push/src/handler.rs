@@ -6,6 +6,7 @@ use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Comment, Destination, Trigger},
+    ecr::ImagesError,
     image::Image,
     node::NodeSelector,
     report::{report, word},
@@ -17,7 +18,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::event::{Ignored, Reason, arrived_image};
+use crate::{
+    event::{Arrival, Ignored, Reason},
+    wanted::{Verdict, Wanted, wanted},
+};
 
 /// How many commands are sent at once: a rule whose command SSM does not answer is not waited for by the others.
 const AT_ONCE: usize = 16;
@@ -53,14 +57,23 @@ pub struct Sent {
     pub command: String,
 }
 
-/// A command that could not be sent: worth another try of the whole event, whose nodes answer `cached` where it reached them.
+/// What could not be done: worth another try of the whole event, whose nodes answer `cached` where it reached them.
 #[derive(Debug, thiserror::Error)]
-#[error("rule {rule}: image {image}")]
-pub struct PushError {
-    rule: String,
-    image: Image,
-    #[source]
-    cause: SendError,
+pub enum PushError {
+    /// A command could not be sent.
+    #[error("rule {rule}: image {image}")]
+    Send {
+        /// The rule's name.
+        rule: String,
+        /// The image, by digest.
+        image: Image,
+        /// Why.
+        #[source]
+        cause: SendError,
+    },
+    /// ECR does not tell what the image is.
+    #[error("it cannot be told whether it is an image")]
+    Image(#[from] ImagesError),
 }
 
 impl From<PushError> for Diagnostic {
@@ -72,28 +85,34 @@ impl From<PushError> for Diagnostic {
     }
 }
 
-/// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such rule.
+/// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such rule,
+/// beside what ECR is asked where the event does not tell that it is an image.
 ///
 /// A rule whose command cannot be sent does not keep the others from theirs.
 ///
 /// # Errors
-/// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries.
+/// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries, and where ECR cannot be
+/// asked: nothing is sent for what may be no image.
 pub async fn handle(
     sender: &Sender,
+    ecr: &aws_sdk_ecr::Client,
     settings: &Settings,
     payload: Value,
     now: SystemTime,
 ) -> Result<Decision, PushError> {
     let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
-    let (image, rules) = match wanted_image(settings, payload) {
+    let verdict = wanted_image(ecr, settings, payload)
+        .await
+        .inspect_err(|error| error!(event.id = id, "{}", report(error)))?;
+    let Wanted { image, rules } = match verdict {
         Ok(wanted) => wanted,
         Err(ignored) => {
             log_ignored(&id, &ignored);
             return Ok(Decision::Ignored(ignored));
         }
     };
-    let sends = stream::iter(rules).enumerate().map(async |(place, rule)| {
-        let sent = send(sender, settings, rule, &image, (&id, now)).await;
+    let sends = stream::iter(rules).enumerate().map(async |(place, (rule, names))| {
+        let sent = send(sender, settings, rule, &names, (&id, now)).await;
         if let Err(error) = &sent {
             error!(
                 event.id = id,
@@ -122,39 +141,36 @@ pub async fn handle(
     }
 }
 
-fn wanted_image(settings: &Settings, payload: Value) -> Result<(Image, Vec<&Rule>), Ignored> {
-    let image = arrived_image(payload)?;
-    let tag = image.tag().unwrap_or_default();
-    let rules: Vec<&Rule> = settings
-        .rules
-        .iter()
-        .filter(|rule| rule.wants(image.repository(), tag))
-        .collect();
-    if rules.is_empty() {
-        let message = format!("no rule wants {}:{tag}", image.repository());
-        return Err(Ignored::new(Reason::NoRule, message));
+async fn wanted_image<'a>(
+    ecr: &aws_sdk_ecr::Client,
+    settings: &'a Settings,
+    payload: Value,
+) -> Result<Verdict<'a>, PushError> {
+    match Arrival::read(payload) {
+        Ok(arrival) => Ok(wanted(ecr, settings, &arrival).await?),
+        Err(ignored) => Ok(Err(ignored)),
     }
-    Ok((image, rules))
 }
 
 async fn send(
     sender: &Sender,
     settings: &Settings,
     rule: &Rule,
-    image: &Image,
+    names: &[Image],
     (event, now): (&str, SystemTime),
 ) -> Result<Sent, PushError> {
+    let image = &names[0];
     let order = Order {
         rule,
         comment: &Comment::first(Trigger::Push, rule),
-        images: std::slice::from_ref(image),
+        images: names,
         destination: Destination::Selected(NodeSelector::new(&settings.cluster, rule)),
         occasion: event,
     };
     let command = sender
         .send(settings, order, now.into())
         .await
-        .map_err(|cause| PushError {
+        .map_err(|cause| PushError::Send {
             rule: rule.name.clone(),
             image: image.clone(),
             cause,

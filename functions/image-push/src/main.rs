@@ -2,6 +2,7 @@
 
 mod event;
 mod handler;
+mod wanted;
 
 use std::time::SystemTime;
 
@@ -18,9 +19,11 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
-    let sender = Sender::new(&aws::patient_config().await, settings.mode, outcomes);
+    let config = aws::patient_config().await;
+    let sender = Sender::new(&config, settings.mode, outcomes);
+    let ecr = aws_sdk_ecr::Client::new(&config);
     run(service_fn(|event: LambdaEvent<Value>| {
-        let sent = handler::handle(&sender, &settings, event.payload, SystemTime::now());
+        let sent = handler::handle(&sender, &ecr, &settings, event.payload, SystemTime::now());
         aws::until(event.context.deadline(), sent)
     }))
     .await

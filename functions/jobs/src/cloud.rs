@@ -15,7 +15,7 @@ use aws_sdk_ecr::{
         describe_repositories::DescribeRepositoriesOutput,
     },
     types::{
-        ImageDetail, Repository,
+        ImageDetail, ImageStatus, ImageStatusFilter, Repository,
         error::{ImageNotFoundException, RepositoryNotFoundException},
     },
 };
@@ -70,6 +70,7 @@ pub fn setting(name: &str) -> &'static str {
         "MAX_PARALLEL_IMAGE_PULLS" | "MAX_RETRIES" => "2",
         "ACCOUNT_ID" => "123456789012",
         "AWS_REGION" => "eu-central-1",
+        "REGISTRY_ENDPOINT" => "standard",
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
         "ALLOW_ANY_REPOSITORY" => "false",
@@ -135,6 +136,8 @@ pub struct State {
     pub repositories: BTreeMap<String, Vec<String>>,
     /// Tags of what no node can run.
     pub charts: BTreeSet<String>,
+    /// The tags of images in ECR's archive.
+    pub archived: BTreeSet<String>,
     /// Whether ECR leaves out what is not there, where others answer with an error.
     pub leaves_out: bool,
     /// The commands that were told to stop.
@@ -168,15 +171,16 @@ impl Cloud {
         }));
         let ecr = ecr(&state);
         let ssm = ssm(&state);
+        let settings = settings_with(rules, allow_any_repository);
         let jobs = Jobs {
             sender: Sender::sending(ssm.clone()),
             ssm,
             ec2: ec2(&state),
-            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned()),
+            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
             ecr,
             dynamodb: mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table)),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
-            settings: settings_with(rules, allow_any_repository),
+            settings,
         };
         let cloud = Self { jobs, state };
         for k in 1..=2 {
@@ -617,7 +621,10 @@ fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
             return MockResponse::Output(DescribeImagesOutput::builder().set_image_details(Some(details)).build());
         };
         assert!((1..=100).contains(&ids.len()) && input.max_results().is_none());
-        let details: Vec<ImageDetail> = details.collect();
+        let is_any = input.filter().and_then(|filter| filter.image_status()) == Some(&ImageStatusFilter::Any);
+        let details: Vec<ImageDetail> = details
+            .filter(|detail| is_any || detail.image_status() == Some(&ImageStatus::Active))
+            .collect();
         let found = ids.iter().filter_map(|id| {
             details.iter().find(|detail| {
                 id.image_tag().is_none_or(|tag| detail.image_tags()[0] == tag)
@@ -658,8 +665,14 @@ fn detail(state: &State, place: usize, tags: &str) -> ImageDetail {
     } else {
         "application/vnd.oci.image.config.v1+json"
     };
+    let status = if state.archived.contains(tag) {
+        ImageStatus::Archived
+    } else {
+        ImageStatus::Active
+    };
     ImageDetail::builder()
         .registry_id("123456789012")
+        .image_status(status)
         .image_digest(digest(tag))
         .set_image_tags(Some(tags.split(' ').map(str::to_owned).collect()))
         .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Error> {
         sender: Sender::new(&config, settings.shared.mode, settings.outcomes()),
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
-        images: NewestImages::new(&config)?,
+        images: NewestImages::new(&config, &settings.shared)?,
         dynamodb: aws_sdk_dynamodb::Client::new(&config),
         scheduler: aws_sdk_scheduler::Client::new(&config),
         settings,

@@ -1,6 +1,9 @@
 //! Reconcile: every rule's newest images to every node in its scope, whatever became of events.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
@@ -10,7 +13,7 @@ use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
     command::{Comment, Destination, Trigger, images_of_commands, is_observed_id},
-    ecr::{ImagesError, NewestImages},
+    ecr::{ImagesError, Newest, NewestImages},
     image::Image,
     node::NodeSelector,
     report::report,
@@ -33,6 +36,9 @@ use crate::{
 /// After which time whoever reconciles a rule is dead: the function may run for 60 seconds, and Lambda's next try begins a
 /// minute after its end.
 const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+/// How long ECR is asked for all rules' newest images, of the function's 60 seconds.
+const LISTING: Duration = Duration::from_secs(30);
 
 /// What was decided of every rule, and that the cluster has no nodes, where it has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -114,7 +120,8 @@ struct Row {
     started_at: DateTime<Utc>,
 }
 
-/// Reconciles every rule; one that fails does not keep the others from theirs.
+/// Reconciles every rule; one that fails does not keep the others from theirs. A rule of which ECR names only some images is
+/// sent those, and has failed.
 ///
 /// Costs per rule, beside what ECR is asked, one BatchGetItem and one UpdateItem, a ListCommands for each command of the
 /// last time, and one SendCommand and UpdateItem for as many images as fit: whatever the number of nodes. One
@@ -124,7 +131,7 @@ struct Row {
 /// [`ReconcileError`] where a rule failed, after all were tried.
 pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation, ReconcileError> {
     let mut reconciled = Vec::with_capacity(jobs.settings.shared.rules.len());
-    let images = jobs.images.anew();
+    let images = jobs.images.anew(LISTING);
     for rule in &jobs.settings.shared.rules {
         let decision = reconcile_rule(jobs, rule, &images, now).await.unwrap_or_else(|cause| {
             error!(
@@ -186,14 +193,21 @@ async fn reconcile_rule(
     {
         return Ok(Decision::StillRunning);
     }
-    let images = images.of_rule(rule, SystemTime::from(now)).await?;
+    let Newest { images, missing } = images.known_of_rule(rule, SystemTime::from(now)).await?;
     if images.is_empty() {
-        return Ok(Decision::NoImages);
+        return match missing {
+            Some(cause) => Err(cause.into()),
+            None => Ok(Decision::NoImages),
+        };
     }
     if !take(jobs, &key, last.as_ref(), now).await? {
         return Ok(Decision::StillRunning);
     }
     let commands = send(jobs, rule, &images, &key, now).await?;
+    if let Some(cause) = missing {
+        leave(jobs, &key, now).await?;
+        return Err(cause.into());
+    }
     Ok(if jobs.sender.observes() {
         Decision::Observed { commands }
     } else {
@@ -296,8 +310,7 @@ async fn send(
             }
             Err(error) => {
                 if commands.is_empty() {
-                    let long_ago = AttributeValue::S(text(now - PATIENCE));
-                    note(jobs, key, "started_at", long_ago, now).await?;
+                    leave(jobs, key, now).await?;
                 }
                 return Err(error.into());
             }
@@ -306,6 +319,13 @@ async fn send(
         note(jobs, key, "commands", AttributeValue::L(sent), now).await?;
     }
     Ok(commands)
+}
+
+/// Leaves a rule to the next try, which does not wait for what was sent: the rest is missing.
+async fn leave(jobs: &Jobs, key: &Key, now: DateTime<Utc>) -> Result<(), StoreError> {
+    note(jobs, key, "commands", AttributeValue::L(Vec::new()), now).await?;
+    let long_ago = AttributeValue::S(text(now - PATIENCE));
+    note(jobs, key, "started_at", long_ago, now).await
 }
 
 /// Changes the row of a rule that nobody else has taken since.

@@ -41,6 +41,8 @@ const MAX_COMMANDS: usize = 60;
 /// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever asked would not
 /// know what was sent.
 const SENDING: Duration = Duration::from_secs(20);
+/// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
+const LISTING: Duration = Duration::from_secs(8);
 /// What is left of a request's time to look for a command whose answer got lost, and to note and to tell what was sent.
 const NOTING: Duration = Duration::from_secs(6);
 /// How long such a command is looked for.
@@ -220,7 +222,7 @@ async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<P
         }
         other => (other.clone(), Vec::new()),
     };
-    let newest_images = jobs.images.anew();
+    let newest_images = jobs.images.anew(LISTING);
     let mut batches = Vec::with_capacity(choices.len());
     for Choice { rule, images: places } in choices {
         let of_rule = if request.images.is_empty() {

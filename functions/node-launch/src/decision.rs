@@ -85,6 +85,8 @@ pub enum Reason {
     AccessDenied,
     /// SSM refused the node although it is online.
     Refused,
+    /// ECR named only some of its rules' images, and those were sent.
+    Incomplete,
     /// AWS answered with an error; the next try may fare better.
     AwsError,
 }

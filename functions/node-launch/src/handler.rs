@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
     command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
-    ecr::NewestImages,
+    ecr::{Newest, NewestImages},
     image::Image,
     instance::{InstancesError, instances, launched_at},
     launch::{Claim, Launches},
@@ -330,20 +330,33 @@ impl NodeLaunch {
         if requests.is_empty() {
             return Vec::new();
         }
-        match self.images.of_rule(rule, now).await {
-            Ok(images) if images.is_empty() => {
+        let Newest { images, missing } = match self.images.known_of_rule(rule, now).await {
+            Ok(newest) => newest,
+            Err(cause) => Newest {
+                images: Vec::new(),
+                missing: Some(cause),
+            },
+        };
+        let missing = missing.map(|cause| {
+            error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
+            let reason = if images.is_empty() {
+                Reason::AwsError
+            } else {
+                Reason::Incomplete
+            };
+            of_all(requests.clone(), &Decision::handed_back(reason, report(&cause)))
+        });
+        if images.is_empty() {
+            return missing.unwrap_or_else(|| {
                 let message = format!("rule {} names no image that exists", rule.name);
                 of_all(requests, &Decision::dropped(Reason::NoImages, message))
-            }
-            Ok(images) => {
-                let comment = Comment::first(Trigger::Launch, rule);
-                self.send_commands(rule, &comment, &images, requests, now).await
-            }
-            Err(cause) => {
-                error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-                of_all(requests, &Decision::handed_back(Reason::AwsError, report(&cause)))
-            }
+            });
         }
+        let comment = Comment::first(Trigger::Launch, rule);
+        let mut decisions = self.send_commands(rule, &comment, &images, requests, now).await;
+        // They are handed back for the images that are missing, whatever was sent.
+        decisions.extend(missing.into_iter().flatten());
+        decisions
     }
 
     /// Sends one command for each 50 nodes and as many images as fit.

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Error> {
         ssm: aws_sdk_ssm::Client::new(&config),
         launches: Launches::new(&config, &outcomes.table),
         sender: Sender::new(&config, settings.mode, outcomes),
-        images: NewestImages::new(&config)?,
+        images: NewestImages::new(&config, &settings)?,
         settings,
         max_receives,
     };

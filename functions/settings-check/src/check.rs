@@ -80,6 +80,7 @@ mod tests {
             "ALLOW_ANY_REPOSITORY" => "false",
             "ACCOUNT_ID" => "123456789012",
             "AWS_REGION" => "eu-central-1",
+            "REGISTRY_ENDPOINT" => "standard",
             "BAKE_DEFAULTS" => "{}",
             other => panic!("{other}"),
         }
@@ -108,7 +109,7 @@ mod tests {
             (
                 "RULES",
                 "[  ]",
-                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, nodes, newest, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
+                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
             ),
             (
                 "DELIVERY_TIMEOUT_SECONDS",

@@ -1,7 +1,7 @@
 //! Settings in words: which images the rules bring to which nodes.
 
 use prefetch::{
-    rule::{Globs, Rule},
+    rule::{Globs, Order, Rule},
     settings::{Mode, Settings},
 };
 
@@ -20,6 +20,10 @@ fn rule(rule: &Rule) -> String {
         1 => "the newest image".to_owned(),
         newest => format!("the {newest} newest images"),
     };
+    let order = match rule.order {
+        Order::Pushed => "",
+        Order::Version => " by version",
+    };
     let repositories = if takes_all(&rule.repositories) {
         "every repository".to_owned()
     } else {
@@ -32,7 +36,7 @@ fn rule(rule: &Rule) -> String {
     };
     let name = &rule.name;
     format!(
-        "rule {name}: every push and {newest} of {repositories}{tags}, to {}{}",
+        "rule {name}: every push and {newest}{order} of {repositories}{tags}, to {}{}",
         nodes(rule),
         limits(rule)
     )
@@ -79,6 +83,10 @@ mod tests {
             (
                 r#"[{"name": "default"}]"#,
                 "rule default: every push and the newest image of every repository, to every node",
+            ),
+            (
+                r#"[{"name": "db", "order": "version"}]"#,
+                "rule db: every push and the newest image by version of every repository, to every node",
             ),
             (
                 r#"[{"name": "gpu", "repositories": ["ml/*", "!ml/*-debug"], "tags": ["v*"], "newest": 2, "keep": 3, "pin": true,

@@ -5,7 +5,7 @@ use aws_sdk_ssm::operation::send_command::builders::SendCommandInputBuilder;
 use crate::{
     command::{Comment, Destination, Handling, Trigger, parameters},
     image::Image,
-    rule::Rule,
+    rule::{IMAGES_MAX, Rule},
     settings::Settings,
 };
 
@@ -37,9 +37,13 @@ pub fn send_command_input(
 /// Tells how a rule has images treated.
 ///
 /// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
-/// pinned. Pushes, launches and reconciles tidy up.
+/// pinned. Pushes, launches and reconciles tidy up. A push leaves at most `keep`; what a launch or a reconcile names comes
+/// beside those, for a push may have promoted an image that is none of the newest.
 fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let (keep, pin) = match trigger {
+        Trigger::Launch | Trigger::Reconcile if rule.keep > 0 => {
+            (IMAGES_MAX.min(rule.keep + rule.most_named()), rule.pin)
+        }
         Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
         Trigger::Job | Trigger::Schedule => (0, false),
     };
@@ -59,7 +63,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{node::Cluster, rule::parse_rules, settings::Mode};
+    use crate::{image::RegistryEndpoint, node::Cluster, rule::parse_rules, settings::Mode};
 
     const IMAGE: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/app:v1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -93,6 +97,47 @@ mod tests {
         }
     }
 
+    /// What the document does with a repository's images, the one named last first: the latest `keep` stay, and those that the
+    /// command names.
+    fn tidied(held: &[u8], named: &[u8], keep: usize) -> Vec<u8> {
+        let mut held: Vec<u8> = held.iter().copied().filter(|image| !named.contains(image)).collect();
+        let mut stay = named.to_vec();
+        held.retain(|image| !stay.contains(image));
+        stay.append(&mut held);
+        if keep > 0 {
+            stay.truncate(keep.max(named.len()));
+        }
+        stay
+    }
+
+    proptest! {
+        #[test]
+        fn no_launch_or_reconcile_removes_what_pushes_promoted(
+            newest in 1..=5_usize,
+            extra in 0..=5_usize,
+            pushed in prop::collection::vec(0..20_u8, 1..40),
+            named in prop::collection::btree_set(0..20_u8, 0..=7),
+            times in 1..4_usize,
+        ) {
+            let rules = format!(
+                r#"[{{"name": "a", "tags": ["*", "prod", "stable"], "newest": {newest}, "keep": {}}}]"#,
+                newest + extra
+            );
+            let rule = parse_rules(&rules).unwrap().remove(0);
+            let named: Vec<u8> = named.into_iter().take(rule.most_named()).collect();
+            let keep = |trigger| handling(&rule, trigger).keep;
+            let promoted = pushed.iter().fold(Vec::new(), |held, image| {
+                tidied(&held, &[*image], keep(Trigger::Push))
+            });
+            let mut held = promoted.clone();
+            for _ in 0..times {
+                held = tidied(&held, &named, keep(Trigger::Reconcile));
+                prop_assert!(promoted.iter().all(|image| held.contains(image)));
+                prop_assert!(held.len() <= rule.keep + rule.most_named());
+            }
+        }
+    }
+
     #[test]
     fn a_rule_that_says_nothing_of_them_sends_no_limit_no_removal_and_no_pin() {
         let sent = sent(&settings(r#"[{"name": "a"}]"#, 3600, 85, 2));
@@ -122,8 +167,8 @@ mod tests {
         let rule = &settings.rules[0];
         for (trigger, keep, pin) in [
             (Trigger::Push, "3", "true"),
-            (Trigger::Launch, "3", "true"),
-            (Trigger::Reconcile, "3", "true"),
+            (Trigger::Launch, "4", "true"),
+            (Trigger::Reconcile, "4", "true"),
             (Trigger::Job, "0", "false"),
             (Trigger::Schedule, "0", "false"),
         ] {
@@ -145,6 +190,7 @@ mod tests {
             },
             document: "prefetch-images".to_owned(),
             rules: parse_rules(rules).unwrap(),
+            registry_endpoint: RegistryEndpoint::Standard,
             delivery_timeout: 600,
             execution_timeout: seconds,
             image_gc_high_threshold: percent,

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     command::{Trigger, is_observed_id},
+    image::RegistryEndpoint,
     mocks::{
         self, Calls, Table,
         time::{Answer, VirtualTime, patient_config},
@@ -426,6 +427,7 @@ fn settings() -> Settings {
         },
         document: "prefetch-images".to_owned(),
         rules: parse_rules(r#"[{"name": "gpu", "nodes": {"team": ["ml"]}}]"#).unwrap(),
+        registry_endpoint: RegistryEndpoint::Standard,
         delivery_timeout: 600,
         execution_timeout: 3600,
         image_gc_high_threshold: 85,

@@ -3,14 +3,25 @@ use std::{
     time::Duration,
 };
 
+use aws_sdk_ecr::{
+    operation::{
+        batch_get_image::{BatchGetImageError, BatchGetImageOutput},
+        describe_images::{DescribeImagesError, DescribeImagesOutput},
+    },
+    types::{
+        Image as Manifest, ImageDetail, ImageFailure, ImageFailureCode, ImageStatus, error::ImageNotFoundException,
+    },
+};
 use aws_sdk_ssm::{
     Client,
     operation::send_command::{SendCommandError, SendCommandInput, SendCommandOutput},
     types::{Command, error::InvalidDocument},
 };
-use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
     command::is_observed_id,
+    fault,
+    image::RegistryEndpoint,
     mocks::{
         self, Calls, Table,
         time::{Answer, VirtualTime, patient_config},
@@ -98,6 +109,18 @@ async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() 
             "not-an-image",
         ),
         (include_str!("../../../../events/image-push.chart.json"), "not-an-image"),
+        (
+            include_str!("../../../../events/image-push.prefixed-signature.json"),
+            "not-an-image",
+        ),
+        (
+            include_str!("../../../../events/image-push.kaniko-cache.json"),
+            "not-an-image",
+        ),
+        (
+            include_str!("../../../../events/image-push.archived.json"),
+            "not-a-push",
+        ),
         (include_str!("../../../../events/image-push.delete.json"), "not-a-push"),
         (
             include_str!("../../../../events/image-push.failed.json"),
@@ -140,6 +163,159 @@ async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() 
         assert!(!answer["message"].as_str().unwrap().is_empty());
         assert_eq!(sends.num_calls(), 0);
     }
+}
+
+#[tokio::test]
+async fn ecr_is_asked_only_of_what_a_rule_may_want_and_the_event_does_not_tell() {
+    let rules = r#"[{"name": "default", "repositories": ["*", "!unwanted/*"]}]"#;
+    for (event, asked) in [
+        (include_str!("../../../../events/image-push.tagged.json"), &[][..]),
+        (
+            include_str!("../../../../events/image-push.index.json"),
+            &["BatchGetImage"],
+        ),
+        (
+            include_str!("../../../../events/image-push.replication.json"),
+            &["DescribeImages"],
+        ),
+        (include_str!("../../../../events/image-push.no-rule.json"), &[]),
+    ] {
+        let registry = Registry::default();
+        let sends = sending(|_| true);
+        answer_with(&sends, &registry, &settings(rules), event).await.unwrap();
+        assert_eq!(registry.asked(), asked);
+    }
+}
+
+#[tokio::test]
+async fn what_ecr_says_is_no_image_or_no_longer_there_is_ignored() {
+    let replicated = include_str!("../../../../events/image-push.chart-replicated.json");
+    let cache = include_str!("../../../../events/image-push.cache-index.json");
+    let restored = include_str!("../../../../events/image-push.restored.json");
+    let index = "application/vnd.oci.image.index.v1+json";
+    let layers = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
+        {"mediaType": "application/vnd.buildkit.cacheconfig.v0"}]}"#;
+    let all = Registry::default;
+    let gone = Registry {
+        is_there: false,
+        ..all()
+    };
+    for (event, registry, reason) in [
+        (
+            replicated,
+            Registry {
+                artifact: Some("application/vnd.cncf.helm.config.v1+json"),
+                ..all()
+            },
+            "not-an-image",
+        ),
+        (cache, Registry { index: layers, ..all() }, "not-an-image"),
+        (
+            replicated,
+            Registry {
+                manifest: index,
+                artifact: None,
+                index: layers,
+                ..all()
+            },
+            "not-an-image",
+        ),
+        (replicated, gone.clone(), "gone"),
+        (cache, gone.clone(), "gone"),
+        (restored, gone, "gone"),
+        (
+            restored,
+            Registry {
+                status: ImageStatus::Archived,
+                ..all()
+            },
+            "gone",
+        ),
+        (restored, Registry { tags: vec![], ..all() }, "untagged"),
+        (
+            restored,
+            Registry {
+                tags: vec![format!("signature-sha256-{}.sig", "a".repeat(64))],
+                ..all()
+            },
+            "no-rule",
+        ),
+    ] {
+        let sends = sending(|_| true);
+        let rules = r#"[{"name": "default"}]"#;
+        let answer = answer_with(&sends, &registry, &settings(rules), event).await.unwrap();
+        assert_eq!(answer["reason"], reason, "{answer}");
+        assert_eq!(sends.num_calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_was_restored_is_one_command_for_each_rule_with_at_most_five_names() {
+    let digest = "sha256:84296c34b6c17e8c0b126ea4170435c59f642e1debbe3c635441f1884fd6b9bc";
+    let mut tags: Vec<String> = (0..1000).map(|k| format!("main-{k:04}")).collect();
+    tags.push("2025.11".to_owned());
+    let registry = Registry {
+        tags,
+        ..Registry::default()
+    };
+    let sends = sending(|input| {
+        let images = &input.parameters().unwrap()["images"][0];
+        let names = images.split(' ').map(|image| image.split_once("rel/suite:").unwrap().1);
+        let tags: Vec<&str> = names.map(|name| name.split_once('@').unwrap().0).collect();
+        match input.comment().unwrap() {
+            "push rule=all attempt=1" => tags == ["2025.11", "main-0000", "main-0001", "main-0002", "main-0003"],
+            "push rule=some attempt=1" => tags == ["2025.11"],
+            other => panic!("{other}"),
+        }
+    });
+    let rules = r#"[{"name": "all"}, {"name": "some", "tags": ["20*"]}, {"name": "none", "tags": ["x"]}]"#;
+    let event = include_str!("../../../../events/image-push.restored.json");
+    let answer = answer_with(&sends, &registry, &settings(rules), event).await.unwrap();
+    assert_eq!(
+        answer["image"],
+        format!("123456789012.dkr.ecr.eu-west-1.amazonaws.com/rel/suite@{digest}")
+    );
+    assert_eq!((sends.num_calls(), registry.asked()), (2, vec!["DescribeImages"]));
+}
+
+#[tokio::test]
+async fn where_ecr_does_not_tell_what_it_is_the_event_fails_and_nothing_is_sent() {
+    for (event, call) in [
+        (
+            include_str!("../../../../events/image-push.replication.json"),
+            "DescribeImages",
+        ),
+        (
+            include_str!("../../../../events/image-push.index.json"),
+            "BatchGetImage",
+        ),
+    ] {
+        let registry = Registry::default();
+        registry.calls.lock().unwrap().fail(call, 0, "ThrottlingException");
+        let sends = sending(|_| true);
+        let rules = settings(r#"[{"name": "default"}]"#);
+        let error = answer_with(&sends, &registry, &rules, event).await.unwrap_err();
+        let message = Diagnostic::from(error).error_message;
+        assert!(message.contains("ThrottlingException"), "{message}");
+        assert_eq!(sends.num_calls(), 0);
+    }
+}
+
+#[tokio::test]
+async fn images_are_named_under_the_endpoint_by_which_nodes_pull() {
+    let sends = sending(|_| true);
+    let settings = Settings {
+        registry_endpoint: RegistryEndpoint::DualstackFips,
+        ..settings(r#"[{"name": "default"}]"#)
+    };
+    let event = include_str!("../../../../events/image-push.tagged.json");
+    let answer = answer_with(&sends, &Registry::default(), &settings, event)
+        .await
+        .unwrap();
+    assert_eq!(
+        answer["image"],
+        format!("123456789012.dkr-ecr-fips.eu-central-1.on.aws/team/app:v1.4.2@{DIGEST}")
+    );
 }
 
 #[tokio::test]
@@ -192,9 +368,15 @@ async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_
     let settings = settings(r#"[{"name": "first"}, {"name": "second"}]"#);
     let event = include_str!("../../../../events/image-push.tagged.json");
     let event = serde_json::from_str(event).unwrap();
-    let error = handle(&Sender::sending(client), &settings, event, now())
-        .await
-        .unwrap_err();
+    let error = handle(
+        &Sender::sending(client),
+        &Registry::default().client(),
+        &settings,
+        event,
+        now(),
+    )
+    .await
+    .unwrap_err();
     let diagnostic = Diagnostic::from(error);
     assert_eq!(diagnostic.error_type, "PushError");
     assert!(
@@ -231,7 +413,8 @@ fn rules_whose_answers_are_slow_or_never_come_keep_no_other_from_its_command() {
             retention: Duration::from_hours(24),
         };
         let sender = Sender::new(&config, settings.mode, outcomes);
-        let answers = time.run([handle(&sender, &settings, event.clone(), now())]);
+        let ecr = Registry::default().client();
+        let answers = time.run([handle(&sender, &ecr, &settings, event.clone(), now())]);
         let taken = taken.lock().unwrap();
         // All at once, and each once.
         assert_eq!(taken.len(), 8 - usize::from(unanswered.is_some()));
@@ -242,8 +425,8 @@ fn rules_whose_answers_are_slow_or_never_come_keep_no_other_from_its_command() {
                 assert_eq!(names, (1..=8).map(|k| format!("rule-{k}")).collect::<Vec<_>>());
                 assert_eq!(time.now(), Duration::from_secs(5));
             }
-            (Some(_), Err(error)) => {
-                assert_eq!(error.rule, "rule-1");
+            (Some(_), Err(PushError::Send { rule, .. })) => {
+                assert_eq!(rule, "rule-1");
                 assert!(time.now() < Duration::from_secs(118), "Lambda ends it");
             }
             (_, other) => panic!("{other:?}"),
@@ -261,7 +444,9 @@ async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_comm
     let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
     let settings = settings(r#"[{"name": "all"}, {"name": "gpu", "nodes": {"team": ["ml"]}}]"#);
     let event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
-    let answer = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+    let answer = handle(&sender, &Registry::default().client(), &settings, event.clone(), now())
+        .await
+        .unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer["decision"], "observed");
     let commands = answer["commands"].as_array().unwrap();
@@ -276,11 +461,15 @@ async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_comm
         );
     }
     // The same event again is the same job, and another push of the image is another one.
-    let again = handle(&sender, &settings, event.clone(), now()).await.unwrap();
+    let again = handle(&sender, &Registry::default().client(), &settings, event.clone(), now())
+        .await
+        .unwrap();
     assert_eq!(serde_json::to_value(again).unwrap(), answer);
     let mut pushed = event;
     pushed["id"] = "another".into();
-    handle(&sender, &settings, pushed, now()).await.unwrap();
+    handle(&sender, &Registry::default().client(), &settings, pushed, now())
+        .await
+        .unwrap();
     let (calls, table) = &mut *state.lock().unwrap();
     assert_eq!(table.rows.keys().filter(|key| key.sk == "job").count(), 4);
     assert_eq!(calls.take(), ["TransactWriteItems"; 6]);
@@ -294,10 +483,88 @@ fn sending(expected: impl Fn(&SendCommandInput) -> bool + Send + Sync + 'static)
 }
 
 async fn answer(sends: &Mock, rules: &str, event: &str) -> Result<Value, PushError> {
-    let sender = Sender::sending(mock_client!(aws_sdk_ssm, [sends]));
+    answer_with(sends, &Registry::default(), &settings(rules), event).await
+}
+
+async fn answer_with(sends: &Mock, registry: &Registry, settings: &Settings, event: &str) -> Result<Value, PushError> {
+    let sender = Sender::sending(mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [sends]));
     let event = serde_json::from_str(event).unwrap();
-    let decision = handle(&sender, &settings(rules), event, now()).await?;
+    let decision = handle(&sender, &registry.client(), settings, event, now()).await?;
     Ok(serde_json::to_value(decision).unwrap())
+}
+
+/// What ECR says of every digest, and what it was asked.
+#[derive(Clone)]
+struct Registry {
+    manifest: &'static str,
+    artifact: Option<&'static str>,
+    tags: Vec<String>,
+    status: ImageStatus,
+    /// The text of the index.
+    index: &'static str,
+    is_there: bool,
+    calls: Arc<Mutex<Calls>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self {
+            manifest: "application/vnd.oci.image.manifest.v1+json",
+            artifact: Some("application/vnd.oci.image.config.v1+json"),
+            tags: vec!["v1".to_owned()],
+            status: ImageStatus::Active,
+            index: r#"{"manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json"}]}"#,
+            is_there: true,
+            calls: Arc::default(),
+        }
+    }
+}
+
+impl Registry {
+    fn client(&self) -> aws_sdk_ecr::Client {
+        let registry = self.clone();
+        let images = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
+            if let Some(code) = registry.calls.lock().unwrap().note("DescribeImages") {
+                return fault!(aws_sdk_ecr, DescribeImagesError, code);
+            }
+            if !registry.is_there {
+                let missing = ImageNotFoundException::builder().build();
+                return MockResponse::Error(DescribeImagesError::ImageNotFoundException(missing));
+            }
+            let detail = ImageDetail::builder()
+                .image_digest(input.image_ids()[0].image_digest().unwrap())
+                .set_image_tags(Some(registry.tags.clone()))
+                .image_status(registry.status.clone())
+                .image_manifest_media_type(registry.manifest)
+                .set_artifact_media_type(registry.artifact.map(str::to_owned));
+            let answer = DescribeImagesOutput::builder().image_details(detail.build());
+            MockResponse::Output(answer.build())
+        });
+        let registry = self.clone();
+        let manifests = mock!(aws_sdk_ecr::Client::batch_get_image).then_compute_response(move |input| {
+            if let Some(code) = registry.calls.lock().unwrap().note("BatchGetImage") {
+                return fault!(aws_sdk_ecr, BatchGetImageError, code);
+            }
+            let id = input.image_ids()[0].clone();
+            let answer = BatchGetImageOutput::builder();
+            MockResponse::Output(if registry.is_there {
+                let manifest = Manifest::builder().image_id(id).image_manifest(registry.index);
+                answer.images(manifest.build()).build()
+            } else {
+                let failure = ImageFailure::builder()
+                    .image_id(id)
+                    .failure_code(ImageFailureCode::ImageNotFound);
+                answer.failures(failure.build()).build()
+            })
+        });
+        mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&images, &manifests], |config| {
+            config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
+        })
+    }
+
+    fn asked(&self) -> Vec<&'static str> {
+        self.calls.lock().unwrap().take()
+    }
 }
 
 fn now() -> SystemTime {

@@ -152,6 +152,50 @@ async fn of_what_is_not_all_there_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn an_image_in_ecrs_archive_is_refused_and_says_so() {
+    for leaves_out in [false, true] {
+        let cloud = Cloud::new();
+        cloud.state(|state| {
+            state.leaves_out = leaves_out;
+            state.archived.insert("v2".to_owned());
+        });
+        let images = [
+            "team/app:v1".to_owned(),
+            "team/app:v2".to_owned(),
+            format!("team/app@{}", digest("v2")),
+        ];
+        let (status, answer) = cloud.post(json!({"images": images})).await;
+        assert_eq!(status, 400);
+        for (place, error) in answer["errors"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(error["field"], format!("images[{}]", place + 1));
+            assert_eq!(
+                error["accepted"],
+                "an image that can be pulled: it is archived, restore it first"
+            );
+        }
+        assert!(cloud.sent().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn an_image_may_be_asked_for_by_any_host_of_its_registry() {
+    let cloud = Cloud::new();
+    for host in [
+        "123456789012.dkr-ecr.eu-central-1.on.aws",
+        "123456789012.dkr.ecr-fips.eu-central-1.amazonaws.com",
+        "123456789012.dkr-ecr-fips.eu-central-1.on.aws",
+    ] {
+        let (status, answer) = cloud.post(json!({"images": [format!("{host}/team/app:v1")]})).await;
+        assert_eq!(
+            (status, &answer["jobs"][0]["images"]),
+            (202, &json!([image("team/app", "v1")]))
+        );
+    }
+    let other = "210987654321.dkr-ecr.eu-central-1.on.aws/team/app:v1";
+    assert_eq!(cloud.post(json!({"images": [other]})).await.0, 400);
+}
+
+#[tokio::test]
 async fn a_dry_run_decides_everything_and_sends_nothing() {
     let cloud = Cloud::new();
     let body = json!({"images": ["team/app:v1"], "dryRun": true});
@@ -1335,7 +1379,11 @@ async fn a_rule_that_fails_is_told_aloud_and_keeps_no_other_from_its_images() {
         cloud.fail(call, 0, code);
         let error = cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
         assert_eq!(error.to_string(), "rules that could not be reconciled: all", "{call}");
-        assert_eq!(cloud.sent().len(), 1);
+        // What ECR named of the rule that fails is sent.
+        let comments: Vec<String> = cloud.sent().into_iter().map(|(comment, ..)| comment).collect();
+        let partly = (call == "DescribeImages").then_some("reconcile rule=all attempt=1");
+        let expected = partly.into_iter().chain(["reconcile rule=apps attempt=1"]);
+        assert_eq!(comments, expected.collect::<Vec<_>>(), "{call}");
         // Lambda tries again a minute later: only what failed is sent.
         let answer = cloud.invoke(json!({"reconcile": true}), 60).await.unwrap();
         let decisions: Vec<&Value> = answer["rules"]

@@ -83,7 +83,7 @@ async fn count_within(jobs: &Jobs, now: DateTime<Utc>, time: Duration) -> Result
 
 async fn count_all(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
     // What was pushed a moment ago counts.
-    let images = jobs.images.anew();
+    let images = jobs.images.anew(TIME);
     let mut counted = Counted::default();
     let mut page = None;
     loop {

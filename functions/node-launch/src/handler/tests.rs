@@ -12,7 +12,10 @@ use aws_sdk_ec2::{
     types::{InstanceState, InstanceStateName, OperatorResponse, Reservation, Tag},
 };
 use aws_sdk_ecr::{
-    operation::{describe_images::DescribeImagesOutput, describe_repositories::DescribeRepositoriesOutput},
+    operation::{
+        describe_images::{DescribeImagesError, DescribeImagesOutput},
+        describe_repositories::DescribeRepositoriesOutput,
+    },
     types::{ImageDetail, Repository},
 };
 use aws_sdk_ssm::{
@@ -25,6 +28,7 @@ use aws_sdk_ssm::{
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
     command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
+    fault,
     mocks::{self, Calls, Table},
     settings::Outcomes,
 };
@@ -568,6 +572,29 @@ async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
 }
 
 #[tokio::test]
+async fn where_ecr_tells_of_some_repositories_only_a_node_gets_those_and_comes_back_for_the_rest() {
+    // The mocked ECR knows nothing of other/app, and fails.
+    let rules = r#"[{"name": "default", "repositories": ["team/app", "other/app"]}]"#;
+    let cloud = Cloud::new(vec![node(ONE)], rules);
+    let event = include_str!("../../../../events/node-launch.running.json");
+    let answer = cloud.answer(event).await;
+    assert_eq!(
+        (&answer["decision"], &answer["reason"]),
+        (&json!("handed-back"), &json!("incomplete")),
+        "{answer}"
+    );
+    assert!(answer["message"].as_str().unwrap().contains("other/app"), "{answer}");
+    assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+    let images = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
+    assert!(images.contains("team/app:v3@"), "{images}");
+    // Where it tells of none, nothing is sent.
+    let rules = r#"[{"name": "default", "repositories": ["other/app"]}]"#;
+    let cloud = Cloud::new(vec![node(ONE)], rules);
+    assert_eq!(cloud.answer(event).await["reason"], "aws-error");
+    assert!(cloud.sent().is_empty());
+}
+
+#[tokio::test]
 async fn where_the_stack_observes_a_launch_and_a_further_try_become_rows_and_no_command() {
     let two = "i-0abc0000000000002";
     let mut cloud = Cloud::with(vec![node(ONE), node(two)]);
@@ -644,7 +671,7 @@ async fn wildcard_rules_take_the_newest_of_every_repository_by_each_tag_they_tak
         .split(' ')
         .map(|image| image.rsplit_once('@').unwrap().0.rsplit_once('/').unwrap().1)
         .collect();
-    assert_eq!(tags, ["app:v3", "app:v3.0", "app:v2"]);
+    assert_eq!(tags, ["app:v3.0", "app:v3", "app:v2"]);
 }
 
 proptest! {
@@ -733,7 +760,7 @@ impl Cloud {
             launches: launches(&table),
             sender: Sender::sending(ssm.clone()),
             ssm,
-            images: NewestImages::with_client(ecr, "us-east-1".to_owned()),
+            images: NewestImages::with_client(ecr, "us-east-1".to_owned(), &settings(rules)),
             settings: settings(rules),
             max_receives: 30,
         };
@@ -843,7 +870,10 @@ fn ecr() -> (Mock, aws_sdk_ecr::Client) {
                 .image_details(pushed(5, &["v5"], "application/vnd.cncf.helm.config.v1+json"))
                 .build()
         });
-    let client = mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&repositories, &images]);
+    let failing = mock!(aws_sdk_ecr::Client::describe_images)
+        .match_requests(|input| input.repository_name() != Some("team/app"))
+        .then_compute_response(|_| fault!(aws_sdk_ecr, DescribeImagesError, "AccessDeniedException"));
+    let client = mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&repositories, &images, &failing]);
     (images, client)
 }
 

@@ -1,0 +1,135 @@
+//! What is wanted of an image that arrived: by which rules, under which names, or why nothing.
+
+use aws_sdk_ecr::{
+    Client,
+    types::{ImageDetail, ImageStatus},
+};
+use prefetch::{
+    ecr::{ImagesError, image_detail, indexes_of_images},
+    image::{Image, ImageError, Kind, ecr_registry},
+    newest,
+    rule::Rule,
+    settings::Settings,
+};
+
+use crate::event::{Arrival, Ignored, Reason};
+
+/// What is wanted of an image.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The image; without a tag where it arrived without one.
+    pub image: Image,
+    /// The rules that want it, each with the names by which it does.
+    pub rules: Vec<(&'a Rule, Vec<Image>)>,
+}
+
+/// What is wanted, or why nothing is.
+pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
+
+/// Tells what is wanted of an image that arrived.
+///
+/// ECR is asked only of what some rule may want: once where the event has no media types or no tag, and once for the manifest
+/// of an index, which may be of images or of a build cache's layers.
+///
+/// # Errors
+/// [`ImagesError`] where ECR cannot be asked: another try may fare better.
+pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival) -> Result<Verdict<'a>, ImagesError> {
+    let rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
+    if rules.is_empty() {
+        return Ok(Err(no_rule(arrival)));
+    }
+    let known = match known(ecr, arrival).await? {
+        Ok(known) => known,
+        Err(ignored) => return Ok(Err(ignored)),
+    };
+    Ok(named(settings, arrival, &rules, &known))
+}
+
+fn may_want(rule: &Rule, arrival: &Arrival) -> bool {
+    match &arrival.tag {
+        Some(tag) => rule.wants(&arrival.repository, tag),
+        None => rule.repositories.matches(&arrival.repository),
+    }
+}
+
+fn no_rule(arrival: &Arrival) -> Ignored {
+    let repository = &arrival.repository;
+    Ignored::new(
+        Reason::NoRule,
+        match &arrival.tag {
+            Some(tag) => format!("no rule wants {repository}:{tag}"),
+            None => format!("no rule wants {repository} by a tag of the image's"),
+        },
+    )
+}
+
+/// Tells an image's tags, or why it is none.
+async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Vec<String>, Ignored>, ImagesError> {
+    let Arrival { repository, digest, .. } = arrival;
+    let mut kind = arrival.kind.clone();
+    let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
+    if kind == Kind::Unknown || tags.is_empty() {
+        let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
+            return Ok(Err(gone(arrival)));
+        };
+        kind = Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type());
+        if detail.subject_manifest_digest().is_some() {
+            kind = Kind::Other("it refers to another image".to_owned());
+        }
+        if tags.is_empty() {
+            tags = detail.image_tags.unwrap_or_default();
+        }
+    }
+    if kind == Kind::Index {
+        let known = indexes_of_images(ecr, repository, std::slice::from_ref(digest)).await?;
+        match known.get(digest) {
+            None => return Ok(Err(gone(arrival))),
+            Some(true) => {}
+            Some(false) => kind = Kind::Other("the index leads to no image".to_owned()),
+        }
+    }
+    Ok(match kind {
+        Kind::Other(message) => Err(Ignored::new(Reason::NotAnImage, message)),
+        _ if tags.is_empty() => Err(Ignored::new(Reason::Untagged, "the image has no tag")),
+        _ => Ok(tags),
+    })
+}
+
+fn is_active(detail: &ImageDetail) -> bool {
+    detail
+        .image_status()
+        .is_none_or(|status| *status == ImageStatus::Active)
+}
+
+fn gone(arrival: &Arrival) -> Ignored {
+    let Arrival { repository, digest, .. } = arrival;
+    Ignored::new(
+        Reason::Gone,
+        format!("ECR has {repository}@{digest} no more, or in its archive"),
+    )
+}
+
+/// Names an image by the tags that each rule takes.
+fn named<'a>(settings: &Settings, arrival: &Arrival, rules: &[&'a Rule], tags: &[String]) -> Verdict<'a> {
+    let name = |registry: &str, tag: Option<&str>| Image::new(registry, &arrival.repository, tag, &arrival.digest);
+    let named = || -> Result<Wanted<'a>, ImageError> {
+        let registry = ecr_registry(&arrival.account, &arrival.region, settings.registry_endpoint)?;
+        let mut of_rules = Vec::with_capacity(rules.len());
+        for rule in rules {
+            let tags = newest::names(rule, tags.iter().map(String::as_str));
+            let names: Result<Vec<Image>, ImageError> =
+                tags.into_iter().map(|tag| name(&registry, Some(tag))).collect();
+            of_rules.push((*rule, names?));
+        }
+        of_rules.retain(|(_, names)| !names.is_empty());
+        Ok(Wanted {
+            image: name(&registry, arrival.tag.as_deref())?,
+            rules: of_rules,
+        })
+    };
+    match named() {
+        Err(error) => Err(Ignored::new(Reason::Malformed, error.to_string())),
+        Ok(wanted) if wanted.rules.is_empty() => Err(no_rule(arrival)),
+        Ok(wanted) => Ok(wanted),
+    }
+}

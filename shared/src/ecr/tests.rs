@@ -1,0 +1,310 @@
+use aws_sdk_ecr::{
+    operation::{
+        batch_get_image::BatchGetImageOutput,
+        describe_images::{DescribeImagesInput, DescribeImagesOutput},
+        describe_repositories::DescribeRepositoriesOutput,
+    },
+    primitives::DateTime,
+    types::{Image as Manifest, Repository, error::RepositoryNotFoundException},
+};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+
+use super::*;
+use crate::fault;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIGURATION: &str = "application/vnd.oci.image.config.v1+json";
+const IMAGES: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json"}]}"#;
+const CACHE: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
+    {"mediaType": "application/vnd.buildkit.cacheconfig.v0"}]}"#;
+
+/// An image: its digest's number, the hour of its push, its tags, and its manifest where it is an index.
+type Told = (usize, i64, &'static [&'static str], Option<&'static str>);
+
+#[tokio::test]
+async fn an_index_of_a_caches_layers_is_never_newest_and_is_asked_for_once_in_a_listing() {
+    let registry = Registry::of(&[
+        (1, 1, &["v1"], Some(IMAGES)),
+        (2, 2, &["buildcache"], Some(CACHE)),
+        (3, 3, &["other-cache"], Some(CACHE)),
+    ]);
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
+    assert_eq!(
+        registry.calls(),
+        [
+            "DescribeRepositories",
+            "DescribeImages",
+            "BatchGetImage",
+            "BatchGetImage",
+            "BatchGetImage"
+        ]
+    );
+    newest.whole("a").await.unwrap();
+    assert!(registry.calls().is_empty());
+}
+
+#[tokio::test]
+async fn only_active_and_tagged_images_are_asked_for_once_for_all_rules() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None), (2, 2, &["main"], None)]);
+    let newest = registry.newest(r#"[{"name": "a", "tags": ["v*"]}, {"name": "b"}, {"name": "c", "tags": ["x"]}]"#);
+    assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
+    assert_eq!(names(&newest.whole("b").await.unwrap()), ["app:main"]);
+    assert_eq!(registry.calls(), ["DescribeRepositories", "DescribeImages"]);
+    // That there is nothing is not remembered.
+    assert!(newest.whole("c").await.unwrap().is_empty());
+    assert_eq!(registry.calls(), ["DescribeImages"]);
+}
+
+#[tokio::test]
+async fn images_are_named_under_the_endpoint_by_which_nodes_pull() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let mut newest = registry.newest(r#"[{"name": "a"}]"#);
+    newest.0.endpoint = RegistryEndpoint::Dualstack;
+    let image = newest.whole("a").await.unwrap()[0].to_string();
+    assert!(
+        image.starts_with("123456789012.dkr-ecr.eu-central-1.on.aws/app:v1@sha256:"),
+        "{image}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_throttled_scan_was_answered_is_used_and_the_next_ones_end_it() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    registry.state(|state| {
+        state.repositories = (0..400).map(|k| format!("team/app-{k:03}")).collect();
+        // Every fifth call is throttled, three times in a row.
+        state.throttled = |call| call % 15 >= 12;
+    });
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    let mut known = Vec::new();
+    for scan in 0..10 {
+        // Deliveries come every 31 seconds, when no answer is remembered any more.
+        let Newest { images, missing } = newest.known("a", 31 * scan).await;
+        assert!(images.len() > known.len());
+        known = names(&images);
+        if missing.is_none() {
+            break;
+        }
+        let error = report(&missing.unwrap());
+        assert!(error.contains("ThrottlingException"), "{error}");
+    }
+    assert_eq!(known.len(), 400);
+    let sorted: Vec<String> = (0..400).map(|k| format!("team/app-{k:03}:v1")).collect();
+    assert_eq!(known, sorted);
+    let calls = registry
+        .calls()
+        .iter()
+        .filter(|call| **call == "DescribeImages")
+        .count();
+    assert!(calls < 600, "{calls} calls for 400 repositories");
+}
+
+#[tokio::test]
+async fn half_an_answer_is_an_error_for_who_wants_the_whole() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    registry.state(|state| {
+        state.repositories = vec!["app".to_owned(), "web".to_owned()];
+        state.throttled = |call| call == 1;
+    });
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    let error = newest.whole("a").await.unwrap_err();
+    assert!(matches!(error, ImagesError::Images(..)), "{error}");
+    // Whoever asks anew has the other half of it.
+    let anew = Rules(newest.0.anew(PATIENCE), newest.1);
+    assert_eq!(anew.whole("a").await.unwrap().len(), 2);
+    let calls = registry.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "DescribeImages").count(), 3);
+}
+
+#[tokio::test]
+async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_ten_minutes() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    registry.state(|state| {
+        state.repositories = vec!["app".to_owned(), "web".to_owned()];
+        state.throttled = |call| call == 1;
+    });
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    newest.known("a", 0).await;
+    registry.calls();
+    newest.known("a", 601).await;
+    assert_eq!(
+        registry
+            .calls()
+            .iter()
+            .filter(|call| **call == "DescribeImages")
+            .count(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_scan_ends_in_time_with_what_it_was_answered() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    let hurried = Rules(newest.0.anew(Duration::ZERO), newest.1);
+    let Newest { images, missing } = hurried.known("a", 0).await;
+    assert!(matches!(missing, Some(ImagesError::Slow(1, 0))) || images.len() == 1);
+}
+
+#[tokio::test]
+async fn a_repository_that_does_not_exist_has_no_images() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let newest = registry.newest(r#"[{"name": "a", "repositories": ["gone", "app"]}]"#);
+    assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
+}
+
+/// The newest images of rules, and the rules.
+struct Rules(NewestImages, Vec<Rule>);
+
+impl Rules {
+    fn rule(&self, name: &str) -> &Rule {
+        self.1.iter().find(|rule| rule.name == name).unwrap()
+    }
+
+    async fn whole(&self, rule: &str) -> Result<Vec<Image>, ImagesError> {
+        self.0.of_rule(self.rule(rule), SystemTime::UNIX_EPOCH).await
+    }
+
+    async fn known(&self, rule: &str, seconds: u64) -> Newest {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        self.0.known_of_rule(self.rule(rule), now).await.unwrap()
+    }
+}
+
+/// What ECR answers.
+struct State {
+    repositories: Vec<String>,
+    images: Vec<Told>,
+    calls: Vec<&'static str>,
+    described: usize,
+    /// Whether the DescribeImages with this number is throttled.
+    throttled: fn(usize) -> bool,
+}
+
+/// A registry in which each repository has the same images.
+struct Registry(Arc<Mutex<State>>);
+
+impl Registry {
+    fn of(images: &[Told]) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            repositories: vec!["app".to_owned()],
+            images: images.to_vec(),
+            calls: Vec::new(),
+            described: 0,
+            throttled: |_| false,
+        })))
+    }
+
+    fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.0.lock().unwrap())
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        self.state(|state| std::mem::take(&mut state.calls))
+    }
+
+    fn newest(&self, rules: &str) -> Rules {
+        let settings = Settings::read(|name| {
+            Some(match name {
+                "MODE" => "send".to_owned(),
+                "RULES" => rules.to_owned(),
+                "REGISTRY_ENDPOINT" => return None,
+                "CLUSTER_NAME" | "CLUSTER_TAG_KEY" | "DOCUMENT_NAME" => "prod".to_owned(),
+                "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
+                "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+                _ => "600".to_owned(),
+            })
+        });
+        let settings = settings.unwrap();
+        let newest = NewestImages::with_client(self.client(), "eu-central-1".to_owned(), &settings);
+        Rules(newest, settings.rules)
+    }
+
+    fn client(&self) -> Client {
+        let shared = Arc::clone(&self.0);
+        let repositories = mock!(Client::describe_repositories).then_output(move || {
+            let mut state = shared.lock().unwrap();
+            state.calls.push("DescribeRepositories");
+            let named = |name: &String| Repository::builder().repository_name(name).build();
+            DescribeRepositoriesOutput::builder()
+                .set_repositories(Some(state.repositories.iter().map(named).collect()))
+                .build()
+        });
+        let shared = Arc::clone(&self.0);
+        let images = mock!(Client::describe_images)
+            .then_compute_response(move |input| described(&mut shared.lock().unwrap(), input));
+        let shared = Arc::clone(&self.0);
+        let manifests = mock!(Client::batch_get_image).then_compute_response(move |input| {
+            let mut state = shared.lock().unwrap();
+            state.calls.push("BatchGetImage");
+            let manifest = |id: &ImageIdentifier| {
+                let of = |(number, ..): &&Told| id.image_digest() == Some(&digest(*number));
+                let text = state.images.iter().find(of).and_then(|told| told.3).unwrap();
+                Manifest::builder().image_id(id.clone()).image_manifest(text).build()
+            };
+            let images = input.image_ids().iter().map(manifest).collect();
+            MockResponse::Output(BatchGetImageOutput::builder().set_images(Some(images)).build())
+        });
+        mock_client!(
+            aws_sdk_ecr,
+            RuleMode::MatchAny,
+            [&repositories, &images, &manifests],
+            |config| config.retry_config(RetryConfig::disabled())
+        )
+    }
+}
+
+fn described(
+    state: &mut State,
+    input: &DescribeImagesInput,
+) -> MockResponse<DescribeImagesOutput, DescribeImagesError> {
+    let filter = input.filter().unwrap();
+    assert_eq!(filter.image_status(), Some(&ImageStatusFilter::Active));
+    assert_eq!(filter.tag_status(), Some(&TagStatus::Tagged));
+    state.calls.push("DescribeImages");
+    state.described += 1;
+    if (state.throttled)(state.described - 1) {
+        return fault!(aws_sdk_ecr, DescribeImagesError, "ThrottlingException");
+    }
+    if !state
+        .repositories
+        .iter()
+        .any(|name| Some(name.as_str()) == input.repository_name())
+    {
+        let missing = RepositoryNotFoundException::builder().build();
+        return MockResponse::Error(DescribeImagesError::RepositoryNotFoundException(missing));
+    }
+    let details = state.images.iter().map(|(number, hour, tags, index)| {
+        let (manifest, artifact) = match index {
+            Some(_) => (INDEX, None),
+            None => (MANIFEST, Some(CONFIGURATION.to_owned())),
+        };
+        ImageDetail::builder()
+            .registry_id("123456789012")
+            .image_digest(digest(*number))
+            .set_image_tags(Some(tags.iter().map(ToString::to_string).collect()))
+            .image_pushed_at(DateTime::from_secs(hour * 3600))
+            .image_manifest_media_type(manifest)
+            .set_artifact_media_type(artifact)
+            .build()
+    });
+    MockResponse::Output(
+        DescribeImagesOutput::builder()
+            .set_image_details(Some(details.collect()))
+            .build(),
+    )
+}
+
+fn digest(number: usize) -> String {
+    format!("sha256:{number:064}")
+}
+
+/// Names as `repository:tag`.
+fn names(images: &[Image]) -> Vec<String> {
+    images
+        .iter()
+        .map(|image| format!("{}:{}", image.repository(), image.tag().unwrap()))
+        .collect()
+}
