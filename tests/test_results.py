@@ -164,6 +164,26 @@ def test_a_node_that_cannot_run_the_document_is_none_of_the_job(stack, settling)
     assert (told["state"], told["nodes"]["done"], told["nodes"]["notApplicable"]) == ("done", 6, 5)
 
 
+def test_a_push_to_a_cluster_with_a_windows_node_and_a_machine_outside_ec2_ends(cloud, stack, settling):
+    with cloud.holding_events("aws.ec2"):
+        [linux, windows] = [
+            cloud.launch(CLUSTER, online_after=0, containerd="none", platform=platform, endings=endings)
+            for platform, endings in (("Linux", [ended(line(settling.image()))]), ("Windows", []))
+        ]
+        outside = cloud.register(CLUSTER, online_after=0)
+        cloud.until_online(linux, windows)
+    digest = cloud.push("team/mixed", "v1", images.image("mixed"))
+    [command] = until(lambda: [c for c in stack.commands("push") if digest in c["Parameters"]["images"][0]], 20)
+    settling.job(command["CommandId"], targets=3, not_applicable=2, failed=0)
+    rows = settling.outcomes.nodes(command["CommandId"])
+    assert outcomes(rows[windows]) == [("skipped", "invalid-platform")]
+    assert outcomes(rows[outside]) == [("skipped", "hybrid-node")]
+    assert settling.letters() == []
+    told = stack.invoke("Jobs", {"route": f"GET /jobs/{command['CommandId']}"})
+    assert (told["state"], told["nodes"]["notApplicable"]) == ("done", 2)
+    cloud.remove([linux, windows, outside])
+
+
 def test_a_node_that_can_hold_some_of_the_images_is_warm_for_them_and_shows_why_it_lacks_the_others(stack, settling):
     first, second = settling.image("a"), settling.image("b")
     before = settling.metric("NodesSkipped", **OF_CLUSTER)

@@ -7,7 +7,7 @@ use prefetch::{
         Architecture, MAX_GIB,
         input::{Input, Manner},
     },
-    command::{Handling, MAX_IMAGES, parameters},
+    command::{Handling, images_of_commands, parameters},
     fields::FieldError,
     image::Image,
     settings::Settings as Shared,
@@ -25,10 +25,6 @@ use crate::{
 const MAX_TAGS: usize = 35;
 /// How many characters a tag's value has at most (EC2 user guide).
 const MAX_TAG_VALUE: usize = 256;
-
-/// How many bytes the parameters of one command have at most, as JSON: with the document, as CloudFormation writes it, they
-/// stay below 64 KB (SSM service model, CreateDocument).
-pub const MAX_PARAMETERS: usize = 1_700;
 
 /// All that the state machine bakes.
 #[derive(Debug, Serialize)]
@@ -189,36 +185,15 @@ fn instance_profile(input: &Input, settings: &Settings) -> InstanceProfile {
 /// machine's business alone.
 fn commands(architecture: Architecture, images: &[BakedImage], settings: &Shared) -> Vec<Command> {
     let images: Vec<Image> = images.iter().map(|baked| baked.image.clone()).collect();
-    let batches = batches(&images, settings);
-    let of = batches.len();
-    let commands = batches.into_iter().enumerate();
+    let of_commands: Vec<&[Image]> = images_of_commands(&images).collect();
+    let of = of_commands.len();
+    let commands = of_commands.into_iter().enumerate();
     commands
         .map(|(place, images)| Command {
             comment: format!("bake-snapshot {architecture} {}/{of}", place + 1),
             parameters: parameters(settings, Handling::default(), images).into_iter().collect(),
         })
         .collect()
-}
-
-/// Cuts images into as many as one command takes, by their number and by the bytes of its parameters.
-fn batches<'a>(images: &'a [Image], settings: &Shared) -> Vec<&'a [Image]> {
-    let bytes = |images: &[Image]| {
-        json!(parameters(settings, Handling::default(), images))
-            .to_string()
-            .len()
-    };
-    let mut batches = Vec::new();
-    let mut rest = images;
-    while !rest.is_empty() {
-        let most = rest.len().min(MAX_IMAGES);
-        let fitting = (1..=most)
-            .rev()
-            .find(|fitting| bytes(&rest[..*fitting]) <= MAX_PARAMETERS);
-        let (batch, others) = rest.split_at(fitting.unwrap_or(1));
-        batches.push(batch);
-        rest = others;
-    }
-    batches
 }
 
 /// Writes the tags that tell what is in a snapshot: as many images as fit.

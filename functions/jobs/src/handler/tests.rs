@@ -456,6 +456,8 @@ async fn a_command_without_a_refused_node_whose_answer_is_lost_is_not_sent_again
     cloud.launch(3, |_| {});
     cloud.state(|state| state.denied.insert(node_id(3)));
     cloud.fail("SendCommand", 1, "Lost");
+    // Nor is it found at once.
+    cloud.fail("ListCommands", 0, "ThrottlingException");
     let ids: Vec<String> = (1..=3).map(node_id).collect();
     let body = json!({"images": ["team/app:v1"], "nodes": {"ids": ids}});
     assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
