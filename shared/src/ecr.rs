@@ -40,6 +40,8 @@ const AT_ONCE: usize = 8;
 const PAGE_SIZE: i32 = 1000;
 /// How many images one BatchGetImage is asked for (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
+/// Of how many indexes it is remembered what they lead to, of some 100 bytes each.
+const MAX_INDEXES: usize = 20_000;
 /// For how long a scan goes on, unless it is told otherwise: what it has answered has to be sent within the function's 25
 /// seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -83,6 +85,8 @@ pub struct NewestImages {
     deadline: Mutex<Option<(SystemTime, Instant)>>,
     repositories: Mutex<Option<(SystemTime, Vec<String>)>>,
     answers: Mutex<HashMap<String, (SystemTime, Arc<Answer>)>>,
+    /// Of indexes whether they lead to an image, which does not change.
+    indexes: Arc<Mutex<HashMap<String, bool>>>,
     /// What scans have answered that could not be ended, by the rule's name, and since when.
     unfinished: Arc<Mutex<HashMap<String, (SystemTime, Answers)>>>,
 }
@@ -125,6 +129,7 @@ impl NewestImages {
             deadline: Mutex::default(),
             repositories: Mutex::default(),
             answers: Mutex::default(),
+            indexes: Arc::default(),
             unfinished: Arc::default(),
         }
     }
@@ -142,6 +147,7 @@ impl NewestImages {
             deadline: Mutex::default(),
             repositories: Mutex::default(),
             answers: Mutex::default(),
+            indexes: Arc::clone(&self.indexes),
             unfinished: Arc::clone(&self.unfinished),
         }
     }
@@ -351,24 +357,46 @@ impl NewestImages {
             if unknown.is_empty() {
                 return Ok(others);
             }
-            let unknown: Vec<String> = unknown.into_iter().collect();
-            for digests in unknown.chunks(MAX_IDS) {
-                let known = indexes_of_images(&self.ecr, repository, digests).await?;
-                for digest in digests {
-                    // One that is gone by now is none either.
-                    let list = if known.get(digest) == Some(&true) {
-                        &mut images
-                    } else {
-                        &mut others
-                    };
-                    list.insert(digest.clone());
-                }
+            let mut known = self.known_indexes(&unknown);
+            let asked: Vec<String> = unknown
+                .iter()
+                .filter(|digest| !known.contains_key(*digest))
+                .cloned()
+                .collect();
+            for digests in asked.chunks(MAX_IDS) {
+                known.extend(indexes_of_images(&self.ecr, repository, digests).await?);
+            }
+            self.remember_indexes(&known);
+            for digest in unknown {
+                // One that is gone by now is none either.
+                let list = if known.get(&digest) == Some(&true) {
+                    &mut images
+                } else {
+                    &mut others
+                };
+                list.insert(digest);
             }
         }
     }
+
+    fn known_indexes(&self, digests: &HashSet<String>) -> HashMap<String, bool> {
+        let indexes = locked(&self.indexes);
+        let known = digests
+            .iter()
+            .filter_map(|digest| Some((digest.clone(), *indexes.get(digest)?)));
+        known.collect()
+    }
+
+    fn remember_indexes(&self, known: &HashMap<String, bool>) {
+        let mut indexes = locked(&self.indexes);
+        if indexes.len() > MAX_INDEXES {
+            indexes.clear();
+        }
+        indexes.extend(known.iter().map(|(digest, is)| (digest.clone(), *is)));
+    }
 }
 
-/// Asks ECR of an image by its digest, archived or not; none where it is not there.
+/// Asks ECR of an image by its digest; none where it is not there. Of one in the archive ECR may tell that it is.
 ///
 /// # Errors
 /// [`ImagesError::Images`] where ECR cannot be asked.

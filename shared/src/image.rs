@@ -218,7 +218,8 @@ const CONFIGURATIONS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
-/// The media types of manifests that lead to an image, as a request accepts them.
+/// The media types of the manifests that nodes can run, and of the indexes that lead to them. ECR answers with one of those
+/// that it is told (containers-roadmap#1075).
 pub const MANIFEST_MEDIA_TYPES: [&str; 4] = [INDEXES[0], INDEXES[1], MANIFESTS[0], MANIFESTS[1]];
 
 /// What media types tell of an image.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use aws_sdk_ecr::{Client, types::ImageIdentifier};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use prefetch::{bake::Architecture, image::Image};
+use prefetch::{
+    bake::Architecture,
+    image::{Image, MANIFEST_MEDIA_TYPES},
+};
 
 use crate::{
     error::AwsError,
-    manifest::{Content, MEDIA_TYPES, Manifest, child},
+    manifest::{Content, Manifest, child},
 };
 
 /// How many manifests one BatchGetImage is asked for (ECR service model, `imageIds`).
@@ -107,7 +110,7 @@ async fn get(client: &Client, repository: &str, digests: &[&str]) -> Result<Vec<
         .batch_get_image()
         .repository_name(repository)
         .set_image_ids(Some(ids.collect()))
-        .set_accepted_media_types(Some(MEDIA_TYPES.map(str::to_owned).to_vec()))
+        .set_accepted_media_types(Some(MANIFEST_MEDIA_TYPES.map(str::to_owned).to_vec()))
         .send()
         .await
         .map_err(|error| AwsError::Manifests(repository.to_owned(), Box::new(error)))?;

@@ -4,15 +4,6 @@ use prefetch::bake::Architecture;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The media types of the manifests that nodes can run, and of the indexes that lead to them. ECR answers with one of those
-/// that it is told (containers-roadmap#1075).
-pub const MEDIA_TYPES: [&str; 4] = [
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
-
 /// The largest size, in bytes, that a manifest is believed, as the document believes it.
 const BELIEVED: u64 = 1_000_000_000_000_000;
 

@@ -43,6 +43,10 @@ async fn an_index_of_a_caches_layers_is_never_newest_and_is_asked_for_once_in_a_
     );
     newest.whole("a").await.unwrap();
     assert!(registry.calls().is_empty());
+    // What an index leads to is known from then on.
+    let anew = Rules(newest.0.anew(PATIENCE), newest.1);
+    assert_eq!(names(&anew.whole("a").await.unwrap()), ["app:v1"]);
+    assert_eq!(registry.calls(), ["DescribeRepositories", "DescribeImages"]);
 }
 
 #[tokio::test]
