@@ -394,7 +394,7 @@ def operations_of(folder: Path) -> set[str]:
 
 def code(file: Path) -> str:
     """Returns a source file without its tests."""
-    return file.read_text().partition("#[cfg(test)]")[0]
+    return re.split(r"#\[cfg\((?:all\()?test\b", file.read_text())[0]
 
 
 def statements(role: str) -> list[dict]:

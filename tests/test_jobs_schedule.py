@@ -296,13 +296,16 @@ def test_the_reconcile_brings_every_rules_newest_images(cloud, jobs, app):
     train = jobs.push("timed-gpu/train")
     jobs.nodes(2, pulls(app), pulls(train))
     cloud.fire(jobs.resources["JobsReconcile"])
-    commands = until(lambda: len(found := jobs.commands("reconcile")) >= 2 and found, SECONDS, "a command per rule")
-    rules = {command["Comment"].split()[1]: command for command in commands}
+
+    def reconciled() -> dict[str, dict]:
+        return {command["Comment"].split()[1]: command for command in jobs.commands("reconcile")}
+
+    rules = until(lambda: len(found := reconciled()) == 2 and found, SECONDS, "a command per rule")
     assert rules.keys() == {"rule=default", "rule=gpu"}
     for command, image in ((rules["rule=default"], app), (rules["rule=gpu"], train)):
         assert command["Parameters"]["images"] == [image]
     assert jobs.get(f"/jobs/{rules['rule=gpu']['CommandId']}")["trigger"] == "reconcile"
-    for command in commands:
+    for command in rules.values():
         jobs.job(command["CommandId"], state="done", done=2)
 
 

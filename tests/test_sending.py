@@ -84,7 +84,8 @@ def test_an_account_of_many_repositories_with_long_names_is_sent_in_commands_tha
 ):
     until(lambda: digests <= carried(stack, "push"), 60, "the pushes' commands")
     for node in nodes:
-        assert stack.invoke("NodeLaunch", running(node))["decision"] == "sent"
+        launched = stack.invoke("NodeLaunch", running(node))
+        assert launched["decision"] == "sent", launched
     assert digests <= carried(stack, "launch")
     [rule] = stack.invoke("Jobs", {"reconcile": True})["rules"]
     assert rule["decision"] == "sent"
@@ -123,7 +124,8 @@ def test_a_slow_answer_is_waited_for_and_one_that_never_comes_ends_before_the_fu
     with ThreadPoolExecutor() as pool:
         launch = pool.submit(stack.invoke, "NodeLaunch", running(nodes[0]))
         problem = jobs.submit(503, **job)
-    assert problem["detail"] == "the command could not be sent; another try may fare better"
+    assert problem["detail"].startswith("the command could not be sent; another try may fare better")
+    assert [row["nodes"] for row in problem["unknown"]] == [{"ids": nodes[:1]}]
     assert (launch.result()["decision"], launch.result()["reason"]) == ("handed-back", "aws-error")
     cloud.forget_faults()
 

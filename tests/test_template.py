@@ -75,13 +75,15 @@ METRICS_OF_AWS = {
     },
     "AWS/Lambda": {"Duration", "Errors", "Throttles"},
     "AWS/States": {"ExecutionsFailed", "ExecutionsTimedOut"},
+    "AWS/ApiGateway": {"5xx"},
 }
-"""What is used of what SQS, Lambda and Step Functions emit (their developer guides)."""
+"""What is used of what SQS, Lambda, Step Functions and HTTP APIs emit (their developer guides)."""
 
 DIMENSIONS_OF_AWS = {
     "AWS/SQS": [{"QueueName": f"{name}.QueueName"} for name in QUEUES],
     "AWS/Lambda": [{"FunctionName": name} for name in FUNCTIONS],
     "AWS/States": [{"StateMachineArn": "BakeSnapshot"}],
+    "AWS/ApiGateway": [{"ApiId": "JobsApi"}],
 }
 """The dimensions by which this stack's own are told from others, as the template refers to them."""
 

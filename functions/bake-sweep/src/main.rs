@@ -18,10 +18,10 @@ use crate::{handler::BakeSweep, settings::Settings};
 async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
-    // An account's launch templates take more calls than EC2 answers at once.
-    let config = aws::patient_config().await;
+    let config = aws::config().await;
     let sweep = BakeSweep {
-        ec2: aws_sdk_ec2::Client::new(&config),
+        // An account's launch templates take more calls than EC2 answers at once.
+        ec2: aws_sdk_ec2::Client::new(&aws::patient_config().await),
         sfn: aws_sdk_sfn::Client::new(&config),
         ssm: aws_sdk_ssm::Client::new(&config),
         settings,

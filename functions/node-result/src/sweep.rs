@@ -1,6 +1,11 @@
 //! The sweep: what SSM's events, which are best effort, did not tell is asked for once.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -26,11 +31,6 @@ const WINDOW: Duration = Duration::from_hours(24);
 const TIME: Duration = Duration::from_secs(50);
 /// How much of it what was left undone may take: a call that never answers there leaves time for the commands.
 const OUTBOX_TIME: Duration = Duration::from_secs(25);
-/// How often it sweeps, as the template has it.
-const INTERVAL: TimeDelta = TimeDelta::minutes(15);
-/// How many partitions further than the one before a sweep begins: one that has no factor in common with their number comes
-/// round to each of them, and two sweeps that both end early look at different ones.
-const STRIDE: i64 = 5;
 /// After which time what was left undone is done: long after whoever began it had to end.
 const LEFT: TimeDelta = TimeDelta::minutes(15);
 
@@ -277,10 +277,13 @@ impl NodeResult {
     }
 }
 
-/// Gives the partitions of the outbox in the order of the sweep of this moment.
+/// Gives the partitions of the outbox in the order of the sweep of this moment: where sweeps end early, whatever their
+/// interval, each begins elsewhere.
 fn partitions(now: DateTime<Utc>) -> String {
+    let mut hasher = DefaultHasher::new();
+    now.timestamp().hash(&mut hasher);
     let number = OUTBOX_PARTITIONS.len();
-    let first = (now.timestamp() / INTERVAL.num_seconds() * STRIDE).rem_euclid(number.cast_signed() as i64);
+    let first = hasher.finish() % number as u64;
     let first = usize::try_from(first).expect("a remainder is a place");
     OUTBOX_PARTITIONS.chars().cycle().skip(first).take(number).collect()
 }
@@ -475,15 +478,17 @@ mod tests {
     }
 
     #[test]
-    fn no_partition_is_always_the_last_to_be_looked_at() {
-        let sweeps = (0..16).map(|k| partitions(requested_at() + INTERVAL * k));
-        let sweeps: Vec<String> = sweeps.collect();
-        for place in [0, 15] {
-            let there: BTreeSet<&str> = sweeps.iter().map(|order| &order[place..=place]).collect();
-            assert_eq!(there.len(), 16);
-        }
-        for order in sweeps {
-            assert_eq!(order.chars().collect::<BTreeSet<_>>().len(), 16);
+    fn no_partition_is_always_the_last_to_be_looked_at_whatever_the_interval() {
+        for minutes in [1, 15, 60, 240, 480, 720, 987] {
+            let sweeps = (0..200).map(|k| partitions(requested_at() + TimeDelta::minutes(minutes) * k));
+            let sweeps: Vec<String> = sweeps.collect();
+            for place in [0, 15] {
+                let there: BTreeSet<&str> = sweeps.iter().map(|order| &order[place..=place]).collect();
+                assert_eq!(there.len(), 16, "every {minutes} minutes");
+            }
+            for order in sweeps {
+                assert_eq!(order.chars().collect::<BTreeSet<_>>().len(), 16);
+            }
         }
     }
 
