@@ -85,7 +85,12 @@ def test_a_launched_node_gets_the_newest_image_once_it_is_online(cloud):
     until(lambda: cloud.calls("ssm").get("ssm:DescribeInstanceInformation"), 10, "the first look")
     assert not sent_to(stack, node)
     cloud.until_online(node)
-    [command] = until(lambda: sent_to(stack, node), 20, "a command for the node")
+
+    def commands() -> list[dict]:
+        # What other tests have pushed is of other commands, where one does not carry all.
+        return [command for command in sent_to(stack, node) if digest in command["Parameters"]["images"][0]]
+
+    [command] = until(commands, 20, "a command for the node")
     lines = {line["image"].rpartition("/")[2].partition("@")[0]: line for line in report(stack, command, node)}
     assert (lines["launch:v2"]["status"], lines["launch:v2"]["digest"]) == ("pulled", digest)
     assert "launch:v1" not in lines
