@@ -20,9 +20,10 @@ _names = count(1)
 @pytest.fixture(scope="module")
 def jobs(cloud):
     stack = Uploaded(cloud, name="schedule")
-    stack.deploy(
-        ClusterName="schedule", Rules=json.dumps(RULES), JobsRateLimit="10000", ReconcileInterval="rate(1 day)"
-    )
+    with cloud.holding_events("aws.cloudformation"):  # a reconcile is what a test fires
+        stack.deploy(
+            ClusterName="schedule", Rules=json.dumps(RULES), JobsRateLimit="10000", ReconcileInterval="rate(1 day)"
+        )
     with cloud.holding_events("aws.ecr"):  # what is pushed is brought by jobs only
         yield Jobs(cloud, stack)
     stack.delete()
