@@ -72,7 +72,7 @@ WRONG = [
 @pytest.fixture(scope="module")
 def jobs(cloud):
     stack = Uploaded(cloud, name="jobs")
-    with cloud.holding_events("aws.cloudformation"):  # the deployment's reconcile would take what nodes are told to answer
+    with cloud.holding_events("aws.cloudformation"):  # whose reconcile would take what nodes are told to answer
         stack.deploy(ClusterName="jobs", Rules=json.dumps(RULES), JobsRateLimit="10000")
     with cloud.holding_events("aws.ecr"):  # what is pushed is brought by jobs only
         yield Jobs(cloud, stack)
