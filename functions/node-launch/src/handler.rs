@@ -30,9 +30,9 @@ use thiserror::Error;
 use tracing::error;
 
 use crate::{
-    decision::{Decision, Reason, Sent, log, log_unusable},
+    decision::{Decision, Reason, Sent, Why, log, log_unusable},
     instance::node_tags,
-    message::{Call, Message, Request, call},
+    message::{Call, Look, Message, Request, call},
 };
 
 /// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
@@ -124,7 +124,7 @@ impl NodeLaunch {
                 })
             }
             Call::Event(_, Ok(request)) => {
-                let requests = [(request.clone(), false)].into();
+                let requests = [(request.clone(), Look::Early)].into();
                 let mut decisions = self.decide(&requests, now).await?;
                 let decision = decisions.remove(&request).expect("each request is decided of");
                 Ok(Answer::Event {
@@ -137,20 +137,20 @@ impl NodeLaunch {
     }
 
     async fn handle_batch(&self, messages: Vec<Message>, now: SystemTime) -> Result<SqsBatchResponse, LaunchError> {
-        let mut messages_of: BTreeMap<Request, Vec<(String, bool)>> = BTreeMap::new();
+        let mut messages_of: BTreeMap<Request, Vec<(String, Look)>> = BTreeMap::new();
         for message in messages {
             match message.asked {
                 Ok(request) => {
                     let messages = messages_of.entry(request).or_default();
-                    messages.push((message.id, message.is_last));
+                    messages.push((message.id, message.look));
                 }
                 Err(why) => log_unusable("message", &message.id, &why),
             }
         }
-        let are_last = |messages: &[(String, bool)]| messages.iter().all(|(_, is_last)| *is_last);
-        let requests: BTreeMap<Request, bool> = messages_of
+        // What several messages ask for is looked at again as long as one of them comes again.
+        let requests: BTreeMap<Request, Look> = messages_of
             .iter()
-            .map(|(request, messages)| (request.clone(), are_last(messages)))
+            .filter_map(|(request, messages)| Some((request.clone(), messages.iter().map(|(_, look)| *look).min()?)))
             .collect();
         let mut response = SqsBatchResponse::default();
         for (request, decision) in self.decide(&requests, now).await? {
@@ -160,20 +160,21 @@ impl NodeLaunch {
                     .remove(&request)
                     .into_iter()
                     .flatten()
-                    .filter(|(_, is_last)| !is_last || requests[&request])
+                    .filter(|(_, look)| *look < Look::Last || requests[&request] == Look::Last)
                     .for_each(|(message, _)| response.add_failure(message));
             }
         }
         Ok(response)
     }
 
-    /// Decides of each of these requests, which have with them whether it is for the last time, and sends what is to be sent.
-    async fn decide(&self, requests: &BTreeMap<Request, bool>, now: SystemTime) -> Result<Decisions, LaunchError> {
+    /// Decides of each of these requests, which have with them how late it is, and sends what is to be sent.
+    async fn decide(&self, requests: &BTreeMap<Request, Look>, now: SystemTime) -> Result<Decisions, LaunchError> {
         let mut decisions = Decisions::new();
         let instances = instances(&self.ec2, &nodes(requests.keys())).await?;
-        let requests = self.requests_of_nodes(requests, &instances, &mut decisions);
+        let looks = requests;
+        let requests = self.requests_of_nodes(looks, &instances, &mut decisions);
         let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
-        let claimed = self.claim(&requests, &instances, now, &mut decisions).await;
+        let claimed = self.claim(&requests, looks, &instances, now, &mut decisions).await;
         let requests = requests
             .into_iter()
             .filter(|(request, _)| !decisions.contains_key(request));
@@ -188,13 +189,13 @@ impl NodeLaunch {
     /// Keeps the requests for instances that are running nodes of the cluster, each with its rules.
     fn requests_of_nodes(
         &self,
-        requests: &BTreeMap<Request, bool>,
+        requests: &BTreeMap<Request, Look>,
         instances: &Instances,
         decisions: &mut Decisions,
     ) -> Vec<RequestWithRules<'_>> {
         let mut kept = Vec::with_capacity(requests.len());
-        for (request, is_last) in requests {
-            match self.rules_of(request, instances.get(request.node()), *is_last) {
+        for (request, look) in requests {
+            match self.rules_of(request, instances.get(request.node()), *look) {
                 Ok(rules) => kept.push((request.clone(), rules)),
                 Err(decision) => {
                     decisions.insert(request.clone(), decision);
@@ -204,20 +205,27 @@ impl NodeLaunch {
         kept
     }
 
-    fn rules_of(&self, request: &Request, instance: Option<&Instance>, is_last: bool) -> Result<Vec<&Rule>, Decision> {
+    fn rules_of(&self, request: &Request, instance: Option<&Instance>, look: Look) -> Result<Vec<&Rule>, Decision> {
         let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
-        let tags = node_tags(instance, &self.settings.cluster, is_last)?;
+        let (tags, joins) = node_tags(instance, &self.settings.cluster, look)?;
         let applies = |rule: &&Rule| match request {
             Request::Newest(_) => NodeSelector::new(&self.settings.cluster, rule).matches(&tags),
             Request::Again(retry) => retry.rule == rule.name,
         };
         let rules: Vec<&Rule> = self.settings.rules.iter().filter(applies).collect();
         if rules.is_empty() {
-            let message = match request {
-                Request::Newest(_) => "no rule wants its tags".to_owned(),
-                Request::Again(retry) => format!("the rule {} is no more", retry.rule),
-            };
-            return Err(Decision::dropped(Reason::NoRule, message));
+            return Err(match request {
+                // A controller may put on the tag of a rule's `nodes` until then. Where only one of two rules wants the node
+                // by now, it is served by that one; the other's images come with the reconcile.
+                Request::Newest(_) if joins && look == Look::Early => {
+                    let message = "no rule wants its tags, and it has not joined the cluster yet";
+                    Decision::handed_back(Reason::NoRule, message)
+                }
+                Request::Newest(_) => Decision::dropped(Reason::NoRule, "no rule wants its tags"),
+                Request::Again(retry) => {
+                    Decision::dropped(Reason::NoRule, format!("the rule {} is no more", retry.rule))
+                }
+            });
         }
         Ok(rules)
     }
@@ -246,6 +254,7 @@ impl NodeLaunch {
     async fn claim(
         &self,
         requests: &[RequestWithRules<'_>],
+        looks: &BTreeMap<Request, Look>,
         instances: &Instances,
         now: SystemTime,
         decisions: &mut Decisions,
@@ -260,7 +269,13 @@ impl NodeLaunch {
             let decision = match claim {
                 Claim::Ours => continue,
                 Claim::UnderWay => {
-                    Decision::handed_back(Reason::UnderWay, "another message of its launch is being served")
+                    let why = Why::new(Reason::UnderWay, "another message of its launch is being served");
+                    // The other comes back by itself where it fails, and this one would be a dead letter.
+                    if looks[&launches[&launch]] == Look::Last {
+                        Decision::Dropped(why)
+                    } else {
+                        Decision::HandedBack(why)
+                    }
                 }
                 Claim::Sent(commands) => {
                     let message = format!("another message of its launch had it sent {}", commands.join(", "));

@@ -229,6 +229,9 @@ async fn a_launch_that_another_is_serving_is_handed_back_and_is_ours_where_the_o
     let answer = cloud.answer(&batch(&[RUNNING.to_owned(), RETRY.to_owned()])).await;
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}]}));
     assert_eq!(cloud.inputs()[0].parameters().unwrap()["images"], [MISSING]);
+    // One that does not come again is no dead letter.
+    assert_eq!(cloud.handed_back(&[29]).await, 1);
+    assert_eq!(cloud.handed_back(&[30]).await, 0);
     let event = serde_json::from_str(RUNNING).unwrap();
     let later = now() + Duration::from_secs(61);
     cloud.launch.handle_at(event, later).await.unwrap();
@@ -279,15 +282,21 @@ async fn a_node_that_joins_only_now_is_served_by_the_rules_that_want_its_tags() 
         let cloud = Cloud::new(vec![wanted], gpu);
         assert_eq!(cloud.answer(RUNNING).await["decision"], "sent", "{tag:?}");
         assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+        // A controller may still put on the rule's tag, until the node has joined.
+        let cloud = Cloud::new(vec![joining], gpu);
+        let answer = cloud.answer(RUNNING).await;
         assert_eq!(
-            Cloud::new(vec![joining], gpu).answer(RUNNING).await["reason"],
-            "no-rule"
+            (&answer["decision"], &answer["reason"]),
+            (&json!("handed-back"), &json!("no-rule"))
         );
+        assert_eq!(cloud.handed_back(&[24]).await, 1);
+        assert_eq!(cloud.handed_back(&[25]).await, 0);
+        assert!(cloud.sent().is_empty());
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_comes_for_the_last_time() {
+async fn an_instance_that_no_tag_calls_a_node_is_dropped_before_one_lost_receive_is_a_dead_letter() {
     let untagged = Node {
         tag: ("team", "web"),
         ..node(ONE)
@@ -298,37 +307,26 @@ async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_com
         (&told["decision"], &told["reason"]),
         (&json!("handed-back"), &json!("not-tagged"))
     );
-    for (receives, handed_back) in [(1, 1), (29, 1), (30, 0)] {
-        let answer = cloud.answer(&received(&[receives])).await;
-        assert_eq!(
-            answer["batchItemFailures"].as_array().unwrap().len(),
-            handed_back,
-            "{receives}"
-        );
+    for (receives, handed_back) in [(1, 1), (24, 1), (25, 0), (29, 0), (30, 0)] {
+        assert_eq!(cloud.handed_back(&[receives]).await, handed_back, "{receives}");
     }
 }
 
 #[tokio::test]
 async fn a_message_that_does_not_come_again_is_no_dead_letter_while_another_asks_for_the_same() {
-    for node in [
-        Node {
-            tag: ("team", "web"),
-            ..node(ONE)
-        },
-        Node {
-            online: None,
-            ..node(ONE)
-        },
-    ] {
-        let answer = Cloud::with(vec![node]).answer(&received(&[30, 29])).await;
-        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
-    }
+    let untagged = Node {
+        tag: ("team", "web"),
+        ..node(ONE)
+    };
     let offline = Node {
         online: None,
         ..node(ONE)
     };
-    let answer = Cloud::with(vec![offline]).answer(&received(&[30, 30])).await;
-    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2);
+    for (node, receives) in [(untagged, [30, 24]), (offline.clone(), [30, 29])] {
+        let answer = Cloud::with(vec![node]).answer(&received(&receives)).await;
+        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
+    }
+    assert_eq!(Cloud::with(vec![offline]).handed_back(&[30, 30]).await, 2);
 }
 
 #[tokio::test]
@@ -517,7 +515,7 @@ async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others
         ..node(&id(k))
     });
     let cloud = Cloud::with(nodes.collect());
-    let requests = (1..=10).map(|k| (Request::Newest(id(k)), false)).collect();
+    let requests = (1..=10).map(|k| (Request::Newest(id(k)), Look::Early)).collect();
     let decisions = cloud.launch.decide(&requests, now()).await.unwrap();
     for (request, decision) in decisions {
         let reason = match &decision {
@@ -688,7 +686,7 @@ proptest! {
             ..node(&id(k))
         }).collect();
         let cloud = Cloud::with(all);
-        let ids: BTreeMap<Request, bool> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), false)).collect();
+        let ids: BTreeMap<Request, Look> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), Look::Early)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
         let sent = cloud.sent();
@@ -781,6 +779,12 @@ impl Cloud {
             .await
             .unwrap();
         serde_json::to_value(answer).unwrap()
+    }
+
+    /// How many messages of one launch that were received so often are handed back.
+    async fn handed_back(&self, receives: &[u32]) -> usize {
+        let answer = self.answer(&received(receives)).await;
+        answer["batchItemFailures"].as_array().unwrap().len()
     }
 
     fn inputs(&self) -> Vec<SendCommandInput> {
