@@ -2,20 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_ec2::types::Instance;
 use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
+    aws,
     command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
     ecr::{Newest, NewestImages},
     image::Image,
     instance::{InstancesError, instances, launched_at},
-    launch::{Claim, Launches},
+    launch::{Claim, Launches, Went, fingerprint},
     node::NodeSelector,
     report::report,
     rows::Key,
@@ -35,8 +36,11 @@ use crate::{
     message::{Call, Look, Message, Request, call},
 };
 
-/// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
+/// How many commands of a rule are sent at once: those of hundreds of repositories, or 50 further tries, must be sent within
+/// the function's 25 seconds.
 const AT_ONCE: usize = 5;
+/// What is left of an invocation to remember what was sent: two tries of DynamoDB, which answers in milliseconds.
+const SETTLING: Duration = Duration::from_secs(3);
 const SECONDS_PER_DAY: u64 = 86_400;
 /// What is told of a node that was online, and is no longer.
 const LOST: &str = "SSM has lost the connection to it";
@@ -59,6 +63,19 @@ type Instances = HashMap<String, Instance>;
 type Decisions = BTreeMap<Request, Decision>;
 /// What a node of the cluster is to get, and the rules by which it does.
 type RequestWithRules<'a> = (Request, Vec<&'a Rule>);
+
+/// A launch that is served now, and the commands of it that went.
+struct Claimed {
+    launch: Key,
+    went: Went,
+}
+
+/// What is to be sent by a rule: images to the nodes of requests.
+struct Due {
+    comment: Comment,
+    images: Vec<Image>,
+    requests: Vec<Request>,
+}
 
 /// What the function answers.
 #[derive(Debug, Serialize)]
@@ -101,9 +118,9 @@ impl NodeLaunch {
     /// Sends launched nodes the images of their rules, others the images they lack still, and hands back those that cannot
     /// be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems and one SendCommand per
-    /// rule (for a further try, which is no launch and writes no row: per job and images), 50 nodes and as many images as
-    /// fit; this process asks ECR at most once per repository in 30 seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems (more where launches come
+    /// back) and one SendCommand per rule (for a further try, which is no launch and writes no row: per job and images), 50
+    /// nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -174,11 +191,12 @@ impl NodeLaunch {
         let looks = requests;
         let requests = self.requests_of_nodes(looks, &instances, &mut decisions);
         let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
-        let claimed = self.claim(&requests, looks, &instances, now, &mut decisions).await;
+        let mut claimed = self.claim(&requests, looks, &instances, now, &mut decisions).await;
         let requests = requests
             .into_iter()
             .filter(|(request, _)| !decisions.contains_key(request));
-        self.send_images(requests.collect(), now, &mut decisions).await;
+        let sending = self.send_images(requests.collect(), now, &mut claimed, &mut decisions);
+        aws::sparing(SETTLING, sending).await;
         self.settle(claimed, &decisions, now).await;
         for (request, decision) in &decisions {
             log(request.node(), decision);
@@ -258,20 +276,27 @@ impl NodeLaunch {
         instances: &Instances,
         now: SystemTime,
         decisions: &mut Decisions,
-    ) -> BTreeMap<Key, Request> {
+    ) -> BTreeMap<Request, Claimed> {
         let launches = requests.iter().filter_map(|(request, _)| match request {
             Request::Newest(node) => Some((Key::launch(node, launched_at(instances.get(node)?)), request.clone())),
             Request::Again(_) => None,
         });
         let mut launches: BTreeMap<Key, Request> = launches.collect();
         let keys: Vec<Key> = launches.keys().cloned().collect();
+        let mut claimed = BTreeMap::new();
         for (launch, claim) in self.launches.claim(&keys, now.into()).await {
+            let Some(request) = launches.remove(&launch) else {
+                continue;
+            };
             let decision = match claim {
-                Claim::Ours => continue,
+                Claim::Ours(went) => {
+                    claimed.insert(request, Claimed { launch, went });
+                    continue;
+                }
                 Claim::UnderWay => {
                     let why = Why::new(Reason::UnderWay, "another message of its launch is being served");
                     // The other comes back by itself where it fails, and this one would be a dead letter.
-                    if looks[&launches[&launch]] == Look::Last {
+                    if looks[&request] == Look::Last {
                         Decision::Dropped(why)
                     } else {
                         Decision::HandedBack(why)
@@ -282,34 +307,41 @@ impl NodeLaunch {
                     Decision::dropped(Reason::AlreadySent, message)
                 }
             };
-            decisions.extend(launches.remove(&launch).map(|request| (request, decision)));
+            decisions.insert(request, decision);
         }
-        launches
+        claimed
     }
 
-    /// Remembers what was sent for launches, and lets those go for which nothing was.
-    async fn settle(&self, claimed: BTreeMap<Key, Request>, decisions: &Decisions, now: SystemTime) {
+    /// Remembers what was sent for launches, and lets those go for which that is not all.
+    async fn settle(&self, claimed: BTreeMap<Request, Claimed>, decisions: &Decisions, now: SystemTime) {
         let (mut sent, mut unsent) = (Vec::new(), Vec::new());
-        for (launch, request) in claimed {
+        for (request, Claimed { launch, went }) in claimed {
             match &decisions[&request] {
-                Decision::Sent { commands } | Decision::Observed { commands } => {
-                    sent.push((launch, commands.iter().map(|sent| sent.command.clone()).collect()));
-                }
-                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push(launch),
+                Decision::Sent { .. } | Decision::Observed { .. } => sent.push((launch, went.commands())),
+                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push((launch, went)),
             }
         }
-        self.launches.sent(&sent, now.into()).await;
-        self.launches.release(&unsent).await;
+        let (sent, unsent) = (
+            self.launches.sent(&sent, now.into()),
+            self.launches.release(&unsent, now.into()),
+        );
+        future::join(sent, unsent).await;
     }
 
-    async fn send_images(&self, requests: Vec<RequestWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
+    async fn send_images(
+        &self,
+        requests: Vec<RequestWithRules<'_>>,
+        now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
+        decisions: &mut Decisions,
+    ) {
         let mut of_rules: BTreeMap<Request, Vec<Decision>> = BTreeMap::new();
         for rule in &self.settings.rules {
             let of_rule = requests
                 .iter()
                 .filter(|(_, rules)| rules.iter().any(|r| r.name == rule.name))
                 .map(|(request, _)| request.clone());
-            for (request, decision) in self.send_rule(rule, of_rule.collect(), now).await {
+            for (request, decision) in self.send_rule(rule, of_rule.collect(), now, claimed).await {
                 of_rules.entry(request).or_default().push(decision);
             }
         }
@@ -321,7 +353,13 @@ impl NodeLaunch {
     }
 
     /// Sends launched nodes the rule's newest images, and others those they lack still, nodes that lack the same together.
-    async fn send_rule(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+    async fn send_rule(
+        &self,
+        rule: &Rule,
+        requests: Vec<Request>,
+        now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
+    ) -> Vec<(Request, Decision)> {
         let mut launched = Vec::new();
         let mut again: BTreeMap<(Comment, Vec<Image>), Vec<Request>> = BTreeMap::new();
         for request in requests {
@@ -333,17 +371,27 @@ impl NodeLaunch {
                 }
             }
         }
-        let mut decisions = self.send_newest(rule, launched, now).await;
-        let again = stream::iter(again).map(async |((comment, images), requests)| {
-            self.send_commands(rule, &comment, &images, requests, now).await
-        });
-        decisions.extend(again.buffered(AT_ONCE).collect::<Vec<_>>().await.concat());
+        let (mut due, decided) = self.newest_due(rule, launched, now, claimed).await;
+        due.extend(again.into_iter().map(|((comment, images), requests)| Due {
+            comment,
+            images,
+            requests,
+        }));
+        let mut decisions = self.send_commands(rule, &due, now, claimed).await;
+        decisions.extend(decided);
         decisions
     }
 
-    async fn send_newest(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+    /// Tells what of the rule's newest images is to be sent to launched nodes, and what is decided of them whatever is sent.
+    async fn newest_due(
+        &self,
+        rule: &Rule,
+        requests: Vec<Request>,
+        now: SystemTime,
+        claimed: &BTreeMap<Request, Claimed>,
+    ) -> (Vec<Due>, Vec<(Request, Decision)>) {
         if requests.is_empty() {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let Newest { images, missing } = match self.images.known_of_rule(rule, now).await {
             Ok(newest) => newest,
@@ -362,32 +410,68 @@ impl NodeLaunch {
             of_all(requests.clone(), &Decision::handed_back(reason, report(&cause)))
         });
         if images.is_empty() {
-            return missing.unwrap_or_else(|| {
+            let decided = missing.unwrap_or_else(|| {
                 let message = format!("rule {} names no image that exists", rule.name);
                 of_all(requests, &Decision::dropped(Reason::NoImages, message))
             });
+            return (Vec::new(), decided);
         }
-        let comment = Comment::first(Trigger::Launch, rule);
-        let mut decisions = self.send_commands(rule, &comment, &images, requests, now).await;
-        // They are handed back for the images that are missing, whatever was sent.
-        decisions.extend(missing.into_iter().flatten());
-        decisions
+        // They are handed back for the images that are missing, whatever is sent.
+        let mut decided = missing.unwrap_or_default();
+        let mut of_images: BTreeMap<Vec<Image>, Vec<Request>> = BTreeMap::new();
+        for request in requests {
+            let went = claimed.get(&request).map(|claimed| &claimed.went);
+            let went = went.filter(|went| !went.is_empty());
+            let lacking = went.map_or_else(|| images.clone(), |went| lacking(rule, &images, went));
+            match went {
+                Some(went) if lacking.is_empty() => {
+                    let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
+                    decided.push((request, self.sent(rule, commands)));
+                }
+                _ => of_images.entry(lacking).or_default().push(request),
+            }
+        }
+        let due = of_images.into_iter().map(|(images, requests)| Due {
+            comment: Comment::first(Trigger::Launch, rule),
+            images,
+            requests,
+        });
+        (due.collect(), decided)
     }
 
-    /// Sends one command for each 50 nodes and as many images as fit.
+    /// Sends one command for each 50 nodes and as many images as fit, and notes which went for launches.
     async fn send_commands(
         &self,
         rule: &Rule,
-        comment: &Comment,
-        images: &[Image],
-        requests: Vec<Request>,
+        due: &[Due],
         now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
     ) -> Vec<(Request, Decision)> {
+        let commands = due.iter().flat_map(|due| {
+            images_of_commands(&due.images).flat_map(move |images| {
+                let groups = due.requests.chunks(MAX_INSTANCES);
+                groups.map(move |requests| (&due.comment, images, requests))
+            })
+        });
+        let mut sending = stream::iter(commands)
+            .map(async |(comment, images, requests)| {
+                let decided = self.send_command(rule, comment, images, requests.to_vec(), now).await;
+                (images, decided)
+            })
+            .buffered(AT_ONCE);
         let mut decisions = Vec::new();
-        for images in images_of_commands(images) {
-            for requests in requests.chunks(MAX_INSTANCES) {
-                decisions.extend(self.send_command(rule, comment, images, requests.to_vec(), now).await);
+        while let Some((images, decided)) = sending.next().await {
+            let images: Vec<String> = images.iter().map(fingerprint).collect();
+            for (request, decision) in &decided {
+                if let (Some(claimed), Decision::Sent { commands } | Decision::Observed { commands }) =
+                    (claimed.get_mut(request), decision)
+                {
+                    for sent in commands {
+                        claimed.went.add(&sent.command, &rule.name, &images);
+                    }
+                }
             }
+            decisions.extend(decided);
         }
         decisions
     }
@@ -412,7 +496,7 @@ impl NodeLaunch {
         let delivery = self.sender.deliver(&self.settings, order, now.into()).await;
         let mut of_nodes: BTreeMap<String, Decision> = BTreeMap::new();
         for (command, nodes) in delivery.sent {
-            let sent = self.sent(rule, command);
+            let sent = self.sent(rule, [command]);
             of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), sent.clone())));
         }
         for (node, refusal) in delivery.refused {
@@ -432,16 +516,26 @@ impl NodeLaunch {
             .collect()
     }
 
-    /// Decides that a node was sent the images of a rule, or would have been.
-    fn sent(&self, rule: &Rule, command: String) -> Decision {
-        let rule = rule.name.clone();
-        let commands = vec![Sent { rule, command }];
+    /// Decides that a node was sent the images of a rule by these commands, or would have been.
+    fn sent(&self, rule: &Rule, commands: impl IntoIterator<Item = String>) -> Decision {
+        let commands = commands.into_iter().map(|command| Sent {
+            rule: rule.name.clone(),
+            command,
+        });
+        let commands = commands.collect();
         if self.sender.observes() {
             Decision::Observed { commands }
         } else {
             Decision::Sent { commands }
         }
     }
+}
+
+/// Gives the images that did not go to a node by the rule.
+fn lacking(rule: &Rule, images: &[Image], went: &Went) -> Vec<Image> {
+    let went = went.images_of_rule(&rule.name);
+    let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
+    lacking.cloned().collect()
 }
 
 /// Decides of a node that got no command while others of its batch did.

@@ -541,11 +541,14 @@ async fn many_images_with_long_names_become_commands_that_ssm_takes() {
     };
     let images: Vec<Image> = (0..30).map(image).collect();
     let rule = &cloud.launch.settings.rules[0];
-    let comment = Comment::first(Trigger::Launch, rule);
-    let requests = vec![Request::Newest(ONE.to_owned())];
+    let due = Due {
+        comment: Comment::first(Trigger::Launch, rule),
+        images: images.clone(),
+        requests: vec![Request::Newest(ONE.to_owned())],
+    };
     let decisions = cloud
         .launch
-        .send_commands(rule, &comment, &images, requests, now())
+        .send_commands(rule, &[due], now(), &mut BTreeMap::new())
         .await;
     let sent = cloud.inputs();
     let texts: Vec<&str> = sent
