@@ -3,7 +3,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_sdk_ec2::{
@@ -29,8 +29,11 @@ use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
     command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
     fault,
-    mocks::{self, Calls, Table},
-    settings::Outcomes,
+    mocks::{
+        self, Calls, Table,
+        time::{Answer as Answered, VirtualTime, patient_config},
+    },
+    settings::{Mode, Outcomes},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -560,6 +563,112 @@ async fn many_images_with_long_names_become_commands_that_ssm_takes() {
     assert_eq!(decisions.len(), sent.len());
 }
 
+#[test]
+fn the_commands_of_a_rule_are_sent_five_at_once() {
+    let time = VirtualTime::default();
+    let config = patient_config(&time, |_| Answered::Taken(Duration::from_millis(500)));
+    let mut cloud = Cloud::with(vec![node(ONE)]);
+    cloud.launch.sender = Sender::new(&config, Mode::Send, outcomes());
+    let repository = |k: usize| {
+        let registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+        Image::new(registry, &format!("team/{k:03}"), Some("v1"), DIGEST).unwrap()
+    };
+    let due = Due {
+        comment: Comment::first(Trigger::Launch, &cloud.launch.settings.rules[0]),
+        images: (0..400).map(repository).collect(),
+        requests: vec![Request::Newest(ONE.to_owned())],
+    };
+    let commands = images_of_commands(&due.images).count();
+    let (launch, mut claimed) = (&cloud.launch, BTreeMap::new());
+    let sending = launch.send_commands(
+        &launch.settings.rules[0],
+        std::slice::from_ref(&due),
+        now(),
+        &mut claimed,
+    );
+    let decisions = time.run([sending]).remove(0);
+    assert_eq!(decisions.len(), commands);
+    assert_eq!(
+        time.now(),
+        Duration::from_millis(500) * u32::try_from(commands.div_ceil(5)).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn sending_leaves_time_to_let_a_launch_go_of_which_nothing_was_sent() {
+    let mut cloud = Cloud::with(vec![node(ONE)]);
+    cloud.launch.sender = Sender::sending(mocks::silent_ssm());
+    let began = Instant::now();
+    let answer = aws::within(SETTLING + Duration::from_millis(300), cloud.answer(RUNNING)).await;
+    assert_eq!(answer["reason"], "aws-error", "{answer}");
+    assert!(began.elapsed() < SETTLING, "{:?}", began.elapsed());
+    assert!(cloud.table.lock().unwrap().1.rows.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_sent_what_it_was_not_sent_before() {
+    // The mocked ECR knows nothing of other/app, and fails.
+    let rules = r#"[{"name": "default", "repositories": ["team/app", "other/app"]}]"#;
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    for _ in 0..3 {
+        assert_eq!(cloud.answer(RUNNING).await["reason"], "incomplete");
+    }
+    assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+    let first = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
+    let of_app = |newest: usize| {
+        let rules = format!(r#"[{{"name": "default", "repositories": ["team/app"], "newest": {newest}}}]"#);
+        let images = NewestImages::with_client(ecr().1, "us-east-1".to_owned(), &settings(&rules));
+        (settings(&rules), images)
+    };
+    // Once ECR names all, what is left is sent, and no more.
+    (cloud.launch.settings, cloud.launch.images) = of_app(2);
+    let answer = cloud.answer(RUNNING).await;
+    let expected =
+        json!({"instance": ONE, "decision": "sent", "commands": [{"rule": "default", "command": "command-2"}]});
+    assert_eq!(answer, expected);
+    let second = cloud.inputs()[1].parameters().unwrap()["images"][0].clone();
+    assert!(
+        !second.is_empty() && second.split(' ').all(|image| !first.contains(image)),
+        "{second}"
+    );
+    let answer = cloud.answer(RUNNING).await;
+    let message = answer["message"].as_str().unwrap();
+    assert_eq!(answer["reason"], "already-sent");
+    assert!(message.contains("command-1, command-2"), "{message}");
+
+    // Where nothing is left, it was sent what it was sent.
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    cloud.answer(RUNNING).await;
+    (cloud.launch.settings, cloud.launch.images) = of_app(1);
+    let answer = cloud.answer(RUNNING).await;
+    assert_eq!(
+        (&answer["decision"], &answer["commands"][0]["command"]),
+        (&json!("sent"), &json!("command-1"))
+    );
+    assert_eq!(cloud.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_sent_alone_at_the_next_look_or_observed() {
+    let rules = r#"[{"name": "all", "repositories": ["team/app"]}, {"name": "more", "repositories": ["team/app"]}]"#;
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    let table = State::default();
+    let client = mocks::dynamodb(&table, |(calls, table)| (calls, table));
+    cloud.launch.sender = Sender::observing(client, outcomes());
+    table
+        .lock()
+        .unwrap()
+        .0
+        .fail("TransactWriteItems", 1, "AccessDeniedException");
+    assert_eq!(cloud.answer(RUNNING).await["reason"], "aws-error");
+    table.lock().unwrap().0.take();
+    let answer = cloud.answer(RUNNING).await;
+    let all = answer["commands"].as_array().unwrap().iter();
+    let of: Vec<&str> = all.map(|sent| sent["rule"].as_str().unwrap()).collect();
+    assert_eq!((&answer["decision"], of), (&json!("observed"), vec!["all", "more"]));
+    assert_eq!(table.lock().unwrap().0.take(), ["TransactWriteItems"]);
+}
+
 #[tokio::test]
 async fn a_storm_of_launches_asks_ecr_once_in_thirty_seconds() {
     let id = |k: usize| format!("i-0abc0000000000{k:03}");
@@ -600,11 +709,7 @@ async fn where_the_stack_observes_a_launch_and_a_further_try_become_rows_and_no_
     let two = "i-0abc0000000000002";
     let mut cloud = Cloud::with(vec![node(ONE), node(two)]);
     let table = Arc::new(std::sync::Mutex::new((Calls::default(), Table::default())));
-    let outcomes = Outcomes {
-        table: "outcomes".to_owned(),
-        retention: Duration::from_hours(24),
-    };
-    cloud.launch.sender = Sender::observing(mocks::dynamodb(&table, |(calls, table)| (calls, table)), outcomes);
+    cloud.launch.sender = Sender::observing(mocks::dynamodb(&table, |(calls, table)| (calls, table)), outcomes());
     let running: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
     let mut other = running.clone();
     other["detail"]["instance-id"] = two.into();
@@ -963,6 +1068,13 @@ fn batch(bodies: &[String]) -> String {
     let record = |(place, body): (usize, &String)| json!({"messageId": place.to_string(), "body": body});
     let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
     json!({"Records": records}).to_string()
+}
+
+fn outcomes() -> Outcomes {
+    Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(24),
+    }
 }
 
 fn settings(rules: &str) -> Settings {
