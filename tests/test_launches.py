@@ -49,12 +49,10 @@ def test_an_instance_that_is_tagged_late_is_served_once_it_is(cloud, stack):
     cloud.terminate(node)
 
 
-def test_an_instance_that_no_tag_calls_a_node_is_looked_at_as_long_as_its_message_lives_and_is_no_dead_letter(
-    cloud, stack
-):
+def test_an_instance_that_no_tag_calls_a_node_is_looked_at_for_minutes_and_is_no_dead_letter(cloud, stack):
     stranger = cloud.launch({"team": "web"}, **BARE)
     until(lambda: decided(cloud, stack, stranger, "foreign"), 60, "the last look")
-    assert len(decided(cloud, stack, stranger, "not-tagged")) == 29
+    assert len(decided(cloud, stack, stranger, "not-tagged")) == 24
     until(lambda: waiting(cloud, stack, "NodeQueue") == 0, SECONDS, "the queue to be empty")
     assert waiting(cloud, stack, "NodeDeadLetters") == 0
     assert not sent_to(stack, stranger)
@@ -111,6 +109,23 @@ def test_a_table_that_answers_nothing_keeps_no_node_from_its_images(cloud, stack
     finally:
         cloud.throttle("dynamodb", "TransactWriteItems", times=0)
     assert len(sent_to(stack, node)) == 1
+    cloud.remove([node])
+
+
+def test_a_launch_that_was_let_go_after_some_commands_goes_on_from_there(cloud, stack):
+    [node] = cloud.launch_many(1, OURS, **BARE)
+    assert stack.invoke("NodeLaunch", running(node))["decision"] == "sent"
+    dynamodb, table = cloud.client("dynamodb"), stack.resources()["Outcomes"]
+    pages = dynamodb.get_paginator("scan").paginate(TableName=table)
+    [row] = [row for page in pages for row in page["Items"] if row["pk"]["S"].startswith(f"launch#{node}")]
+    [command] = row.pop("commands")["L"]
+    went = {command["S"]: {"M": {"rule": {"S": "another"}, "images": {"L": [{"S": "0123456789abcdef"}]}}}}
+    row |= {"held_until": {"N": "0"}, "went": {"M": went}, "went_until": row["held_until"]}
+    dynamodb.put_item(TableName=table, Item=row)
+    [sent] = stack.invoke("NodeLaunch", running(node))["commands"]
+    again = stack.invoke("NodeLaunch", running(node))
+    assert again["reason"] == "already-sent"
+    assert command["S"] in again["message"] and sent["command"] in again["message"]
     cloud.remove([node])
 
 

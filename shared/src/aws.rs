@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// How long one try of a call may take: an answer that takes five seconds is still one.
 const TRY: Duration = Duration::from_secs(8);
 /// How long a call may take with all its tries, of a function that makes several within 25 seconds or more.
-const CALL: Duration = Duration::from_secs(20);
+pub(crate) const CALL: Duration = Duration::from_secs(20);
 /// How long a call may take of a function that has the time to wait for its turn.
 const PATIENT_CALL: Duration = Duration::from_secs(100);
 /// How often such a call is tried: at SSM's ten commands a second a burst of some hundred waits for its turn.
@@ -57,7 +57,7 @@ pub(crate) fn patient_timeouts() -> TimeoutConfig {
     timeouts(PATIENT_CALL)
 }
 
-fn timeouts(call: Duration) -> TimeoutConfig {
+pub(crate) fn timeouts(call: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .operation_attempt_timeout(TRY)
         .operation_timeout(call)
@@ -94,7 +94,7 @@ pub fn sparing<T>(time: Duration, work: impl Future<Output = T>) -> impl Future<
 
 /// Sleeps no longer than the invocation lasts. The SDK's timeouts and the pauses between its tries are such sleeps.
 #[derive(Debug)]
-struct InvocationSleep;
+pub(crate) struct InvocationSleep;
 
 impl AsyncSleep for InvocationSleep {
     fn sleep(&self, duration: Duration) -> Sleep {
@@ -116,10 +116,8 @@ pub fn http_client() -> SharedHttpClient {
 
 #[cfg(all(test, feature = "mocks"))]
 mod tests {
-    use aws_sdk_ssm::{Client, config::Credentials};
-    use aws_smithy_runtime_api::client::http::{HttpConnectorFuture, SharedHttpConnector, http_client_fn};
-
     use super::*;
+    use crate::mocks::silent_ssm;
 
     #[test]
     fn a_call_that_is_never_answered_ends_with_the_invocation_and_later_ones_at_once() {
@@ -128,7 +126,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let client = unanswered();
+            let client = silent_ssm();
             let began = Instant::now();
             within(Duration::from_millis(300), async {
                 for _ in 0..3 {
@@ -155,7 +153,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let client = unanswered();
+            let client = silent_ssm();
             let began = Instant::now();
             let soon = SystemTime::now() + TO_SAY_SO;
             let call = within(Duration::from_mins(1), client.list_commands().send());
@@ -174,7 +172,7 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(within(Duration::from_millis(600), async {
-            let client = unanswered();
+            let client = silent_ssm();
             for (spared, takes) in [(400, 150..350), (0, 250..450)] {
                 let began = Instant::now();
                 let call = sparing(Duration::from_millis(spared), client.list_commands().send());
@@ -182,24 +180,5 @@ mod tests {
                 assert!(takes.contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
             }
         }));
-    }
-
-    /// A client whose calls nobody answers.
-    fn unanswered() -> Client {
-        #[derive(Debug)]
-        struct Silence;
-        impl aws_smithy_runtime_api::client::http::HttpConnector for Silence {
-            fn call(&self, _: aws_smithy_runtime_api::client::orchestrator::HttpRequest) -> HttpConnectorFuture {
-                HttpConnectorFuture::new(std::future::pending())
-            }
-        }
-        let config = aws_sdk_ssm::Config::builder()
-            .behavior_version(aws_sdk_ssm::config::BehaviorVersion::v2026_01_12())
-            .region(aws_sdk_ssm::config::Region::new("eu-central-1"))
-            .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
-            .http_client(http_client_fn(|_, _| SharedHttpConnector::new(Silence)))
-            .timeout_config(timeouts(CALL))
-            .sleep_impl(InvocationSleep);
-        Client::from_conf(config.build())
     }
 }

@@ -1,10 +1,10 @@
 //! Launches: which of the messages of a launch has its node served.
 //!
 //! EC2 and Auto Scaling both tell of a launch, and the queue may deliver any message twice. Whoever is to send claims the
-//! launch by a row of its own, and says in it what was sent.
+//! launch by a row of its own, and says in it what was sent; where that is not yet all, the next goes on from there.
 
 use std::{
-    collections::{BTreeMap, hash_map::RandomState},
+    collections::{BTreeMap, HashSet, hash_map::RandomState},
     hash::BuildHasher,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -15,17 +15,17 @@ use aws_sdk_dynamodb::{
     Client,
     config::timeout::TimeoutConfig,
     error::SdkError,
-    operation::{delete_item::DeleteItemError, transact_write_items::TransactWriteItemsError},
-    types::{
-        AttributeValue, CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
-        builders::PutBuilder,
-    },
+    operation::{delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError},
+    types::{AttributeValue, CancellationReason, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem},
 };
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::{
+    image::Image,
     report::report,
     rows::{Item, Key},
 };
@@ -42,7 +42,7 @@ const KEPT: Duration = Duration::from_hours(24);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How many rows one transaction writes (DynamoDB API reference).
 const MAX_ROWS: usize = 100;
-/// How many claims are let go at once.
+/// How many rows are written at once, each by a call of its own.
 const AT_ONCE: usize = 10;
 
 /// Claims launches, and remembers what was sent for them.
@@ -58,12 +58,100 @@ pub struct Launches {
 /// What becomes of the wish to serve a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Nobody serves it: the caller does.
-    Ours,
+    /// Nobody serves it: the caller does, but for what went lately.
+    Ours(Went),
     /// Another is about to send.
     UnderWay,
     /// These commands were sent for it lately.
     Sent(Vec<String>),
+}
+
+/// The commands that went to the node of a launch, by id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Went(BTreeMap<String, Brought>);
+
+/// What a command brought: images by their fingerprints, by a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Brought {
+    rule: String,
+    images: Vec<String>,
+}
+
+impl Went {
+    /// Returns true where nothing went.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a command that went by a rule, with the [`fingerprint`]s of its images.
+    pub fn add(&mut self, command: &str, rule: &str, images: &[String]) {
+        let brought = Brought {
+            rule: rule.to_owned(),
+            images: images.to_vec(),
+        };
+        self.0.insert(command.to_owned(), brought);
+    }
+
+    /// Lists the commands that went.
+    #[must_use]
+    pub fn commands(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Lists the commands that went by a rule.
+    pub fn commands_of_rule(&self, rule: &str) -> impl Iterator<Item = &str> {
+        let of_rule = self.0.iter().filter(move |(_, brought)| brought.rule == rule);
+        of_rule.map(|(command, _)| command.as_str())
+    }
+
+    /// Gives the fingerprints of the images that went by a rule.
+    #[must_use]
+    pub fn images_of_rule(&self, rule: &str) -> HashSet<&str> {
+        let of_rule = self.0.values().filter(|brought| brought.rule == rule);
+        of_rule
+            .flat_map(|brought| &brought.images)
+            .map(String::as_str)
+            .collect()
+    }
+}
+
+/// Gives 16 hexadecimal digits that stand for an image, its tag included: among millions no two are taken for one.
+#[must_use]
+pub fn fingerprint(image: &Image) -> String {
+    let hash = Sha256::digest(image.to_string());
+    let first = hash.iter().take(8).fold(0, |first, byte| first << 8 | u64::from(*byte));
+    format!("{first:016x}")
+}
+
+/// What the row of a launch says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    holder: String,
+    /// Until when nobody else claims it.
+    held_until: i64,
+    expires_at: i64,
+    /// The commands, once all went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commands: Option<Vec<String>>,
+    /// The commands that went while others did not.
+    #[serde(default, skip_serializing_if = "Went::is_empty")]
+    went: Went,
+    /// Until when these stand.
+    #[serde(default)]
+    went_until: i64,
+}
+
+impl Row {
+    /// What went of a launch that is claimed anew.
+    fn left(self, now: DateTime<Utc>) -> Went {
+        if self.commands.is_none() && self.went_until >= now.timestamp() {
+            self.went
+        } else {
+            Went::default()
+        }
+    }
 }
 
 impl Launches {
@@ -86,97 +174,184 @@ impl Launches {
         }
     }
 
-    /// Claims launches, each by its key; one TransactWriteItems for each 100, and one more where others hold some.
+    /// Claims launches, each by its key; one TransactWriteItems for each 100, and one more where there are rows of some.
     ///
     /// Where DynamoDB cannot be asked all are the caller's: a command too many costs a node that holds its images
     /// milliseconds, one too few its images.
     pub async fn claim(&self, launches: &[Key], now: DateTime<Utc>) -> BTreeMap<Key, Claim> {
         let mut claims = BTreeMap::new();
         for launches in launches.chunks(MAX_ROWS) {
-            self.claim_together(launches.to_vec(), now, &mut claims).await;
+            self.claim_together(launches, now, &mut claims).await;
         }
         claims
     }
 
-    async fn claim_together(&self, mut launches: Vec<Key>, now: DateTime<Utc>, claims: &mut BTreeMap<Key, Claim>) {
-        while !launches.is_empty() {
-            let puts = launches.iter().map(|launch| self.claiming(launch, now)).collect();
-            let Err(error) = self.write(puts).await else { break };
-            let all = launches.len();
-            let mut reasons = cancellation_reasons(&error).iter();
-            launches.retain(|launch| match reasons.next().and_then(held) {
-                Some(claim) => {
-                    claims.insert(launch.clone(), claim);
-                    false
-                }
-                None => true,
-            });
-            if launches.len() == all {
+    async fn claim_together(&self, launches: &[Key], now: DateTime<Utc>, claims: &mut BTreeMap<Key, Claim>) {
+        // With each the row that is there, and holds no longer.
+        let mut wanted: BTreeMap<Key, Option<Row>> = launches.iter().map(|launch| (launch.clone(), None)).collect();
+        while !wanted.is_empty() {
+            let puts = wanted
+                .iter()
+                .map(|(launch, row)| self.claiming(launch, row.as_ref(), now));
+            let Err(error) = self.write(puts.collect()).await else {
+                break;
+            };
+            let reasons = cancellation_reasons(&error);
+            if !reasons.iter().any(is_told) {
                 warn!("launches are not claimed: {}", report(&error));
                 break;
             }
+            let mut reasons = reasons.iter();
+            wanted.retain(|launch, known| {
+                let Some(reason) = reasons.next().filter(|reason| is_told(reason)) else {
+                    return true;
+                };
+                match found(reason) {
+                    Some(row) if known.is_none() && row.held_until < now.timestamp() => {
+                        *known = Some(row);
+                        true
+                    }
+                    row => {
+                        let claim = row.and_then(|row| row.commands).map_or(Claim::UnderWay, Claim::Sent);
+                        claims.insert(launch.clone(), claim);
+                        false
+                    }
+                }
+            });
         }
-        claims.extend(launches.into_iter().map(|launch| (launch, Claim::Ours)));
+        claims.extend(wanted.into_iter().map(|(launch, row)| {
+            let went = row.map(|row| row.left(now)).unwrap_or_default();
+            (launch, Claim::Ours(went))
+        }));
     }
 
     /// Remembers the commands that were sent for launches; one TransactWriteItems for each 100.
     pub async fn sent(&self, sent: &[(Key, Vec<String>)], now: DateTime<Utc>) {
-        for sent in sent.chunks(MAX_ROWS) {
-            let puts = sent.iter().map(|(launch, commands)| {
-                let commands = commands.iter().cloned().map(AttributeValue::S).collect();
-                self.row(launch, now, SENT)
-                    .item("commands", AttributeValue::L(commands))
-            });
-            if let Err(error) = self.write(puts.collect()).await {
-                warn!("it is not kept for which launches was sent: {}", report(&error));
+        let puts = sent.iter().map(|(launch, commands)| {
+            let row = Row {
+                commands: Some(commands.clone()),
+                ..self.row(now, (now + SENT).timestamp())
+            };
+            put(&self.table, launch, &row)
+        });
+        self.keep(puts.collect()).await;
+    }
+
+    /// Lets launches go for which not all was sent, and remembers what was; one DeleteItem for each of which nothing was, one
+    /// TransactWriteItems for each 100 others.
+    pub async fn release(&self, launches: &[(Key, Went)], now: DateTime<Utc>) {
+        let (unsent, begun): (Vec<_>, Vec<_>) = launches.iter().partition(|(_, went)| went.is_empty());
+        let puts = begun.into_iter().map(|(launch, went)| {
+            let row = Row {
+                went: went.clone(),
+                went_until: (now + SENT).timestamp(),
+                ..self.row(now, 0)
+            };
+            self.if_ours(put(&self.table, launch, &row))
+        });
+        let unsent = stream::iter(unsent).for_each_concurrent(AT_ONCE, |(launch, _)| self.delete(launch));
+        future::join(self.keep(puts.collect()), unsent).await;
+    }
+
+    async fn delete(&self, launch: &Key) {
+        let request = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(launch.item()))
+            .condition_expression("holder = :holder")
+            .expression_attribute_values(":holder", AttributeValue::S(self.holder.clone()));
+        if let Err(error) = request.send().await {
+            let is_anothers = error
+                .as_service_error()
+                .is_some_and(DeleteItemError::is_conditional_check_failed_exception);
+            if !is_anothers {
+                warn!("{} is not let go: {}", launch.pk, report(&error));
             }
         }
     }
 
-    /// Lets launches go for which nothing was sent; one DeleteItem each.
-    pub async fn release(&self, launches: &[Key]) {
-        stream::iter(launches)
-            .for_each_concurrent(AT_ONCE, async |launch| {
-                let request = self
-                    .client
-                    .delete_item()
-                    .table_name(&self.table)
-                    .set_key(Some(launch.item()))
-                    .condition_expression("holder = :holder")
-                    .expression_attribute_values(":holder", AttributeValue::S(self.holder.clone()));
-                if let Err(error) = request.send().await {
-                    let is_anothers = error
-                        .as_service_error()
-                        .is_some_and(DeleteItemError::is_conditional_check_failed_exception);
-                    if !is_anothers {
-                        warn!("{} is not let go: {}", launch.pk, report(&error));
-                    }
-                }
-            })
-            .await;
+    /// Takes a launch that has no row, or still has this one, whose commands stay.
+    fn claiming(&self, launch: &Key, known: Option<&Row>, now: DateTime<Utc>) -> Put {
+        let mut row = self.row(now, (now + CLAIM).timestamp());
+        let mut put = match known {
+            None => {
+                let mut put = put(&self.table, launch, &row);
+                put.condition_expression = Some("attribute_not_exists(pk)".to_owned());
+                put
+            }
+            Some(known) => {
+                row.went_until = known.went_until;
+                row.went = known.clone().left(now);
+                let mut put = put(&self.table, launch, &row);
+                put.condition_expression = Some("holder = :holder AND held_until = :until".to_owned());
+                let holder = AttributeValue::S(known.holder.clone());
+                let until = AttributeValue::N(known.held_until.to_string());
+                let values = [(":holder".to_owned(), holder), (":until".to_owned(), until)];
+                put.expression_attribute_values = Some(values.into());
+                put
+            }
+        };
+        put.return_values_on_condition_check_failure = Some(ReturnValuesOnConditionCheckFailure::AllOld);
+        put
     }
 
-    fn claiming(&self, launch: &Key, now: DateTime<Utc>) -> PutBuilder {
-        self.row(launch, now, CLAIM)
-            .condition_expression("attribute_not_exists(pk) OR held_until < :now")
-            .expression_attribute_values(":now", seconds(now))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    fn row(&self, now: DateTime<Utc>, held_until: i64) -> Row {
+        Row {
+            holder: self.holder.clone(),
+            held_until,
+            expires_at: (now + KEPT).timestamp(),
+            commands: None,
+            went: Went::default(),
+            went_until: 0,
+        }
     }
 
-    fn row(&self, launch: &Key, now: DateTime<Utc>, holds: Duration) -> PutBuilder {
-        Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(launch.item()))
-            .item("holder", AttributeValue::S(self.holder.clone()))
-            .item("held_until", seconds(now + holds))
-            .item("expires_at", seconds(now + KEPT))
+    fn if_ours(&self, mut put: Put) -> Put {
+        put.condition_expression = Some("holder = :holder".to_owned());
+        let holder = (":holder".to_owned(), AttributeValue::S(self.holder.clone()));
+        put.expression_attribute_values = Some([holder].into());
+        put
     }
 
-    async fn write(&self, puts: Vec<PutBuilder>) -> Result<(), SdkError<TransactWriteItemsError>> {
-        let items = puts.into_iter().map(|put| {
-            let put = put.build().expect("table and item are set");
-            TransactWriteItem::builder().put(put).build()
-        });
+    /// Writes rows, in transactions; where one row ends a transaction, each by itself.
+    async fn keep(&self, puts: Vec<Put>) {
+        for puts in puts.chunks(MAX_ROWS) {
+            let Err(error) = self.write(puts.to_vec()).await else {
+                continue;
+            };
+            if cancellation_reasons(&error).is_empty() {
+                warn!("it is not kept for which launches was sent: {}", report(&error));
+            } else {
+                stream::iter(puts)
+                    .for_each_concurrent(AT_ONCE, |put| self.keep_one(put.clone()))
+                    .await;
+            }
+        }
+    }
+
+    async fn keep_one(&self, put: Put) {
+        let request = self
+            .client
+            .put_item()
+            .table_name(put.table_name)
+            .set_item(Some(put.item))
+            .set_condition_expression(put.condition_expression)
+            .set_expression_attribute_values(put.expression_attribute_values);
+        if let Err(error) = request.send().await {
+            let is_anothers = error
+                .as_service_error()
+                .is_some_and(PutItemError::is_conditional_check_failed_exception);
+            if !is_anothers {
+                warn!("it is not kept that for a launch was sent: {}", report(&error));
+            }
+        }
+    }
+
+    async fn write(&self, puts: Vec<Put>) -> Result<(), SdkError<TransactWriteItemsError>> {
+        let items = puts
+            .into_iter()
+            .map(|put| TransactWriteItem::builder().put(put).build());
         // The SDK's own tries of it are one transaction, though the answer to the first be lost.
         let token = format!("{}-{}", self.holder, self.transactions.fetch_add(1, Ordering::Relaxed));
         let request = self
@@ -187,8 +362,11 @@ impl Launches {
     }
 }
 
-fn seconds(at: DateTime<Utc>) -> AttributeValue {
-    AttributeValue::N(at.timestamp().to_string())
+fn put(table: &str, launch: &Key, row: &Row) -> Put {
+    let mut item: Item = serde_dynamo::to_item(row).expect("a launch is an item");
+    item.extend(launch.item());
+    let put = Put::builder().table_name(table).set_item(Some(item)).build();
+    put.expect("table and item are set")
 }
 
 /// Why a transaction was cancelled, a reason for each of its items; none where it was not cancelled.
@@ -199,19 +377,13 @@ fn cancellation_reasons(error: &SdkError<TransactWriteItemsError>) -> &[Cancella
     }
 }
 
-/// Tells who holds a launch that was not to be claimed; none where that was not the reason.
-fn held(reason: &CancellationReason) -> Option<Claim> {
-    match reason.code() {
-        // Another writes the row at this moment.
-        Some("TransactionConflict") => Some(Claim::UnderWay),
-        Some("ConditionalCheckFailed") => Some(commands(reason.item()).map_or(Claim::UnderWay, Claim::Sent)),
-        _ => None,
-    }
+/// Returns true where a row is why a transaction was cancelled: it is there, or another writes it at this moment.
+fn is_told(reason: &CancellationReason) -> bool {
+    matches!(reason.code(), Some("ConditionalCheckFailed" | "TransactionConflict"))
 }
 
-fn commands(row: Option<&Item>) -> Option<Vec<String>> {
-    let commands = row?.get("commands")?.as_l().ok()?;
-    Some(commands.iter().filter_map(|id| id.as_s().ok().cloned()).collect())
+fn found(reason: &CancellationReason) -> Option<Row> {
+    serde_dynamo::from_item(reason.item()?.clone()).ok()
 }
 
 #[cfg(all(test, feature = "mocks"))]
@@ -228,13 +400,13 @@ mod tests {
         let state = State::default();
         let (one, other) = (launches(&state), launches(&state));
         let launch = key(1);
-        assert_eq!(claimed(&one, &launch, 0).await, Claim::Ours);
+        assert_eq!(claimed(&one, &launch, 0).await, Claim::Ours(Went::default()));
         assert_eq!(claimed(&other, &launch, 1).await, Claim::UnderWay);
         one.sent(&[(launch.clone(), vec!["command-1".to_owned()])], at(2)).await;
         let sent = Claim::Sent(vec!["command-1".to_owned()]);
         assert_eq!(claimed(&other, &launch, 3).await, sent);
         assert_eq!(claimed(&one, &launch, 602).await, sent);
-        assert_eq!(claimed(&other, &launch, 603).await, Claim::Ours);
+        assert_eq!(claimed(&other, &launch, 603).await, Claim::Ours(Went::default()));
     }
 
     #[tokio::test]
@@ -243,12 +415,12 @@ mod tests {
         let (one, other) = (launches(&state), launches(&state));
         let launch = key(1);
         claimed(&one, &launch, 0).await;
-        other.release(std::slice::from_ref(&launch)).await;
+        other.release(&[(launch.clone(), Went::default())], at(1)).await;
         assert_eq!(claimed(&other, &launch, 1).await, Claim::UnderWay);
-        one.release(std::slice::from_ref(&launch)).await;
-        assert_eq!(claimed(&other, &launch, 2).await, Claim::Ours);
+        one.release(&[(launch.clone(), Went::default())], at(1)).await;
+        assert_eq!(claimed(&other, &launch, 2).await, Claim::Ours(Went::default()));
         assert_eq!(claimed(&one, &launch, 62).await, Claim::UnderWay);
-        assert_eq!(claimed(&one, &launch, 63).await, Claim::Ours);
+        assert_eq!(claimed(&one, &launch, 63).await, Claim::Ours(Went::default()));
     }
 
     #[tokio::test]
@@ -260,7 +432,10 @@ mod tests {
         let all: Vec<Key> = (0..150).map(key).collect();
         state.lock().unwrap().0.take();
         let claims = other.claim(&all, at(1)).await;
-        let held: Vec<_> = claims.iter().filter(|(_, claim)| **claim != Claim::Ours).collect();
+        let held: Vec<_> = claims
+            .iter()
+            .filter(|(_, claim)| !matches!(claim, Claim::Ours(_)))
+            .collect();
         assert_eq!((claims.len(), held.len()), (150, 3));
         assert_eq!(claims[&key(3)], Claim::UnderWay);
         assert_eq!(claims[&key(120)], Claim::Sent(vec!["command-1".to_owned()]));
@@ -272,8 +447,8 @@ mod tests {
         let state = State::default();
         let launches = launches(&state);
         let started = |hour: i64| Key::launch("i-0abc0000000000001", DateTime::from_timestamp(hour * 3600, 0));
-        assert_eq!(claimed(&launches, &started(1), 0).await, Claim::Ours);
-        assert_eq!(claimed(&launches, &started(2), 1).await, Claim::Ours);
+        assert_eq!(claimed(&launches, &started(1), 0).await, Claim::Ours(Went::default()));
+        assert_eq!(claimed(&launches, &started(2), 1).await, Claim::Ours(Went::default()));
     }
 
     #[tokio::test]
@@ -287,11 +462,15 @@ mod tests {
             let state = State::default();
             let launches = launches(&state);
             state.lock().unwrap().0.fail("TransactWriteItems", 0, code);
-            assert_eq!(claimed(&launches, &key(1), 0).await, Claim::Ours, "{code}");
+            assert_eq!(
+                claimed(&launches, &key(1), 0).await,
+                Claim::Ours(Went::default()),
+                "{code}"
+            );
             state.lock().unwrap().0.fail("TransactWriteItems", 0, code);
             launches.sent(&[(key(1), Vec::new())], at(0)).await;
             state.lock().unwrap().0.fail("DeleteItem", 0, code);
-            launches.release(&[key(1)]).await;
+            launches.release(&[(key(1), Went::default())], at(0)).await;
         }
     }
 
@@ -308,6 +487,87 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_row_that_another_looks_at_keeps_no_other_from_being_kept() {
+        let state = State::default();
+        let launches = launches(&state);
+        let sent: Vec<_> = (0..50).map(|k| (key(k), vec!["command-1".to_owned()])).collect();
+        let begun: Vec<_> = (50..100).map(|k| (key(k), went("command-2", "app"))).collect();
+        let keys: Vec<Key> = (0..100).map(key).collect();
+        launches.claim(&keys, at(0)).await;
+        for _ in 0..2 {
+            let mut state = state.lock().unwrap();
+            state.0.fail("TransactWriteItems", 0, "TransactionConflict");
+        }
+        launches.sent(&sent, at(0)).await;
+        launches.release(&begun, at(0)).await;
+        let claims = launches.claim(&keys, at(1)).await;
+        for (k, key) in keys.iter().enumerate() {
+            let expected = if k < 50 {
+                Claim::Sent(vec!["command-1".to_owned()])
+            } else {
+                Claim::Ours(went("command-2", "app"))
+            };
+            assert_eq!(claims[key], expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_went_before_a_launch_was_let_go_is_the_next_claimants_for_ten_minutes() {
+        let state = State::default();
+        let (one, other) = (launches(&state), launches(&state));
+        let launch = key(1);
+        let begun = went("command-1", "app");
+        claimed(&one, &launch, 0).await;
+        one.release(&[(launch.clone(), begun.clone())], at(1)).await;
+        assert_eq!(claimed(&other, &launch, 1).await, Claim::Ours(begun.clone()));
+        assert_eq!(claimed(&one, &launch, 2).await, Claim::UnderWay);
+        // One that has lost its claim lets nothing go, nor does it take from what is known.
+        one.release(&[(launch.clone(), went("command-2", "other"))], at(2))
+            .await;
+        // The claim of one that has died does not end what went before.
+        assert_eq!(claimed(&one, &launch, 62).await, Claim::Ours(begun));
+        assert_eq!(claimed(&other, &launch, 602).await, Claim::Ours(Went::default()));
+        // What was sent in the end is no part of the next.
+        other
+            .sent(&[(launch.clone(), vec!["command-3".to_owned()])], at(603))
+            .await;
+        assert_eq!(claimed(&one, &launch, 1204).await, Claim::Ours(Went::default()));
+    }
+
+    #[tokio::test]
+    async fn the_rows_of_a_batch_whose_nodes_got_hundreds_of_images_are_within_a_transaction() {
+        let state = State::default();
+        let launches = launches(&state);
+        let keys: Vec<Key> = (0..50).map(key).collect();
+        launches.claim(&keys, at(0)).await;
+        let mut much = Went::default();
+        for command in 0..100 {
+            let images: Vec<String> = (0..10).map(|k| format!("{:016x}", command * 10 + k)).collect();
+            much.add(&format!("{command:036}"), &"r".repeat(32), &images);
+        }
+        let begun: Vec<_> = keys.iter().map(|key| (key.clone(), much.clone())).collect();
+        launches.release(&begun, at(0)).await;
+        let (_, bytes, largest) = state.lock().unwrap().1.largest;
+        assert!(largest < 40_000 && bytes < 4_000_000, "{largest} {bytes}");
+    }
+
+    #[test]
+    fn an_image_is_told_by_its_tag_too() {
+        let image = |tag: &str| {
+            let digest = format!("sha256:{}", "0".repeat(64));
+            Image::new(
+                "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+                "app",
+                Some(tag),
+                &digest,
+            )
+            .unwrap()
+        };
+        assert_eq!(fingerprint(&image("v1")), fingerprint(&image("v1")));
+        assert_ne!(fingerprint(&image("v1")), fingerprint(&image("v2")));
+    }
+
+    #[tokio::test]
     async fn a_row_expires_after_a_day() {
         let state = State::default();
         claimed(&launches(&state), &key(1), 0).await;
@@ -318,6 +578,12 @@ mod tests {
     async fn claimed(launches: &Launches, launch: &Key, second: i64) -> Claim {
         let claims = launches.claim(std::slice::from_ref(launch), at(second)).await;
         claims[launch].clone()
+    }
+
+    fn went(command: &str, image: &str) -> Went {
+        let mut went = Went::default();
+        went.add(command, "default", &[image.to_owned()]);
+        went
     }
 
     fn launches(state: &State) -> Launches {

@@ -27,11 +27,22 @@ use aws_sdk_dynamodb::{
         error::{ConditionalCheckFailedException, TransactionCanceledException},
     },
 };
-use aws_sdk_ssm::{error::ErrorMetadata, operation::send_command::SendCommandError};
+use aws_sdk_ssm::{
+    config::{BehaviorVersion, Credentials, Region},
+    error::ErrorMetadata,
+    operation::send_command::SendCommandError,
+};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_runtime_api::client::{
+    http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+    orchestrator::HttpRequest,
+};
 use serde_json::Value;
 
-use crate::rows::{Item, Key};
+use crate::{
+    aws::{CALL, InvocationSleep, timeouts},
+    rows::{Item, Key},
+};
 
 /// An error as a service answers it that does not say more than a code.
 #[macro_export]
@@ -56,6 +67,26 @@ pub fn access_denied(instance: &str) -> SendCommandError {
     );
     let error = ErrorMetadata::builder().code("AccessDeniedException").message(message);
     SendCommandError::generic(error.build())
+}
+
+/// A client of SSM whose calls nobody answers: they end with the invocation ([`crate::aws::within`]).
+#[must_use]
+pub fn silent_ssm() -> aws_sdk_ssm::Client {
+    #[derive(Debug)]
+    struct Silence;
+    impl HttpConnector for Silence {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            HttpConnectorFuture::new(std::future::pending())
+        }
+    }
+    let config = aws_sdk_ssm::Config::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(Credentials::new("key", "secret", None, None, "mocks"))
+        .http_client(http_client_fn(|_, _| SharedHttpConnector::new(Silence)))
+        .timeout_config(timeouts(CALL))
+        .sleep_impl(InvocationSleep);
+    aws_sdk_ssm::Client::from_conf(config.build())
 }
 
 /// The words of a request or of an item of a transaction, which have them under the same names.

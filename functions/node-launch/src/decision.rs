@@ -102,7 +102,8 @@ impl Decision {
 
     /// Makes one decision of those of a node's rules: handed back if one was, else sent if one was, else dropped.
     ///
-    /// A node that is handed back is sent all its images again; what it holds by then costs it milliseconds.
+    /// What went to a node that is handed back is remembered with its launch; a further try is sent all its images again, and
+    /// what the node holds by then costs it milliseconds.
     pub fn of_rules(decisions: Vec<Self>) -> Self {
         let (mut sent, mut observed) = (Vec::new(), Vec::new());
         let mut dropped = None;

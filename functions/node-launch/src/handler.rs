@@ -2,20 +2,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use aws_sdk_ec2::types::Instance;
 use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
+    aws,
     command::{Comment, Destination, MAX_INSTANCES, Trigger, images_of_commands},
     ecr::{Newest, NewestImages},
     image::Image,
     instance::{InstancesError, instances, launched_at},
-    launch::{Claim, Launches},
+    launch::{Claim, Launches, Went, fingerprint},
     node::NodeSelector,
     report::report,
     rows::Key,
@@ -30,13 +31,16 @@ use thiserror::Error;
 use tracing::error;
 
 use crate::{
-    decision::{Decision, Reason, Sent, log, log_unusable},
+    decision::{Decision, Reason, Sent, Why, log, log_unusable},
     instance::node_tags,
-    message::{Call, Message, Request, call},
+    message::{Call, Look, Message, Request, call},
 };
 
-/// How many commands of further tries are sent at once: 50 of them must be sent within the function's 25 seconds.
+/// How many commands of a rule are sent at once: those of hundreds of repositories, or 50 further tries, must be sent within
+/// the function's 25 seconds.
 const AT_ONCE: usize = 5;
+/// What is left of an invocation to remember what was sent: two tries of DynamoDB, which answers in milliseconds.
+const SETTLING: Duration = Duration::from_secs(3);
 const SECONDS_PER_DAY: u64 = 86_400;
 /// What is told of a node that was online, and is no longer.
 const LOST: &str = "SSM has lost the connection to it";
@@ -59,6 +63,19 @@ type Instances = HashMap<String, Instance>;
 type Decisions = BTreeMap<Request, Decision>;
 /// What a node of the cluster is to get, and the rules by which it does.
 type RequestWithRules<'a> = (Request, Vec<&'a Rule>);
+
+/// A launch that is served now, and the commands of it that went.
+struct Claimed {
+    launch: Key,
+    went: Went,
+}
+
+/// What is to be sent by a rule: images to the nodes of requests.
+struct Due {
+    comment: Comment,
+    images: Vec<Image>,
+    requests: Vec<Request>,
+}
 
 /// What the function answers.
 #[derive(Debug, Serialize)]
@@ -101,9 +118,9 @@ impl NodeLaunch {
     /// Sends launched nodes the images of their rules, others the images they lack still, and hands back those that cannot
     /// be reached yet.
     ///
-    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems and one SendCommand per
-    /// rule (for a further try, which is no launch and writes no row: per job and images), 50 nodes and as many images as
-    /// fit; this process asks ECR at most once per repository in 30 seconds.
+    /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems (more where launches come
+    /// back) and one SendCommand per rule (for a further try, which is no launch and writes no row: per job and images), 50
+    /// nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.
@@ -124,7 +141,7 @@ impl NodeLaunch {
                 })
             }
             Call::Event(_, Ok(request)) => {
-                let requests = [(request.clone(), false)].into();
+                let requests = [(request.clone(), Look::Early)].into();
                 let mut decisions = self.decide(&requests, now).await?;
                 let decision = decisions.remove(&request).expect("each request is decided of");
                 Ok(Answer::Event {
@@ -137,20 +154,20 @@ impl NodeLaunch {
     }
 
     async fn handle_batch(&self, messages: Vec<Message>, now: SystemTime) -> Result<SqsBatchResponse, LaunchError> {
-        let mut messages_of: BTreeMap<Request, Vec<(String, bool)>> = BTreeMap::new();
+        let mut messages_of: BTreeMap<Request, Vec<(String, Look)>> = BTreeMap::new();
         for message in messages {
             match message.asked {
                 Ok(request) => {
                     let messages = messages_of.entry(request).or_default();
-                    messages.push((message.id, message.is_last));
+                    messages.push((message.id, message.look));
                 }
                 Err(why) => log_unusable("message", &message.id, &why),
             }
         }
-        let are_last = |messages: &[(String, bool)]| messages.iter().all(|(_, is_last)| *is_last);
-        let requests: BTreeMap<Request, bool> = messages_of
+        // What several messages ask for is looked at again as long as one of them comes again.
+        let requests: BTreeMap<Request, Look> = messages_of
             .iter()
-            .map(|(request, messages)| (request.clone(), are_last(messages)))
+            .filter_map(|(request, messages)| Some((request.clone(), messages.iter().map(|(_, look)| *look).min()?)))
             .collect();
         let mut response = SqsBatchResponse::default();
         for (request, decision) in self.decide(&requests, now).await? {
@@ -160,24 +177,26 @@ impl NodeLaunch {
                     .remove(&request)
                     .into_iter()
                     .flatten()
-                    .filter(|(_, is_last)| !is_last || requests[&request])
+                    .filter(|(_, look)| *look < Look::Last || requests[&request] == Look::Last)
                     .for_each(|(message, _)| response.add_failure(message));
             }
         }
         Ok(response)
     }
 
-    /// Decides of each of these requests, which have with them whether it is for the last time, and sends what is to be sent.
-    async fn decide(&self, requests: &BTreeMap<Request, bool>, now: SystemTime) -> Result<Decisions, LaunchError> {
+    /// Decides of each of these requests, which have with them how late it is, and sends what is to be sent.
+    async fn decide(&self, requests: &BTreeMap<Request, Look>, now: SystemTime) -> Result<Decisions, LaunchError> {
         let mut decisions = Decisions::new();
         let instances = instances(&self.ec2, &nodes(requests.keys())).await?;
-        let requests = self.requests_of_nodes(requests, &instances, &mut decisions);
+        let looks = requests;
+        let requests = self.requests_of_nodes(looks, &instances, &mut decisions);
         let requests = self.requests_of_online_nodes(requests, &mut decisions).await?;
-        let claimed = self.claim(&requests, &instances, now, &mut decisions).await;
+        let mut claimed = self.claim(&requests, looks, &instances, now, &mut decisions).await;
         let requests = requests
             .into_iter()
             .filter(|(request, _)| !decisions.contains_key(request));
-        self.send_images(requests.collect(), now, &mut decisions).await;
+        let sending = self.send_images(requests.collect(), now, &mut claimed, &mut decisions);
+        aws::sparing(SETTLING, sending).await;
         self.settle(claimed, &decisions, now).await;
         for (request, decision) in &decisions {
             log(request.node(), decision);
@@ -188,13 +207,13 @@ impl NodeLaunch {
     /// Keeps the requests for instances that are running nodes of the cluster, each with its rules.
     fn requests_of_nodes(
         &self,
-        requests: &BTreeMap<Request, bool>,
+        requests: &BTreeMap<Request, Look>,
         instances: &Instances,
         decisions: &mut Decisions,
     ) -> Vec<RequestWithRules<'_>> {
         let mut kept = Vec::with_capacity(requests.len());
-        for (request, is_last) in requests {
-            match self.rules_of(request, instances.get(request.node()), *is_last) {
+        for (request, look) in requests {
+            match self.rules_of(request, instances.get(request.node()), *look) {
                 Ok(rules) => kept.push((request.clone(), rules)),
                 Err(decision) => {
                     decisions.insert(request.clone(), decision);
@@ -204,20 +223,27 @@ impl NodeLaunch {
         kept
     }
 
-    fn rules_of(&self, request: &Request, instance: Option<&Instance>, is_last: bool) -> Result<Vec<&Rule>, Decision> {
+    fn rules_of(&self, request: &Request, instance: Option<&Instance>, look: Look) -> Result<Vec<&Rule>, Decision> {
         let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
-        let tags = node_tags(instance, &self.settings.cluster, is_last)?;
+        let (tags, joins) = node_tags(instance, &self.settings.cluster, look)?;
         let applies = |rule: &&Rule| match request {
             Request::Newest(_) => NodeSelector::new(&self.settings.cluster, rule).matches(&tags),
             Request::Again(retry) => retry.rule == rule.name,
         };
         let rules: Vec<&Rule> = self.settings.rules.iter().filter(applies).collect();
         if rules.is_empty() {
-            let message = match request {
-                Request::Newest(_) => "no rule wants its tags".to_owned(),
-                Request::Again(retry) => format!("the rule {} is no more", retry.rule),
-            };
-            return Err(Decision::dropped(Reason::NoRule, message));
+            return Err(match request {
+                // A controller may put on the tag of a rule's `nodes` until then. Where only one of two rules wants the node
+                // by now, it is served by that one; the other's images come with the reconcile.
+                Request::Newest(_) if joins && look == Look::Early => {
+                    let message = "no rule wants its tags, and it has not joined the cluster yet";
+                    Decision::handed_back(Reason::NoRule, message)
+                }
+                Request::Newest(_) => Decision::dropped(Reason::NoRule, "no rule wants its tags"),
+                Request::Again(retry) => {
+                    Decision::dropped(Reason::NoRule, format!("the rule {} is no more", retry.rule))
+                }
+            });
         }
         Ok(rules)
     }
@@ -246,55 +272,76 @@ impl NodeLaunch {
     async fn claim(
         &self,
         requests: &[RequestWithRules<'_>],
+        looks: &BTreeMap<Request, Look>,
         instances: &Instances,
         now: SystemTime,
         decisions: &mut Decisions,
-    ) -> BTreeMap<Key, Request> {
+    ) -> BTreeMap<Request, Claimed> {
         let launches = requests.iter().filter_map(|(request, _)| match request {
             Request::Newest(node) => Some((Key::launch(node, launched_at(instances.get(node)?)), request.clone())),
             Request::Again(_) => None,
         });
         let mut launches: BTreeMap<Key, Request> = launches.collect();
         let keys: Vec<Key> = launches.keys().cloned().collect();
+        let mut claimed = BTreeMap::new();
         for (launch, claim) in self.launches.claim(&keys, now.into()).await {
+            let Some(request) = launches.remove(&launch) else {
+                continue;
+            };
             let decision = match claim {
-                Claim::Ours => continue,
+                Claim::Ours(went) => {
+                    claimed.insert(request, Claimed { launch, went });
+                    continue;
+                }
                 Claim::UnderWay => {
-                    Decision::handed_back(Reason::UnderWay, "another message of its launch is being served")
+                    let why = Why::new(Reason::UnderWay, "another message of its launch is being served");
+                    // The other comes back by itself where it fails, and this one would be a dead letter.
+                    if looks[&request] == Look::Last {
+                        Decision::Dropped(why)
+                    } else {
+                        Decision::HandedBack(why)
+                    }
                 }
                 Claim::Sent(commands) => {
                     let message = format!("another message of its launch had it sent {}", commands.join(", "));
                     Decision::dropped(Reason::AlreadySent, message)
                 }
             };
-            decisions.extend(launches.remove(&launch).map(|request| (request, decision)));
+            decisions.insert(request, decision);
         }
-        launches
+        claimed
     }
 
-    /// Remembers what was sent for launches, and lets those go for which nothing was.
-    async fn settle(&self, claimed: BTreeMap<Key, Request>, decisions: &Decisions, now: SystemTime) {
+    /// Remembers what was sent for launches, and lets those go for which that is not all.
+    async fn settle(&self, claimed: BTreeMap<Request, Claimed>, decisions: &Decisions, now: SystemTime) {
         let (mut sent, mut unsent) = (Vec::new(), Vec::new());
-        for (launch, request) in claimed {
+        for (request, Claimed { launch, went }) in claimed {
             match &decisions[&request] {
-                Decision::Sent { commands } | Decision::Observed { commands } => {
-                    sent.push((launch, commands.iter().map(|sent| sent.command.clone()).collect()));
-                }
-                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push(launch),
+                Decision::Sent { .. } | Decision::Observed { .. } => sent.push((launch, went.commands())),
+                Decision::HandedBack(_) | Decision::Dropped(_) => unsent.push((launch, went)),
             }
         }
-        self.launches.sent(&sent, now.into()).await;
-        self.launches.release(&unsent).await;
+        let (sent, unsent) = (
+            self.launches.sent(&sent, now.into()),
+            self.launches.release(&unsent, now.into()),
+        );
+        future::join(sent, unsent).await;
     }
 
-    async fn send_images(&self, requests: Vec<RequestWithRules<'_>>, now: SystemTime, decisions: &mut Decisions) {
+    async fn send_images(
+        &self,
+        requests: Vec<RequestWithRules<'_>>,
+        now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
+        decisions: &mut Decisions,
+    ) {
         let mut of_rules: BTreeMap<Request, Vec<Decision>> = BTreeMap::new();
         for rule in &self.settings.rules {
             let of_rule = requests
                 .iter()
                 .filter(|(_, rules)| rules.iter().any(|r| r.name == rule.name))
                 .map(|(request, _)| request.clone());
-            for (request, decision) in self.send_rule(rule, of_rule.collect(), now).await {
+            for (request, decision) in self.send_rule(rule, of_rule.collect(), now, claimed).await {
                 of_rules.entry(request).or_default().push(decision);
             }
         }
@@ -306,7 +353,13 @@ impl NodeLaunch {
     }
 
     /// Sends launched nodes the rule's newest images, and others those they lack still, nodes that lack the same together.
-    async fn send_rule(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+    async fn send_rule(
+        &self,
+        rule: &Rule,
+        requests: Vec<Request>,
+        now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
+    ) -> Vec<(Request, Decision)> {
         let mut launched = Vec::new();
         let mut again: BTreeMap<(Comment, Vec<Image>), Vec<Request>> = BTreeMap::new();
         for request in requests {
@@ -318,17 +371,27 @@ impl NodeLaunch {
                 }
             }
         }
-        let mut decisions = self.send_newest(rule, launched, now).await;
-        let again = stream::iter(again).map(async |((comment, images), requests)| {
-            self.send_commands(rule, &comment, &images, requests, now).await
-        });
-        decisions.extend(again.buffered(AT_ONCE).collect::<Vec<_>>().await.concat());
+        let (mut due, decided) = self.newest_due(rule, launched, now, claimed).await;
+        due.extend(again.into_iter().map(|((comment, images), requests)| Due {
+            comment,
+            images,
+            requests,
+        }));
+        let mut decisions = self.send_commands(rule, &due, now, claimed).await;
+        decisions.extend(decided);
         decisions
     }
 
-    async fn send_newest(&self, rule: &Rule, requests: Vec<Request>, now: SystemTime) -> Vec<(Request, Decision)> {
+    /// Tells what of the rule's newest images is to be sent to launched nodes, and what is decided of them whatever is sent.
+    async fn newest_due(
+        &self,
+        rule: &Rule,
+        requests: Vec<Request>,
+        now: SystemTime,
+        claimed: &BTreeMap<Request, Claimed>,
+    ) -> (Vec<Due>, Vec<(Request, Decision)>) {
         if requests.is_empty() {
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         }
         let Newest { images, missing } = match self.images.known_of_rule(rule, now).await {
             Ok(newest) => newest,
@@ -347,32 +410,68 @@ impl NodeLaunch {
             of_all(requests.clone(), &Decision::handed_back(reason, report(&cause)))
         });
         if images.is_empty() {
-            return missing.unwrap_or_else(|| {
+            let decided = missing.unwrap_or_else(|| {
                 let message = format!("rule {} names no image that exists", rule.name);
                 of_all(requests, &Decision::dropped(Reason::NoImages, message))
             });
+            return (Vec::new(), decided);
         }
-        let comment = Comment::first(Trigger::Launch, rule);
-        let mut decisions = self.send_commands(rule, &comment, &images, requests, now).await;
-        // They are handed back for the images that are missing, whatever was sent.
-        decisions.extend(missing.into_iter().flatten());
-        decisions
+        // They are handed back for the images that are missing, whatever is sent.
+        let mut decided = missing.unwrap_or_default();
+        let mut of_images: BTreeMap<Vec<Image>, Vec<Request>> = BTreeMap::new();
+        for request in requests {
+            let went = claimed.get(&request).map(|claimed| &claimed.went);
+            let went = went.filter(|went| !went.is_empty());
+            let lacking = went.map_or_else(|| images.clone(), |went| lacking(rule, &images, went));
+            match went {
+                Some(went) if lacking.is_empty() => {
+                    let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
+                    decided.push((request, self.sent(rule, commands)));
+                }
+                _ => of_images.entry(lacking).or_default().push(request),
+            }
+        }
+        let due = of_images.into_iter().map(|(images, requests)| Due {
+            comment: Comment::first(Trigger::Launch, rule),
+            images,
+            requests,
+        });
+        (due.collect(), decided)
     }
 
-    /// Sends one command for each 50 nodes and as many images as fit.
+    /// Sends one command for each 50 nodes and as many images as fit, and notes which went for launches.
     async fn send_commands(
         &self,
         rule: &Rule,
-        comment: &Comment,
-        images: &[Image],
-        requests: Vec<Request>,
+        due: &[Due],
         now: SystemTime,
+        claimed: &mut BTreeMap<Request, Claimed>,
     ) -> Vec<(Request, Decision)> {
+        let commands = due.iter().flat_map(|due| {
+            images_of_commands(&due.images).flat_map(move |images| {
+                let groups = due.requests.chunks(MAX_INSTANCES);
+                groups.map(move |requests| (&due.comment, images, requests))
+            })
+        });
+        let mut sending = stream::iter(commands)
+            .map(async |(comment, images, requests)| {
+                let decided = self.send_command(rule, comment, images, requests.to_vec(), now).await;
+                (images, decided)
+            })
+            .buffered(AT_ONCE);
         let mut decisions = Vec::new();
-        for images in images_of_commands(images) {
-            for requests in requests.chunks(MAX_INSTANCES) {
-                decisions.extend(self.send_command(rule, comment, images, requests.to_vec(), now).await);
+        while let Some((images, decided)) = sending.next().await {
+            let images: Vec<String> = images.iter().map(fingerprint).collect();
+            for (request, decision) in &decided {
+                if let (Some(claimed), Decision::Sent { commands } | Decision::Observed { commands }) =
+                    (claimed.get_mut(request), decision)
+                {
+                    for sent in commands {
+                        claimed.went.add(&sent.command, &rule.name, &images);
+                    }
+                }
             }
+            decisions.extend(decided);
         }
         decisions
     }
@@ -397,7 +496,7 @@ impl NodeLaunch {
         let delivery = self.sender.deliver(&self.settings, order, now.into()).await;
         let mut of_nodes: BTreeMap<String, Decision> = BTreeMap::new();
         for (command, nodes) in delivery.sent {
-            let sent = self.sent(rule, command);
+            let sent = self.sent(rule, [command]);
             of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), sent.clone())));
         }
         for (node, refusal) in delivery.refused {
@@ -417,16 +516,26 @@ impl NodeLaunch {
             .collect()
     }
 
-    /// Decides that a node was sent the images of a rule, or would have been.
-    fn sent(&self, rule: &Rule, command: String) -> Decision {
-        let rule = rule.name.clone();
-        let commands = vec![Sent { rule, command }];
+    /// Decides that a node was sent the images of a rule by these commands, or would have been.
+    fn sent(&self, rule: &Rule, commands: impl IntoIterator<Item = String>) -> Decision {
+        let commands = commands.into_iter().map(|command| Sent {
+            rule: rule.name.clone(),
+            command,
+        });
+        let commands = commands.collect();
         if self.sender.observes() {
             Decision::Observed { commands }
         } else {
             Decision::Sent { commands }
         }
     }
+}
+
+/// Gives the images that did not go to a node by the rule.
+fn lacking(rule: &Rule, images: &[Image], went: &Went) -> Vec<Image> {
+    let went = went.images_of_rule(&rule.name);
+    let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
+    lacking.cloned().collect()
 }
 
 /// Decides of a node that got no command while others of its batch did.

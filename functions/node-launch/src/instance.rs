@@ -6,17 +6,19 @@ use prefetch::{
     node::{Cluster, Membership},
 };
 
-use crate::decision::{Decision, Reason};
+use crate::{
+    decision::{Decision, Reason},
+    message::Look,
+};
 
-/// Gives the tags of an instance that is a running node of the cluster, judged by its state and its tags; of one that joins
-/// the cluster only now, with the tag that it gets thereby.
+/// Gives the tags of an instance that is a running node of the cluster, judged by its state and its tags, and whether it joins
+/// the cluster only now: then with the tag that it gets thereby.
 ///
-/// An instance that no tag calls a node of any cluster may still become one: until it is looked at for the last time it is
-/// handed back.
+/// An instance that no tag calls a node of any cluster may still become one: it is handed back as long as the look is early.
 ///
 /// # Errors
 /// The decision, where the instance is no node of the cluster, or none yet.
-pub fn node_tags(instance: &Instance, cluster: &Cluster, is_last: bool) -> Result<Tags, Decision> {
+pub fn node_tags(instance: &Instance, cluster: &Cluster, look: Look) -> Result<(Tags, bool), Decision> {
     let state = instance.state().and_then(|state| state.name());
     if !is_up(instance) {
         let state = state.map_or("in no state", InstanceStateName::as_str);
@@ -35,7 +37,7 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, is_last: bool) -> Resul
             let message = format!("other tags call it a node of {name}, but it has no {key} yet: see ClusterTagKey");
             Err(Decision::handed_back(Reason::NotTagged, message))
         }
-        Membership::Unknown if is_last => {
+        Membership::Unknown if look > Look::Early => {
             let message = format!("it has no tag {key}, nor any other that names a cluster");
             Err(Decision::dropped(Reason::Foreign, message))
         }
@@ -46,10 +48,10 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, is_last: bool) -> Resul
         Membership::Ours | Membership::Joining if state == Some(&InstanceStateName::Pending) => {
             Err(Decision::handed_back(Reason::Pending, "it is not yet running"))
         }
-        Membership::Ours => Ok(tags),
+        Membership::Ours => Ok((tags, false)),
         Membership::Joining => {
             tags.insert(key.clone(), name.clone());
-            Ok(tags)
+            Ok((tags, true))
         }
     }
 }
@@ -62,22 +64,25 @@ mod tests {
 
     #[test]
     fn an_instance_that_only_other_tags_call_ours_is_handed_back_however_often_it_was_looked_at() {
-        for is_last in [false, true] {
-            let decision = node_tags(&instance("alpha.eksctl.io/cluster-name"), &cluster(), is_last).unwrap_err();
+        for look in [Look::Early, Look::Late, Look::Last] {
+            let decision = node_tags(&instance("alpha.eksctl.io/cluster-name"), &cluster(), look).unwrap_err();
             assert!(matches!(decision, Decision::HandedBack(why) if why.message.contains("ClusterTagKey")));
         }
     }
 
     #[test]
-    fn an_instance_that_no_tag_calls_a_node_is_handed_back_until_the_last_look_and_dropped_then() {
-        let decided = |is_last| node_tags(&instance("team"), &cluster(), is_last).unwrap_err();
-        assert!(matches!(decided(false), Decision::HandedBack(why) if why.reason == Reason::NotTagged));
-        assert!(matches!(decided(true), Decision::Dropped(why) if why.reason == Reason::Foreign));
+    fn an_instance_that_no_tag_calls_a_node_is_handed_back_until_the_last_looks_and_dropped_then() {
+        let decided = |look| node_tags(&instance("team"), &cluster(), look).unwrap_err();
+        assert!(matches!(decided(Look::Early), Decision::HandedBack(why) if why.reason == Reason::NotTagged));
+        for look in [Look::Late, Look::Last] {
+            assert!(matches!(decided(look), Decision::Dropped(why) if why.reason == Reason::Foreign));
+        }
     }
 
     #[test]
     fn a_node_that_joins_only_now_has_the_tag_that_it_gets_thereby() {
-        let tags = node_tags(&instance("eks:cluster-name"), &cluster(), false).unwrap();
+        let (tags, joins) = node_tags(&instance("eks:cluster-name"), &cluster(), Look::Early).unwrap();
+        assert!(joins);
         assert_eq!(tags["aws:eks:cluster-name"], "prod");
     }
 

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::decision::{Reason, Why};
 
+/// How many looks before the last what is still to become of an instance is decided: a message may be received and never
+/// looked at, where AWS fails or Lambda is throttled, and is a dead letter where that is the last time.
+const LATE: u32 = 5;
+
 /// What the function was called with.
 #[derive(Debug)]
 pub enum Call {
@@ -20,9 +24,31 @@ pub enum Call {
 #[derive(Debug)]
 pub struct Message {
     pub id: String,
-    /// Whether it does not come again, but goes to the dead letters where it is handed back.
-    pub is_last: bool,
+    pub look: Look,
     pub asked: Asked,
+}
+
+/// How far a message is from its last receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Look {
+    /// It comes again, some times yet.
+    Early,
+    /// It comes again, five times at most.
+    Late,
+    /// It does not come again, but goes to the dead letters where it is handed back.
+    Last,
+}
+
+impl Look {
+    fn of(receives: u32, max_receives: u32) -> Self {
+        if receives >= max_receives {
+            Self::Last
+        } else if receives + LATE >= max_receives {
+            Self::Late
+        } else {
+            Self::Early
+        }
+    }
 }
 
 /// What a message asks for, or why it asks for nothing.
@@ -58,7 +84,7 @@ pub fn call(payload: Value, max_receives: u32) -> Call {
                 .records
                 .into_iter()
                 .map(|record| Message {
-                    is_last: receives(&record).is_some_and(|receives| receives >= max_receives),
+                    look: receives(&record).map_or(Look::Early, |receives| Look::of(receives, max_receives)),
                     id: record.message_id.unwrap_or_default(),
                     asked: request_in_body(record.body),
                 })

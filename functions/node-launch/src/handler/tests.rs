@@ -3,7 +3,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aws_sdk_ec2::{
@@ -29,8 +29,11 @@ use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
     command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
     fault,
-    mocks::{self, Calls, Table},
-    settings::Outcomes,
+    mocks::{
+        self, Calls, Table,
+        time::{Answer as Answered, VirtualTime, patient_config},
+    },
+    settings::{Mode, Outcomes},
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -229,6 +232,9 @@ async fn a_launch_that_another_is_serving_is_handed_back_and_is_ours_where_the_o
     let answer = cloud.answer(&batch(&[RUNNING.to_owned(), RETRY.to_owned()])).await;
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}]}));
     assert_eq!(cloud.inputs()[0].parameters().unwrap()["images"], [MISSING]);
+    // One that does not come again is no dead letter.
+    assert_eq!(cloud.handed_back(&[29]).await, 1);
+    assert_eq!(cloud.handed_back(&[30]).await, 0);
     let event = serde_json::from_str(RUNNING).unwrap();
     let later = now() + Duration::from_secs(61);
     cloud.launch.handle_at(event, later).await.unwrap();
@@ -279,15 +285,21 @@ async fn a_node_that_joins_only_now_is_served_by_the_rules_that_want_its_tags() 
         let cloud = Cloud::new(vec![wanted], gpu);
         assert_eq!(cloud.answer(RUNNING).await["decision"], "sent", "{tag:?}");
         assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+        // A controller may still put on the rule's tag, until the node has joined.
+        let cloud = Cloud::new(vec![joining], gpu);
+        let answer = cloud.answer(RUNNING).await;
         assert_eq!(
-            Cloud::new(vec![joining], gpu).answer(RUNNING).await["reason"],
-            "no-rule"
+            (&answer["decision"], &answer["reason"]),
+            (&json!("handed-back"), &json!("no-rule"))
         );
+        assert_eq!(cloud.handed_back(&[24]).await, 1);
+        assert_eq!(cloud.handed_back(&[25]).await, 0);
+        assert!(cloud.sent().is_empty());
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_comes_for_the_last_time() {
+async fn an_instance_that_no_tag_calls_a_node_is_dropped_before_one_lost_receive_is_a_dead_letter() {
     let untagged = Node {
         tag: ("team", "web"),
         ..node(ONE)
@@ -298,37 +310,26 @@ async fn an_instance_that_no_tag_calls_a_node_is_looked_at_until_its_message_com
         (&told["decision"], &told["reason"]),
         (&json!("handed-back"), &json!("not-tagged"))
     );
-    for (receives, handed_back) in [(1, 1), (29, 1), (30, 0)] {
-        let answer = cloud.answer(&received(&[receives])).await;
-        assert_eq!(
-            answer["batchItemFailures"].as_array().unwrap().len(),
-            handed_back,
-            "{receives}"
-        );
+    for (receives, handed_back) in [(1, 1), (24, 1), (25, 0), (29, 0), (30, 0)] {
+        assert_eq!(cloud.handed_back(&[receives]).await, handed_back, "{receives}");
     }
 }
 
 #[tokio::test]
 async fn a_message_that_does_not_come_again_is_no_dead_letter_while_another_asks_for_the_same() {
-    for node in [
-        Node {
-            tag: ("team", "web"),
-            ..node(ONE)
-        },
-        Node {
-            online: None,
-            ..node(ONE)
-        },
-    ] {
-        let answer = Cloud::with(vec![node]).answer(&received(&[30, 29])).await;
-        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
-    }
+    let untagged = Node {
+        tag: ("team", "web"),
+        ..node(ONE)
+    };
     let offline = Node {
         online: None,
         ..node(ONE)
     };
-    let answer = Cloud::with(vec![offline]).answer(&received(&[30, 30])).await;
-    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2);
+    for (node, receives) in [(untagged, [30, 24]), (offline.clone(), [30, 29])] {
+        let answer = Cloud::with(vec![node]).answer(&received(&receives)).await;
+        assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "1"}]}));
+    }
+    assert_eq!(Cloud::with(vec![offline]).handed_back(&[30, 30]).await, 2);
 }
 
 #[tokio::test]
@@ -517,7 +518,7 @@ async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others
         ..node(&id(k))
     });
     let cloud = Cloud::with(nodes.collect());
-    let requests = (1..=10).map(|k| (Request::Newest(id(k)), false)).collect();
+    let requests = (1..=10).map(|k| (Request::Newest(id(k)), Look::Early)).collect();
     let decisions = cloud.launch.decide(&requests, now()).await.unwrap();
     for (request, decision) in decisions {
         let reason = match &decision {
@@ -543,11 +544,14 @@ async fn many_images_with_long_names_become_commands_that_ssm_takes() {
     };
     let images: Vec<Image> = (0..30).map(image).collect();
     let rule = &cloud.launch.settings.rules[0];
-    let comment = Comment::first(Trigger::Launch, rule);
-    let requests = vec![Request::Newest(ONE.to_owned())];
+    let due = Due {
+        comment: Comment::first(Trigger::Launch, rule),
+        images: images.clone(),
+        requests: vec![Request::Newest(ONE.to_owned())],
+    };
     let decisions = cloud
         .launch
-        .send_commands(rule, &comment, &images, requests, now())
+        .send_commands(rule, &[due], now(), &mut BTreeMap::new())
         .await;
     let sent = cloud.inputs();
     let texts: Vec<&str> = sent
@@ -557,6 +561,112 @@ async fn many_images_with_long_names_become_commands_that_ssm_takes() {
     assert!(texts.iter().all(|text| text.len() <= MAX_IMAGES_BYTES));
     assert_eq!(texts.join(" "), images_text(&images));
     assert_eq!(decisions.len(), sent.len());
+}
+
+#[test]
+fn the_commands_of_a_rule_are_sent_five_at_once() {
+    let time = VirtualTime::default();
+    let config = patient_config(&time, |_| Answered::Taken(Duration::from_millis(500)));
+    let mut cloud = Cloud::with(vec![node(ONE)]);
+    cloud.launch.sender = Sender::new(&config, Mode::Send, outcomes());
+    let repository = |k: usize| {
+        let registry = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+        Image::new(registry, &format!("team/{k:03}"), Some("v1"), DIGEST).unwrap()
+    };
+    let due = Due {
+        comment: Comment::first(Trigger::Launch, &cloud.launch.settings.rules[0]),
+        images: (0..400).map(repository).collect(),
+        requests: vec![Request::Newest(ONE.to_owned())],
+    };
+    let commands = images_of_commands(&due.images).count();
+    let (launch, mut claimed) = (&cloud.launch, BTreeMap::new());
+    let sending = launch.send_commands(
+        &launch.settings.rules[0],
+        std::slice::from_ref(&due),
+        now(),
+        &mut claimed,
+    );
+    let decisions = time.run([sending]).remove(0);
+    assert_eq!(decisions.len(), commands);
+    assert_eq!(
+        time.now(),
+        Duration::from_millis(500) * u32::try_from(commands.div_ceil(5)).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn sending_leaves_time_to_let_a_launch_go_of_which_nothing_was_sent() {
+    let mut cloud = Cloud::with(vec![node(ONE)]);
+    cloud.launch.sender = Sender::sending(mocks::silent_ssm());
+    let began = Instant::now();
+    let answer = aws::within(SETTLING + Duration::from_millis(300), cloud.answer(RUNNING)).await;
+    assert_eq!(answer["reason"], "aws-error", "{answer}");
+    assert!(began.elapsed() < SETTLING, "{:?}", began.elapsed());
+    assert!(cloud.table.lock().unwrap().1.rows.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_is_sent_what_it_was_not_sent_before() {
+    // The mocked ECR knows nothing of other/app, and fails.
+    let rules = r#"[{"name": "default", "repositories": ["team/app", "other/app"]}]"#;
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    for _ in 0..3 {
+        assert_eq!(cloud.answer(RUNNING).await["reason"], "incomplete");
+    }
+    assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
+    let first = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
+    let of_app = |newest: usize| {
+        let rules = format!(r#"[{{"name": "default", "repositories": ["team/app"], "newest": {newest}}}]"#);
+        let images = NewestImages::with_client(ecr().1, "us-east-1".to_owned(), &settings(&rules));
+        (settings(&rules), images)
+    };
+    // Once ECR names all, what is left is sent, and no more.
+    (cloud.launch.settings, cloud.launch.images) = of_app(2);
+    let answer = cloud.answer(RUNNING).await;
+    let expected =
+        json!({"instance": ONE, "decision": "sent", "commands": [{"rule": "default", "command": "command-2"}]});
+    assert_eq!(answer, expected);
+    let second = cloud.inputs()[1].parameters().unwrap()["images"][0].clone();
+    assert!(
+        !second.is_empty() && second.split(' ').all(|image| !first.contains(image)),
+        "{second}"
+    );
+    let answer = cloud.answer(RUNNING).await;
+    let message = answer["message"].as_str().unwrap();
+    assert_eq!(answer["reason"], "already-sent");
+    assert!(message.contains("command-1, command-2"), "{message}");
+
+    // Where nothing is left, it was sent what it was sent.
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    cloud.answer(RUNNING).await;
+    (cloud.launch.settings, cloud.launch.images) = of_app(1);
+    let answer = cloud.answer(RUNNING).await;
+    assert_eq!(
+        (&answer["decision"], &answer["commands"][0]["command"]),
+        (&json!("sent"), &json!("command-1"))
+    );
+    assert_eq!(cloud.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_command_that_fails_is_sent_alone_at_the_next_look_or_observed() {
+    let rules = r#"[{"name": "all", "repositories": ["team/app"]}, {"name": "more", "repositories": ["team/app"]}]"#;
+    let mut cloud = Cloud::new(vec![node(ONE)], rules);
+    let table = State::default();
+    let client = mocks::dynamodb(&table, |(calls, table)| (calls, table));
+    cloud.launch.sender = Sender::observing(client, outcomes());
+    table
+        .lock()
+        .unwrap()
+        .0
+        .fail("TransactWriteItems", 1, "AccessDeniedException");
+    assert_eq!(cloud.answer(RUNNING).await["reason"], "aws-error");
+    table.lock().unwrap().0.take();
+    let answer = cloud.answer(RUNNING).await;
+    let all = answer["commands"].as_array().unwrap().iter();
+    let of: Vec<&str> = all.map(|sent| sent["rule"].as_str().unwrap()).collect();
+    assert_eq!((&answer["decision"], of), (&json!("observed"), vec!["all", "more"]));
+    assert_eq!(table.lock().unwrap().0.take(), ["TransactWriteItems"]);
 }
 
 #[tokio::test]
@@ -599,11 +709,7 @@ async fn where_the_stack_observes_a_launch_and_a_further_try_become_rows_and_no_
     let two = "i-0abc0000000000002";
     let mut cloud = Cloud::with(vec![node(ONE), node(two)]);
     let table = Arc::new(std::sync::Mutex::new((Calls::default(), Table::default())));
-    let outcomes = Outcomes {
-        table: "outcomes".to_owned(),
-        retention: Duration::from_hours(24),
-    };
-    cloud.launch.sender = Sender::observing(mocks::dynamodb(&table, |(calls, table)| (calls, table)), outcomes);
+    cloud.launch.sender = Sender::observing(mocks::dynamodb(&table, |(calls, table)| (calls, table)), outcomes());
     let running: Value = serde_json::from_str(include_str!("../../../../events/node-launch.running.json")).unwrap();
     let mut other = running.clone();
     other["detail"]["instance-id"] = two.into();
@@ -688,7 +794,7 @@ proptest! {
             ..node(&id(k))
         }).collect();
         let cloud = Cloud::with(all);
-        let ids: BTreeMap<Request, bool> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), false)).collect();
+        let ids: BTreeMap<Request, Look> = (0..nodes.len()).map(|k| (Request::Newest(id(k)), Look::Early)).collect();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let decisions = runtime.block_on(cloud.launch.decide(&ids, now())).unwrap();
         let sent = cloud.sent();
@@ -781,6 +887,12 @@ impl Cloud {
             .await
             .unwrap();
         serde_json::to_value(answer).unwrap()
+    }
+
+    /// How many messages of one launch that were received so often are handed back.
+    async fn handed_back(&self, receives: &[u32]) -> usize {
+        let answer = self.answer(&received(receives)).await;
+        answer["batchItemFailures"].as_array().unwrap().len()
     }
 
     fn inputs(&self) -> Vec<SendCommandInput> {
@@ -956,6 +1068,13 @@ fn batch(bodies: &[String]) -> String {
     let record = |(place, body): (usize, &String)| json!({"messageId": place.to_string(), "body": body});
     let records: Vec<Value> = bodies.iter().enumerate().map(record).collect();
     json!({"Records": records}).to_string()
+}
+
+fn outcomes() -> Outcomes {
+    Outcomes {
+        table: "outcomes".to_owned(),
+        retention: Duration::from_hours(24),
+    }
 }
 
 fn settings(rules: &str) -> Settings {
