@@ -783,6 +783,101 @@ async fn of_a_command_that_is_taken_thrice_the_first_is_told_with_the_others() {
 }
 
 #[tokio::test]
+async fn a_command_that_ssm_took_at_a_try_before_the_last_is_found_whatever_the_last_was_answered() {
+    let refused = |code: &str| (400, json!({"__type": code}).to_string());
+    let lost = || (500, json!({"__type": "InternalServerError"}).to_string());
+    let taken = || (200, json!({"Command": {"CommandId": command_id(9)}}).to_string());
+    let ids = |ids: &[usize]| json!({"ids": ids.iter().map(|k| node_id(*k)).collect::<Vec<_>>()});
+    let tags = || json!({"tags": {"aws:eks:cluster-name": ["prod"]}});
+    let throttled = || vec![lost(), refused("ThrottlingException"), refused("ThrottlingException")];
+    let duplicate = Some(json!([command_id(1)]));
+    for (nodes, tries, id, duplicates, told) in [
+        (None, throttled(), 1, None, tags()),
+        (None, vec![lost(), taken()], 9, duplicate.clone(), tags()),
+        (None, vec![refused("ThrottlingException"), taken()], 9, None, tags()),
+        // The second node goes offline in between, beside another and alone.
+        (
+            Some(ids(&[1, 2])),
+            vec![lost(), refused("InvalidInstanceId"), taken()],
+            9,
+            duplicate,
+            ids(&[1]),
+        ),
+        (
+            Some(ids(&[2])),
+            vec![lost(), refused("InvalidInstanceId")],
+            1,
+            None,
+            ids(&[2]),
+        ),
+    ] {
+        let mut body = json!({"images": ["team/app:v1"]});
+        if let Some(nodes) = nodes {
+            body["nodes"] = nodes;
+        }
+        for key in [None, Some("key")] {
+            let mut cloud = Cloud::new();
+            // What SSM takes of it, of which nobody knows.
+            if tries[0].0 == 500 {
+                assert_eq!(cloud.post(body.clone()).await.0, 202);
+                cloud.state(|state| state.table.rows.clear());
+            }
+            cloud.answer_tries(&tries, 1);
+            let (status, answer) = cloud.http("POST", "/jobs", body.clone(), key).await;
+            let job = &answer["jobs"][0];
+            assert_eq!(
+                (status, &job["id"], &job["nodes"]),
+                (202, &json!(command_id(id)), &told),
+                "{answer}"
+            );
+            assert_eq!(job.get("duplicates"), duplicates.as_ref(), "{answer}");
+            let row = cloud.row(&Key::job(&command_id(id))).unwrap();
+            assert_eq!(row.get("duplicates"), duplicates.as_ref());
+            if key.is_some() {
+                assert_eq!(
+                    cloud.http_at("POST", "/jobs", body.clone(), key, 2).await,
+                    (202, answer)
+                );
+            }
+        }
+    }
+    // What cannot be looked for is told as unknown.
+    let mut cloud = Cloud::new();
+    cloud.answer_tries(&throttled(), 1);
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    let (status, problem) = cloud.post(json!({"images": ["team/app:v1"]})).await;
+    assert_eq!(
+        (status, problem["unknown"].as_array().map(Vec::len)),
+        (503, Some(1)),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
+async fn what_may_be_among_more_commands_than_are_looked_through_is_not_sent_again() {
+    let body = json!({"images": ["team/app:v1"]});
+    let cloud = Cloud::new();
+    cloud.fail("SendCommand", 0, "Lost");
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
+    for _ in 0..50 {
+        cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    }
+    cloud.state(|state| state.page = Some(1));
+    let (status, problem) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 2).await;
+    assert_eq!(
+        (status, problem["unknown"].as_array().map(Vec::len)),
+        (503, Some(1)),
+        "{problem}"
+    );
+    assert_eq!(cloud.sent().len(), 51);
+    cloud.state(|state| state.page = None);
+    let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 4).await;
+    assert_eq!((status, &answer["jobs"][0]["id"]), (202, &json!(command_id(1))));
+    assert_eq!(cloud.sent().len(), 51);
+}
+
+#[tokio::test]
 async fn a_command_of_which_it_is_not_known_whether_it_was_sent_is_told_as_that() {
     let body = json!({"images": ["team/app:v1"]});
     let expected = json!([{
@@ -1257,7 +1352,7 @@ async fn a_cancellation_that_stops_not_all_names_what_may_go_on_and_the_same_req
     for (call, before, unknown) in [
         ("CancelCommand", 0, json!([{"id": command_id(1)}])),
         ("CancelCommand", 1, json!([{"id": command_id(2)}])),
-        ("ListCommands", 1, Value::Null),
+        ("ListCommands", 1, json!([{"id": command_id(1)}])),
     ] {
         let cloud = Cloud::new();
         let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
@@ -1279,6 +1374,54 @@ async fn a_cancellation_that_stops_not_all_names_what_may_go_on_and_the_same_req
             (status, &answer["commands"]),
             (200, &json!([command_id(1), command_id(2)]))
         );
+    }
+}
+
+#[tokio::test]
+async fn further_tries_that_may_be_among_more_commands_than_are_looked_through_are_told_as_unknown() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    cloud.add_command(&format!("job rule=default attempt=2 job={id}"), CommandStatus::Pending);
+    for _ in 0..50 {
+        cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    }
+    cloud.state(|state| state.page = Some(1));
+    let (status, problem) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+    assert_eq!((status, &problem["unknown"]), (503, &json!([{"id": id}])), "{problem}");
+    assert_eq!(cloud.state(|state| state.cancelled.clone()), [id]);
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_with_its_duplicates_and_theirs() {
+    let body = json!({"images": ["team/app:v1"]});
+    for (is_over, state) in [(false, "cancelled"), (true, "done")] {
+        let cloud = Cloud::new();
+        cloud.fail("SendCommand", 0, "LostThrice");
+        let (_, answer) = cloud.http("POST", "/jobs", body.clone(), None).await;
+        let [id, second, third] = [1, 2, 3].map(command_id);
+        assert_eq!(answer["jobs"][0]["duplicates"], json!([second, third]));
+        let further = cloud.add_command(
+            &format!("job rule=default attempt=2 job={third}"),
+            CommandStatus::Pending,
+        );
+        let mut stopped = vec![id.clone(), second.clone(), third.clone(), further];
+        if is_over {
+            stopped.remove(0);
+            cloud.put(
+                &Key::job(&id),
+                json!({"trigger": "job", "rule": "default", "requested_at": now(), "targets": 1, "pulled": 1,
+                    "duplicates": [second, third]}),
+            );
+        }
+        let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+        assert_eq!(
+            (status, &answer["state"], &answer["commands"]),
+            (200, &json!(state), &json!(stopped))
+        );
+        for duplicate in [&second, &third] {
+            assert!(cloud.row(&Key::cancelled(duplicate)).is_some());
+        }
+        assert_eq!(cloud.row(&Key::cancelled(&id)).is_some(), !is_over);
     }
 }
 
