@@ -38,8 +38,10 @@ use crate::{
 
 /// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
 const MAX_COMMANDS: usize = 60;
+/// How many one with a key sends, which goes on where it was left: as a schedule's does at Lambda's next try.
+const MAX_COMMANDS_WITH_KEY: usize = 200;
 /// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever asked would not
-/// know what was sent.
+/// know what was sent. Nobody waits for a schedule's, which are sent as long as the function runs.
 const SENDING: Duration = Duration::from_secs(20);
 /// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
 const LISTING: Duration = Duration::from_secs(8);
@@ -73,12 +75,17 @@ pub async fn submit(
         occasion,
         now,
     };
+    let most = if key.is_some() {
+        MAX_COMMANDS_WITH_KEY
+    } else {
+        MAX_COMMANDS
+    };
     if request.dry_run {
-        let plan = plan(jobs, &request, now).await?;
+        let plan = plan(jobs, &request, most, now).await?;
         return Ok(Answer::ok(&plan.answer(&SentCommands::new(), true)));
     }
     let Some(key) = key else {
-        let plan = plan(jobs, &request, now).await?;
+        let plan = plan(jobs, &request, most, now).await?;
         // Without a key no request is known again.
         let occasion = format!("{:016x}", RandomState::new().hash_one(now));
         let sent = send_all(jobs, &due(occasion, requested_by), &plan, SentCommands::new(), None).await?;
@@ -102,7 +109,7 @@ pub async fn submit(
     {
         Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
         Begun::New(claim) => {
-            let planned = match plan(jobs, &request, now).await {
+            let planned = match plan(jobs, &request, most, now).await {
                 Ok(plan) => claim.plan(&plan).await.map(|()| plan),
                 Err(problem) => Err(problem),
             };
@@ -213,11 +220,11 @@ async fn forget(claim: &Claim) {
     }
 }
 
-/// Decides what is to be sent.
+/// Decides what is to be sent, of at most so many commands.
 ///
 /// # Errors
 /// A 400 where something of the request is not accepted, a 503 where AWS cannot be asked.
-async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<Plan, Problem> {
+async fn plan(jobs: &Jobs, request: &JobRequest, most: usize, now: DateTime<Utc>) -> Result<Plan, Problem> {
     let choices = choices(request, &jobs.settings)?;
     let images = resolve(&jobs.ecr, &jobs.settings.registry, &request.images).await?;
     let (nodes, refused) = match &request.nodes {
@@ -257,9 +264,9 @@ async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<P
         batches,
     };
     let commands = plan.commands().len();
-    if commands > MAX_COMMANDS {
+    if commands > most {
         let detail = format!(
-            "it takes {commands} commands, and one request sends at most {MAX_COMMANDS}: ask for fewer images or nodes at once"
+            "it takes {commands} commands, and one request sends at most {MAX_COMMANDS}, with an Idempotency-Key {MAX_COMMANDS_WITH_KEY}: ask for fewer images or nodes at once"
         );
         return Err(Problem::bad_request(detail));
     }
@@ -309,7 +316,11 @@ async fn send_all(
         let Some(left) = command.left(sent.get(&place)) else {
             continue;
         };
-        if began.elapsed() > SENDING {
+        let is_late = match due.trigger {
+            Trigger::Schedule => aws::left().is_some_and(|left| left <= NOTING),
+            _ => began.elapsed() > SENDING,
+        };
+        if is_late {
             return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
         }
         let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));

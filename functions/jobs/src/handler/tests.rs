@@ -321,10 +321,42 @@ async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
             .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
     });
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
-    let (status, answer) = cloud.post(json!({"images": images})).await;
-    assert_eq!(status, 400);
-    assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
+    for key in [None, Some("key")] {
+        let (status, answer) = cloud.http("POST", "/jobs", json!({"images": images}), key).await;
+        assert_eq!(status, 400);
+        assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
+        assert!(cloud.sent().is_empty());
+    }
+    // A request with a key goes on where it was left, and may have more time in all.
+    let some: Vec<&String> = images.iter().take(60).collect();
+    let body = json!({"images": some});
+    assert_eq!(cloud.post(body.clone()).await.0, 400);
+    let (status, answer) = cloud.http("POST", "/jobs", body, Some("more")).await;
+    assert_eq!((status, cloud.sent().len()), (202, 180), "{answer}");
+}
+
+#[tokio::test]
+async fn a_schedules_job_of_many_commands_is_sent_as_long_as_the_function_runs_and_the_rest_at_the_next_try() {
+    let cloud = Cloud::with(
+        r#"[{"name": "default", "repositories": ["team/*"], "newest": 10}]"#,
+        "false",
+    );
+    cloud.state(|state| {
+        for k in 0..100 {
+            let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
+            state.repositories.insert(format!("team/app-{k}"), tags);
+        }
+    });
+    let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "default"}});
+    let none_left = prefetch::aws::within(std::time::Duration::from_secs(5), cloud.invoke(input.clone(), 0)).await;
+    assert!(none_left.unwrap_err().to_string().contains("not all was sent"));
     assert!(cloud.sent().is_empty());
+    let answer = cloud.invoke(input.clone(), 60).await.unwrap();
+    let sent = cloud.sent().len();
+    assert!((61..=200).contains(&sent), "{sent}");
+    assert_eq!(answer["jobs"].as_array().unwrap().len(), sent);
+    assert_eq!(cloud.invoke(input, 120).await.unwrap(), answer);
+    assert_eq!(cloud.sent().len(), sent);
 }
 
 #[tokio::test]
