@@ -1571,6 +1571,119 @@ async fn a_rule_that_fails_is_told_aloud_and_keeps_no_other_from_its_images() {
     }
 }
 
+/// A registry of which a rule's newest images are some fifty commands.
+fn large() -> Cloud {
+    let cloud = Cloud::with(LARGE_RULES, "false");
+    cloud.state(|state| {
+        state.repositories = (0..40)
+            .map(|k| {
+                let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
+                (format!("team/app-{k}"), tags)
+            })
+            .collect();
+    });
+    cloud
+}
+
+const LARGE_RULES: &str = r#"[{"name": "first", "repositories": ["team/*"], "newest": 10}, {"name": "second", "repositories": ["team/app-0"]}]"#;
+
+/// The images that were sent by a rule's reconcile, each as often as it was.
+fn reconciled(cloud: &Cloud, rule: &str) -> Vec<String> {
+    let comment = format!("reconcile rule={rule} attempt=1");
+    let sent = cloud.sent().into_iter().filter(|(sent, ..)| *sent == comment);
+    let mut images: Vec<String> = sent.flat_map(|(_, images, _)| images).collect();
+    images.sort_unstable();
+    images
+}
+
+#[tokio::test]
+async fn a_reconcile_that_stops_in_the_middle_says_so_and_the_next_one_goes_on_there() {
+    let reconcile = json!({"reconcile": true});
+    // The next hour's, and Lambda's next try.
+    for later in [3600, 120] {
+        let cloud = large();
+        // SSM takes two groups, and then nothing.
+        for before in [12, 0, 0, 0, 0, 0] {
+            cloud.fail("SendCommand", before, "ThrottlingException");
+        }
+        let error = cloud.invoke(reconcile.clone(), 0).await.unwrap_err();
+        assert_eq!(error.to_string(), "rules that could not be reconciled: first");
+        let some = reconciled(&cloud, "first");
+        assert!((1..400).contains(&some.len()), "{}", some.len());
+        assert_eq!(reconciled(&cloud, "second").len(), 1);
+
+        let answer = cloud.invoke(reconcile.clone(), later).await.unwrap();
+        let mut all = reconciled(&cloud, "first");
+        assert_eq!(all.len(), 400);
+        all.dedup();
+        assert_eq!(all.len(), 400, "nothing is sent twice");
+        // The next run waits for all of it, and then begins anew.
+        let commands = answer["rules"][0]["commands"].as_array().unwrap().len();
+        assert_eq!(commands, cloud.sent().len() - 1);
+        let answer = cloud.invoke(reconcile.clone(), later + 60).await.unwrap();
+        assert_eq!(answer["rules"][0]["decision"], "still-running");
+        cloud.state(|state| {
+            state
+                .commands
+                .iter_mut()
+                .for_each(|c| c.status = Some(CommandStatus::Success));
+        });
+        let answer = cloud.invoke(reconcile.clone(), later + 3600).await.unwrap();
+        assert_eq!(answer["rules"][0]["decision"], "sent");
+        assert_eq!(reconciled(&cloud, "first").len(), 800);
+    }
+}
+
+#[tokio::test]
+async fn a_reconcile_that_has_no_time_left_sends_no_more_and_the_rule_that_waited_longest_comes_first() {
+    let reconcile = json!({"reconcile": true});
+    let cloud = large();
+    let late = prefetch::aws::within(std::time::Duration::from_secs(9), cloud.invoke(reconcile.clone(), 0)).await;
+    assert_eq!(
+        late.unwrap_err().to_string(),
+        "rules that could not be reconciled: first, second"
+    );
+    assert!(cloud.sent().is_empty());
+    cloud.put(
+        &Key::reconcile("first"),
+        json!({"started_at": "2026-11-16T01:54:35.049000000Z", "commands": [], "state": "stopped"}),
+    );
+    cloud.invoke(reconcile, 120).await.unwrap();
+    assert_eq!(cloud.sent()[0].0, "reconcile rule=second attempt=1");
+    assert_eq!(reconciled(&cloud, "first").len(), 400);
+}
+
+#[tokio::test]
+async fn commands_of_which_ssm_takes_not_all_are_tried_again_alone() {
+    let cloud = large();
+    cloud.fail("SendCommand", 2, "ThrottlingException");
+    cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
+    let most = reconciled(&cloud, "first").len();
+    assert!((370..400).contains(&most), "{most}");
+    cloud.invoke(json!({"reconcile": true}), 120).await.unwrap();
+    let mut all = reconciled(&cloud, "first");
+    all.dedup();
+    assert_eq!((all.len(), reconciled(&cloud, "first").len()), (400, 400));
+}
+
+#[tokio::test]
+async fn of_a_rule_of_which_ecr_named_not_all_lambdas_next_try_sends_the_rest_and_the_next_hour_begins_anew() {
+    for (seconds, sent) in [(120, 400), (3600, 790)] {
+        let cloud = large();
+        cloud.fail("DescribeImages", 39, "ServerException");
+        cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
+        assert_eq!(reconciled(&cloud, "first").len(), 390);
+        cloud.state(|state| {
+            state
+                .commands
+                .iter_mut()
+                .for_each(|c| c.status = Some(CommandStatus::Success));
+        });
+        cloud.invoke(json!({"reconcile": true}), seconds).await.unwrap();
+        assert_eq!(reconciled(&cloud, "first").len(), sent, "{seconds}");
+    }
+}
+
 #[tokio::test]
 async fn a_rule_whose_reconcile_died_is_taken_by_lambdas_next_try() {
     let cloud = Cloud::new();
