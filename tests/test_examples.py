@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -103,6 +103,15 @@ def test_a_node_that_stays_cold_stops_the_pipeline_and_is_named_with_its_reason(
     assert "skipped, platform" in ran.stdout
 
 
+def test_an_image_that_no_node_can_run_stops_the_pipeline_though_another_warms_them_all(cloud, stack, nodes):
+    cloud.push("pipeline/app", "both", images.image("both"))
+    digest = cloud.push("pipeline/arm", "both", images.index([images.image("arm", architecture="arm64")]))
+    ran = wait(cloud, stack, "pipeline/app:both", "pipeline/arm:both")
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "rule default: 2 of 2 nodes done, 2 warm" in ran.stdout.splitlines()
+    assert ran.stdout.splitlines()[-1] == f"  {cloud.registry_host}/pipeline/arm:both@{digest} is on no node"
+
+
 def test_what_the_api_refuses_is_told_by_its_field(cloud, stack):
     ran = wait(cloud, stack, "pipeline/app:never-pushed")
     assert ran.returncode == 2
@@ -160,6 +169,20 @@ def test_a_mixed_cluster_opens_at_100_percent_with_the_fields_own_numbers():
         0,
         "rule default: 10 of 10 nodes done, 6 warm, 4 that cannot hold it",
     )
+
+
+def test_an_image_that_is_on_no_node_yet_is_waited_for_while_a_job_runs():
+    seen = [{AMD: "pulled", ARM: "skipped"}]
+    [running] = pages("job-0", [AMD, ARM], 2, 0, seen)
+    answers = {"job-0": [running | {"state": "running"}]}
+    with api(answers) as (url, _):
+        done = {"job-0": pages("job-0", [AMD, ARM], 2, 0, [*seen, {AMD: "skipped", ARM: "pulled"}])}
+        Timer(2, answers.update, [done]).start()
+        ran = waited(url, WARM_PERCENT="50")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        answers["job-0"] = [running | {"state": "running"}]
+        ran = waited(url, WARM_PERCENT="50", WAIT_SECONDS="1")
+    assert (ran.returncode, ran.stderr) == (3, "Not every image is on a node after 1 seconds.\n")
 
 
 def test_an_image_is_looked_for_page_by_page_and_no_further_than_it_is_found():
@@ -336,9 +359,9 @@ def policy(statement: dict) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def wait(cloud, stack, image: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the example for an image; the API's name on the local cloud stands for that on AWS."""
+def wait(cloud, stack, *images: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the example for images; the API's name on the local cloud stands for that on AWS."""
     api = urlsplit(stack.outputs()["JobsUrl"]).netloc.partition(".")[0]
     url = f"http://{api}.execute-api.localhost:{urlsplit(cloud.endpoint).port}"
     environment = {**cloud.env(), "AWS_REGION": cloud.region, "JOBS_URL": url, **environment}
-    return subprocess.run([WAIT, image], env=environment, check=False, capture_output=True, text=True, timeout=120)
+    return subprocess.run([WAIT, *images], env=environment, check=False, capture_output=True, text=True, timeout=120)
