@@ -81,13 +81,21 @@ pub fn within<T>(time: Duration, work: impl Future<Output = T>) -> impl Future<O
     }
 }
 
+/// Tells how much time the invocation has left; none where it has no end.
+#[must_use]
+pub fn left() -> Option<Duration> {
+    DEADLINE
+        .try_with(|deadline| deadline.saturating_duration_since(Instant::now()))
+        .ok()
+}
+
 /// Does work that leaves the invocation this time for what comes after it.
 pub fn sparing<T>(time: Duration, work: impl Future<Output = T>) -> impl Future<Output = T> {
     let work = Box::pin(work);
     async move {
-        match DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now())) {
-            Ok(left) => within(left.saturating_sub(time), work).await,
-            Err(_) => work.await,
+        match left() {
+            Some(left) => within(left.saturating_sub(time), work).await,
+            None => work.await,
         }
     }
 }
@@ -98,8 +106,7 @@ pub(crate) struct InvocationSleep;
 
 impl AsyncSleep for InvocationSleep {
     fn sleep(&self, duration: Duration) -> Sleep {
-        let left = DEADLINE.try_with(|deadline| deadline.saturating_duration_since(Instant::now()));
-        Sleep::new(tokio::time::sleep(left.map_or(duration, |left| duration.min(left))))
+        Sleep::new(tokio::time::sleep(left().map_or(duration, |left| duration.min(left))))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     ssm::SsmError,
 };
 pub use delivery::{Delivery, Refusal};
+use doubt::Unanswered;
 use observer::Observer;
 use request::send_command_input;
 
@@ -97,8 +98,13 @@ impl Sender {
 
     /// Sends by this client.
     #[must_use]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "whoever has another use for a client clones it"
+    )]
     pub fn sending(client: aws_sdk_ssm::Client) -> Self {
-        Self(Way::Send(client))
+        let config = client.config().to_builder().interceptor(Unanswered);
+        Self(Way::Send(aws_sdk_ssm::Client::from_conf(config.build())))
     }
 
     /// Sends nothing, and records in this table what would have been sent.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use aws_sdk_ec2::{
@@ -20,6 +21,7 @@ use aws_sdk_ecr::{
     },
 };
 use aws_sdk_ssm::{
+    config::retry::RetryConfig,
     operation::{
         cancel_command::{CancelCommandError, CancelCommandOutput},
         describe_instance_information::{DescribeInstanceInformationError, DescribeInstanceInformationOutput},
@@ -210,6 +212,27 @@ impl Cloud {
             Mode::Send => Sender::sending(ssm.clone()),
             Mode::Observe => Sender::observing(dynamodb.clone(), settings.outcomes()),
         };
+    }
+
+    /// Has SSM answer the tries of the next SendCommands so: a status and a body; this node alone is online then.
+    pub fn answer_tries(&mut self, answers: &[(u16, String)], online: usize) {
+        let tries = mock!(aws_sdk_ssm::Client::send_command).sequence();
+        let tries = answers.iter().fold(tries, |tries, (status, body)| {
+            tries.http_status(*status, Some(body.clone()))
+        });
+        let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_output(move || {
+            let node = InstanceInformation::builder()
+                .instance_id(node_id(online))
+                .ping_status(PingStatus::Online);
+            DescribeInstanceInformationOutput::builder()
+                .instance_information_list(node.build())
+                .build()
+        });
+        let tries = tries.build();
+        let ssm = mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&tries, &nodes], |config| {
+            config.retry_config(RetryConfig::standard().with_initial_backoff(Duration::from_millis(1)))
+        });
+        self.jobs.sender = Sender::sending(ssm);
     }
 
     /// Launches a node that is online, but for what is changed of it.

@@ -124,10 +124,18 @@ impl Sent {
 
     /// Notes a command that SSM has, and of which it has not said so: to nodes that have got none yet, or once more.
     pub fn found(&mut self, id: String, nodes: &[String]) {
-        if self.id.is_some() && nodes.iter().all(|node| !self.left.contains(node)) {
+        if self.id.is_none() {
+            // SSM may have taken it before it refused a node of it.
+            self.without.retain(|node| !nodes.contains(node));
+            self.refused.retain(|refused| !nodes.contains(&refused.id));
+            return self.went(id, nodes);
+        }
+        let left = self.left.iter().filter(|node| nodes.contains(node));
+        let left: Vec<String> = left.cloned().collect();
+        if left.is_empty() {
             self.duplicates.push(id);
         } else {
-            self.went(id, nodes);
+            self.went(id, &left);
         }
     }
 

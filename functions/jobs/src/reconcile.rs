@@ -1,17 +1,19 @@
 //! Reconcile: every rule's newest images to every node in its scope, whatever became of events.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeSet,
     time::{Duration, SystemTime},
 };
 
 use aws_sdk_dynamodb::{
-    operation::update_item::UpdateItemError,
+    operation::update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::{
+    aws,
     command::{Comment, Destination, Trigger, images_of_commands, is_observed_id},
     ecr::{ImagesError, Newest, NewestImages},
     image::Image,
@@ -24,12 +26,14 @@ use prefetch::{
     table,
 };
 use serde::{Deserialize, Serialize};
+use serde_dynamo::to_attribute_value;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::{
     clusters::{NoNodes, no_nodes},
     handler::Jobs,
+    idempotency::hash,
     store::StoreError,
 };
 
@@ -39,6 +43,19 @@ const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 /// How long ECR is asked for all rules' newest images, of the function's 60 seconds.
 const LISTING: Duration = Duration::from_secs(30);
+
+/// How many commands are sent side by side, or asked about: fewer than the ten that SSM takes in a second.
+const AT_ONCE: usize = 6;
+
+/// What is left of the function's time when no more is sent: for the calls that are on their way, and to note them.
+const SPARED: Duration = Duration::from_secs(10);
+
+/// What of that is left to note what was sent.
+const NOTING: Duration = Duration::from_secs(3);
+
+/// Within which time a run is Lambda's next try of one whose listing lacked images, and sends only those: a minute after its
+/// end, and two after that one's. Whatever runs later is the next reconcile.
+const TRIES: TimeDelta = TimeDelta::minutes(15);
 
 /// What was decided of every rule, and that the cluster has no nodes, where it has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -110,6 +127,8 @@ enum RuleError {
     Send(#[from] SendError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("there is no time left, and not all was sent")]
+    TooSlow,
 }
 
 /// What is known of a rule's last reconcile.
@@ -118,22 +137,79 @@ struct Row {
     #[serde(default)]
     commands: Vec<String>,
     started_at: DateTime<Utc>,
+    /// The images that its commands carry, by [`mark`], where something is left.
+    #[serde(default)]
+    sent: BTreeSet<String>,
+    /// None in a row of an earlier release.
+    state: Option<State>,
+}
+
+/// How far a rule's reconcile is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// Somebody sends.
+    Working,
+    /// The time was up, or SSM took nothing: the next run goes on there.
+    Stopped,
+    /// ECR did not name all images, or SSM did not take all: Lambda's next try sends those.
+    Partial,
+    /// All was sent.
+    Whole,
+}
+
+/// How a rule's last reconcile stands to this one.
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    /// Another sends now.
+    Taken,
+    /// All was sent: this one begins anew once that has ended.
+    Whole,
+    /// The rest is to be sent, and nothing is waited for.
+    Left,
+}
+
+impl Row {
+    fn standing(&self, now: DateTime<Utc>) -> Standing {
+        let age = now - self.started_at;
+        match self.state {
+            None if !self.commands.is_empty() => Standing::Whole,
+            // Whoever began it is at work, or died.
+            None | Some(State::Working) if age < PATIENCE => Standing::Taken,
+            None | Some(State::Working | State::Stopped) => Standing::Left,
+            Some(State::Partial) if age < TRIES => Standing::Left,
+            Some(State::Partial | State::Whole) => Standing::Whole,
+        }
+    }
 }
 
 /// Reconciles every rule; one that fails does not keep the others from theirs. A rule of which ECR names only some images is
 /// sent those, and has failed.
 ///
-/// Costs per rule, beside what ECR is asked, one BatchGetItem and one UpdateItem, a ListCommands for each command of the
-/// last time, and one SendCommand and UpdateItem for as many images as fit: whatever the number of nodes. One
+/// A rule for which the time does not suffice has failed too, and the next run goes on there; the rule that was reconciled
+/// longest ago comes first.
+///
+/// Costs one BatchGetItem, and per rule, beside what ECR is asked, two UpdateItems, a ListCommands for each command of the
+/// last time, one SendCommand for as many images as fit and an UpdateItem for six of them: whatever the number of nodes. One
 /// DescribeInstances tells whether the cluster has any.
 ///
 /// # Errors
 /// [`ReconcileError`] where a rule failed, after all were tried.
 pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation, ReconcileError> {
-    let mut reconciled = Vec::with_capacity(jobs.settings.shared.rules.len());
+    let rules = &jobs.settings.shared.rules;
     let images = jobs.images.anew(LISTING);
-    for rule in &jobs.settings.shared.rules {
-        let decision = reconcile_rule(jobs, rule, &images, now).await.unwrap_or_else(|cause| {
+    let mut turns = Vec::with_capacity(rules.len());
+    for (place, rule) in rules.iter().enumerate() {
+        turns.push((place, rule, read(jobs, rule).await));
+    }
+    turns.sort_by_key(|(_, _, last)| Some(last.as_ref().ok()?.as_ref()?.started_at));
+    let mut reconciled = Vec::with_capacity(rules.len());
+    for (place, rule, last) in turns {
+        let decision = match last {
+            Ok(last) => reconcile_rule(jobs, rule, last, &images, now).await,
+            Err(error) => Err(error.into()),
+        };
+        let decision = decision.unwrap_or_else(|cause| {
             error!(
                 rule = rule.name,
                 reason = "aws-error",
@@ -147,11 +223,11 @@ pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation
         if let Some((reason, why)) = decision.why_nothing_is_sent() {
             info!(rule = rule.name, reason, "rule {} is left out: {why}", rule.name);
         }
-        reconciled.push(Reconciled {
-            rule: rule.name.clone(),
-            decision,
-        });
+        let rule = rule.name.clone();
+        reconciled.push((place, Reconciled { rule, decision }));
     }
+    reconciled.sort_by_key(|(place, _)| *place);
+    let reconciled: Vec<Reconciled> = reconciled.into_iter().map(|(_, reconciled)| reconciled).collect();
     let no_nodes = warn_of_no_nodes(jobs).await;
     let failed: Vec<&str> = reconciled
         .iter()
@@ -179,19 +255,32 @@ async fn warn_of_no_nodes(jobs: &Jobs) -> Option<NoNodes> {
     }
 }
 
+/// Reads what is known of a rule's last reconcile.
+async fn read(jobs: &Jobs, rule: &Rule) -> Result<Option<Row>, StoreError> {
+    let key = Key::reconcile(&rule.name);
+    let rows = table::read(&jobs.dynamodb, &jobs.settings.table, &[key.clone()].into()).await?;
+    Ok(rows.get(&key)?)
+}
+
 async fn reconcile_rule(
     jobs: &Jobs,
     rule: &Rule,
+    last: Option<Row>,
     images: &NewestImages,
     now: DateTime<Utc>,
 ) -> Result<Decision, RuleError> {
-    let key = Key::reconcile(&rule.name);
-    let rows = table::read(&jobs.dynamodb, &jobs.settings.table, &[key.clone()].into()).await;
-    let last: Option<Row> = rows.map_err(StoreError::Read)?.get(&key).map_err(StoreError::Row)?;
-    if let Some(last) = &last
-        && is_running(jobs, last, now).await?
-    {
-        return Ok(Decision::StillRunning);
+    let mut known = Known::default();
+    let before = last.as_ref().map(|last| last.started_at);
+    if let Some(last) = last {
+        match last.standing(now) {
+            Standing::Taken => return Ok(Decision::StillRunning),
+            Standing::Whole if is_running(jobs, &last, now).await? => return Ok(Decision::StillRunning),
+            Standing::Whole => {}
+            Standing::Left => {
+                let Row { commands, sent, .. } = last;
+                known = Known { commands, sent };
+            }
+        }
     }
     let Newest { images, missing } = images.known_of_rule(rule, SystemTime::from(now)).await?;
     if images.is_empty() {
@@ -200,14 +289,28 @@ async fn reconcile_rule(
             None => Ok(Decision::NoImages),
         };
     }
-    if !take(jobs, &key, last.as_ref(), now).await? {
+    let turn = Turn {
+        jobs,
+        key: Key::reconcile(&rule.name),
+        now,
+    };
+    if !turn.take(before, &known).await? {
         return Ok(Decision::StillRunning);
     }
-    let commands = send(jobs, rule, &images, &key, now).await?;
-    if let Some(cause) = missing {
-        leave(jobs, &key, now).await?;
-        return Err(cause.into());
+    let (mut state, mut failed) = send(&turn, rule, &images, &mut known).await;
+    if state == State::Whole
+        && let Some(cause) = missing
+    {
+        (state, failed) = (State::Partial, Some(cause.into()));
     }
+    if state == State::Whole {
+        // The next run begins anew.
+        known.sent.clear();
+    }
+    let noted = turn.note(&known, state).await;
+    failed.map_or(Ok(()), Err)?;
+    noted?;
+    let commands = known.commands;
     Ok(if jobs.sender.observes() {
         Decision::Observed { commands }
     } else {
@@ -215,14 +318,14 @@ async fn reconcile_rule(
     })
 }
 
-/// Whether what was sent the last time has not ended, or another sends it now.
+/// Whether what was sent the last time has not ended.
 async fn is_running(jobs: &Jobs, last: &Row, now: DateTime<Utc>) -> Result<bool, SsmError> {
-    if last.commands.is_empty() {
-        return Ok(now - last.started_at < PATIENCE);
-    }
     // What was observed never ran.
-    for id in last.commands.iter().filter(|id| !is_observed_id(id)) {
-        match ssm::command(&jobs.ssm, id).await {
+    let ids = last.commands.iter().filter(|id| !is_observed_id(id));
+    let asked = stream::iter(ids.map(|id| ssm::command(&jobs.ssm, id)));
+    let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE));
+    while let Some(command) = asked.next().await {
+        match command {
             Ok(command) if ssm::has_ended(&command) || has_expired(&command, now) => {}
             Ok(_) => return Ok(true),
             Err(SsmError::NoCommand) => {}
@@ -238,110 +341,148 @@ fn has_expired(command: &Command, now: DateTime<Utc>) -> bool {
     expires_after.is_some_and(|expires_after| expires_after < now.timestamp_millis())
 }
 
-/// Takes the right to send a rule's images, where nobody has taken it since its row was read.
-async fn take(jobs: &Jobs, key: &Key, last: Option<&Row>, now: DateTime<Utc>) -> Result<bool, StoreError> {
-    let mut values = HashMap::from([
-        (":now".to_owned(), AttributeValue::S(text(now))),
-        (":none".to_owned(), AttributeValue::L(Vec::new())),
-        (":expires".to_owned(), expires_at(jobs, now)),
-    ]);
-    let condition = match last {
-        None => "attribute_not_exists(pk)",
-        Some(last) => {
-            values.insert(":last".to_owned(), AttributeValue::S(text(last.started_at)));
-            "started_at = :last"
-        }
-    };
-    let request = jobs
-        .dynamodb
-        .update_item()
-        .table_name(&jobs.settings.table)
-        .set_key(Some(key.item()))
-        .update_expression("SET started_at = :now, commands = :none, expires_at = :expires")
-        .condition_expression(condition)
-        .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-        .set_expression_attribute_values(Some(values));
-    match request.send().await {
-        Ok(_) => Ok(true),
-        Err(error) => match error.as_service_error() {
-            // It may have been written at the SDK's first try, whose answer was lost.
-            Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
-                let started_at = failed.item().and_then(|row| row.get("started_at"));
-                Ok(started_at == Some(&AttributeValue::S(text(now))))
-            }
-            _ => Err(StoreError::Update(Box::new(error))),
-        },
-    }
+/// What was sent of a rule's reconcile, by this run and those whose rest it sends.
+#[derive(Debug, Default)]
+struct Known {
+    commands: Vec<String>,
+    sent: BTreeSet<String>,
 }
 
-/// Sends a rule's images to all its nodes, one command for as many as fit, and notes each: what was sent counts even where
-/// the rest was not, and the next run waits for it.
-async fn send(
-    jobs: &Jobs,
-    rule: &Rule,
-    images: &[Image],
-    key: &Key,
+/// The right to send a rule's images, until another takes it.
+struct Turn<'a> {
+    jobs: &'a Jobs,
+    key: Key,
     now: DateTime<Utc>,
-) -> Result<Vec<String>, RuleError> {
-    let settings = &jobs.settings.shared;
-    let comment = Comment::first(Trigger::Reconcile, rule);
-    let mut commands = Vec::new();
-    for images in images_of_commands(images) {
-        let order = Order {
-            rule,
-            comment: &comment,
-            images,
-            destination: Destination::Selected(NodeSelector::new(&settings.cluster, rule)),
-            occasion: &text(now),
+}
+
+impl Turn<'_> {
+    /// Takes it, where nobody has since its row was read.
+    async fn take(&self, before: Option<DateTime<Utc>>, known: &Known) -> Result<bool, StoreError> {
+        let condition = if before.is_some() {
+            "started_at = :before"
+        } else {
+            "attribute_not_exists(pk)"
         };
-        match jobs.sender.send(settings, order, now).await {
-            Ok(command) => {
-                if !jobs.sender.observes() {
-                    info!(
-                        command.id = command,
-                        rule = rule.name,
-                        images = images.len(),
-                        "sent {} images by rule {}",
-                        images.len(),
-                        rule.name
-                    );
+        let request = self
+            .update(known, State::Working)
+            .condition_expression(condition)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = match before {
+            Some(before) => request.expression_attribute_values(":before", AttributeValue::S(text(before))),
+            None => request,
+        };
+        match request.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                // It may have been written at the SDK's first try, whose answer was lost.
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => {
+                    let started_at = failed.item().and_then(|row| row.get("started_at"));
+                    Ok(started_at == Some(&AttributeValue::S(text(self.now))))
                 }
-                commands.push(command);
-            }
-            Err(error) => {
-                if commands.is_empty() {
-                    leave(jobs, key, now).await?;
+                _ => Err(StoreError::Update(Box::new(error))),
+            },
+        }
+    }
+
+    /// Notes what was sent so far, in the row that nobody else has taken since.
+    async fn note(&self, known: &Known, state: State) -> Result<(), StoreError> {
+        let request = self.update(known, state).condition_expression("started_at = :now");
+        let answer = request.send().await;
+        answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
+    }
+
+    fn update(&self, known: &Known, state: State) -> UpdateItemFluentBuilder {
+        self.jobs
+            .dynamodb
+            .update_item()
+            .table_name(&self.jobs.settings.table)
+            .set_key(Some(self.key.item()))
+            .update_expression(
+                "SET started_at = :now, commands = :commands, sent = :sent, #state = :state, expires_at = :expires",
+            )
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":now", AttributeValue::S(text(self.now)))
+            .expression_attribute_values(":commands", list(&known.commands))
+            .expression_attribute_values(":sent", list(&known.sent))
+            .expression_attribute_values(":state", to_attribute_value(state).expect("it is a word"))
+            .expression_attribute_values(":expires", expires_at(self.jobs, self.now))
+    }
+}
+
+/// Sends those of a rule's images that are not known as sent to all its nodes, as many as fit by one command and some commands
+/// side by side, and notes each: what was sent counts even where the rest was not.
+///
+/// Tells how far it came, with the first error: where SSM takes none of what is sent side by side, or the time is up, the rest
+/// is left.
+async fn send(turn: &Turn<'_>, rule: &Rule, images: &[Image], known: &mut Known) -> (State, Option<RuleError>) {
+    let left = images.iter().filter(|image| !known.sent.contains(&mark(image)));
+    let left: Vec<Image> = left.cloned().collect();
+    let commands: Vec<&[Image]> = images_of_commands(&left).collect();
+    let mut groups = commands.chunks(AT_ONCE).peekable();
+    let mut failed = None;
+    while let Some(together) = groups.next() {
+        if aws::left().is_some_and(|left| left <= SPARED) {
+            return (State::Stopped, failed.or(Some(RuleError::TooSlow)));
+        }
+        let sends = together.iter().map(|images| send_one(turn, rule, images));
+        let outcomes = aws::sparing(NOTING, join_all(sends)).await;
+        let before = known.commands.len();
+        for (outcome, images) in outcomes.into_iter().zip(together) {
+            match outcome {
+                Ok(command) => {
+                    known.commands.push(command);
+                    known.sent.extend(images.iter().map(mark));
                 }
-                return Err(error.into());
+                Err(error) => failed = failed.or(Some(error.into())),
             }
         }
-        let sent = commands.iter().cloned().map(AttributeValue::S).collect();
-        note(jobs, key, "commands", AttributeValue::L(sent), now).await?;
+        // What came last is noted with how it ended.
+        if groups.peek().is_some() {
+            if known.commands.len() == before {
+                return (State::Stopped, failed);
+            }
+            if let Err(error) = turn.note(known, State::Working).await {
+                return (State::Stopped, Some(error.into()));
+            }
+        }
     }
-    Ok(commands)
+    let state = if failed.is_some() { State::Partial } else { State::Whole };
+    (state, failed)
 }
 
-/// Leaves a rule to the next try, which does not wait for what was sent: the rest is missing.
-async fn leave(jobs: &Jobs, key: &Key, now: DateTime<Utc>) -> Result<(), StoreError> {
-    note(jobs, key, "commands", AttributeValue::L(Vec::new()), now).await?;
-    let long_ago = AttributeValue::S(text(now - PATIENCE));
-    note(jobs, key, "started_at", long_ago, now).await
+async fn send_one(turn: &Turn<'_>, rule: &Rule, images: &[Image]) -> Result<String, SendError> {
+    let Turn { jobs, now, .. } = turn;
+    let settings = &jobs.settings.shared;
+    let order = Order {
+        rule,
+        comment: &Comment::first(Trigger::Reconcile, rule),
+        images,
+        destination: Destination::Selected(NodeSelector::new(&settings.cluster, rule)),
+        occasion: &text(*now),
+    };
+    let command = jobs.sender.send(settings, order, *now).await?;
+    if !jobs.sender.observes() {
+        info!(
+            command.id = command,
+            rule = rule.name,
+            images = images.len(),
+            "sent {} images by rule {}",
+            images.len(),
+            rule.name
+        );
+    }
+    Ok(command)
 }
 
-/// Changes the row of a rule that nobody else has taken since.
-async fn note(jobs: &Jobs, key: &Key, name: &str, value: AttributeValue, now: DateTime<Utc>) -> Result<(), StoreError> {
-    let request = jobs
-        .dynamodb
-        .update_item()
-        .table_name(&jobs.settings.table)
-        .set_key(Some(key.item()))
-        .update_expression("SET #name = :value")
-        .condition_expression("started_at = :now")
-        .expression_attribute_names("#name", name)
-        .expression_attribute_values(":value", value)
-        .expression_attribute_values(":now", AttributeValue::S(text(now)));
-    let answer = request.send().await;
-    answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
+/// What an image is known by in a rule's row, which has room for 20,000 of them: 48 bits of its hash.
+fn mark(image: &Image) -> String {
+    let mut hash = hash(&[&image.to_string()]);
+    hash.truncate(8);
+    hash
+}
+
+fn list<'a>(texts: impl IntoIterator<Item = &'a String>) -> AttributeValue {
+    AttributeValue::L(texts.into_iter().cloned().map(AttributeValue::S).collect())
 }
 
 fn expires_at(jobs: &Jobs, now: DateTime<Utc>) -> AttributeValue {

@@ -6,6 +6,7 @@ use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{rows::Key, ssm, table};
 use serde::Deserialize;
+use thiserror::Error;
 
 use crate::{
     handler::Jobs,
@@ -17,45 +18,55 @@ use crate::{
     submit::{Due, rule},
 };
 
-/// How many pages of commands are looked through.
-const MAX_PAGES: usize = 20;
+/// How many pages of commands are looked through: of 2,000 commands, which takes some of a request's 27 seconds.
+const MAX_PAGES: usize = 40;
 /// By how much SSM's clock may be behind ours.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 /// Within which time the same command is the same sending, and not another's: the SDK's tries end before.
 const SENDING: TimeDelta = TimeDelta::seconds(60);
 
-/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and notes each with the
-/// claim, where there is one. Of one that SSM has several times the first counts, the others are its duplicates; what another
-/// request has made is none of them.
+/// SSM has more commands since then than are looked through: what is not among them may have been sent.
+#[derive(Debug, Error)]
+#[error("SSM has more commands than can be looked through")]
+struct TooMany;
+
+/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and of the one in doubt what
+/// it has beside what is known, and notes each with the claim, where there is one. Of one that SSM has several times the first
+/// counts, the others are its duplicates; what another request has made is none of them.
 ///
 /// Costs one ListCommands for each 50 commands since then, and one BatchGetItem for each 100 that are the same.
 ///
 /// # Errors
-/// A 503 where SSM or DynamoDB cannot be asked, a 409 where another works on the request now.
+/// A 503 where SSM or DynamoDB cannot be asked, or where what is left may be among more commands than are looked through; a
+/// 409 where another works on the request now.
 pub async fn find_sent(
     jobs: &Jobs,
     due: &Due,
     commands: &[Planned],
+    in_doubt: Option<usize>,
     sent: &mut SentCommands,
     since: DateTime<Utc>,
     claim: Option<&Claim>,
 ) -> Result<(), Problem> {
-    let left = commands.iter().enumerate();
-    let left = left.filter_map(|(place, command)| Some((place, command.left(sent.get(&place))?)));
-    let left: Vec<(usize, Planned)> = left.collect();
-    if left.is_empty() {
+    let is_left = |place: usize, sent: &SentCommands| commands[place].left(sent.get(&place)).is_some();
+    let sought = (0..commands.len()).filter(|place| in_doubt == Some(*place) || is_left(*place, sent));
+    let sought: Vec<usize> = sought.collect();
+    if sought.is_empty() {
         return Ok(());
     }
     let known: BTreeSet<String> = sent.values().flat_map(Sent::ids).cloned().collect();
     let mut found: BTreeMap<usize, Vec<(DateTime<Utc>, Command)>> = BTreeMap::new();
-    for command in list(jobs, since).await? {
+    let (listed, is_whole) = list(jobs, since).await?;
+    for command in listed {
         let (Some(at), Some(id)) = (requested_at(&command), command.command_id()) else {
             continue;
         };
         if known.contains(id) {
             continue;
         }
-        for (place, planned) in &left {
+        for place in &sought {
+            // To whichever of its nodes: a node may have been refused since.
+            let planned = &commands[*place];
             let rule = rule(jobs, &planned.rule)?;
             if planned.is(&command, due.trigger, rule, &jobs.settings.shared.cluster) {
                 found.entry(*place).or_default().push((at, command.clone()));
@@ -85,6 +96,9 @@ pub async fn find_sent(
             claim.sent(place, one).await.map_err(idempotency::problem)?;
         }
     }
+    if !is_whole && sought.iter().any(|place| is_left(*place, sent)) {
+        return Err(Problem::unavailable(&TooMany));
+    }
     Ok(())
 }
 
@@ -112,8 +126,8 @@ async fn others(jobs: &Jobs, due: &Due, commands: impl IntoIterator<Item = &str>
     read().await.map_err(|error| Problem::unavailable(&error))
 }
 
-/// Lists the document's commands since a moment.
-async fn list(jobs: &Jobs, since: DateTime<Utc>) -> Result<Vec<Command>, Problem> {
+/// Lists the document's commands since a moment, and tells whether these are all.
+async fn list(jobs: &Jobs, since: DateTime<Utc>) -> Result<(Vec<Command>, bool), Problem> {
     let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
     let (mut listed, mut page) = (Vec::new(), None);
     for _ in 0..MAX_PAGES {
@@ -122,8 +136,8 @@ async fn list(jobs: &Jobs, since: DateTime<Utc>) -> Result<Vec<Command>, Problem
         listed.extend(answer.commands.unwrap_or_default());
         page = answer.next_token.filter(|token| !token.is_empty());
         if page.is_none() {
-            break;
+            return Ok((listed, true));
         }
     }
-    Ok(listed)
+    Ok((listed, false))
 }

@@ -54,6 +54,8 @@ pub struct Job {
     pub state: State,
     /// Whether its first command has ended at SSM, or is forgotten there.
     pub has_ended: bool,
+    /// The same job once more: commands that SSM took because answers got lost.
+    pub duplicates: Vec<String>,
     images: Option<Vec<Image>>,
     targets: Option<i64>,
     row: JobRow,
@@ -87,6 +89,8 @@ struct JobRow {
     slowest_node: Option<String>,
     /// Who asked for it: an ARN, or a schedule's name.
     requested_by: Option<String>,
+    #[serde(default)]
+    duplicates: Vec<String>,
     /// Where it was observed, whose further try it is, and which nodes would have been sent it.
     mode: Option<Mode>,
     retry_of: Option<String>,
@@ -153,6 +157,7 @@ impl Known {
             requested_at,
             state,
             has_ended,
+            duplicates: row.duplicates.clone(),
             images: row.images.clone().or(command.map(images)),
             targets,
             row,

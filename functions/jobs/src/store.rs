@@ -131,8 +131,8 @@ pub async fn put_cancelled(jobs: &Jobs, job: &str, now: DateTime<Utc>) -> Result
     answer.map(drop).map_err(|error| StoreError::Put(Box::new(error)))
 }
 
-/// Writes by which request a job was made, and who asked where that is known, beside whatever its row says by then; what
-/// stands there stays.
+/// Writes by which request a job was made, who asked where that is known, and the ids of its duplicates where it has any,
+/// beside whatever its row says by then; who asked stays as it stands there.
 ///
 /// # Errors
 /// [`StoreError::Update`] where it could not be written.
@@ -141,6 +141,7 @@ pub async fn put_request(
     job: &str,
     request: &str,
     requested_by: Option<&str>,
+    duplicates: &[String],
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let expires_at = (now + jobs.settings.retention).timestamp().to_string();
@@ -152,12 +153,19 @@ pub async fn put_request(
     let set = values
         .iter()
         .map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
+    let mut set: Vec<String> = set.collect();
+    if !duplicates.is_empty() {
+        // The last who looked has found the most.
+        set.push("#duplicates = :duplicates".to_owned());
+        let ids = duplicates.iter().cloned().map(AttributeValue::S);
+        values.push(("duplicates", AttributeValue::L(ids.collect())));
+    }
     let mut update = jobs
         .dynamodb
         .update_item()
         .table_name(&jobs.settings.table)
         .set_key(Some(Key::job(job).item()))
-        .update_expression(format!("SET {}", set.collect::<Vec<_>>().join(", ")));
+        .update_expression(format!("SET {}", set.join(", ")));
     for (name, value) in values {
         update = update
             .expression_attribute_names(format!("#{name}"), name)

@@ -38,8 +38,10 @@ use crate::{
 
 /// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
 const MAX_COMMANDS: usize = 60;
+/// How many one with a key sends, which goes on where it was left: as a schedule's does at Lambda's next try.
+const MAX_COMMANDS_WITH_KEY: usize = 200;
 /// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever asked would not
-/// know what was sent.
+/// know what was sent. Nobody waits for a schedule's, which are sent as long as the function runs.
 const SENDING: Duration = Duration::from_secs(20);
 /// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
 const LISTING: Duration = Duration::from_secs(8);
@@ -73,12 +75,17 @@ pub async fn submit(
         occasion,
         now,
     };
+    let most = if key.is_some() {
+        MAX_COMMANDS_WITH_KEY
+    } else {
+        MAX_COMMANDS
+    };
     if request.dry_run {
-        let plan = plan(jobs, &request, now).await?;
+        let plan = plan(jobs, &request, most, now).await?;
         return Ok(Answer::ok(&plan.answer(&SentCommands::new(), true)));
     }
     let Some(key) = key else {
-        let plan = plan(jobs, &request, now).await?;
+        let plan = plan(jobs, &request, most, now).await?;
         // Without a key no request is known again.
         let occasion = format!("{:016x}", RandomState::new().hash_one(now));
         let sent = send_all(jobs, &due(occasion, requested_by), &plan, SentCommands::new(), None).await?;
@@ -102,7 +109,7 @@ pub async fn submit(
     {
         Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
         Begun::New(claim) => {
-            let planned = match plan(jobs, &request, now).await {
+            let planned = match plan(jobs, &request, most, now).await {
                 Ok(plan) => claim.plan(&plan).await.map(|()| plan),
                 Err(problem) => Err(problem),
             };
@@ -140,12 +147,20 @@ async fn go_on(jobs: &Jobs, due: &Due, progress: Progress, claim: &Claim) -> Res
     let Progress {
         plan, mut sent, since, ..
     } = progress;
-    let found = find_sent(jobs, due, &plan.commands(), &mut sent, since, Some(claim)).await;
+    let commands = plan.commands();
+    let found = find_sent(jobs, due, &commands, None, &mut sent, since, Some(claim)).await;
     note_request(jobs, due, sent.values()).await;
     match found {
         Ok(()) => send_claimed(jobs, due, &plan, sent, claim).await,
         Err(problem) => {
             open(claim).await;
+            let problem = if problem.is_ours() {
+                let left = commands.iter().enumerate();
+                let left = left.filter_map(|(place, command)| command.left(sent.get(&place)));
+                problem.with_unknown(left.flat_map(|left| left.told(None)).collect(), advice(Some(claim)))
+            } else {
+                problem
+            };
             Err(problem.with_jobs(plan.told(&sent)))
         }
     }
@@ -205,11 +220,11 @@ async fn forget(claim: &Claim) {
     }
 }
 
-/// Decides what is to be sent.
+/// Decides what is to be sent, of at most so many commands.
 ///
 /// # Errors
 /// A 400 where something of the request is not accepted, a 503 where AWS cannot be asked.
-async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<Plan, Problem> {
+async fn plan(jobs: &Jobs, request: &JobRequest, most: usize, now: DateTime<Utc>) -> Result<Plan, Problem> {
     let choices = choices(request, &jobs.settings)?;
     let images = resolve(&jobs.ecr, &jobs.settings.registry, &request.images).await?;
     let (nodes, refused) = match &request.nodes {
@@ -249,9 +264,9 @@ async fn plan(jobs: &Jobs, request: &JobRequest, now: DateTime<Utc>) -> Result<P
         batches,
     };
     let commands = plan.commands().len();
-    if commands > MAX_COMMANDS {
+    if commands > most {
         let detail = format!(
-            "it takes {commands} commands, and one request sends at most {MAX_COMMANDS}: ask for fewer images or nodes at once"
+            "it takes {commands} commands, and one request sends at most {MAX_COMMANDS}, with an Idempotency-Key {MAX_COMMANDS_WITH_KEY}: ask for fewer images or nodes at once"
         );
         return Err(Problem::bad_request(detail));
     }
@@ -301,11 +316,19 @@ async fn send_all(
         let Some(left) = command.left(sent.get(&place)) else {
             continue;
         };
-        if began.elapsed() > SENDING {
+        let is_late = match due.trigger {
+            Trigger::Schedule => aws::left().is_some_and(|left| left <= NOTING),
+            _ => began.elapsed() > SENDING,
+        };
+        if is_late {
             return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
         }
         let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));
-        let mut failed = send(jobs, due, &left, &mut one).await.err();
+        let outcome = send(jobs, due, &left, &mut one).await;
+        let is_in_doubt = outcome
+            .as_ref()
+            .map_or_else(Problem::is_in_doubt, |is_in_doubt| *is_in_doubt);
+        let mut failed = outcome.err();
         if !one.is_untouched() {
             note_request(jobs, due, [&one]).await;
             let noted = match claim {
@@ -315,8 +338,10 @@ async fn send_all(
             sent.insert(place, one);
             failed = failed.or(noted.err().map(idempotency::problem));
         }
+        if is_in_doubt {
+            look(jobs, due, &commands, place, &mut sent, claim).await;
+        }
         if let Some(problem) = failed.take_if(|problem| problem.is_in_doubt()) {
-            look(jobs, due, &commands[..=place], &mut sent, claim).await;
             let left = command.left(sent.get(&place));
             failed = left.map(|left| problem.with_unknown(left.told(None), advice(claim)));
         }
@@ -327,20 +352,28 @@ async fn send_all(
     Ok(sent)
 }
 
-/// Looks once for a command that SSM may have taken without saying so; where SSM cannot be asked, that stays unknown.
-async fn look(jobs: &Jobs, due: &Due, commands: &[Planned], sent: &mut SentCommands, claim: Option<&Claim>) {
+/// Looks once for a command that SSM may have taken without saying so, be it beside one of which it has; where SSM cannot be
+/// asked, that stays unknown.
+async fn look(
+    jobs: &Jobs,
+    due: &Due,
+    commands: &[Planned],
+    place: usize,
+    sent: &mut SentCommands,
+    claim: Option<&Claim>,
+) {
     if jobs.sender.observes() {
         return;
     }
-    let found = find_sent(jobs, due, commands, sent, due.now, claim);
+    let found = find_sent(jobs, due, &commands[..=place], Some(place), sent, due.now, claim);
     match timeout(LOOKING, found).await {
-        Ok(Ok(())) => note_request(jobs, due, sent.values()).await,
+        Ok(Ok(())) => note_request(jobs, due, sent.get(&place)).await,
         Ok(Err(problem)) => warn!("a command whose answer got lost is not found: {}", problem.told()),
         Err(_) => warn!("a command whose answer got lost is not found in time"),
     }
 }
 
-/// Writes into the rows of jobs by which request they were made, and who asked. A job whose row does not say so is as good a
+/// Writes into the rows of jobs by which request they were made, who asked, and which are the same once more. A job whose row does not say so is as good a
 /// job: it is logged and goes on.
 async fn note_request(jobs: &Jobs, due: &Due, sent: impl IntoIterator<Item = &Sent>) {
     let who = due.requested_by.as_deref();
@@ -348,13 +381,17 @@ async fn note_request(jobs: &Jobs, due: &Due, sent: impl IntoIterator<Item = &Se
         // What is only observed nobody looks for.
         return;
     }
-    for id in sent.into_iter().flat_map(Sent::ids) {
-        if let Err(error) = store::put_request(jobs, id, &due.occasion, who, due.now).await {
-            warn!(
-                command.id = id,
-                "job {id}: who asked for it is not noted: {}",
-                report(&error)
-            );
+    for sent in sent {
+        for id in sent.ids() {
+            let is_first = sent.id.as_ref() == Some(id);
+            let duplicates = if is_first { &sent.duplicates[..] } else { &[] };
+            if let Err(error) = store::put_request(jobs, id, &due.occasion, who, duplicates, due.now).await {
+                warn!(
+                    command.id = id,
+                    "job {id}: who asked for it is not noted: {}",
+                    report(&error)
+                );
+            }
         }
     }
 }
@@ -378,8 +415,9 @@ struct TooSlow;
 #[error("the nodes were online a moment ago, and are no longer")]
 struct NobodyLeft;
 
-/// Sends one command; where nodes of it are refused, to the others. What became of it is noted, an error or not.
-async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Result<(), Problem> {
+/// Sends one command; where nodes of it are refused, to the others. What became of it is noted, an error or not. Tells whether
+/// SSM may have taken more than it has said.
+async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Result<bool, Problem> {
     let settings = &jobs.settings.shared;
     let rule = rule(jobs, &command.rule)?;
     let order = Order {
@@ -406,10 +444,9 @@ async fn send(jobs: &Jobs, due: &Due, command: &Planned, sent: &mut Sent) -> Res
     for (node, refusal) in delivery.refused {
         sent.refuse(node, refusal);
     }
-    let is_in_doubt = delivery.failed.iter().any(|(_, error)| error.may_be_sent());
     match delivery.failed.into_iter().next() {
-        Some((_, error)) => Err(Problem::unavailable(&error).in_doubt(is_in_doubt)),
-        None => Ok(()),
+        Some((_, error)) => Err(Problem::unavailable(&error).in_doubt(delivery.is_in_doubt)),
+        None => Ok(delivery.is_in_doubt),
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{Order, SendError, Sender, Way};
+use super::{Order, SendError, Sender, Way, doubt::watched};
 use crate::{
     command::Destination,
     report::report,
@@ -20,6 +20,8 @@ pub struct Delivery {
     pub refused: Vec<(String, Refusal)>,
     /// Where no command went, and why not; another try may fare better.
     pub failed: Vec<(Destination, SendError)>,
+    /// Whether SSM may have taken a command of it without saying so, be it at a try of the SDK's before the last.
+    pub is_in_doubt: bool,
 }
 
 /// Why an instance got no command.
@@ -49,7 +51,9 @@ impl Sender {
                 destination: destination.clone(),
                 ..order.clone()
             };
-            match self.send(settings, order, now).await {
+            let (sent, is_in_doubt) = watched(self.send(settings, order, now)).await;
+            delivery.is_in_doubt |= is_in_doubt || sent.as_ref().is_err_and(SendError::may_be_sent);
+            match sent {
                 Ok(command) => delivery.sent.push((command, destination)),
                 Err(error) => match self.refused(destination.ids(), error).await {
                     Err(error) => delivery.failed.push((destination, error)),

@@ -288,6 +288,72 @@ fn where_iam_refuses_the_document_or_names_nothing_nobody_is_sent_it_and_one_cal
     }
 }
 
+#[test]
+fn a_try_that_ends_without_an_answer_leaves_doubt_whatever_is_answered_after_it() {
+    let refused = |code: &str| (400, json!({"__type": code}).to_string());
+    let lost = || (500, json!({"__type": "InternalServerError"}).to_string());
+    let taken = || (200, json!({"Command": {"CommandId": JOB}}).to_string());
+    let throttled = || refused("ThrottlingException");
+    for (answers, sent, is_in_doubt) in [
+        (vec![taken()], true, false),
+        (vec![throttled(), taken()], true, false),
+        (vec![throttled(), throttled(), throttled()], false, false),
+        (vec![refused("AccessDeniedException")], false, false),
+        (vec![lost(), taken()], true, true),
+        (vec![throttled(), lost(), taken()], true, true),
+        (vec![lost(), throttled(), throttled()], false, true),
+        (vec![lost(), refused("AccessDeniedException")], false, true),
+        (vec![lost(), lost(), lost()], false, true),
+    ] {
+        let tries = mock!(aws_sdk_ssm::Client::send_command).sequence();
+        let tries = answers.iter().fold(tries, |tries, (status, body)| {
+            tries.http_status(*status, Some(body.clone()))
+        });
+        let tries = tries.build();
+        let client = mock_client!(aws_sdk_ssm, RuleMode::Sequential, [&tries], |config| {
+            let tries = aws_sdk_ssm::config::retry::RetryConfig::standard();
+            config.retry_config(tries.with_initial_backoff(Duration::from_millis(1)))
+        });
+        let delivery = deliver(&Sender::sending(client), vec!["i-0123456789abcdef0".to_owned()]);
+        assert_eq!(
+            (delivery.sent.len(), delivery.is_in_doubt),
+            (usize::from(sent), is_in_doubt),
+            "{answers:?}"
+        );
+        assert_eq!(tries.num_calls(), answers.len());
+    }
+}
+
+#[test]
+fn a_try_that_times_out_leaves_doubt() {
+    let time = VirtualTime::default();
+    let calls = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&calls);
+    let config = patient_config(&time, move |_| {
+        let mut calls = counted.lock().unwrap();
+        *calls += 1;
+        if *calls == 1 {
+            Answer::Never
+        } else {
+            Answer::Taken(Duration::ZERO)
+        }
+    });
+    let sender = Sender::new(&config, Mode::Send, outcomes());
+    let (settings, comment, images) = (settings(), comment(Trigger::Job, 1), [image(1)]);
+    let order = Order {
+        rule: &settings.rules[0],
+        comment: &comment,
+        images: &images,
+        destination: selected(),
+        occasion: "day",
+    };
+    let delivery = time.run([sender.deliver(&settings, order, now(0))]).remove(0);
+    assert_eq!(
+        (delivery.sent.len(), delivery.is_in_doubt, *calls.lock().unwrap()),
+        (1, true, 2)
+    );
+}
+
 /// A sender before SSM and IAM that take instances so; IAM names the other instance, where there is one.
 fn sender_of(kinds: &std::collections::BTreeMap<String, Kind>, other: Option<&'static str>) -> (Mock, Sender) {
     let (of_send, of_nodes) = (kinds.clone(), kinds.clone());

@@ -321,10 +321,42 @@ async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
             .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
     });
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
-    let (status, answer) = cloud.post(json!({"images": images})).await;
-    assert_eq!(status, 400);
-    assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
+    for key in [None, Some("key")] {
+        let (status, answer) = cloud.http("POST", "/jobs", json!({"images": images}), key).await;
+        assert_eq!(status, 400);
+        assert!(answer["detail"].as_str().unwrap().contains("300 commands"));
+        assert!(cloud.sent().is_empty());
+    }
+    // A request with a key goes on where it was left, and may have more time in all.
+    let some: Vec<&String> = images.iter().take(60).collect();
+    let body = json!({"images": some});
+    assert_eq!(cloud.post(body.clone()).await.0, 400);
+    let (status, answer) = cloud.http("POST", "/jobs", body, Some("more")).await;
+    assert_eq!((status, cloud.sent().len()), (202, 180), "{answer}");
+}
+
+#[tokio::test]
+async fn a_schedules_job_of_many_commands_is_sent_as_long_as_the_function_runs_and_the_rest_at_the_next_try() {
+    let cloud = Cloud::with(
+        r#"[{"name": "default", "repositories": ["team/*"], "newest": 10}]"#,
+        "false",
+    );
+    cloud.state(|state| {
+        for k in 0..100 {
+            let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
+            state.repositories.insert(format!("team/app-{k}"), tags);
+        }
+    });
+    let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "default"}});
+    let none_left = prefetch::aws::within(std::time::Duration::from_secs(5), cloud.invoke(input.clone(), 0)).await;
+    assert!(none_left.unwrap_err().to_string().contains("not all was sent"));
     assert!(cloud.sent().is_empty());
+    let answer = cloud.invoke(input.clone(), 60).await.unwrap();
+    let sent = cloud.sent().len();
+    assert!((61..=200).contains(&sent), "{sent}");
+    assert_eq!(answer["jobs"].as_array().unwrap().len(), sent);
+    assert_eq!(cloud.invoke(input, 120).await.unwrap(), answer);
+    assert_eq!(cloud.sent().len(), sent);
 }
 
 #[tokio::test]
@@ -780,6 +812,101 @@ async fn of_a_command_that_is_taken_thrice_the_first_is_told_with_the_others() {
         (202, answer)
     );
     assert_eq!(cloud.sent().len(), 3);
+}
+
+#[tokio::test]
+async fn a_command_that_ssm_took_at_a_try_before_the_last_is_found_whatever_the_last_was_answered() {
+    let refused = |code: &str| (400, json!({"__type": code}).to_string());
+    let lost = || (500, json!({"__type": "InternalServerError"}).to_string());
+    let taken = || (200, json!({"Command": {"CommandId": command_id(9)}}).to_string());
+    let ids = |ids: &[usize]| json!({"ids": ids.iter().map(|k| node_id(*k)).collect::<Vec<_>>()});
+    let tags = || json!({"tags": {"aws:eks:cluster-name": ["prod"]}});
+    let throttled = || vec![lost(), refused("ThrottlingException"), refused("ThrottlingException")];
+    let duplicate = Some(json!([command_id(1)]));
+    for (nodes, tries, id, duplicates, told) in [
+        (None, throttled(), 1, None, tags()),
+        (None, vec![lost(), taken()], 9, duplicate.clone(), tags()),
+        (None, vec![refused("ThrottlingException"), taken()], 9, None, tags()),
+        // The second node goes offline in between, beside another and alone.
+        (
+            Some(ids(&[1, 2])),
+            vec![lost(), refused("InvalidInstanceId"), taken()],
+            9,
+            duplicate,
+            ids(&[1]),
+        ),
+        (
+            Some(ids(&[2])),
+            vec![lost(), refused("InvalidInstanceId")],
+            1,
+            None,
+            ids(&[2]),
+        ),
+    ] {
+        let mut body = json!({"images": ["team/app:v1"]});
+        if let Some(nodes) = nodes {
+            body["nodes"] = nodes;
+        }
+        for key in [None, Some("key")] {
+            let mut cloud = Cloud::new();
+            // What SSM takes of it, of which nobody knows.
+            if tries[0].0 == 500 {
+                assert_eq!(cloud.post(body.clone()).await.0, 202);
+                cloud.state(|state| state.table.rows.clear());
+            }
+            cloud.answer_tries(&tries, 1);
+            let (status, answer) = cloud.http("POST", "/jobs", body.clone(), key).await;
+            let job = &answer["jobs"][0];
+            assert_eq!(
+                (status, &job["id"], &job["nodes"]),
+                (202, &json!(command_id(id)), &told),
+                "{answer}"
+            );
+            assert_eq!(job.get("duplicates"), duplicates.as_ref(), "{answer}");
+            let row = cloud.row(&Key::job(&command_id(id))).unwrap();
+            assert_eq!(row.get("duplicates"), duplicates.as_ref());
+            if key.is_some() {
+                assert_eq!(
+                    cloud.http_at("POST", "/jobs", body.clone(), key, 2).await,
+                    (202, answer)
+                );
+            }
+        }
+    }
+    // What cannot be looked for is told as unknown.
+    let mut cloud = Cloud::new();
+    cloud.answer_tries(&throttled(), 1);
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    let (status, problem) = cloud.post(json!({"images": ["team/app:v1"]})).await;
+    assert_eq!(
+        (status, problem["unknown"].as_array().map(Vec::len)),
+        (503, Some(1)),
+        "{problem}"
+    );
+}
+
+#[tokio::test]
+async fn what_may_be_among_more_commands_than_are_looked_through_is_not_sent_again() {
+    let body = json!({"images": ["team/app:v1"]});
+    let cloud = Cloud::new();
+    cloud.fail("SendCommand", 0, "Lost");
+    cloud.fail("ListCommands", 0, "ThrottlingException");
+    assert_eq!(cloud.http("POST", "/jobs", body.clone(), Some("key")).await.0, 503);
+    for _ in 0..50 {
+        cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    }
+    cloud.state(|state| state.page = Some(1));
+    let (status, problem) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 2).await;
+    assert_eq!(
+        (status, problem["unknown"].as_array().map(Vec::len)),
+        (503, Some(1)),
+        "{problem}"
+    );
+    assert_eq!(cloud.sent().len(), 51);
+    cloud.state(|state| state.page = None);
+    let (status, answer) = cloud.http_at("POST", "/jobs", body, Some("key"), 4).await;
+    assert_eq!((status, &answer["jobs"][0]["id"]), (202, &json!(command_id(1))));
+    assert_eq!(cloud.sent().len(), 51);
 }
 
 #[tokio::test]
@@ -1257,7 +1384,7 @@ async fn a_cancellation_that_stops_not_all_names_what_may_go_on_and_the_same_req
     for (call, before, unknown) in [
         ("CancelCommand", 0, json!([{"id": command_id(1)}])),
         ("CancelCommand", 1, json!([{"id": command_id(2)}])),
-        ("ListCommands", 1, Value::Null),
+        ("ListCommands", 1, json!([{"id": command_id(1)}])),
     ] {
         let cloud = Cloud::new();
         let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
@@ -1279,6 +1406,54 @@ async fn a_cancellation_that_stops_not_all_names_what_may_go_on_and_the_same_req
             (status, &answer["commands"]),
             (200, &json!([command_id(1), command_id(2)]))
         );
+    }
+}
+
+#[tokio::test]
+async fn further_tries_that_may_be_among_more_commands_than_are_looked_through_are_told_as_unknown() {
+    let cloud = Cloud::new();
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    cloud.add_command(&format!("job rule=default attempt=2 job={id}"), CommandStatus::Pending);
+    for _ in 0..50 {
+        cloud.add_command("push rule=default attempt=1", CommandStatus::Success);
+    }
+    cloud.state(|state| state.page = Some(1));
+    let (status, problem) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+    assert_eq!((status, &problem["unknown"]), (503, &json!([{"id": id}])), "{problem}");
+    assert_eq!(cloud.state(|state| state.cancelled.clone()), [id]);
+}
+
+#[tokio::test]
+async fn a_job_is_cancelled_with_its_duplicates_and_theirs() {
+    let body = json!({"images": ["team/app:v1"]});
+    for (is_over, state) in [(false, "cancelled"), (true, "done")] {
+        let cloud = Cloud::new();
+        cloud.fail("SendCommand", 0, "LostThrice");
+        let (_, answer) = cloud.http("POST", "/jobs", body.clone(), None).await;
+        let [id, second, third] = [1, 2, 3].map(command_id);
+        assert_eq!(answer["jobs"][0]["duplicates"], json!([second, third]));
+        let further = cloud.add_command(
+            &format!("job rule=default attempt=2 job={third}"),
+            CommandStatus::Pending,
+        );
+        let mut stopped = vec![id.clone(), second.clone(), third.clone(), further];
+        if is_over {
+            stopped.remove(0);
+            cloud.put(
+                &Key::job(&id),
+                json!({"trigger": "job", "rule": "default", "requested_at": now(), "targets": 1, "pulled": 1,
+                    "duplicates": [second, third]}),
+            );
+        }
+        let (status, answer) = cloud.http("DELETE", &format!("/jobs/{id}"), Value::Null, None).await;
+        assert_eq!(
+            (status, &answer["state"], &answer["commands"]),
+            (200, &json!(state), &json!(stopped))
+        );
+        for duplicate in [&second, &third] {
+            assert!(cloud.row(&Key::cancelled(duplicate)).is_some());
+        }
+        assert_eq!(cloud.row(&Key::cancelled(&id)).is_some(), !is_over);
     }
 }
 
@@ -1393,6 +1568,119 @@ async fn a_rule_that_fails_is_told_aloud_and_keeps_no_other_from_its_images() {
             .map(|rule| &rule["decision"])
             .collect();
         assert_eq!(decisions, ["sent", "still-running"], "{call}");
+    }
+}
+
+/// A registry of which a rule's newest images are some fifty commands.
+fn large() -> Cloud {
+    let cloud = Cloud::with(LARGE_RULES, "false");
+    cloud.state(|state| {
+        state.repositories = (0..40)
+            .map(|k| {
+                let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
+                (format!("team/app-{k}"), tags)
+            })
+            .collect();
+    });
+    cloud
+}
+
+const LARGE_RULES: &str = r#"[{"name": "first", "repositories": ["team/*"], "newest": 10}, {"name": "second", "repositories": ["team/app-0"]}]"#;
+
+/// The images that were sent by a rule's reconcile, each as often as it was.
+fn reconciled(cloud: &Cloud, rule: &str) -> Vec<String> {
+    let comment = format!("reconcile rule={rule} attempt=1");
+    let sent = cloud.sent().into_iter().filter(|(sent, ..)| *sent == comment);
+    let mut images: Vec<String> = sent.flat_map(|(_, images, _)| images).collect();
+    images.sort_unstable();
+    images
+}
+
+#[tokio::test]
+async fn a_reconcile_that_stops_in_the_middle_says_so_and_the_next_one_goes_on_there() {
+    let reconcile = json!({"reconcile": true});
+    // The next hour's, and Lambda's next try.
+    for later in [3600, 120] {
+        let cloud = large();
+        // SSM takes two groups, and then nothing.
+        for before in [12, 0, 0, 0, 0, 0] {
+            cloud.fail("SendCommand", before, "ThrottlingException");
+        }
+        let error = cloud.invoke(reconcile.clone(), 0).await.unwrap_err();
+        assert_eq!(error.to_string(), "rules that could not be reconciled: first");
+        let some = reconciled(&cloud, "first");
+        assert!((1..400).contains(&some.len()), "{}", some.len());
+        assert_eq!(reconciled(&cloud, "second").len(), 1);
+
+        let answer = cloud.invoke(reconcile.clone(), later).await.unwrap();
+        let mut all = reconciled(&cloud, "first");
+        assert_eq!(all.len(), 400);
+        all.dedup();
+        assert_eq!(all.len(), 400, "nothing is sent twice");
+        // The next run waits for all of it, and then begins anew.
+        let commands = answer["rules"][0]["commands"].as_array().unwrap().len();
+        assert_eq!(commands, cloud.sent().len() - 1);
+        let answer = cloud.invoke(reconcile.clone(), later + 60).await.unwrap();
+        assert_eq!(answer["rules"][0]["decision"], "still-running");
+        cloud.state(|state| {
+            state
+                .commands
+                .iter_mut()
+                .for_each(|c| c.status = Some(CommandStatus::Success));
+        });
+        let answer = cloud.invoke(reconcile.clone(), later + 3600).await.unwrap();
+        assert_eq!(answer["rules"][0]["decision"], "sent");
+        assert_eq!(reconciled(&cloud, "first").len(), 800);
+    }
+}
+
+#[tokio::test]
+async fn a_reconcile_that_has_no_time_left_sends_no_more_and_the_rule_that_waited_longest_comes_first() {
+    let reconcile = json!({"reconcile": true});
+    let cloud = large();
+    let late = prefetch::aws::within(std::time::Duration::from_secs(9), cloud.invoke(reconcile.clone(), 0)).await;
+    assert_eq!(
+        late.unwrap_err().to_string(),
+        "rules that could not be reconciled: first, second"
+    );
+    assert!(cloud.sent().is_empty());
+    cloud.put(
+        &Key::reconcile("first"),
+        json!({"started_at": "2026-11-16T01:54:35.049000000Z", "commands": [], "state": "stopped"}),
+    );
+    cloud.invoke(reconcile, 120).await.unwrap();
+    assert_eq!(cloud.sent()[0].0, "reconcile rule=second attempt=1");
+    assert_eq!(reconciled(&cloud, "first").len(), 400);
+}
+
+#[tokio::test]
+async fn commands_of_which_ssm_takes_not_all_are_tried_again_alone() {
+    let cloud = large();
+    cloud.fail("SendCommand", 2, "ThrottlingException");
+    cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
+    let most = reconciled(&cloud, "first").len();
+    assert!((370..400).contains(&most), "{most}");
+    cloud.invoke(json!({"reconcile": true}), 120).await.unwrap();
+    let mut all = reconciled(&cloud, "first");
+    all.dedup();
+    assert_eq!((all.len(), reconciled(&cloud, "first").len()), (400, 400));
+}
+
+#[tokio::test]
+async fn of_a_rule_of_which_ecr_named_not_all_lambdas_next_try_sends_the_rest_and_the_next_hour_begins_anew() {
+    for (seconds, sent) in [(120, 400), (3600, 790)] {
+        let cloud = large();
+        cloud.fail("DescribeImages", 39, "ServerException");
+        cloud.invoke(json!({"reconcile": true}), 0).await.unwrap_err();
+        assert_eq!(reconciled(&cloud, "first").len(), 390);
+        cloud.state(|state| {
+            state
+                .commands
+                .iter_mut()
+                .for_each(|c| c.status = Some(CommandStatus::Success));
+        });
+        cloud.invoke(json!({"reconcile": true}), seconds).await.unwrap();
+        assert_eq!(reconciled(&cloud, "first").len(), sent, "{seconds}");
     }
 }
 
