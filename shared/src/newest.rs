@@ -6,7 +6,7 @@ use regex_lite::{Match, Regex};
 use semver::Version;
 
 use crate::{
-    image::not_an_image_tag,
+    image::{CachedLayer, not_an_image_tag},
     rule::{Order, Rule},
 };
 
@@ -48,13 +48,36 @@ pub struct Candidate {
     /// At most [`MAX_NAMES`] of the tags that the rule takes.
     pub names: Vec<String>,
     /// Whether it is an index.
-    pub is_index: bool,
+    is_index: bool,
     /// What it has in common with the same image of another architecture.
     group: String,
     /// Whether the group's name comes of a tag with an architecture.
     has_architecture: bool,
-    /// Whether the rule names one of its tags literally.
-    is_named: bool,
+    /// How the rule takes it.
+    taken: Taken,
+}
+
+impl Candidate {
+    /// Returns true where the manifest alone tells that it is an image: it is an index, or may be a build cache's layer.
+    #[must_use]
+    pub fn needs_manifest(&self) -> bool {
+        self.is_index || self.taken == Taken::Doubtfully
+    }
+
+    fn is_named(&self) -> bool {
+        self.taken == Taken::Literally
+    }
+}
+
+/// How a rule takes an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It names one of the tags.
+    Literally,
+    /// A glob matches one of the tags.
+    ByGlob,
+    /// So it does, and the image may be a build cache's layer.
+    Doubtfully,
 }
 
 /// What makes one image newer than another.
@@ -65,7 +88,10 @@ type Rank = (Option<Version>, SystemTime, String);
 #[derive(Clone, Debug)]
 pub struct Shortlist<'a> {
     rule: &'a Rule,
+    repository: &'a str,
     newest: BTreeMap<Rank, Candidate>,
+    /// Those that may be a build cache's layers: however many there are, they leave the others their room.
+    doubtful: BTreeMap<Rank, Candidate>,
     /// Those that were too old for that, and have a tag that the rule names literally.
     named: BTreeMap<Rank, Candidate>,
 }
@@ -73,10 +99,12 @@ pub struct Shortlist<'a> {
 impl<'a> Shortlist<'a> {
     /// Makes an empty one.
     #[must_use]
-    pub fn new(rule: &'a Rule) -> Self {
+    pub fn new(rule: &'a Rule, repository: &'a str) -> Self {
         Self {
             rule,
+            repository,
             newest: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
             named: BTreeMap::new(),
         }
     }
@@ -89,10 +117,16 @@ impl<'a> Shortlist<'a> {
         let Some((rank, candidate)) = self.candidate(image) else {
             return;
         };
-        self.newest.insert(rank, candidate);
-        if self.newest.len() > self.most()
-            && let Some((rank, oldest)) = self.newest.pop_first()
-            && oldest.is_named
+        let most = self.most();
+        let list = if candidate.taken == Taken::Doubtfully {
+            &mut self.doubtful
+        } else {
+            &mut self.newest
+        };
+        list.insert(rank, candidate);
+        if list.len() > most
+            && let Some((rank, oldest)) = list.pop_first()
+            && oldest.is_named()
         {
             self.named.insert(rank, oldest);
         }
@@ -103,7 +137,10 @@ impl<'a> Shortlist<'a> {
     /// Digests whose tags differ in an architecture only are one image, for which an index stands where there is one. After
     /// them come those that have a tag which the rule names literally: whoever moves such a tag to an older image means that.
     pub fn choose(&self, is_image: impl Fn(&Candidate) -> bool) -> Vec<&Candidate> {
-        let images = || self.newest.values().rev().filter(|candidate| is_image(candidate));
+        let mut candidates: Vec<(&Rank, &Candidate)> = self.newest.iter().chain(&self.doubtful).collect();
+        candidates.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
+        candidates.retain(|(_, candidate)| is_image(candidate));
+        let images = || candidates.iter().map(|(_, candidate)| *candidate);
         let mut groups: Vec<&str> = Vec::new();
         for candidate in images() {
             if groups.len() < self.rule.newest && !groups.contains(&candidate.group.as_str()) {
@@ -123,7 +160,7 @@ impl<'a> Shortlist<'a> {
             );
         }
         let older = self.named.values().rev().filter(|candidate| is_image(candidate));
-        for named in images().chain(older).filter(|candidate| candidate.is_named) {
+        for named in images().chain(older).filter(|candidate| candidate.is_named()) {
             if chosen.iter().all(|candidate| candidate.digest != named.digest) {
                 chosen.push(named);
             }
@@ -149,17 +186,23 @@ impl<'a> Shortlist<'a> {
 
     fn candidate(&self, image: &Pushed) -> Option<(Rank, Candidate)> {
         let tags = image.tags.iter().map(String::as_str);
-        let taken = names(self.rule, tags.clone());
+        let taken = names(self.rule, self.repository, tags.clone());
         let first = taken.first()?;
-        let is_named = self.rule.tags.names(first);
-        let tags = tags.filter(|tag| is_taken(self.rule, tag));
+        let how = if self.rule.tags.names(first) {
+            Taken::Literally
+        } else if is_doubtful(self.rule, self.repository, tags.clone()) {
+            Taken::Doubtfully
+        } else {
+            Taken::ByGlob
+        };
+        let tags = tags.filter(|tag| is_taken(self.rule, self.repository, tag));
         let best = tags.min_by_key(|tag| (!has_architecture(tag), by_version(tag)))?;
         let version = match self.rule.order {
             Order::Pushed => None,
             Order::Version => image
                 .tags
                 .iter()
-                .filter(|tag| is_taken(self.rule, tag))
+                .filter(|tag| is_taken(self.rule, self.repository, tag))
                 .filter_map(|tag| version(tag))
                 .max(),
         };
@@ -169,7 +212,7 @@ impl<'a> Shortlist<'a> {
             digest: image.digest.clone(),
             group: without_architecture(best),
             has_architecture: has_architecture(best),
-            is_named,
+            taken: how,
             is_index: image.is_index,
             names: taken.into_iter().map(str::to_owned).collect(),
         };
@@ -179,15 +222,24 @@ impl<'a> Shortlist<'a> {
 
 /// Chooses by which of an image's tags a rule names it, at most [`MAX_NAMES`]: those that the rule names literally, then
 /// semantic versions, the highest first, then the rest by the alphabet.
-pub fn names<'a>(rule: &Rule, tags: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = tags.filter(|tag| is_taken(rule, tag)).collect();
+pub fn names<'a>(rule: &Rule, repository: &str, tags: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = tags.filter(|tag| is_taken(rule, repository, tag)).collect();
     names.sort_by_cached_key(|tag| (!rule.tags.names(tag), by_version(tag)));
     names.truncate(MAX_NAMES);
     names
 }
 
-fn is_taken(rule: &Rule, tag: &str) -> bool {
-    rule.tags.matches(tag) && not_an_image_tag(tag).is_none()
+/// Returns true where an image may be a build cache's layer by every tag that the rule takes. What a rule names literally is
+/// none.
+pub fn is_doubtful<'a>(rule: &Rule, repository: &str, tags: impl Iterator<Item = &'a str>) -> bool {
+    let mut taken = tags.filter(|tag| is_taken(rule, repository, tag)).peekable();
+    let may_be_layer = |tag| CachedLayer::of(repository, tag) == CachedLayer::Maybe && !rule.tags.names(tag);
+    taken.peek().is_some() && taken.all(may_be_layer)
+}
+
+fn is_taken(rule: &Rule, repository: &str, tag: &str) -> bool {
+    let is_layer = || CachedLayer::of(repository, tag) == CachedLayer::Yes && !rule.tags.names(tag);
+    rule.tags.matches(tag) && not_an_image_tag(tag).is_none() && !is_layer()
 }
 
 /// Puts the highest version first, and what is none by the alphabet.
@@ -262,7 +314,7 @@ mod tests {
 
     /// The names of what a rule chooses.
     fn chosen<'a>(rule: &Rule, images: impl IntoIterator<Item = &'a Pushed>) -> Vec<Vec<String>> {
-        let mut shortlist = Shortlist::new(rule);
+        let mut shortlist = Shortlist::new(rule, "app");
         images.into_iter().for_each(|image| shortlist.add(image));
         let names = |candidate: &Candidate| candidate.names.clone();
         shortlist.choose(|_| true).into_iter().map(names).collect()
@@ -345,11 +397,35 @@ mod tests {
     #[test]
     fn what_is_no_image_makes_room_for_the_next() {
         let rule = rule("");
-        let mut shortlist = Shortlist::new(&rule);
+        let mut shortlist = Shortlist::new(&rule, "app");
         shortlist.add(&pushed("cache", 2, &["buildcache"]));
         shortlist.add(&pushed("image", 1, &["v1"]));
         let chosen = shortlist.choose(|candidate| candidate.digest != "cache");
         assert_eq!(chosen[0].names, ["v1"]);
+    }
+
+    #[test]
+    fn what_may_be_a_caches_layers_takes_no_room_from_images_and_what_a_rule_names_is_none() {
+        let tags: Vec<String> = (0..1000).map(|k| format!("{k:064}")).collect();
+        let layers: Vec<Pushed> = (2..).zip(&tags).map(|(k, tag)| pushed(tag, k, &[tag])).collect();
+        let image = pushed("image", 1, &["v1"]);
+        let images = || layers.iter().chain([&image]);
+        let of = |rule: &Rule, is_image: bool| {
+            let mut shortlist = Shortlist::new(rule, "app");
+            images().for_each(|image| shortlist.add(image));
+            let chosen = shortlist.choose(|candidate| is_image || !candidate.needs_manifest());
+            chosen
+                .into_iter()
+                .map(|image| image.names[0].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&rule(""), false), ["v1"]);
+        assert_eq!(of(&rule(""), true), [tags[999].as_str()]);
+        let named = rule(&format!(r#", "tags": ["*", "{}"]"#, tags[5]));
+        assert_eq!(of(&named, false), [tags[5].as_str()]);
+        let mut cache = Shortlist::new(&named, "ci/app/cache");
+        images().for_each(|image| cache.add(image));
+        assert_eq!(cache.choose(|_| true)[0].names, [tags[5].as_str()]);
     }
 
     #[test]
