@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::LazyLock, time::SystemTime};
 
 use regex_lite::{Match, Regex};
-use semver::Version;
+use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::{
     image::{CachedLayer, not_an_image_tag},
@@ -21,6 +21,16 @@ const BESIDE: usize = 28;
 static ARCHITECTURE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:^|[._-])(?:linux[._-])?(?:amd64|x86_64|x86-64|arm64(?:-?v8)?|arm64v8|aarch64)(?:$|[._-])")
         .expect("the pattern is a constant")
+});
+
+/// The largest first of two numbers that are a version's: dates and the numbers of builds have more digits.
+const MAX_MAJOR_OF_TWO: u64 = 999_999;
+/// A version's numbers, and after them a pre-release, and what `git describe` adds, or a build.
+static VERSION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^(?:[A-Za-z][A-Za-z-]*)?([0-9]+(?:\.[0-9]+)*)(?:-(.+?))??(?:-([0-9]+-g[0-9a-f]{4,40}(?:-dirty)?)|_(.+))?$",
+    )
+    .expect("the pattern is a constant")
 });
 
 /// A tagged image, as ECR keeps it.
@@ -247,23 +257,44 @@ fn by_version(tag: &str) -> (Reverse<Option<Version>>, &str) {
     (Reverse(version(tag)), tag)
 }
 
-/// Reads a tag as a semantic version: with or without a leading `v`, a patch and an architecture. One number is none: it may be
-/// a build's or a commit's.
+/// Reads a tag as a semantic version: with or without a word before it, a patch and an architecture. One number is none, nor
+/// are two of which the first is a date's or a build's: they may be a commit's.
+///
+/// What follows a hyphen is a pre-release, what follows an underscore a build. What `git describe` adds is a build too: it is
+/// after the version that it names.
 fn version(tag: &str) -> Option<Version> {
     let tag = without_architecture(tag);
-    let tag = tag.strip_prefix('v').unwrap_or(&tag);
-    let (core, pre) = tag.split_once('-').unwrap_or((tag, ""));
-    let numbers: Option<Vec<u64>> = core.split('.').map(|number| number.parse().ok()).collect();
+    let parts = VERSION.captures(&tag)?;
+    let numbers: Option<Vec<u64>> = parts[1].split('.').map(|number| number.parse().ok()).collect();
     let (major, minor, patch) = match numbers?[..] {
-        [major, minor] => (major, minor, 0),
+        [major, minor] if major <= MAX_MAJOR_OF_TWO => (major, minor, 0),
         [major, minor, patch] => (major, minor, patch),
         _ => return None,
     };
     let mut version = Version::new(major, minor, patch);
-    if tag.contains('-') {
-        version.pre = semver::Prerelease::new(pre).ok().filter(|pre| !pre.is_empty())?;
+    if let Some(pre) = parts.get(2) {
+        version.pre = Prerelease::new(&identifiers(pre.as_str(), &['.', '_'])?).ok()?;
+    }
+    if let Some(build) = parts.get(3).or(parts.get(4)) {
+        let build = identifiers(build.as_str(), &['.', '_', '-']).unwrap_or_default();
+        version.build = BuildMetadata::new(&build).ok()?;
     }
     Some(version)
+}
+
+/// Writes what follows a version as semver reads it: words with dots between them, and numbers among them without leading
+/// zeros. None where there is no word.
+fn identifiers(text: &str, between: &[char]) -> Option<String> {
+    let words = text.split(between).filter(|word| !word.is_empty()).map(|word| {
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+        match word.trim_start_matches('0') {
+            "" => "0",
+            number if is_number => number,
+            _ => word,
+        }
+    });
+    let words: Vec<&str> = words.collect();
+    (!words.is_empty()).then(|| words.join("."))
 }
 
 fn has_architecture(tag: &str) -> bool {
@@ -451,9 +482,61 @@ mod tests {
             ]
         );
         for tag in [
-            "1234567", "v2", "main", "1.2.3.4", "1.x", "latest", "", "-", "1.2-", "v", "1..2",
+            "1234567",
+            "v2",
+            "main",
+            "1.2.3.4",
+            "1.x",
+            "latest",
+            "",
+            "-",
+            "1.2-",
+            "v",
+            "1..2",
+            "20260105.1",
+            "1.2_",
+            "app-",
+            "release-20260105.12",
+            "1.2.3rc1",
+            "99999999999999999999.1",
         ] {
             assert_eq!(version(tag), None, "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_higher_version_is_newer_however_it_is_written() {
+        for ascending in [
+            &[
+                "1.4.0-20251129.0830",
+                "1.4.0-20251129.0931",
+                "1.4.0-20251129.1015",
+                "1.4.0",
+            ][..],
+            &[
+                "1.4.0-rc_1",
+                "1.4.0-rc_2",
+                "1.4.0-rc_10",
+                "1.4.0",
+                "1.4.0_4",
+                "1.4.0_12",
+                "1.4.1",
+            ],
+            &["release-1.2.2", "app-v1.2.3", "release-1.10.0"],
+            &["20260105.1", "v5.1.0"],
+            &[
+                "1.2.3-rc.1",
+                "1.2.3-rc.1-2-gabc1234",
+                "1.2.3",
+                "1.2.3-9-gabc1234",
+                "1.2.3-45-gabc1234",
+                "1.2.4-rc.1",
+            ],
+            &["1.4.0-000", "1.4.0-00.1", "1.4.0-a..1"],
+        ] {
+            for pair in ascending.windows(2) {
+                assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
+            }
         }
     }
 
@@ -469,6 +552,20 @@ mod tests {
             ("amd64", ""),
         ] {
             assert_eq!(without_architecture(tag), without);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_version_is_one_whatever_word_stands_before_it_and_pre_release_follows(
+            word in "([a-z]{1,5}-){0,2}v?",
+            core in "[0-9]{1,4}\\.[0-9]{1,4}\\.[0-9]{1,4}",
+            pre in "[A-Za-z0-9][A-Za-z0-9._-]{0,12}",
+        ) {
+            prop_assume!(!has_architecture(&format!("{word}{core}-{pre}")));
+            let plain = version(&core).unwrap();
+            let told = version(&format!("{word}{core}-{pre}")).unwrap();
+            prop_assert_eq!((told.major, told.minor, told.patch), (plain.major, plain.minor, plain.patch));
         }
     }
 
