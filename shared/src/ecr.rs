@@ -27,7 +27,7 @@ use tracing::warn;
 
 use crate::{
     image::{Image, ImageError, Kind, MANIFEST_MEDIA_TYPES, RegistryEndpoint, ecr_registry, is_image},
-    newest::{Candidate, Pushed, Shortlist},
+    newest::{Candidate, Pushed, Seen, Shortlist},
     report::report,
     rule::Rule,
     settings::Settings,
@@ -91,6 +91,8 @@ pub struct NewestImages {
     manifests: Arc<Mutex<HashMap<String, bool>>>,
     /// The repositories of which it was said that manifests cannot be read.
     unread: Arc<Mutex<HashSet<String>>>,
+    /// The listings that were cut off, by the repository's name.
+    begun: Arc<Mutex<HashMap<String, Begun>>>,
     /// What scans have answered that could not be ended, by the rule's name.
     unfinished: Arc<Mutex<HashMap<String, Answers>>>,
 }
@@ -99,6 +101,16 @@ pub struct NewestImages {
 type Answer = BTreeMap<String, Vec<Candidate>>;
 /// The answers of repositories, by their names, and when they were asked for.
 type Answers = HashMap<String, (SystemTime, Arc<Answer>)>;
+
+/// A listing of a repository's images that was cut off.
+#[derive(Clone)]
+struct Begun {
+    since: SystemTime,
+    /// The page that is next.
+    token: String,
+    /// What each of the repository's rules can want of the pages before.
+    seen: Vec<Seen>,
+}
 
 /// What is known of a rule's newest images.
 #[derive(Debug)]
@@ -135,6 +147,7 @@ impl NewestImages {
             answers: Mutex::default(),
             manifests: Arc::default(),
             unread: Arc::default(),
+            begun: Arc::default(),
             unfinished: Arc::default(),
         }
     }
@@ -154,6 +167,7 @@ impl NewestImages {
             answers: Mutex::default(),
             manifests: Arc::clone(&self.manifests),
             unread: Arc::clone(&self.unread),
+            begun: Arc::clone(&self.begun),
             unfinished: Arc::clone(&self.unfinished),
         }
     }
@@ -162,8 +176,8 @@ impl NewestImages {
     /// of the tags that it takes.
     ///
     /// Asks ECR once for each 1,000 images of a repository, whatever the number of rules, and again after 30 seconds; once more
-    /// for the manifests of indexes and of what may be a build cache's; and lists the repositories only where the rule has a real glob. A repository that does
-    /// not exist has no images.
+    /// for the manifests of indexes and of what may be a build cache's; and lists the repositories only where the rule has a
+    /// real glob. A repository that does not exist has no images.
     ///
     /// # Errors
     /// [`ImagesError`] where ECR does not answer of each repository: the next call asks for those that are left.
@@ -216,7 +230,7 @@ impl NewestImages {
         let mut left = asked.len();
         let begin = Instant::now();
         let deadline = begin + self.patience.saturating_sub(self.spent(now));
-        let listing = stream::iter(asked).map(async |repository| (repository, self.list_images(repository).await));
+        let listing = stream::iter(asked).map(async |repository| (repository, self.list_images(repository, now).await));
         let mut listing = std::pin::pin!(listing.buffer_unordered(AT_ONCE));
         loop {
             match timeout_at(deadline, listing.next()).await {
@@ -239,7 +253,8 @@ impl NewestImages {
                 }
             }
         }
-        *locked(&self.spent) = Some((now, self.spent(now) + begin.elapsed()));
+        let spent = self.spent(now) + begin.elapsed();
+        *locked(&self.spent) = Some((now, spent));
         missing
     }
 
@@ -324,39 +339,70 @@ impl NewestImages {
         Ok(names)
     }
 
-    /// Reads a repository page by page, and keeps of each what a rule can want.
-    async fn list_images(&self, repository: &str) -> Result<Answer, ImagesError> {
-        let rules = self.rules.iter().filter(|rule| rule.repositories.matches(repository));
-        let mut shortlists: Vec<(&Rule, Shortlist)> =
-            rules.map(|rule| (rule, Shortlist::new(rule, repository))).collect();
-        let active_and_tagged = DescribeImagesFilter::builder()
-            .tag_status(TagStatus::Tagged)
-            .image_status(ImageStatusFilter::Active);
-        let mut pages = self
-            .ecr
-            .describe_images()
-            .repository_name(repository)
-            .filter(active_and_tagged.build())
-            .max_results(PAGE_SIZE)
-            .into_paginator()
-            .send();
-        while let Some(page) = pages.next().await {
-            match page {
-                Ok(page) => {
-                    for image in page.image_details.into_iter().flatten().filter_map(pushed) {
-                        for (_, shortlist) in &mut shortlists {
-                            shortlist.add(&image);
-                        }
-                    }
-                }
+    /// Reads a repository page by page, and keeps of each what a rule can want. What was cut off goes on where it stopped.
+    async fn list_images(&self, repository: &str, now: SystemTime) -> Result<Answer, ImagesError> {
+        let rules: Vec<&Rule> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.repositories.matches(repository))
+            .collect();
+        let begun = locked(&self.begun).get(repository).cloned();
+        let begun = begun.filter(|begun| is_good(begun.since, UNFINISHED, now));
+        let (since, mut token, seen) = match begun {
+            Some(begun) => (begun.since, Some(begun.token), begun.seen),
+            None => (now, None, vec![Seen::default(); rules.len()]),
+        };
+        let shortlists = rules.into_iter().zip(seen);
+        let mut shortlists: Vec<(&Rule, Shortlist)> = shortlists
+            .map(|(rule, seen)| (rule, Shortlist::new(rule, repository, seen)))
+            .collect();
+        loop {
+            let active_and_tagged = DescribeImagesFilter::builder()
+                .tag_status(TagStatus::Tagged)
+                .image_status(ImageStatusFilter::Active);
+            let page = self
+                .ecr
+                .describe_images()
+                .repository_name(repository)
+                .filter(active_and_tagged.build())
+                .max_results(PAGE_SIZE)
+                .set_next_token(token)
+                .send()
+                .await;
+            let page = match page {
+                Ok(page) => page,
                 Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
+                    locked(&self.begun).remove(repository);
                     warn!(repository.name = repository, "repository {repository} does not exist");
                     return Ok(Answer::new());
                 }
-                Err(error) => return Err(ImagesError::Images(repository.to_owned(), Box::new(error))),
+                Err(error) => {
+                    let is_token_refused = error
+                        .as_service_error()
+                        .is_some_and(DescribeImagesError::is_invalid_parameter_exception);
+                    if is_token_refused {
+                        locked(&self.begun).remove(repository);
+                    }
+                    return Err(ImagesError::Images(repository.to_owned(), Box::new(error)));
+                }
+            };
+            for image in page.image_details.into_iter().flatten().filter_map(pushed) {
+                for (_, shortlist) in &mut shortlists {
+                    shortlist.add(&image);
+                }
             }
+            token = page.next_token.filter(|token| !token.is_empty());
+            let Some(token) = token.clone() else {
+                break;
+            };
+            let seen = shortlists
+                .iter()
+                .map(|(_, shortlist)| shortlist.seen().clone())
+                .collect();
+            locked(&self.begun).insert(repository.to_owned(), Begun { since, token, seen });
         }
         let others = self.manifests_of_no_image(repository, &shortlists).await?;
+        locked(&self.begun).remove(repository);
         let chosen = shortlists.iter().map(|(rule, shortlist)| {
             let chosen = shortlist.choose(|candidate| is_none_of(candidate, &others));
             (rule.name.clone(), chosen.into_iter().cloned().collect())

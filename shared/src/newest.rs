@@ -99,6 +99,12 @@ type Rank = (Option<Version>, SystemTime, String);
 pub struct Shortlist<'a> {
     rule: &'a Rule,
     repository: &'a str,
+    seen: Seen,
+}
+
+/// The candidates of a listing so far.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
     newest: BTreeMap<Rank, Candidate>,
     /// Those that may be a build cache's layers: however many there are, they leave the others their room.
     doubtful: BTreeMap<Rank, Candidate>,
@@ -107,16 +113,16 @@ pub struct Shortlist<'a> {
 }
 
 impl<'a> Shortlist<'a> {
-    /// Makes an empty one.
+    /// Makes one that goes on where a listing was cut off; from its beginning where nothing was seen.
     #[must_use]
-    pub fn new(rule: &'a Rule, repository: &'a str) -> Self {
-        Self {
-            rule,
-            repository,
-            newest: BTreeMap::new(),
-            doubtful: BTreeMap::new(),
-            named: BTreeMap::new(),
-        }
+    pub fn new(rule: &'a Rule, repository: &'a str, seen: Seen) -> Self {
+        Self { rule, repository, seen }
+    }
+
+    /// The candidates so far.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Takes note of an image.
@@ -129,16 +135,16 @@ impl<'a> Shortlist<'a> {
         };
         let most = self.most();
         let list = if candidate.taken == Taken::Doubtfully {
-            &mut self.doubtful
+            &mut self.seen.doubtful
         } else {
-            &mut self.newest
+            &mut self.seen.newest
         };
         list.insert(rank, candidate);
         if list.len() > most
             && let Some((rank, oldest)) = list.pop_first()
             && oldest.is_named()
         {
-            self.named.insert(rank, oldest);
+            self.seen.named.insert(rank, oldest);
         }
     }
 
@@ -147,7 +153,7 @@ impl<'a> Shortlist<'a> {
     /// Digests whose tags differ in an architecture only are one image, for which an index stands where there is one. After
     /// them come those that have a tag which the rule names literally: whoever moves such a tag to an older image means that.
     pub fn choose(&self, is_image: impl Fn(&Candidate) -> bool) -> Vec<&Candidate> {
-        let mut candidates: Vec<(&Rank, &Candidate)> = self.newest.iter().chain(&self.doubtful).collect();
+        let mut candidates: Vec<(&Rank, &Candidate)> = self.seen.newest.iter().chain(&self.seen.doubtful).collect();
         candidates.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
         candidates.retain(|(_, candidate)| is_image(candidate));
         let images = || candidates.iter().map(|(_, candidate)| *candidate);
@@ -169,7 +175,7 @@ impl<'a> Shortlist<'a> {
                     .filter(|candidate| !(has_index && candidate.has_architecture)),
             );
         }
-        let older = self.named.values().rev().filter(|candidate| is_image(candidate));
+        let older = self.seen.named.values().rev().filter(|candidate| is_image(candidate));
         for named in images().chain(older).filter(|candidate| candidate.is_named()) {
             if chosen.iter().all(|candidate| candidate.digest != named.digest) {
                 chosen.push(named);
@@ -186,9 +192,10 @@ impl<'a> Shortlist<'a> {
     /// function has little CPU.
     fn is_too_old(&self, image: &Pushed) -> bool {
         let oldest = self
+            .seen
             .newest
             .first_key_value()
-            .filter(|_| self.newest.len() == self.most());
+            .filter(|_| self.seen.newest.len() == self.most());
         self.rule.order == Order::Pushed
             && oldest.is_some_and(|((_, arrived, _), _)| image.arrived < *arrived)
             && !image.tags.iter().any(|tag| self.rule.tags.names(tag))
@@ -345,7 +352,7 @@ mod tests {
 
     /// The names of what a rule chooses.
     fn chosen<'a>(rule: &Rule, images: impl IntoIterator<Item = &'a Pushed>) -> Vec<Vec<String>> {
-        let mut shortlist = Shortlist::new(rule, "app");
+        let mut shortlist = Shortlist::new(rule, "app", Seen::default());
         images.into_iter().for_each(|image| shortlist.add(image));
         let names = |candidate: &Candidate| candidate.names.clone();
         shortlist.choose(|_| true).into_iter().map(names).collect()
@@ -428,7 +435,7 @@ mod tests {
     #[test]
     fn what_is_no_image_makes_room_for_the_next() {
         let rule = rule("");
-        let mut shortlist = Shortlist::new(&rule, "app");
+        let mut shortlist = Shortlist::new(&rule, "app", Seen::default());
         shortlist.add(&pushed("cache", 2, &["buildcache"]));
         shortlist.add(&pushed("image", 1, &["v1"]));
         let chosen = shortlist.choose(|candidate| candidate.digest != "cache");
@@ -442,7 +449,7 @@ mod tests {
         let image = pushed("image", 1, &["v1"]);
         let images = || layers.iter().chain([&image]);
         let of = |rule: &Rule, is_image: bool| {
-            let mut shortlist = Shortlist::new(rule, "app");
+            let mut shortlist = Shortlist::new(rule, "app", Seen::default());
             images().for_each(|image| shortlist.add(image));
             let chosen = shortlist.choose(|candidate| is_image || !candidate.needs_manifest());
             chosen
@@ -454,7 +461,7 @@ mod tests {
         assert_eq!(of(&rule(""), true), [tags[999].as_str()]);
         let named = rule(&format!(r#", "tags": ["*", "{}"]"#, tags[5]));
         assert_eq!(of(&named, false), [tags[5].as_str()]);
-        let mut cache = Shortlist::new(&named, "ci/app/cache");
+        let mut cache = Shortlist::new(&named, "ci/app/cache", Seen::default());
         images().for_each(|image| cache.add(image));
         assert_eq!(cache.choose(|_| true)[0].names, [tags[5].as_str()]);
     }

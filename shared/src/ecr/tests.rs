@@ -281,6 +281,33 @@ async fn that_a_repository_was_empty_is_not_kept_of_an_unfinished_scan() {
 }
 
 #[tokio::test]
+async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
+    let tags = |k: usize| match k {
+        3 => &["prod"][..],
+        99 => &["v2"],
+        _ => &["v1"],
+    };
+    let images: Vec<Told> = (0..100).zip(0..).map(|(k, hour)| (k, hour, tags(k), None)).collect();
+    let registry = Registry::of(&images);
+    registry.state(|state| {
+        state.page = 10;
+        state.throttled = |call| call % 4 == 3;
+    });
+    let newest = registry.newest(r#"[{"name": "a", "tags": ["v*", "prod"]}]"#);
+    assert!(newest.known("a", 0).await.missing.is_some());
+    assert!(newest.known("a", 31).await.missing.is_some());
+    assert!(newest.known("a", 62).await.missing.is_some());
+    let Newest { images, missing } = newest.known("a", 93).await;
+    assert!(missing.is_none());
+    assert_eq!(names(&images), ["app:v2", "app:prod"]);
+    let calls = registry.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "DescribeImages").count(), 10 + 3);
+    // The next one begins at the first page.
+    assert!(newest.known("a", 130).await.missing.is_some());
+    assert!(newest.0.begun.lock().unwrap()["app"].since > SystemTime::UNIX_EPOCH + Duration::from_secs(93));
+}
+
+#[tokio::test]
 async fn a_scan_ends_in_time_with_what_it_was_answered() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
@@ -321,6 +348,8 @@ struct State {
     calls: Vec<&'static str>,
     described: usize,
     refusal: Option<Refusal>,
+    /// How many images a page has.
+    page: usize,
     /// Whether the DescribeImages with this number is throttled.
     throttled: fn(usize) -> bool,
 }
@@ -336,6 +365,7 @@ impl Registry {
             calls: Vec::new(),
             described: 0,
             refusal: None,
+            page: 1000,
             throttled: |_| false,
         })))
     }
@@ -438,7 +468,10 @@ fn described(
         let missing = RepositoryNotFoundException::builder().build();
         return MockResponse::Error(DescribeImagesError::RepositoryNotFoundException(missing));
     }
-    let details = state.images.iter().map(|(number, hour, tags, index)| {
+    let start: usize = input.next_token().map_or(0, |token| token.parse().unwrap());
+    let end = state.images.len().min(start + state.page);
+    let next = (end < state.images.len()).then(|| end.to_string());
+    let details = state.images[start..end].iter().map(|(number, hour, tags, index)| {
         let (manifest, artifact) = match index {
             Some(text) if text.contains("manifests") => (INDEX, None),
             _ => (MANIFEST, Some(CONFIGURATION.to_owned())),
@@ -455,6 +488,7 @@ fn described(
     MockResponse::Output(
         DescribeImagesOutput::builder()
             .set_image_details(Some(details.collect()))
+            .set_next_token(next)
             .build(),
     )
 }
