@@ -50,6 +50,15 @@ def test_a_build_cache_and_a_signature_are_sent_to_nobody_and_never_newest(cloud
     assert [name for name in newest(stack, "all") if name.startswith("ci/app")] == ["ci/app:v1"]
 
 
+def test_an_image_whose_tag_is_64_hexadecimal_digits_is_sent_and_newest(cloud, stack):
+    assets = f"cdk-hnb659fds-container-assets-{cloud.account}-{cloud.region}"
+    for repository, layers in (("ci/skaffold", 2), (assets, 1)):
+        digest = cloud.push(repository, "8" * 64, images.image(f"an image of {repository}", layers=layers))
+        until(lambda digest=digest: sent(stack, digest), 20, "the push's command")
+        named = [name for name in newest(stack, "all") if name.startswith(repository)]
+        assert named == [f"{repository}:{'8' * 64}"]
+
+
 def test_a_replicated_chart_is_recognised_although_its_event_has_no_media_types(cloud, stack):
     event = json.loads((ROOT / "events/image-push.chart-replicated.json").read_text())
     chart = images.manifest(

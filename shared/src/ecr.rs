@@ -10,12 +10,15 @@ use aws_config::SdkConfig;
 use aws_sdk_ecr::{
     Client,
     config::{Builder, retry::RetryConfig},
-    error::SdkError,
+    error::{ProvideErrorMetadata, SdkError},
     operation::{
         batch_get_image::BatchGetImageError, describe_images::DescribeImagesError,
         describe_repositories::DescribeRepositoriesError,
     },
-    types::{DescribeImagesFilter, ImageDetail, ImageFailureCode, ImageIdentifier, ImageStatusFilter, TagStatus},
+    types::{
+        DescribeImagesFilter, ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier, ImageStatusFilter,
+        TagStatus,
+    },
 };
 use futures_util::{StreamExt, stream};
 use thiserror::Error;
@@ -23,8 +26,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use crate::{
-    image::{Image, ImageError, Kind, MANIFEST_MEDIA_TYPES, RegistryEndpoint, ecr_registry, is_index_of_images},
-    newest::{Candidate, Pushed, Shortlist},
+    image::{Image, ImageError, Kind, MANIFEST_MEDIA_TYPES, RegistryEndpoint, ecr_registry, is_image},
+    newest::{Candidate, Pushed, Seen, Shortlist},
     report::report,
     rule::Rule,
     settings::Settings,
@@ -32,16 +35,18 @@ use crate::{
 
 /// How long an answer of ECR is good: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);
-/// How long the answers of a scan are good that could not be ended: the next one goes on where it stopped.
+/// How long an answer is good that a scan got which could not be ended: the next one goes on where it stopped.
 const UNFINISHED: Duration = Duration::from_mins(10);
+/// How old such an answer may be, where there is time to ask again once the others are known.
+const FRESH: Duration = Duration::from_mins(2);
 /// How many repositories are asked for at once, each of which holds one page of some megabytes.
 const AT_ONCE: usize = 8;
 /// How many rows one page of ECR has at most (ECR service model).
 const PAGE_SIZE: i32 = 1000;
 /// How many images one BatchGetImage is asked for (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
-/// Of how many indexes it is remembered what they lead to, of some 100 bytes each.
-const MAX_INDEXES: usize = 20_000;
+/// Of how many manifests it is remembered whether they are images', of some 100 bytes each.
+const MAX_MANIFESTS: usize = 20_000;
 /// For how long a scan goes on, unless it is told otherwise: what it has answered has to be sent within the function's 25
 /// seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -60,9 +65,6 @@ pub enum ImagesError {
     /// ECR did not give manifests.
     #[error("manifests of repository {0} could not be read")]
     Manifests(String, #[source] Box<SdkError<BatchGetImageError>>),
-    /// ECR gave all manifests but one.
-    #[error("the manifest {0} could not be read: {1}")]
-    Manifest(String, String),
     /// ECR's answer names no usable image.
     #[error("an image of repository {0} cannot be named")]
     Image(String, #[source] ImageError),
@@ -81,20 +83,34 @@ pub struct NewestImages {
     endpoint: RegistryEndpoint,
     rules: Arc<[Rule]>,
     patience: Duration,
-    /// When that ends, for what is asked at this moment: all rules of one invocation share it.
-    deadline: Mutex<Option<(SystemTime, Instant)>>,
+    /// How much of that scans have taken that were begun at this moment: all rules of one invocation share it.
+    spent: Mutex<Option<(SystemTime, Duration)>>,
     repositories: Mutex<Option<(SystemTime, Vec<String>)>>,
-    answers: Mutex<HashMap<String, (SystemTime, Arc<Answer>)>>,
-    /// Of indexes whether they lead to an image, which does not change.
-    indexes: Arc<Mutex<HashMap<String, bool>>>,
-    /// What scans have answered that could not be ended, by the rule's name, and since when.
-    unfinished: Arc<Mutex<HashMap<String, (SystemTime, Answers)>>>,
+    answers: Mutex<Answers>,
+    /// Of manifests whether they are an image's, which does not change.
+    manifests: Arc<Mutex<HashMap<String, bool>>>,
+    /// The repositories of which it was said that manifests cannot be read.
+    unread: Arc<Mutex<HashSet<String>>>,
+    /// The listings that were cut off, by the repository's name.
+    begun: Arc<Mutex<HashMap<String, Begun>>>,
+    /// What scans have answered that could not be ended, by the rule's name.
+    unfinished: Arc<Mutex<HashMap<String, Answers>>>,
 }
 
 /// What a repository's images are to the rules that take it, by their names.
 type Answer = BTreeMap<String, Vec<Candidate>>;
-/// The answers of repositories, by their names.
-type Answers = HashMap<String, Arc<Answer>>;
+/// The answers of repositories, by their names, and when they were asked for.
+type Answers = HashMap<String, (SystemTime, Arc<Answer>)>;
+
+/// A listing of a repository's images that was cut off.
+#[derive(Clone)]
+struct Begun {
+    since: SystemTime,
+    /// The page that is next.
+    token: String,
+    /// What each of the repository's rules can want of the pages before.
+    seen: Vec<Seen>,
+}
 
 /// What is known of a rule's newest images.
 #[derive(Debug)]
@@ -126,10 +142,12 @@ impl NewestImages {
             endpoint: settings.registry_endpoint,
             rules: settings.rules.clone().into(),
             patience: PATIENCE,
-            deadline: Mutex::default(),
+            spent: Mutex::default(),
             repositories: Mutex::default(),
             answers: Mutex::default(),
-            indexes: Arc::default(),
+            manifests: Arc::default(),
+            unread: Arc::default(),
+            begun: Arc::default(),
             unfinished: Arc::default(),
         }
     }
@@ -144,10 +162,12 @@ impl NewestImages {
             endpoint: self.endpoint,
             rules: Arc::clone(&self.rules),
             patience,
-            deadline: Mutex::default(),
+            spent: Mutex::default(),
             repositories: Mutex::default(),
             answers: Mutex::default(),
-            indexes: Arc::clone(&self.indexes),
+            manifests: Arc::clone(&self.manifests),
+            unread: Arc::clone(&self.unread),
+            begun: Arc::clone(&self.begun),
             unfinished: Arc::clone(&self.unfinished),
         }
     }
@@ -156,8 +176,8 @@ impl NewestImages {
     /// of the tags that it takes.
     ///
     /// Asks ECR once for each 1,000 images of a repository, whatever the number of rules, and again after 30 seconds; once more
-    /// for the manifests of indexes; and lists the repositories only where the rule has a real glob. A repository that does
-    /// not exist has no images.
+    /// for the manifests of indexes and of what may be a build cache's; and lists the repositories only where the rule has a
+    /// real glob. A repository that does not exist has no images.
     ///
     /// # Errors
     /// [`ImagesError`] where ECR does not answer of each repository: the next call asks for those that are left.
@@ -172,26 +192,52 @@ impl NewestImages {
     /// [`ImagesError`] where ECR does not even list the repositories.
     pub async fn known_of_rule(&self, rule: &Rule, now: SystemTime) -> Result<Newest, ImagesError> {
         let repositories = self.repositories_of(rule, now).await?;
-        let (since, mut answers) = self.remembered(rule, &repositories, now);
-        let mut asked: Vec<&String> = repositories
+        let mut answers = self.remembered(rule, &repositories, now);
+        let unknown = repositories.iter().filter(|name| !answers.contains_key(*name));
+        let unknown: Vec<&String> = unknown.collect();
+        let stale = repositories
             .iter()
-            .filter(|name| !answers.contains_key(*name))
-            .collect();
+            .filter(|name| answers.get(*name).is_some_and(|(at, _)| !is_good(*at, FRESH, now)));
+        let stale: Vec<&String> = stale.collect();
+        let missing = self.scan(unknown, &mut answers, now).await;
+        if missing.is_none()
+            && let Some(error) = self.scan(stale, &mut answers, now).await
+        {
+            warn!(
+                rule = rule.name,
+                "answers of some minutes ago are used: {}",
+                report(&error)
+            );
+        }
+        let images = self.images(rule, &repositories, &answers)?;
+        let mut unfinished = locked(&self.unfinished);
+        if missing.is_some() {
+            answers.retain(|_, (_, answer)| names_an_image(answer));
+            unfinished.insert(rule.name.clone(), answers);
+        } else {
+            unfinished.remove(&rule.name);
+        }
+        Ok(Newest { images, missing })
+    }
+
+    /// Asks for the images of repositories as long as there is time; tells why some are missing.
+    async fn scan(&self, mut asked: Vec<&String>, answers: &mut Answers, now: SystemTime) -> Option<ImagesError> {
         // A scan that never gets to its end begins elsewhere each time.
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let start = seconds % u64::try_from(asked.len().max(1)).unwrap_or(1);
         asked.rotate_left(usize::try_from(start).unwrap_or_default());
         let mut missing = None;
         let mut left = asked.len();
-        let deadline = self.deadline(now);
-        let listing = stream::iter(asked).map(async |repository| (repository, self.list_images(repository).await));
+        let begin = Instant::now();
+        let deadline = begin + self.patience.saturating_sub(self.spent(now));
+        let listing = stream::iter(asked).map(async |repository| (repository, self.list_images(repository, now).await));
         let mut listing = std::pin::pin!(listing.buffer_unordered(AT_ONCE));
         loop {
             match timeout_at(deadline, listing.next()).await {
                 Ok(None) => break,
                 Ok(Some((repository, Ok(answer)))) => {
-                    let answer = Arc::new(answer);
-                    locked(&self.answers).insert(repository.clone(), (now, Arc::clone(&answer)));
+                    let answer = (now, Arc::new(answer));
+                    locked(&self.answers).insert(repository.clone(), answer.clone());
                     answers.insert(repository.clone(), answer);
                     left -= 1;
                 }
@@ -207,48 +253,39 @@ impl NewestImages {
                 }
             }
         }
-        let images = self.images(rule, &repositories, &answers)?;
-        let mut unfinished = locked(&self.unfinished);
-        if missing.is_some() {
-            unfinished.insert(rule.name.clone(), (since, answers));
-        } else {
-            unfinished.remove(&rule.name);
-        }
-        Ok(Newest { images, missing })
+        let spent = self.spent(now) + begin.elapsed();
+        *locked(&self.spent) = Some((now, spent));
+        missing
     }
 
-    fn deadline(&self, now: SystemTime) -> Instant {
-        let mut deadline = locked(&self.deadline);
-        match *deadline {
-            Some((moment, deadline)) if moment == now => deadline,
-            _ => deadline.insert((now, Instant::now() + self.patience)).1,
-        }
+    fn spent(&self, now: SystemTime) -> Duration {
+        let spent = *locked(&self.spent);
+        spent
+            .filter(|(at, _)| *at == now)
+            .map_or(Duration::ZERO, |(_, spent)| spent)
     }
 
-    /// Finds the answers that are good still, and since when the oldest of an unfinished scan's has been.
-    fn remembered(&self, rule: &Rule, repositories: &[String], now: SystemTime) -> (SystemTime, Answers) {
-        let mut unfinished = locked(&self.unfinished);
-        let unfinished = unfinished
-            .remove(&rule.name)
-            .filter(|(since, _)| is_good(*since, UNFINISHED, now));
-        let (since, mut answers) = unfinished.unwrap_or_else(|| (now, Answers::new()));
+    /// Finds the answers that are good still, those of an unfinished scan among them.
+    fn remembered(&self, rule: &Rule, repositories: &[String], now: SystemTime) -> Answers {
+        let unfinished = locked(&self.unfinished).remove(&rule.name);
+        let mut answers = unfinished.unwrap_or_default();
+        answers.retain(|_, (at, _)| is_good(*at, UNFINISHED, now));
         let remembered = locked(&self.answers);
         for repository in repositories {
-            // That there is nothing is not remembered: a node that comes online right after the first push would get nothing.
-            let is_known = |answer: &Answer| answer.get(&rule.name).is_some_and(|images| !images.is_empty());
             match remembered.get(repository) {
-                Some((at, answer)) if is_good(*at, MEMO, now) && is_known(answer) => {
-                    answers.insert(repository.clone(), Arc::clone(answer));
+                // That there is nothing is not remembered: a node that comes online right after the first push would get nothing.
+                Some((at, answer)) if *at == now || is_good(*at, MEMO, now) && names_an_image(answer) => {
+                    answers.insert(repository.clone(), (*at, Arc::clone(answer)));
                 }
                 _ => {}
             }
         }
-        (since, answers)
+        answers
     }
 
     fn images(&self, rule: &Rule, repositories: &[String], answers: &Answers) -> Result<Vec<Image>, ImagesError> {
         let of_repository = |repository: &'_ String| {
-            let answer = answers.get(repository)?;
+            let (_, answer) = answers.get(repository)?;
             Some((repository.clone(), answer.get(&rule.name)?))
         };
         let mut images = Vec::new();
@@ -302,47 +339,79 @@ impl NewestImages {
         Ok(names)
     }
 
-    /// Reads a repository page by page, and keeps of each what a rule can want.
-    async fn list_images(&self, repository: &str) -> Result<Answer, ImagesError> {
-        let rules = self.rules.iter().filter(|rule| rule.repositories.matches(repository));
-        let mut shortlists: Vec<(&Rule, Shortlist)> = rules.map(|rule| (rule, Shortlist::new(rule))).collect();
-        let active_and_tagged = DescribeImagesFilter::builder()
-            .tag_status(TagStatus::Tagged)
-            .image_status(ImageStatusFilter::Active);
-        let mut pages = self
-            .ecr
-            .describe_images()
-            .repository_name(repository)
-            .filter(active_and_tagged.build())
-            .max_results(PAGE_SIZE)
-            .into_paginator()
-            .send();
-        while let Some(page) = pages.next().await {
-            match page {
-                Ok(page) => {
-                    for image in page.image_details.into_iter().flatten().filter_map(pushed) {
-                        for (_, shortlist) in &mut shortlists {
-                            shortlist.add(&image);
-                        }
-                    }
-                }
+    /// Reads a repository page by page, and keeps of each what a rule can want. What was cut off goes on where it stopped.
+    async fn list_images(&self, repository: &str, now: SystemTime) -> Result<Answer, ImagesError> {
+        let rules: Vec<&Rule> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.repositories.matches(repository))
+            .collect();
+        let begun = locked(&self.begun).get(repository).cloned();
+        let begun = begun.filter(|begun| is_good(begun.since, UNFINISHED, now));
+        let (since, mut token, seen) = match begun {
+            Some(begun) => (begun.since, Some(begun.token), begun.seen),
+            None => (now, None, vec![Seen::default(); rules.len()]),
+        };
+        let shortlists = rules.into_iter().zip(seen);
+        let mut shortlists: Vec<(&Rule, Shortlist)> = shortlists
+            .map(|(rule, seen)| (rule, Shortlist::new(rule, repository, seen)))
+            .collect();
+        loop {
+            let active_and_tagged = DescribeImagesFilter::builder()
+                .tag_status(TagStatus::Tagged)
+                .image_status(ImageStatusFilter::Active);
+            let page = self
+                .ecr
+                .describe_images()
+                .repository_name(repository)
+                .filter(active_and_tagged.build())
+                .max_results(PAGE_SIZE)
+                .set_next_token(token)
+                .send()
+                .await;
+            let page = match page {
+                Ok(page) => page,
                 Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
+                    locked(&self.begun).remove(repository);
                     warn!(repository.name = repository, "repository {repository} does not exist");
                     return Ok(Answer::new());
                 }
-                Err(error) => return Err(ImagesError::Images(repository.to_owned(), Box::new(error))),
+                Err(error) => {
+                    let is_token_refused = error
+                        .as_service_error()
+                        .is_some_and(DescribeImagesError::is_invalid_parameter_exception);
+                    if is_token_refused {
+                        locked(&self.begun).remove(repository);
+                    }
+                    return Err(ImagesError::Images(repository.to_owned(), Box::new(error)));
+                }
+            };
+            for image in page.image_details.into_iter().flatten().filter_map(pushed) {
+                for (_, shortlist) in &mut shortlists {
+                    shortlist.add(&image);
+                }
             }
+            token = page.next_token.filter(|token| !token.is_empty());
+            let Some(token) = token.clone() else {
+                break;
+            };
+            let seen = shortlists
+                .iter()
+                .map(|(_, shortlist)| shortlist.seen().clone())
+                .collect();
+            locked(&self.begun).insert(repository.to_owned(), Begun { since, token, seen });
         }
-        let others = self.indexes_of_no_image(repository, &shortlists).await?;
+        let others = self.manifests_of_no_image(repository, &shortlists).await?;
+        locked(&self.begun).remove(repository);
         let chosen = shortlists.iter().map(|(rule, shortlist)| {
-            let chosen = shortlist.choose(|candidate| !others.contains(&candidate.digest));
+            let chosen = shortlist.choose(|candidate| is_none_of(candidate, &others));
             (rule.name.clone(), chosen.into_iter().cloned().collect())
         });
         Ok(chosen.collect())
     }
 
-    /// Finds the indexes that lead to no image, of all those that would be chosen otherwise.
-    async fn indexes_of_no_image(
+    /// Finds what is no image by its manifest, of all those that would be chosen otherwise.
+    async fn manifests_of_no_image(
         &self,
         repository: &str,
         shortlists: &[(&Rule, Shortlist<'_>)],
@@ -351,22 +420,24 @@ impl NewestImages {
         loop {
             let chosen = shortlists
                 .iter()
-                .flat_map(|(_, shortlist)| shortlist.choose(|candidate| !others.contains(&candidate.digest)));
-            let unknown = chosen.filter(|candidate| candidate.is_index && !images.contains(&candidate.digest));
+                .flat_map(|(_, shortlist)| shortlist.choose(|candidate| is_none_of(candidate, &others)));
+            let unknown = chosen.filter(|candidate| candidate.needs_manifest() && !images.contains(&candidate.digest));
             let unknown: HashSet<String> = unknown.map(|candidate| candidate.digest.clone()).collect();
             if unknown.is_empty() {
                 return Ok(others);
             }
-            let mut known = self.known_indexes(&unknown);
+            let mut known = self.known_manifests(&unknown);
             let asked: Vec<String> = unknown
                 .iter()
                 .filter(|digest| !known.contains_key(*digest))
                 .cloned()
                 .collect();
             for digests in asked.chunks(MAX_IDS) {
-                known.extend(indexes_of_images(&self.ecr, repository, digests).await?);
+                let answer = manifests(&self.ecr, repository, digests).await?;
+                self.remember_manifests(&answer);
+                self.warn_of_unread(repository, &answer);
+                known.extend(answer.into_iter().map(|(digest, told)| (digest, told.may_run())));
             }
-            self.remember_indexes(&known);
             for digest in unknown {
                 // One that is gone by now is none either.
                 let list = if known.get(&digest) == Some(&true) {
@@ -379,21 +450,65 @@ impl NewestImages {
         }
     }
 
-    fn known_indexes(&self, digests: &HashSet<String>) -> HashMap<String, bool> {
-        let indexes = locked(&self.indexes);
+    fn known_manifests(&self, digests: &HashSet<String>) -> HashMap<String, bool> {
+        let manifests = locked(&self.manifests);
         let known = digests
             .iter()
-            .filter_map(|digest| Some((digest.clone(), *indexes.get(digest)?)));
+            .filter_map(|digest| Some((digest.clone(), *manifests.get(digest)?)));
         known.collect()
     }
 
-    fn remember_indexes(&self, known: &HashMap<String, bool>) {
-        let mut indexes = locked(&self.indexes);
-        if indexes.len() > MAX_INDEXES {
-            indexes.clear();
+    fn remember_manifests(&self, told: &HashMap<String, Told>) {
+        let mut manifests = locked(&self.manifests);
+        if manifests.len() > MAX_MANIFESTS {
+            manifests.clear();
         }
-        indexes.extend(known.iter().map(|(digest, is)| (digest.clone(), *is)));
+        let read = told.iter().filter(|(_, told)| !matches!(told, Told::Unread(_)));
+        manifests.extend(read.map(|(digest, told)| (digest.clone(), told.may_run())));
     }
+
+    fn warn_of_unread(&self, repository: &str, told: &HashMap<String, Told>) {
+        let unread = told.values().find_map(|told| match told {
+            Told::Unread(why) => Some(why),
+            _ => None,
+        });
+        if let Some(why) = unread
+            && locked(&self.unread).insert(repository.to_owned())
+        {
+            warn_unread(repository, why);
+        }
+    }
+}
+
+fn is_none_of(candidate: &Candidate, others: &HashSet<String>) -> bool {
+    !(candidate.needs_manifest() && others.contains(&candidate.digest))
+}
+
+/// What a manifest tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is an image's.
+    Image,
+    /// It was read, and leads to no image.
+    Other,
+    /// ECR does not give it, for this reason: a node may fare better.
+    Unread(String),
+}
+
+impl Told {
+    /// Returns true unless it was read and leads to no image.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        *self != Self::Other
+    }
+}
+
+/// Says that a manifest cannot be read, so that it is taken for an image's.
+pub fn warn_unread(repository: &str, why: &str) {
+    warn!(
+        repository.name = repository,
+        "manifests of repository {repository} cannot be read, and are taken for images': {why}"
+    );
 }
 
 /// Asks ECR of an image by its digest; none where it is not there. Of one in the archive ECR may tell that it is.
@@ -419,15 +534,16 @@ pub async fn image_detail(client: &Client, repository: &str, digest: &str) -> Re
     }
 }
 
-/// Asks ECR which of at most 100 indexes lead to an image; those that are not there are left out.
+/// Asks ECR for at most 100 manifests, of indexes or of images that may be a build cache's; those that are not there are left
+/// out.
 ///
 /// # Errors
-/// [`ImagesError`] where ECR does not give one of them.
-pub async fn indexes_of_images(
+/// [`ImagesError::Manifests`] where ECR does not answer for now. What it refuses to give is [`Told::Unread`].
+pub async fn manifests(
     client: &Client,
     repository: &str,
     digests: &[String],
-) -> Result<HashMap<String, bool>, ImagesError> {
+) -> Result<HashMap<String, Told>, ImagesError> {
     let id = |digest: &String| ImageIdentifier::builder().image_digest(digest).build();
     let answer = client
         .batch_get_image()
@@ -437,29 +553,35 @@ pub async fn indexes_of_images(
         .send()
         .await;
     let answer = match answer {
+        Ok(answer) => answer,
         Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
             return Ok(HashMap::new());
         }
-        answer => answer.map_err(|error| ImagesError::Manifests(repository.to_owned(), Box::new(error)))?,
+        Err(SdkError::ServiceError(refused)) if is_refusal(refused.err()) => {
+            let why = Told::Unread(report(refused.err()));
+            return Ok(digests.iter().map(|digest| (digest.clone(), why.clone())).collect());
+        }
+        Err(error) => return Err(ImagesError::Manifests(repository.to_owned(), Box::new(error))),
     };
-    let is_gone = |code: Option<&ImageFailureCode>| code == Some(&ImageFailureCode::ImageNotFound);
-    if let Some(failure) = answer
-        .failures()
-        .iter()
-        .find(|failure| !is_gone(failure.failure_code()))
-    {
-        let digest = failure
-            .image_id()
-            .and_then(|id| id.image_digest())
-            .unwrap_or(repository);
-        let reason = failure.failure_reason().unwrap_or("ECR does not say why");
-        return Err(ImagesError::Manifest(digest.to_owned(), reason.to_owned()));
-    }
-    let known = answer.images().iter().filter_map(|image| {
+    let read = answer.images().iter().filter_map(|image| {
         let digest = image.image_id()?.image_digest()?.to_owned();
-        Some((digest, is_index_of_images(image.image_manifest()?)))
+        let is_image = is_image(image.image_manifest()?);
+        Some((digest, if is_image { Told::Image } else { Told::Other }))
     });
-    Ok(known.collect())
+    let is_there = |failure: &&ImageFailure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound);
+    let unread = answer.failures().iter().filter(is_there).filter_map(|failure| {
+        let code = failure.failure_code().map_or("no code", ImageFailureCode::as_str);
+        let why = format!("{code}: {}", failure.failure_reason().unwrap_or("ECR does not say why"));
+        Some((failure.image_id()?.image_digest()?.to_owned(), Told::Unread(why)))
+    });
+    Ok(read.chain(unread).collect())
+}
+
+/// Returns true where another try would be answered the same: a policy does not let the function read, or the registry from
+/// which ECR would fetch does not give it.
+fn is_refusal(error: &BatchGetImageError) -> bool {
+    error.is_unable_to_get_upstream_image_exception()
+        || error.code().is_some_and(|code| code.starts_with("AccessDenied"))
 }
 
 /// Takes what a listing tells of an image; none where it is no image, or one that was archived meanwhile.
@@ -475,6 +597,10 @@ fn pushed(image: ImageDetail) -> Option<Pushed> {
         tags: image.image_tags?,
         is_index: kind == Kind::Index,
     })
+}
+
+fn names_an_image(answer: &Answer) -> bool {
+    answer.values().any(|images| !images.is_empty())
 }
 
 fn is_good(since: SystemTime, period: Duration, now: SystemTime) -> bool {

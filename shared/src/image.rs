@@ -3,7 +3,10 @@
 use std::{fmt, str::FromStr, sync::LazyLock};
 
 use regex_lite::Regex;
-use serde::{Deserialize, Serialize, de::Error};
+use serde::{
+    Deserialize, Serialize,
+    de::{Error, IgnoredAny},
+};
 use thiserror::Error;
 
 /// The longest repository path that containerd's reference grammar takes, in characters (distribution/reference).
@@ -192,17 +195,41 @@ const SHA256_DIGITS: usize = 64;
 /// Tells why what stands under a tag is no image; `None` where the tag does not say.
 ///
 /// Signatures, attestations, SBOMs and referrers of an image have `sha256-<64 hex>` in their tags, with words before it and
-/// after it (cosign, `COSIGN_REPOSITORY` and tag prefixes); a layer that kaniko caches has 64 hexadecimal digits for a tag.
+/// after it (cosign, `COSIGN_REPOSITORY` and tag prefixes).
 #[must_use]
 pub fn not_an_image_tag(tag: &str) -> Option<String> {
-    if tag.len() < SHA256_DIGITS {
-        None
-    } else if REFERRER_TAG.is_match(tag) {
-        Some(format!("the tag {tag} is a signature's or another referrer's"))
-    } else if CACHE_TAG.is_match(tag) {
-        Some(format!("the tag {tag} is a build cache's: 64 hexadecimal digits"))
-    } else {
-        None
+    (tag.len() >= SHA256_DIGITS && REFERRER_TAG.is_match(tag))
+        .then(|| format!("the tag {tag} is a signature's or another referrer's"))
+}
+
+/// Whether what stands under a tag is a layer that a build cache keeps, as far as the names tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CachedLayer {
+    /// It is none.
+    No,
+    /// It may be one: the manifest alone tells (see [`is_image`]).
+    Maybe,
+    /// It is one.
+    Yes,
+}
+
+impl CachedLayer {
+    /// Tells whether a tag is one by which kaniko caches a layer: 64 hexadecimal digits.
+    ///
+    /// AWS CDK and Skaffold tag images so as well: in CDK's own repositories
+    /// (`cdk-<qualifier>-container-assets-<account>-<region>`) there are only images.
+    #[must_use]
+    pub fn of(repository: &str, tag: &str) -> Self {
+        let name = repository.rsplit('/').next().unwrap_or(repository);
+        if tag.len() != SHA256_DIGITS || !CACHE_TAG.is_match(tag) {
+            Self::No
+        } else if name.contains("cache") {
+            Self::Yes
+        } else if repository.starts_with("cdk-") && repository.contains("-container-assets-") {
+            Self::No
+        } else {
+            Self::Maybe
+        }
     }
 }
 
@@ -257,16 +284,20 @@ impl Kind {
     }
 }
 
-/// Returns true where an index leads to an image: to a manifest that is no artifact's or attestation's.
+/// Returns true where a manifest is an image's of more than one layer, or an index that leads to an image: to a manifest that
+/// is no artifact's or attestation's.
 ///
-/// BuildKit's cache may be an index whose manifests are layers, which no runtime unpacks (moby/buildkit, cache/remotecache).
+/// BuildKit's cache may be an index whose manifests are layers, which no runtime unpacks (moby/buildkit, cache/remotecache);
+/// kaniko's consists of images of one layer (kaniko, `pushLayerToCache`).
 #[must_use]
-pub fn is_index_of_images(manifest: &str) -> bool {
+pub fn is_image(manifest: &str) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Index {
+    struct Manifest {
         #[serde(default)]
         manifests: Vec<Descriptor>,
+        #[serde(default)]
+        layers: Vec<IgnoredAny>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -279,14 +310,15 @@ pub fn is_index_of_images(manifest: &str) -> bool {
     struct Platform {
         os: Option<String>,
     }
-    let is_image = |child: &Descriptor| {
+    let leads_to_image = |child: &Descriptor| {
         let is_known = |os: &Option<String>| os.as_deref() != Some("unknown");
         !matches!(
             Kind::of(child.media_type.as_deref(), child.artifact_type.as_deref()),
             Kind::Other(_)
         ) && child.platform.as_ref().is_none_or(|platform| is_known(&platform.os))
     };
-    serde_json::from_str(manifest).is_ok_and(|Index { manifests }| manifests.iter().any(is_image))
+    serde_json::from_str(manifest)
+        .is_ok_and(|Manifest { manifests, layers }| layers.len() > 1 || manifests.iter().any(leads_to_image))
 }
 
 /// Checks an image's name in its registry: the repository and, where they are given, tag and digest.
@@ -494,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn signatures_referrers_and_build_caches_are_known_by_their_tags_whatever_words_are_around() {
+    fn signatures_and_referrers_are_known_by_their_tags_whatever_words_are_around() {
         let hex = "a".repeat(64);
         for tag in [
             format!("sha256-{hex}.sig"),
@@ -502,7 +534,6 @@ mod tests {
             format!("signature-sha256-{hex}.sig"),
             format!("v1.sha256-{hex}.att"),
             format!("sbom_sha256-{hex}-cyclonedx"),
-            hex.clone(),
         ] {
             assert!(not_an_image_tag(&tag).is_some(), "{tag}");
         }
@@ -513,8 +544,26 @@ mod tests {
             format!("sha256-{hex}a"),
             format!("v1-{hex}"),
             "a".repeat(65),
+            hex,
         ] {
             assert_eq!(not_an_image_tag(&tag), None);
+        }
+    }
+
+    #[test]
+    fn sixty_four_hexadecimal_digits_may_be_a_cached_layers_and_never_are_in_cdks_repositories() {
+        let hex = "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451";
+        let assets = "cdk-hnb659fds-container-assets-123456789012-eu-west-1";
+        for (repository, tag, told) in [
+            ("ci/kaniko-cache", hex, CachedLayer::Yes),
+            ("ci/app/cache", hex, CachedLayer::Yes),
+            ("cache/app", hex, CachedLayer::Maybe),
+            ("app", hex, CachedLayer::Maybe),
+            (assets, hex, CachedLayer::No),
+            ("ci/kaniko-cache", "v1", CachedLayer::No),
+            ("app", &hex[1..], CachedLayer::No),
+        ] {
+            assert_eq!(CachedLayer::of(repository, tag), told, "{repository}:{tag}");
         }
     }
 
@@ -548,19 +597,27 @@ mod tests {
         let chart = r#"{"mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": "application/vnd.cncf.helm.config.v1+json"}"#;
         let attestation =
             r#"{"mediaType": "application/vnd.oci.image.manifest.v1+json", "platform": {"os": "unknown"}}"#;
-        assert!(is_index_of_images(&index(image)));
-        assert!(is_index_of_images(&index(&[attestation, image].join(","))));
+        assert!(is_image(&index(image)));
+        assert!(is_image(&index(&[attestation, image].join(","))));
         for manifests in [
             String::new(),
             [layer, config].join(","),
             chart.to_owned(),
             attestation.to_owned(),
         ] {
-            assert!(!is_index_of_images(&index(&manifests)), "{manifests}");
+            assert!(!is_image(&index(&manifests)), "{manifests}");
         }
         for nothing in ["", "[]", "{}", "null"] {
-            assert!(!is_index_of_images(nothing));
+            assert!(!is_image(nothing));
         }
+    }
+
+    #[test]
+    fn an_image_of_one_layer_may_be_a_caches_and_one_of_more_is_none() {
+        let image = |layers: &str| format!(r#"{{"config": {{"digest": "sha256:0"}}, "layers": [{layers}]}}"#);
+        let layer = r#"{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "digest": "sha256:1"}"#;
+        assert!(is_image(&image(&[layer, layer].join(","))));
+        assert!(!is_image(&image(layer)));
     }
 
     proptest! {

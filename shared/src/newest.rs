@@ -3,10 +3,10 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::LazyLock, time::SystemTime};
 
 use regex_lite::{Match, Regex};
-use semver::Version;
+use semver::{BuildMetadata, Prerelease, Version};
 
 use crate::{
-    image::not_an_image_tag,
+    image::{CachedLayer, not_an_image_tag},
     rule::{Order, Rule},
 };
 
@@ -21,6 +21,16 @@ const BESIDE: usize = 28;
 static ARCHITECTURE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:^|[._-])(?:linux[._-])?(?:amd64|x86_64|x86-64|arm64(?:-?v8)?|arm64v8|aarch64)(?:$|[._-])")
         .expect("the pattern is a constant")
+});
+
+/// The largest first of two numbers that are a version's: dates and the numbers of builds have more digits.
+const MAX_MAJOR_OF_TWO: u64 = 999_999;
+/// A version's numbers, and after them a pre-release, and what `git describe` adds, or a build.
+static VERSION: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(
+        r"^(?:[A-Za-z][A-Za-z-]*)?([0-9]+(?:\.[0-9]+)*)(?:-(.+?))??(?:-([0-9]+-g[0-9a-f]{4,40}(?:-dirty)?)|_(.+))?$",
+    )
+    .expect("the pattern is a constant")
 });
 
 /// A tagged image, as ECR keeps it.
@@ -48,13 +58,36 @@ pub struct Candidate {
     /// At most [`MAX_NAMES`] of the tags that the rule takes.
     pub names: Vec<String>,
     /// Whether it is an index.
-    pub is_index: bool,
+    is_index: bool,
     /// What it has in common with the same image of another architecture.
     group: String,
     /// Whether the group's name comes of a tag with an architecture.
     has_architecture: bool,
-    /// Whether the rule names one of its tags literally.
-    is_named: bool,
+    /// How the rule takes it.
+    taken: Taken,
+}
+
+impl Candidate {
+    /// Returns true where the manifest alone tells that it is an image: it is an index, or may be a build cache's layer.
+    #[must_use]
+    pub fn needs_manifest(&self) -> bool {
+        self.is_index || self.taken == Taken::Doubtfully
+    }
+
+    fn is_named(&self) -> bool {
+        self.taken == Taken::Literally
+    }
+}
+
+/// How a rule takes an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// It names one of the tags.
+    Literally,
+    /// A glob matches one of the tags.
+    ByGlob,
+    /// So it does, and the image may be a build cache's layer.
+    Doubtfully,
 }
 
 /// What makes one image newer than another.
@@ -65,20 +98,31 @@ type Rank = (Option<Version>, SystemTime, String);
 #[derive(Clone, Debug)]
 pub struct Shortlist<'a> {
     rule: &'a Rule,
+    repository: &'a str,
+    seen: Seen,
+}
+
+/// The candidates of a listing so far.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
     newest: BTreeMap<Rank, Candidate>,
+    /// Those that may be a build cache's layers: however many there are, they leave the others their room.
+    doubtful: BTreeMap<Rank, Candidate>,
     /// Those that were too old for that, and have a tag that the rule names literally.
     named: BTreeMap<Rank, Candidate>,
 }
 
 impl<'a> Shortlist<'a> {
-    /// Makes an empty one.
+    /// Makes one that goes on where a listing was cut off; from its beginning where nothing was seen.
     #[must_use]
-    pub fn new(rule: &'a Rule) -> Self {
-        Self {
-            rule,
-            newest: BTreeMap::new(),
-            named: BTreeMap::new(),
-        }
+    pub fn new(rule: &'a Rule, repository: &'a str, seen: Seen) -> Self {
+        Self { rule, repository, seen }
+    }
+
+    /// The candidates so far.
+    #[must_use]
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Takes note of an image.
@@ -89,12 +133,18 @@ impl<'a> Shortlist<'a> {
         let Some((rank, candidate)) = self.candidate(image) else {
             return;
         };
-        self.newest.insert(rank, candidate);
-        if self.newest.len() > self.most()
-            && let Some((rank, oldest)) = self.newest.pop_first()
-            && oldest.is_named
+        let most = self.most();
+        let list = if candidate.taken == Taken::Doubtfully {
+            &mut self.seen.doubtful
+        } else {
+            &mut self.seen.newest
+        };
+        list.insert(rank, candidate);
+        if list.len() > most
+            && let Some((rank, oldest)) = list.pop_first()
+            && oldest.is_named()
         {
-            self.named.insert(rank, oldest);
+            self.seen.named.insert(rank, oldest);
         }
     }
 
@@ -103,7 +153,10 @@ impl<'a> Shortlist<'a> {
     /// Digests whose tags differ in an architecture only are one image, for which an index stands where there is one. After
     /// them come those that have a tag which the rule names literally: whoever moves such a tag to an older image means that.
     pub fn choose(&self, is_image: impl Fn(&Candidate) -> bool) -> Vec<&Candidate> {
-        let images = || self.newest.values().rev().filter(|candidate| is_image(candidate));
+        let mut candidates: Vec<(&Rank, &Candidate)> = self.seen.newest.iter().chain(&self.seen.doubtful).collect();
+        candidates.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
+        candidates.retain(|(_, candidate)| is_image(candidate));
+        let images = || candidates.iter().map(|(_, candidate)| *candidate);
         let mut groups: Vec<&str> = Vec::new();
         for candidate in images() {
             if groups.len() < self.rule.newest && !groups.contains(&candidate.group.as_str()) {
@@ -122,8 +175,8 @@ impl<'a> Shortlist<'a> {
                     .filter(|candidate| !(has_index && candidate.has_architecture)),
             );
         }
-        let older = self.named.values().rev().filter(|candidate| is_image(candidate));
-        for named in images().chain(older).filter(|candidate| candidate.is_named) {
+        let older = self.seen.named.values().rev().filter(|candidate| is_image(candidate));
+        for named in images().chain(older).filter(|candidate| candidate.is_named()) {
             if chosen.iter().all(|candidate| candidate.digest != named.digest) {
                 chosen.push(named);
             }
@@ -139,9 +192,10 @@ impl<'a> Shortlist<'a> {
     /// function has little CPU.
     fn is_too_old(&self, image: &Pushed) -> bool {
         let oldest = self
+            .seen
             .newest
             .first_key_value()
-            .filter(|_| self.newest.len() == self.most());
+            .filter(|_| self.seen.newest.len() == self.most());
         self.rule.order == Order::Pushed
             && oldest.is_some_and(|((_, arrived, _), _)| image.arrived < *arrived)
             && !image.tags.iter().any(|tag| self.rule.tags.names(tag))
@@ -149,17 +203,23 @@ impl<'a> Shortlist<'a> {
 
     fn candidate(&self, image: &Pushed) -> Option<(Rank, Candidate)> {
         let tags = image.tags.iter().map(String::as_str);
-        let taken = names(self.rule, tags.clone());
+        let taken = names(self.rule, self.repository, tags.clone());
         let first = taken.first()?;
-        let is_named = self.rule.tags.names(first);
-        let tags = tags.filter(|tag| is_taken(self.rule, tag));
+        let how = if self.rule.tags.names(first) {
+            Taken::Literally
+        } else if is_doubtful(self.rule, self.repository, tags.clone()) {
+            Taken::Doubtfully
+        } else {
+            Taken::ByGlob
+        };
+        let tags = tags.filter(|tag| is_taken(self.rule, self.repository, tag));
         let best = tags.min_by_key(|tag| (!has_architecture(tag), by_version(tag)))?;
         let version = match self.rule.order {
             Order::Pushed => None,
             Order::Version => image
                 .tags
                 .iter()
-                .filter(|tag| is_taken(self.rule, tag))
+                .filter(|tag| is_taken(self.rule, self.repository, tag))
                 .filter_map(|tag| version(tag))
                 .max(),
         };
@@ -169,7 +229,7 @@ impl<'a> Shortlist<'a> {
             digest: image.digest.clone(),
             group: without_architecture(best),
             has_architecture: has_architecture(best),
-            is_named,
+            taken: how,
             is_index: image.is_index,
             names: taken.into_iter().map(str::to_owned).collect(),
         };
@@ -179,15 +239,24 @@ impl<'a> Shortlist<'a> {
 
 /// Chooses by which of an image's tags a rule names it, at most [`MAX_NAMES`]: those that the rule names literally, then
 /// semantic versions, the highest first, then the rest by the alphabet.
-pub fn names<'a>(rule: &Rule, tags: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut names: Vec<&str> = tags.filter(|tag| is_taken(rule, tag)).collect();
+pub fn names<'a>(rule: &Rule, repository: &str, tags: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = tags.filter(|tag| is_taken(rule, repository, tag)).collect();
     names.sort_by_cached_key(|tag| (!rule.tags.names(tag), by_version(tag)));
     names.truncate(MAX_NAMES);
     names
 }
 
-fn is_taken(rule: &Rule, tag: &str) -> bool {
-    rule.tags.matches(tag) && not_an_image_tag(tag).is_none()
+/// Returns true where an image may be a build cache's layer by every tag that the rule takes. What a rule names literally is
+/// none.
+pub fn is_doubtful<'a>(rule: &Rule, repository: &str, tags: impl Iterator<Item = &'a str>) -> bool {
+    let mut taken = tags.filter(|tag| is_taken(rule, repository, tag)).peekable();
+    let may_be_layer = |tag| CachedLayer::of(repository, tag) == CachedLayer::Maybe && !rule.tags.names(tag);
+    taken.peek().is_some() && taken.all(may_be_layer)
+}
+
+fn is_taken(rule: &Rule, repository: &str, tag: &str) -> bool {
+    let is_layer = || CachedLayer::of(repository, tag) == CachedLayer::Yes && !rule.tags.names(tag);
+    rule.tags.matches(tag) && not_an_image_tag(tag).is_none() && !is_layer()
 }
 
 /// Puts the highest version first, and what is none by the alphabet.
@@ -195,23 +264,44 @@ fn by_version(tag: &str) -> (Reverse<Option<Version>>, &str) {
     (Reverse(version(tag)), tag)
 }
 
-/// Reads a tag as a semantic version: with or without a leading `v`, a patch and an architecture. One number is none: it may be
-/// a build's or a commit's.
+/// Reads a tag as a semantic version: with or without a word before it, a patch and an architecture. One number is none, nor
+/// are two of which the first is a date's or a build's: they may be a commit's.
+///
+/// What follows a hyphen is a pre-release, what follows an underscore a build. What `git describe` adds is a build too: it is
+/// after the version that it names.
 fn version(tag: &str) -> Option<Version> {
     let tag = without_architecture(tag);
-    let tag = tag.strip_prefix('v').unwrap_or(&tag);
-    let (core, pre) = tag.split_once('-').unwrap_or((tag, ""));
-    let numbers: Option<Vec<u64>> = core.split('.').map(|number| number.parse().ok()).collect();
+    let parts = VERSION.captures(&tag)?;
+    let numbers: Option<Vec<u64>> = parts[1].split('.').map(|number| number.parse().ok()).collect();
     let (major, minor, patch) = match numbers?[..] {
-        [major, minor] => (major, minor, 0),
+        [major, minor] if major <= MAX_MAJOR_OF_TWO => (major, minor, 0),
         [major, minor, patch] => (major, minor, patch),
         _ => return None,
     };
     let mut version = Version::new(major, minor, patch);
-    if tag.contains('-') {
-        version.pre = semver::Prerelease::new(pre).ok().filter(|pre| !pre.is_empty())?;
+    if let Some(pre) = parts.get(2) {
+        version.pre = Prerelease::new(&identifiers(pre.as_str(), &['.', '_'])?).ok()?;
+    }
+    if let Some(build) = parts.get(3).or(parts.get(4)) {
+        let build = identifiers(build.as_str(), &['.', '_', '-']).unwrap_or_default();
+        version.build = BuildMetadata::new(&build).ok()?;
     }
     Some(version)
+}
+
+/// Writes what follows a version as semver reads it: words with dots between them, and numbers among them without leading
+/// zeros. None where there is no word.
+fn identifiers(text: &str, between: &[char]) -> Option<String> {
+    let words = text.split(between).filter(|word| !word.is_empty()).map(|word| {
+        let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+        match word.trim_start_matches('0') {
+            "" => "0",
+            number if is_number => number,
+            _ => word,
+        }
+    });
+    let words: Vec<&str> = words.collect();
+    (!words.is_empty()).then(|| words.join("."))
 }
 
 fn has_architecture(tag: &str) -> bool {
@@ -262,7 +352,7 @@ mod tests {
 
     /// The names of what a rule chooses.
     fn chosen<'a>(rule: &Rule, images: impl IntoIterator<Item = &'a Pushed>) -> Vec<Vec<String>> {
-        let mut shortlist = Shortlist::new(rule);
+        let mut shortlist = Shortlist::new(rule, "app", Seen::default());
         images.into_iter().for_each(|image| shortlist.add(image));
         let names = |candidate: &Candidate| candidate.names.clone();
         shortlist.choose(|_| true).into_iter().map(names).collect()
@@ -345,11 +435,35 @@ mod tests {
     #[test]
     fn what_is_no_image_makes_room_for_the_next() {
         let rule = rule("");
-        let mut shortlist = Shortlist::new(&rule);
+        let mut shortlist = Shortlist::new(&rule, "app", Seen::default());
         shortlist.add(&pushed("cache", 2, &["buildcache"]));
         shortlist.add(&pushed("image", 1, &["v1"]));
         let chosen = shortlist.choose(|candidate| candidate.digest != "cache");
         assert_eq!(chosen[0].names, ["v1"]);
+    }
+
+    #[test]
+    fn what_may_be_a_caches_layers_takes_no_room_from_images_and_what_a_rule_names_is_none() {
+        let tags: Vec<String> = (0..1000).map(|k| format!("{k:064}")).collect();
+        let layers: Vec<Pushed> = (2..).zip(&tags).map(|(k, tag)| pushed(tag, k, &[tag])).collect();
+        let image = pushed("image", 1, &["v1"]);
+        let images = || layers.iter().chain([&image]);
+        let of = |rule: &Rule, is_image: bool| {
+            let mut shortlist = Shortlist::new(rule, "app", Seen::default());
+            images().for_each(|image| shortlist.add(image));
+            let chosen = shortlist.choose(|candidate| is_image || !candidate.needs_manifest());
+            chosen
+                .into_iter()
+                .map(|image| image.names[0].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&rule(""), false), ["v1"]);
+        assert_eq!(of(&rule(""), true), [tags[999].as_str()]);
+        let named = rule(&format!(r#", "tags": ["*", "{}"]"#, tags[5]));
+        assert_eq!(of(&named, false), [tags[5].as_str()]);
+        let mut cache = Shortlist::new(&named, "ci/app/cache", Seen::default());
+        images().for_each(|image| cache.add(image));
+        assert_eq!(cache.choose(|_| true)[0].names, [tags[5].as_str()]);
     }
 
     #[test]
@@ -375,9 +489,61 @@ mod tests {
             ]
         );
         for tag in [
-            "1234567", "v2", "main", "1.2.3.4", "1.x", "latest", "", "-", "1.2-", "v", "1..2",
+            "1234567",
+            "v2",
+            "main",
+            "1.2.3.4",
+            "1.x",
+            "latest",
+            "",
+            "-",
+            "1.2-",
+            "v",
+            "1..2",
+            "20260105.1",
+            "1.2_",
+            "app-",
+            "release-20260105.12",
+            "1.2.3rc1",
+            "99999999999999999999.1",
         ] {
             assert_eq!(version(tag), None, "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_higher_version_is_newer_however_it_is_written() {
+        for ascending in [
+            &[
+                "1.4.0-20251129.0830",
+                "1.4.0-20251129.0931",
+                "1.4.0-20251129.1015",
+                "1.4.0",
+            ][..],
+            &[
+                "1.4.0-rc_1",
+                "1.4.0-rc_2",
+                "1.4.0-rc_10",
+                "1.4.0",
+                "1.4.0_4",
+                "1.4.0_12",
+                "1.4.1",
+            ],
+            &["release-1.2.2", "app-v1.2.3", "release-1.10.0"],
+            &["20260105.1", "v5.1.0"],
+            &[
+                "1.2.3-rc.1",
+                "1.2.3-rc.1-2-gabc1234",
+                "1.2.3",
+                "1.2.3-9-gabc1234",
+                "1.2.3-45-gabc1234",
+                "1.2.4-rc.1",
+            ],
+            &["1.4.0-000", "1.4.0-00.1", "1.4.0-a..1"],
+        ] {
+            for pair in ascending.windows(2) {
+                assert!(version(pair[0]) < version(pair[1]), "{pair:?}");
+            }
         }
     }
 
@@ -393,6 +559,20 @@ mod tests {
             ("amd64", ""),
         ] {
             assert_eq!(without_architecture(tag), without);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_version_is_one_whatever_word_stands_before_it_and_pre_release_follows(
+            word in "([a-z]{1,5}-){0,2}v?",
+            core in "[0-9]{1,4}\\.[0-9]{1,4}\\.[0-9]{1,4}",
+            pre in "[A-Za-z0-9][A-Za-z0-9._-]{0,12}",
+        ) {
+            prop_assume!(!has_architecture(&format!("{word}{core}-{pre}")));
+            let plain = version(&core).unwrap();
+            let told = version(&format!("{word}{core}-{pre}")).unwrap();
+            prop_assert_eq!((told.major, told.minor, told.patch), (plain.major, plain.minor, plain.patch));
         }
     }
 

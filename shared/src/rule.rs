@@ -83,6 +83,16 @@ impl Rule {
     pub fn most_named(&self) -> usize {
         self.newest + self.tags.plain().count()
     }
+
+    /// How many images of a repository the rule names beside those that were pushed last: one for each tag that it names
+    /// literally, and the newest where those are the highest versions.
+    #[must_use]
+    pub fn most_beside_pushes(&self) -> usize {
+        match self.order {
+            Order::Pushed => self.tags.plain().count(),
+            Order::Version => self.most_named(),
+        }
+    }
 }
 
 /// Why a rule list cannot be used; the message names the rule, the field, the value and what is accepted.

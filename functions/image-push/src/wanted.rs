@@ -5,7 +5,7 @@ use aws_sdk_ecr::{
     types::{ImageDetail, ImageStatus},
 };
 use prefetch::{
-    ecr::{ImagesError, image_detail, indexes_of_images},
+    ecr::{ImagesError, Told, image_detail, manifests, warn_unread},
     image::{Image, ImageError, Kind, ecr_registry},
     newest,
     rule::Rule,
@@ -29,20 +29,66 @@ pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 /// Tells what is wanted of an image that arrived.
 ///
 /// ECR is asked only of what some rule may want: once where the event has no media types or no tag, and once for the manifest
-/// of an index, which may be of images or of a build cache's layers.
+/// of an index, which may be of images or of a build cache's layers, and of what may be such a layer by its tag.
 ///
 /// # Errors
 /// [`ImagesError`] where ECR cannot be asked: another try may fare better.
 pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival) -> Result<Verdict<'a>, ImagesError> {
-    let rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
+    let mut rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
     if rules.is_empty() {
         return Ok(Err(no_rule(arrival)));
     }
-    let known = match known(ecr, arrival).await? {
+    if let Some(tag) = &arrival.tag
+        && rules
+            .iter()
+            .all(|rule| names(rule, arrival, std::slice::from_ref(tag)).is_empty())
+    {
+        return Ok(Err(build_cache(arrival)));
+    }
+    let Known { tags, manifest } = match known(ecr, arrival).await? {
         Ok(known) => known,
         Err(ignored) => return Ok(Err(ignored)),
     };
-    Ok(named(settings, arrival, &rules, &known))
+    let is_doubtful = |rule: &&Rule| newest::is_doubtful(rule, &arrival.repository, tags.iter().map(String::as_str));
+    if rules.iter().any(is_doubtful) {
+        let manifest = match manifest {
+            None => read_manifest(ecr, arrival).await?,
+            read => read,
+        };
+        match manifest {
+            None => return Ok(Err(gone(arrival))),
+            Some(Told::Other) => rules.retain(|rule| !is_doubtful(rule)),
+            Some(Told::Image | Told::Unread(_)) => {}
+        }
+        if rules.is_empty() {
+            return Ok(Err(build_cache(arrival)));
+        }
+    }
+    Ok(named(settings, arrival, &rules, &tags))
+}
+
+/// Reads the image's manifest; none where it is gone.
+async fn read_manifest(ecr: &Client, arrival: &Arrival) -> Result<Option<Told>, ImagesError> {
+    let Arrival { repository, digest, .. } = arrival;
+    let told = manifests(ecr, repository, std::slice::from_ref(digest))
+        .await?
+        .remove(digest);
+    if let Some(Told::Unread(why)) = &told {
+        warn_unread(repository, why);
+    }
+    Ok(told)
+}
+
+fn names<'a>(rule: &Rule, arrival: &Arrival, tags: &'a [String]) -> Vec<&'a str> {
+    newest::names(rule, &arrival.repository, tags.iter().map(String::as_str))
+}
+
+fn build_cache(arrival: &Arrival) -> Ignored {
+    let tag = arrival.tag.as_deref().unwrap_or("of 64 hexadecimal digits");
+    Ignored::new(
+        Reason::NotAnImage,
+        format!("{}: the tag {tag} is a build cache's", arrival.repository),
+    )
 }
 
 fn may_want(rule: &Rule, arrival: &Arrival) -> bool {
@@ -63,8 +109,15 @@ fn no_rule(arrival: &Arrival) -> Ignored {
     )
 }
 
+/// What ECR and the event tell of an image.
+struct Known {
+    tags: Vec<String>,
+    /// What its manifest tells, where that was asked for.
+    manifest: Option<Told>,
+}
+
 /// Tells an image's tags, or why it is none.
-async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Vec<String>, Ignored>, ImagesError> {
+async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>, ImagesError> {
     let Arrival { repository, digest, .. } = arrival;
     let mut kind = arrival.kind.clone();
     let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
@@ -80,18 +133,19 @@ async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Vec<String>, Ig
             tags = detail.image_tags.unwrap_or_default();
         }
     }
+    let mut manifest = None;
     if kind == Kind::Index {
-        let known = indexes_of_images(ecr, repository, std::slice::from_ref(digest)).await?;
-        match known.get(digest) {
+        manifest = read_manifest(ecr, arrival).await?;
+        match &manifest {
             None => return Ok(Err(gone(arrival))),
-            Some(true) => {}
-            Some(false) => kind = Kind::Other("the index leads to no image".to_owned()),
+            Some(Told::Other) => kind = Kind::Other("the index leads to no image".to_owned()),
+            Some(Told::Image | Told::Unread(_)) => {}
         }
     }
     Ok(match kind {
         Kind::Other(message) => Err(Ignored::new(Reason::NotAnImage, message)),
         _ if tags.is_empty() => Err(Ignored::new(Reason::Untagged, "the image has no tag")),
-        _ => Ok(tags),
+        _ => Ok(Known { tags, manifest }),
     })
 }
 
@@ -116,7 +170,7 @@ fn named<'a>(settings: &Settings, arrival: &Arrival, rules: &[&'a Rule], tags: &
         let registry = ecr_registry(&arrival.account, &arrival.region, settings.registry_endpoint)?;
         let mut of_rules = Vec::with_capacity(rules.len());
         for rule in rules {
-            let tags = newest::names(rule, tags.iter().map(String::as_str));
+            let tags = names(rule, arrival, tags);
             let names: Result<Vec<Image>, ImageError> =
                 tags.into_iter().map(|tag| name(&registry, Some(tag))).collect();
             of_rules.push((*rule, names?));

@@ -5,7 +5,10 @@ use aws_sdk_ecr::{
         describe_repositories::DescribeRepositoriesOutput,
     },
     primitives::DateTime,
-    types::{Image as Manifest, Repository, error::RepositoryNotFoundException},
+    types::{
+        Image as Manifest, Repository,
+        error::{RepositoryNotFoundException, UnableToGetUpstreamImageException},
+    },
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 
@@ -19,7 +22,19 @@ const IMAGES: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.
 const CACHE: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
     {"mediaType": "application/vnd.buildkit.cacheconfig.v0"}]}"#;
 
-/// An image: its digest's number, the hour of its push, its tags, and its manifest where it is an index.
+const ONE_LAYER: &str = r#"{"layers": [{"digest": "sha256:1"}]}"#;
+const MANY_LAYERS: &str = r#"{"layers": [{"digest": "sha256:1"}, {"digest": "sha256:2"}]}"#;
+const HEX: &str = "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451";
+const OTHER_HEX: &str = "8013700cf53d9b9f570ccc5612837628f97c33d67b290a8736b7eb5a192c3562";
+
+/// What ECR refuses to give: all manifests by an error's code, or each by a failure's.
+#[derive(Clone, Debug)]
+enum Refusal {
+    All(&'static str),
+    One(ImageFailureCode),
+}
+
+/// An image: its digest's number, the hour of its push, its tags, and its manifest where it is asked for.
 type Told = (usize, i64, &'static [&'static str], Option<&'static str>);
 
 #[tokio::test]
@@ -56,9 +71,95 @@ async fn only_active_and_tagged_images_are_asked_for_once_for_all_rules() {
     assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
     assert_eq!(names(&newest.whole("b").await.unwrap()), ["app:main"]);
     assert_eq!(registry.calls(), ["DescribeRepositories", "DescribeImages"]);
-    // That there is nothing is not remembered.
+    // A repository that has images, none of them for this rule, is remembered as well.
     assert!(newest.whole("c").await.unwrap().is_empty());
+    assert!(newest.known("c", 29).await.images.is_empty());
+    assert!(registry.calls().is_empty());
+}
+
+#[tokio::test]
+async fn that_a_repository_is_empty_is_known_for_one_invocation_only() {
+    let registry = Registry::of(&[]);
+    let newest = registry.newest(r#"[{"name": "a", "repositories": ["app"]}, {"name": "b", "repositories": ["app"]}]"#);
+    assert!(newest.known("a", 7).await.images.is_empty());
+    assert!(newest.known("b", 7).await.images.is_empty());
     assert_eq!(registry.calls(), ["DescribeImages"]);
+    newest.known("a", 8).await;
+    assert_eq!(registry.calls(), ["DescribeImages"]);
+}
+
+#[tokio::test]
+async fn what_is_done_between_two_scans_leaves_the_second_its_time() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let newest =
+        registry.newest(r#"[{"name": "a", "repositories": ["app"]}, {"name": "b", "repositories": ["web", "api"]}]"#);
+    registry.state(|state| state.repositories = vec!["app".to_owned(), "web".to_owned(), "api".to_owned()]);
+    let patience = Duration::from_secs(1);
+    let newest = Rules(newest.0.anew(patience), newest.1);
+    assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
+    // The first rule's commands are sent.
+    tokio::time::sleep(patience).await;
+    assert!(newest.0.spent(SystemTime::UNIX_EPOCH) < patience);
+    assert_eq!(newest.whole("b").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn sixty_four_hexadecimal_digits_are_a_caches_where_the_manifest_has_one_layer() {
+    let registry = Registry::of(&[
+        (1, 1, &["v1"], None),
+        (2, 2, &[HEX], Some(MANY_LAYERS)),
+        (3, 3, &[OTHER_HEX], Some(ONE_LAYER)),
+    ]);
+    let rules = format!(r#"[{{"name": "a"}}, {{"name": "named", "tags": ["v*", "{OTHER_HEX}"]}}]"#);
+    let newest = registry.newest(&rules);
+    assert_eq!(names(&newest.whole("a").await.unwrap()), [format!("app:{HEX}")]);
+    // What a rule names literally is no cache, whatever another rule takes it for.
+    assert_eq!(
+        names(&newest.whole("named").await.unwrap()),
+        [format!("app:{OTHER_HEX}")]
+    );
+    for (repository, tag, asked) in [
+        (
+            "cdk-hnb659fds-container-assets-123456789012-eu-central-1",
+            OTHER_HEX,
+            false,
+        ),
+        ("ci/kaniko-cache", "v1", false),
+        ("team/app", HEX, true),
+    ] {
+        registry.state(|state| state.repositories = vec![repository.to_owned()]);
+        registry.calls();
+        let newest = registry.newest(r#"[{"name": "a"}]"#);
+        assert_eq!(
+            names(&newest.whole("a").await.unwrap()),
+            [format!("{repository}:{tag}")]
+        );
+        assert_eq!(registry.calls().contains(&"BatchGetImage"), asked, "{repository}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_ecr_refuses_to_give_is_taken_for_an_images() {
+    for (refusal, is_error) in [
+        (Refusal::All("AccessDeniedException"), false),
+        (Refusal::All("UnableToGetUpstreamImageException"), false),
+        (Refusal::One(ImageFailureCode::KmsError), false),
+        (Refusal::One(ImageFailureCode::UpstreamAccessDenied), false),
+        (Refusal::All("ThrottlingException"), true),
+        (Refusal::All("ServerException"), true),
+    ] {
+        let registry = Registry::of(&[(1, 1, &["v1"], None), (2, 2, &["v2"], Some(CACHE))]);
+        registry.state(|state| state.refusal = Some(refusal.clone()));
+        let newest = registry.newest(r#"[{"name": "a"}]"#);
+        match newest.whole("a").await {
+            Ok(images) => assert!(!is_error && names(&images) == ["app:v2"], "{refusal:?}"),
+            Err(error) => assert!(is_error, "{refusal:?}: {error}"),
+        }
+        // That is not remembered as if it had been read.
+        registry.state(|state| state.refusal = None);
+        let anew = Rules(newest.0.anew(PATIENCE), newest.1);
+        assert_eq!(names(&anew.whole("a").await.unwrap()), ["app:v1"]);
+    }
 }
 
 #[tokio::test]
@@ -102,7 +203,8 @@ async fn what_a_throttled_scan_was_answered_is_used_and_the_next_ones_end_it() {
         .iter()
         .filter(|call| **call == "DescribeImages")
         .count();
-    assert!(calls < 600, "{calls} calls for 400 repositories");
+    // Those that are two minutes old once the others are known are asked for a second time.
+    assert!(calls < 900, "{calls} calls for 400 repositories");
 }
 
 #[tokio::test]
@@ -141,6 +243,68 @@ async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_ten_minute
             .count(),
         2
     );
+}
+
+#[tokio::test]
+async fn old_answers_of_an_unfinished_scan_are_asked_for_again_once_the_others_are_known() {
+    for (seconds, calls, tags) in [(100, 1, ["v1", "v2"]), (130, 2, ["v2", "v2"])] {
+        let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+        registry.state(|state| {
+            state.repositories = vec!["app".to_owned(), "web".to_owned()];
+            state.throttled = |call| call == 1;
+        });
+        let newest = registry.newest(r#"[{"name": "a"}]"#);
+        let first = names(&newest.known("a", 0).await.images);
+        assert_eq!(first, ["app:v1"]);
+        registry.calls();
+        registry.state(|state| state.images = vec![(2, 2, &["v2"], None)]);
+        let Newest { images, missing } = newest.known("a", seconds).await;
+        assert!(missing.is_none());
+        assert_eq!(names(&images), [format!("app:{}", tags[0]), format!("web:{}", tags[1])]);
+        let described = registry.calls();
+        let described = described.iter().filter(|call| **call == "DescribeImages");
+        assert_eq!(described.count(), calls);
+    }
+}
+
+#[tokio::test]
+async fn that_a_repository_was_empty_is_not_kept_of_an_unfinished_scan() {
+    let registry = Registry::of(&[]);
+    registry.state(|state| {
+        state.repositories = vec!["app".to_owned(), "web".to_owned()];
+        state.throttled = |call| call == 1;
+    });
+    let newest = registry.newest(r#"[{"name": "a"}]"#);
+    assert!(newest.known("a", 0).await.missing.is_some());
+    registry.state(|state| state.images = vec![(1, 1, &["v1"], None)]);
+    assert_eq!(names(&newest.known("a", 40).await.images), ["app:v1", "web:v1"]);
+}
+
+#[tokio::test]
+async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
+    let tags = |k: usize| match k {
+        3 => &["prod"][..],
+        99 => &["v2"],
+        _ => &["v1"],
+    };
+    let images: Vec<Told> = (0..100).zip(0..).map(|(k, hour)| (k, hour, tags(k), None)).collect();
+    let registry = Registry::of(&images);
+    registry.state(|state| {
+        state.page = 10;
+        state.throttled = |call| call % 4 == 3;
+    });
+    let newest = registry.newest(r#"[{"name": "a", "tags": ["v*", "prod"]}]"#);
+    assert!(newest.known("a", 0).await.missing.is_some());
+    assert!(newest.known("a", 31).await.missing.is_some());
+    assert!(newest.known("a", 62).await.missing.is_some());
+    let Newest { images, missing } = newest.known("a", 93).await;
+    assert!(missing.is_none());
+    assert_eq!(names(&images), ["app:v2", "app:prod"]);
+    let calls = registry.calls();
+    assert_eq!(calls.iter().filter(|call| **call == "DescribeImages").count(), 10 + 3);
+    // The next one begins at the first page.
+    assert!(newest.known("a", 130).await.missing.is_some());
+    assert!(newest.0.begun.lock().unwrap()["app"].since > SystemTime::UNIX_EPOCH + Duration::from_secs(93));
 }
 
 #[tokio::test]
@@ -183,6 +347,9 @@ struct State {
     images: Vec<Told>,
     calls: Vec<&'static str>,
     described: usize,
+    refusal: Option<Refusal>,
+    /// How many images a page has.
+    page: usize,
     /// Whether the DescribeImages with this number is throttled.
     throttled: fn(usize) -> bool,
 }
@@ -197,6 +364,8 @@ impl Registry {
             images: images.to_vec(),
             calls: Vec::new(),
             described: 0,
+            refusal: None,
+            page: 1000,
             throttled: |_| false,
         })))
     }
@@ -243,6 +412,25 @@ impl Registry {
         let manifests = mock!(Client::batch_get_image).then_compute_response(move |input| {
             let mut state = shared.lock().unwrap();
             state.calls.push("BatchGetImage");
+            match &state.refusal {
+                Some(Refusal::All("UnableToGetUpstreamImageException")) => {
+                    let error = UnableToGetUpstreamImageException::builder().build();
+                    return MockResponse::Error(BatchGetImageError::UnableToGetUpstreamImageException(error));
+                }
+                Some(Refusal::All(code)) => return fault!(aws_sdk_ecr, BatchGetImageError, *code),
+                Some(Refusal::One(code)) => {
+                    let failure = |id: &ImageIdentifier| {
+                        ImageFailure::builder()
+                            .image_id(id.clone())
+                            .failure_code(code.clone())
+                            .build()
+                    };
+                    let failures = input.image_ids().iter().map(failure).collect();
+                    let answer = BatchGetImageOutput::builder().set_failures(Some(failures));
+                    return MockResponse::Output(answer.build());
+                }
+                None => {}
+            }
             let manifest = |id: &ImageIdentifier| {
                 let of = |(number, ..): &&Told| id.image_digest() == Some(&digest(*number));
                 let text = state.images.iter().find(of).and_then(|told| told.3).unwrap();
@@ -280,10 +468,13 @@ fn described(
         let missing = RepositoryNotFoundException::builder().build();
         return MockResponse::Error(DescribeImagesError::RepositoryNotFoundException(missing));
     }
-    let details = state.images.iter().map(|(number, hour, tags, index)| {
+    let start: usize = input.next_token().map_or(0, |token| token.parse().unwrap());
+    let end = state.images.len().min(start + state.page);
+    let next = (end < state.images.len()).then(|| end.to_string());
+    let details = state.images[start..end].iter().map(|(number, hour, tags, index)| {
         let (manifest, artifact) = match index {
-            Some(_) => (INDEX, None),
-            None => (MANIFEST, Some(CONFIGURATION.to_owned())),
+            Some(text) if text.contains("manifests") => (INDEX, None),
+            _ => (MANIFEST, Some(CONFIGURATION.to_owned())),
         };
         ImageDetail::builder()
             .registry_id("123456789012")
@@ -297,6 +488,7 @@ fn described(
     MockResponse::Output(
         DescribeImagesOutput::builder()
             .set_image_details(Some(details.collect()))
+            .set_next_token(next)
             .build(),
     )
 }

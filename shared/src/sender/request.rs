@@ -37,20 +37,22 @@ pub fn send_command_input(
 /// Tells how a rule has images treated.
 ///
 /// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
-/// pinned. Pushes, launches and reconciles tidy up. A push leaves at most `keep`; what a launch or a reconcile names comes
-/// beside those, for a push may have promoted an image that is none of the newest.
+/// pinned. Pushes, launches and reconciles tidy up. What a launch or a reconcile names comes beside `keep`, for a push may have
+/// promoted an image that is none of the newest. A push knows only its own image: it leaves room beside `keep` for as many as
+/// the rule names of those that were not pushed last.
 fn handling(rule: &Rule, trigger: Trigger) -> Handling {
-    let (keep, pin) = match trigger {
-        Trigger::Launch | Trigger::Reconcile if rule.keep > 0 => {
-            (IMAGES_MAX.min(rule.keep + rule.most_named()), rule.pin)
-        }
-        Trigger::Push | Trigger::Launch | Trigger::Reconcile => (rule.keep, rule.pin),
-        Trigger::Job | Trigger::Schedule => (0, false),
+    let beside = match trigger {
+        Trigger::Push => Some(rule.most_beside_pushes()),
+        Trigger::Launch | Trigger::Reconcile => Some(rule.most_named()),
+        Trigger::Job | Trigger::Schedule => None,
     };
+    let keep = beside
+        .filter(|_| rule.keep > 0)
+        .map_or(0, |beside| IMAGES_MAX.min(rule.keep + beside));
     Handling {
         max_image_gib: rule.max_image_gib,
         keep,
-        pin,
+        pin: rule.pin && beside.is_some(),
     }
 }
 
@@ -97,33 +99,35 @@ mod tests {
         }
     }
 
-    /// What the document does with a repository's images, the one named last first: the latest `keep` stay, and those that the
-    /// command names.
+    /// What the document does with a repository's images, the one pulled last first: the latest `keep` stay, and those that the
+    /// command names, of which it pulls what is not there.
     fn tidied(held: &[u8], named: &[u8], keep: usize) -> Vec<u8> {
-        let mut held: Vec<u8> = held.iter().copied().filter(|image| !named.contains(image)).collect();
-        let mut stay = named.to_vec();
-        held.retain(|image| !stay.contains(image));
-        stay.append(&mut held);
-        if keep > 0 {
-            stay.truncate(keep.max(named.len()));
-        }
-        stay
+        let pulled = named.iter().filter(|image| !held.contains(image));
+        let all: Vec<u8> = pulled.chain(held).copied().collect();
+        let stays = |(place, image): &(usize, &u8)| keep == 0 || *place < keep || named.contains(image);
+        let stay = all.iter().enumerate().filter(stays).map(|(_, image)| *image);
+        stay.collect()
+    }
+
+    fn rule(order: &str, newest: usize, extra: usize) -> Rule {
+        let keep = newest + extra;
+        let rules = format!(
+            r#"[{{"name": "a", "tags": ["*", "prod", "stable"], "order": "{order}", "newest": {newest}, "keep": {keep}}}]"#
+        );
+        parse_rules(&rules).unwrap().remove(0)
     }
 
     proptest! {
         #[test]
-        fn no_launch_or_reconcile_removes_what_pushes_promoted(
+        fn no_launch_or_reconcile_removes_what_the_latest_pushes_promoted(
+            order in prop::sample::select(vec!["pushed", "version"]),
             newest in 1..=5_usize,
             extra in 0..=5_usize,
             pushed in prop::collection::vec(0..20_u8, 1..40),
             named in prop::collection::btree_set(0..20_u8, 0..=7),
             times in 1..4_usize,
         ) {
-            let rules = format!(
-                r#"[{{"name": "a", "tags": ["*", "prod", "stable"], "newest": {newest}, "keep": {}}}]"#,
-                newest + extra
-            );
-            let rule = parse_rules(&rules).unwrap().remove(0);
+            let rule = rule(order, newest, extra);
             let named: Vec<u8> = named.into_iter().take(rule.most_named()).collect();
             let keep = |trigger| handling(&rule, trigger).keep;
             let promoted = pushed.iter().fold(Vec::new(), |held, image| {
@@ -132,9 +136,35 @@ mod tests {
             let mut held = promoted.clone();
             for _ in 0..times {
                 held = tidied(&held, &named, keep(Trigger::Reconcile));
-                prop_assert!(promoted.iter().all(|image| held.contains(image)));
-                prop_assert!(held.len() <= rule.keep + rule.most_named());
+                prop_assert!(promoted.iter().take(rule.keep).all(|image| held.contains(image)));
+                prop_assert!(named.iter().all(|image| held.contains(image)));
+                prop_assert!(held.len() <= rule.keep + 2 * rule.most_named());
             }
+        }
+
+        #[test]
+        fn what_the_rule_names_beside_outlives_as_many_pushes_as_are_kept(
+            order in prop::sample::select(vec!["pushed", "version"]),
+            newest in 1..=5_usize,
+            extra in 0..=5_usize,
+            before in prop::collection::vec(20..40_u8, 0..20),
+            beside in prop::collection::btree_set(0..20_u8, 0..=7),
+            after in prop::collection::vec(40..80_u8, 0..=10),
+        ) {
+            let rule = rule(order, newest, extra);
+            let beside: Vec<u8> = beside.into_iter().take(rule.most_beside_pushes()).collect();
+            let keep = |trigger| handling(&rule, trigger).keep;
+            let push = |held: Vec<u8>, image: &u8| tidied(&held, &[*image], keep(Trigger::Push));
+            let held = before.iter().fold(Vec::new(), push);
+            let held = tidied(&held, &beside, keep(Trigger::Launch));
+            let held = after.iter().take(rule.keep).fold(held, push);
+            prop_assert!(beside.iter().all(|image| held.contains(image)), "{:?}", held);
+        }
+
+        #[test]
+        fn a_push_leaves_exactly_keep_where_the_rule_names_nothing_beside(keep in 0..=50_usize) {
+            let rule = parse_rules(&format!(r#"[{{"name": "a", "keep": {keep}}}]"#)).unwrap().remove(0);
+            prop_assert_eq!(handling(&rule, Trigger::Push).keep, keep);
         }
     }
 

@@ -250,6 +250,56 @@ async fn what_ecr_says_is_no_image_or_no_longer_there_is_ignored() {
 }
 
 #[tokio::test]
+async fn a_tag_of_64_hexadecimal_digits_is_a_caches_where_the_manifest_has_one_layer() {
+    const ONE: &str = r#"{"layers": [{"digest": "sha256:1"}]}"#;
+    const TWO: &str = r#"{"layers": [{"digest": "sha256:1"}, {"digest": "sha256:2"}]}"#;
+    let mut event: Value =
+        serde_json::from_str(include_str!("../../../../events/image-push.kaniko-cache.json")).unwrap();
+    let tag = event["detail"]["image-tag"].as_str().unwrap().to_owned();
+    let all = r#"[{"name": "all"}]"#.to_owned();
+    let named = format!(r#"[{{"name": "all"}}, {{"name": "named", "tags": ["*", "{tag}"]}}]"#);
+    let assets = "cdk-hnb659fds-container-assets-123456789012-eu-west-1";
+    for (repository, rules, manifest, sent, asked) in [
+        ("ci/kaniko-cache", &all, TWO, 0, 0),
+        ("ci/kaniko-cache", &named, ONE, 1, 0),
+        ("ci/app", &all, ONE, 0, 1),
+        ("ci/app", &all, TWO, 1, 1),
+        ("ci/app", &named, ONE, 1, 1),
+        ("ci/app", &named, TWO, 2, 1),
+        (assets, &all, ONE, 1, 0),
+    ] {
+        event["detail"]["repository-name"] = json!(repository);
+        let registry = Registry {
+            index: manifest,
+            ..Registry::default()
+        };
+        let sends = sending(|_| true);
+        let answer = answer_with(&sends, &registry, &settings(rules), &event.to_string()).await;
+        let answer = answer.unwrap();
+        assert_eq!(
+            (sends.num_calls(), registry.asked().len()),
+            (sent, asked),
+            "{repository}: {answer}"
+        );
+        assert!(sent > 0 || answer["reason"] == "not-an-image", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_ecr_refuses_to_give_is_taken_for_an_images() {
+    let registry = Registry::default();
+    registry
+        .calls
+        .lock()
+        .unwrap()
+        .fail("BatchGetImage", 0, "AccessDeniedException");
+    let sends = sending(|_| true);
+    let event = include_str!("../../../../events/image-push.index.json");
+    let answer = answer_with(&sends, &registry, &settings(r#"[{"name": "all"}]"#), event).await;
+    assert_eq!(answer.unwrap()["decision"], "sent");
+}
+
+#[tokio::test]
 async fn an_image_that_was_restored_is_one_command_for_each_rule_with_at_most_five_names() {
     let digest = "sha256:84296c34b6c17e8c0b126ea4170435c59f642e1debbe3c635441f1884fd6b9bc";
     let mut tags: Vec<String> = (0..1000).map(|k| format!("main-{k:04}")).collect();

@@ -123,6 +123,17 @@ async fn a_digest_is_sent_as_it_is_asked_for_with_its_tag_where_that_is_named() 
 }
 
 #[tokio::test]
+async fn what_somebody_names_is_no_build_cache_by_its_tag() {
+    let cloud = Cloud::new();
+    let tag = "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451";
+    cloud.state(|state| {
+        state.repositories.insert("team/cache".to_owned(), vec![tag.to_owned()]);
+    });
+    let (status, answer) = cloud.post(json!({"images": [format!("team/cache:{tag}")]})).await;
+    assert_eq!(status, 202, "{answer}");
+}
+
+#[tokio::test]
 async fn of_what_is_not_all_there_nothing_is_sent() {
     for leaves_out in [false, true] {
         let cloud = Cloud::new();
