@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 import pytest
+from jobs import Jobs
 from settling import NAMESPACE, Settling, ended, hybrid, line, node, not_for_it, outcomes, report
 from uploaded import Uploaded
 
@@ -349,6 +350,7 @@ def test_every_metric_that_the_dashboard_and_the_alarms_name_is_measured(cloud, 
     for function in ("ImagePush", "NodeLaunch"):
         stack.invoke(function, {})
     stack.invoke("Jobs", {"count": True})
+    Jobs(cloud, stack).get("/jobs/stats")
     # One bake fails, for there is no such cluster, and one runs out of time.
     cloud.fault_state("TakeRow", "pause", execution="late")
     for name in ("late", "without-cluster"):
