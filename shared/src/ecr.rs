@@ -99,8 +99,18 @@ pub struct NewestImages {
 
 /// What a repository's images are to the rules that take it, by their names.
 type Answer = BTreeMap<String, Vec<Candidate>>;
-/// The answers of repositories, by their names, and when they were asked for.
-type Answers = HashMap<String, (SystemTime, Arc<Answer>)>;
+/// The answers of repositories, by their names.
+type Answers = HashMap<String, Known>;
+
+/// An answer, and its age.
+#[derive(Clone)]
+struct Known {
+    /// When it was whole.
+    at: SystemTime,
+    /// When its first page was read, which is long before where its listing was cut off.
+    since: SystemTime,
+    answer: Arc<Answer>,
+}
 
 /// A listing of a repository's images that was cut off.
 #[derive(Clone)]
@@ -195,11 +205,13 @@ impl NewestImages {
         let mut answers = self.remembered(rule, &repositories, now);
         let unknown = repositories.iter().filter(|name| !answers.contains_key(*name));
         let unknown: Vec<&String> = unknown.collect();
-        let stale = repositories
-            .iter()
-            .filter(|name| answers.get(*name).is_some_and(|(at, _)| !is_good(*at, FRESH, now)));
-        let stale: Vec<&String> = stale.collect();
         let missing = self.scan(unknown, &mut answers, now).await;
+        let is_stale = |name: &&String| {
+            answers
+                .get(*name)
+                .is_some_and(|known| !is_good(known.since, FRESH, now))
+        };
+        let stale: Vec<&String> = repositories.iter().filter(is_stale).collect();
         if missing.is_none()
             && let Some(error) = self.scan(stale, &mut answers, now).await
         {
@@ -212,7 +224,7 @@ impl NewestImages {
         let images = self.images(rule, &repositories, &answers)?;
         let mut unfinished = locked(&self.unfinished);
         if missing.is_some() {
-            answers.retain(|_, (_, answer)| names_an_image(answer));
+            answers.retain(|_, known| names_an_image(&known.answer));
             unfinished.insert(rule.name.clone(), answers);
         } else {
             unfinished.remove(&rule.name);
@@ -235,8 +247,12 @@ impl NewestImages {
         loop {
             match timeout_at(deadline, listing.next()).await {
                 Ok(None) => break,
-                Ok(Some((repository, Ok(answer)))) => {
-                    let answer = (now, Arc::new(answer));
+                Ok(Some((repository, Ok((since, answer))))) => {
+                    let answer = Known {
+                        at: now,
+                        since,
+                        answer: Arc::new(answer),
+                    };
                     locked(&self.answers).insert(repository.clone(), answer.clone());
                     answers.insert(repository.clone(), answer);
                     left -= 1;
@@ -269,13 +285,13 @@ impl NewestImages {
     fn remembered(&self, rule: &Rule, repositories: &[String], now: SystemTime) -> Answers {
         let unfinished = locked(&self.unfinished).remove(&rule.name);
         let mut answers = unfinished.unwrap_or_default();
-        answers.retain(|_, (at, _)| is_good(*at, UNFINISHED, now));
+        answers.retain(|_, known| is_good(known.at, UNFINISHED, now));
         let remembered = locked(&self.answers);
         for repository in repositories {
             match remembered.get(repository) {
                 // That there is nothing is not remembered: a node that comes online right after the first push would get nothing.
-                Some((at, answer)) if *at == now || is_good(*at, MEMO, now) && names_an_image(answer) => {
-                    answers.insert(repository.clone(), (*at, Arc::clone(answer)));
+                Some(known) if known.at == now || is_good(known.at, MEMO, now) && names_an_image(&known.answer) => {
+                    answers.insert(repository.clone(), known.clone());
                 }
                 _ => {}
             }
@@ -285,8 +301,8 @@ impl NewestImages {
 
     fn images(&self, rule: &Rule, repositories: &[String], answers: &Answers) -> Result<Vec<Image>, ImagesError> {
         let of_repository = |repository: &'_ String| {
-            let (_, answer) = answers.get(repository)?;
-            Some((repository.clone(), answer.get(&rule.name)?))
+            let known = answers.get(repository)?;
+            Some((repository.clone(), known.answer.get(&rule.name)?))
         };
         let mut images = Vec::new();
         for (repository, candidates) in repositories.iter().filter_map(of_repository) {
@@ -339,8 +355,9 @@ impl NewestImages {
         Ok(names)
     }
 
-    /// Reads a repository page by page, and keeps of each what a rule can want. What was cut off goes on where it stopped.
-    async fn list_images(&self, repository: &str, now: SystemTime) -> Result<Answer, ImagesError> {
+    /// Reads a repository page by page, and keeps of each what a rule can want; tells since when. What was cut off goes on where
+    /// it stopped.
+    async fn list_images(&self, repository: &str, now: SystemTime) -> Result<(SystemTime, Answer), ImagesError> {
         let rules: Vec<&Rule> = self
             .rules
             .iter()
@@ -374,7 +391,7 @@ impl NewestImages {
                 Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
                     locked(&self.begun).remove(repository);
                     warn!(repository.name = repository, "repository {repository} does not exist");
-                    return Ok(Answer::new());
+                    return Ok((now, Answer::new()));
                 }
                 Err(error) => {
                     let is_token_refused = error
@@ -407,7 +424,7 @@ impl NewestImages {
             let chosen = shortlist.choose(|candidate| is_none_of(candidate, &others));
             (rule.name.clone(), chosen.into_iter().cloned().collect())
         });
-        Ok(chosen.collect())
+        Ok((since, chosen.collect()))
     }
 
     /// Finds what is no image by its manifest, of all those that would be chosen otherwise.

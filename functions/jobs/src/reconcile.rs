@@ -57,6 +57,12 @@ const NOTING: Duration = Duration::from_secs(3);
 /// end, and two after that one's. Whatever runs later is the next reconcile.
 const TRIES: TimeDelta = TimeDelta::minutes(15);
 
+/// For how long the rest of a run whose time was up is gone on with: nodes that came since lack what was sent before.
+const GOING_ON: TimeDelta = TimeDelta::hours(6);
+
+/// Of how many of a run's last commands it is asked whether they have ended: those before end before them.
+const ASKED: usize = 30;
+
 /// What was decided of every rule, and that the cluster has no nodes, where it has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
@@ -137,6 +143,8 @@ struct Row {
     #[serde(default)]
     commands: Vec<String>,
     started_at: DateTime<Utc>,
+    /// When the first of the runs began that have sent it.
+    began_at: Option<DateTime<Utc>>,
     /// The images that its commands carry, by [`mark`], where something is left.
     #[serde(default)]
     sent: BTreeSet<String>,
@@ -171,14 +179,14 @@ enum Standing {
 
 impl Row {
     fn standing(&self, now: DateTime<Utc>) -> Standing {
-        let age = now - self.started_at;
+        let age = now - self.began_at.unwrap_or(self.started_at);
         match self.state {
             None if !self.commands.is_empty() => Standing::Whole,
             // Whoever began it is at work, or died.
-            None | Some(State::Working) if age < PATIENCE => Standing::Taken,
-            None | Some(State::Working | State::Stopped) => Standing::Left,
+            None | Some(State::Working) if now - self.started_at < PATIENCE => Standing::Taken,
+            None | Some(State::Working | State::Stopped) if age < GOING_ON => Standing::Left,
             Some(State::Partial) if age < TRIES => Standing::Left,
-            Some(State::Partial | State::Whole) => Standing::Whole,
+            _ => Standing::Whole,
         }
     }
 }
@@ -186,8 +194,8 @@ impl Row {
 /// Reconciles every rule; one that fails does not keep the others from theirs. A rule of which ECR names only some images is
 /// sent those, and has failed.
 ///
-/// A rule for which the time does not suffice has failed too, and the next run goes on there; the rule that was reconciled
-/// longest ago comes first.
+/// A rule for which the time does not suffice has failed too, and the next run goes on there; rules of which something is left
+/// come first, and then the one that was reconciled longest ago.
 ///
 /// Costs one BatchGetItem, and per rule, beside what ECR is asked, two UpdateItems, a ListCommands for each command of the
 /// last time, one SendCommand for as many images as fit and an UpdateItem for six of them: whatever the number of nodes. One
@@ -202,7 +210,10 @@ pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation
     for (place, rule) in rules.iter().enumerate() {
         turns.push((place, rule, read(jobs, rule).await));
     }
-    turns.sort_by_key(|(_, _, last)| Some(last.as_ref().ok()?.as_ref()?.started_at));
+    turns.sort_by_key(|(_, _, last)| match last {
+        Ok(Some(last)) => (last.standing(now) == Standing::Whole, Some(last.started_at)),
+        _ => (false, None),
+    });
     let mut reconciled = Vec::with_capacity(rules.len());
     for (place, rule, last) in turns {
         let decision = match last {
@@ -277,8 +288,11 @@ async fn reconcile_rule(
             Standing::Whole if is_running(jobs, &last, now).await? => return Ok(Decision::StillRunning),
             Standing::Whole => {}
             Standing::Left => {
-                let Row { commands, sent, .. } = last;
-                known = Known { commands, sent };
+                known = Known {
+                    began_at: last.began_at.or(Some(last.started_at)),
+                    commands: last.commands,
+                    sent: last.sent,
+                };
             }
         }
     }
@@ -294,6 +308,10 @@ async fn reconcile_rule(
         key: Key::reconcile(&rule.name),
         now,
     };
+    if aws::left().is_some_and(|left| left <= SPARED) {
+        // Its row stays, so that its turn comes sooner.
+        return Err(RuleError::TooSlow);
+    }
     if !turn.take(before, &known).await? {
         return Ok(Decision::StillRunning);
     }
@@ -318,10 +336,10 @@ async fn reconcile_rule(
     })
 }
 
-/// Whether what was sent the last time has not ended.
+/// Whether what was sent the last time has not ended; costs at most [`ASKED`] ListCommands.
 async fn is_running(jobs: &Jobs, last: &Row, now: DateTime<Utc>) -> Result<bool, SsmError> {
     // What was observed never ran.
-    let ids = last.commands.iter().filter(|id| !is_observed_id(id));
+    let ids = last.commands.iter().rev().filter(|id| !is_observed_id(id)).take(ASKED);
     let asked = stream::iter(ids.map(|id| ssm::command(&jobs.ssm, id)));
     let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE));
     while let Some(command) = asked.next().await {
@@ -344,6 +362,8 @@ fn has_expired(command: &Command, now: DateTime<Utc>) -> bool {
 /// What was sent of a rule's reconcile, by this run and those whose rest it sends.
 #[derive(Debug, Default)]
 struct Known {
+    /// When the first of them began; none where this one does.
+    began_at: Option<DateTime<Utc>>,
     commands: Vec<String>,
     sent: BTreeSet<String>,
 }
@@ -398,10 +418,11 @@ impl Turn<'_> {
             .table_name(&self.jobs.settings.table)
             .set_key(Some(self.key.item()))
             .update_expression(
-                "SET started_at = :now, commands = :commands, sent = :sent, #state = :state, expires_at = :expires",
+                "SET started_at = :now, began_at = :began, commands = :commands, sent = :sent, #state = :state, expires_at = :expires",
             )
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":now", AttributeValue::S(text(self.now)))
+            .expression_attribute_values(":began", AttributeValue::S(text(known.began_at.unwrap_or(self.now))))
             .expression_attribute_values(":commands", list(&known.commands))
             .expression_attribute_values(":sent", list(&known.sent))
             .expression_attribute_values(":state", to_attribute_value(state).expect("it is a word"))
@@ -415,6 +436,8 @@ impl Turn<'_> {
 /// Tells how far it came, with the first error: where SSM takes none of what is sent side by side, or the time is up, the rest
 /// is left.
 async fn send(turn: &Turn<'_>, rule: &Rule, images: &[Image], known: &mut Known) -> (State, Option<RuleError>) {
+    let observes = turn.jobs.sender.observes();
+    let mark = |image: &Image| mark(rule, image, observes);
     let left = images.iter().filter(|image| !known.sent.contains(&mark(image)));
     let left: Vec<Image> = left.cloned().collect();
     let commands: Vec<&[Image]> = images_of_commands(&left).collect();
@@ -431,7 +454,7 @@ async fn send(turn: &Turn<'_>, rule: &Rule, images: &[Image], known: &mut Known)
             match outcome {
                 Ok(command) => {
                     known.commands.push(command);
-                    known.sent.extend(images.iter().map(mark));
+                    known.sent.extend(images.iter().map(&mark));
                 }
                 Err(error) => failed = failed.or(Some(error.into())),
             }
@@ -474,9 +497,11 @@ async fn send_one(turn: &Turn<'_>, rule: &Rule, images: &[Image]) -> Result<Stri
     Ok(command)
 }
 
-/// What an image is known by in a rule's row, which has room for 20,000 of them: 48 bits of its hash.
-fn mark(image: &Image) -> String {
-    let mut hash = hash(&[&image.to_string()]);
+/// What an image is known by in a rule's row, which has room for 20,000 of them: 48 bits of its hash, with the nodes that it
+/// went to and whether that was observed only.
+fn mark(rule: &Rule, image: &Image, observes: bool) -> String {
+    let nodes = format!("{:?}", rule.nodes);
+    let mut hash = hash(&[&image.to_string(), &nodes, if observes { "observed" } else { "sent" }]);
     hash.truncate(8);
     hash
 }
@@ -499,6 +524,43 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn the_rest_of_a_reconcile_is_gone_on_with_for_some_time_since_its_first_run() {
+        let now = DateTime::from_timestamp_secs(1_000_000).unwrap();
+        for (state, began, started, standing) in [
+            (State::Working, 90, 30, Standing::Taken),
+            (State::Working, 90, 61, Standing::Left),
+            (State::Working, 7 * 3600, 61, Standing::Whole),
+            (State::Stopped, 3600, 5, Standing::Left),
+            (State::Stopped, 6 * 3600, 5, Standing::Whole),
+            (State::Partial, 14 * 60, 60, Standing::Left),
+            (State::Partial, 15 * 60, 60, Standing::Whole),
+            (State::Whole, 60, 60, Standing::Whole),
+        ] {
+            let row = Row {
+                commands: Vec::new(),
+                started_at: now - TimeDelta::seconds(started),
+                began_at: Some(now - TimeDelta::seconds(began)),
+                sent: BTreeSet::new(),
+                state: Some(state),
+            };
+            assert_eq!(row.standing(now), standing, "{state:?} {began} {started}");
+        }
+    }
+
+    #[test]
+    fn what_went_to_other_nodes_or_was_observed_only_is_not_known_as_sent() {
+        let rules = |nodes| prefetch::rule::parse_rules(&format!(r#"[{{"name": "a", "nodes": {nodes}}}]"#)).unwrap();
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let image = Image::new("registry.example", "app", Some("v1"), &digest).unwrap();
+        let marks = [
+            mark(&rules("{}")[0], &image, false),
+            mark(&rules("{}")[0], &image, true),
+            mark(&rules(r#"{"team": ["ml"]}"#)[0], &image, false),
+        ];
+        assert_eq!(marks.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
 
     #[test]
     fn what_is_not_sent_is_told_by_the_word_that_the_answer_has_and_in_words() {

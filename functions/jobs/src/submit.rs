@@ -47,6 +47,9 @@ const SENDING: Duration = Duration::from_secs(20);
 const LISTING: Duration = Duration::from_secs(8);
 /// What is left of a request's time to look for a command whose answer got lost, and to note and to tell what was sent.
 const NOTING: Duration = Duration::from_secs(6);
+/// What is left beside when no further command is sent: SSM answers in less, and one that it had no time to answer would be in
+/// doubt.
+const ANSWERING: Duration = Duration::from_secs(2);
 /// How long such a command is looked for.
 const LOOKING: Duration = Duration::from_secs(4);
 /// Of how many nodes a problem tells why they get nothing.
@@ -148,7 +151,10 @@ async fn go_on(jobs: &Jobs, due: &Due, progress: Progress, claim: &Claim) -> Res
         plan, mut sent, since, ..
     } = progress;
     let commands = plan.commands();
-    let found = find_sent(jobs, due, &commands, None, &mut sent, since, Some(claim)).await;
+    // Each command is noted before the next is sent: those behind the first that is left were not tried.
+    let first = (0..commands.len()).find(|place| commands[*place].left(sent.get(place)).is_some());
+    let tried = &commands[..first.map_or(0, |first| first + 1)];
+    let found = find_sent(jobs, due, tried, None, &mut sent, since, Some(claim)).await;
     note_request(jobs, due, sent.values()).await;
     match found {
         Ok(()) => send_claimed(jobs, due, &plan, sent, claim).await,
@@ -316,11 +322,8 @@ async fn send_all(
         let Some(left) = command.left(sent.get(&place)) else {
             continue;
         };
-        let is_late = match due.trigger {
-            Trigger::Schedule => aws::left().is_some_and(|left| left <= NOTING),
-            _ => began.elapsed() > SENDING,
-        };
-        if is_late {
+        let is_late = aws::left().is_some_and(|left| left <= NOTING + ANSWERING);
+        if is_late || due.trigger != Trigger::Schedule && began.elapsed() > SENDING {
             return Err(Problem::unavailable(&TooSlow).with_jobs(plan.told(&sent)));
         }
         let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));

@@ -308,6 +308,23 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_listing_that_goes_on_minutes_later_is_asked_for_again_once_it_is_whole() {
+    let images: Vec<Told> = (0..20).zip(0..).map(|(k, hour)| (k, hour, &["v1"][..], None)).collect();
+    let registry = Registry::of(&images);
+    registry.state(|state| {
+        state.page = 10;
+        state.throttled = |call| call == 1;
+    });
+    let newest = registry.newest(r#"[{"name": "a", "tags": ["v*"]}]"#);
+    assert!(newest.known("a", 0).await.missing.is_some());
+    // What was pushed meanwhile stands on the page that was read before.
+    registry.state(|state| state.images.insert(0, (99, 99, &["v2"], None)));
+    let Newest { images, missing } = newest.known("a", 150).await;
+    assert!(missing.is_none());
+    assert_eq!(names(&images), ["app:v2"]);
+}
+
+#[tokio::test]
 async fn a_scan_ends_in_time_with_what_it_was_answered() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
