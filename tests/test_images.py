@@ -41,11 +41,11 @@ def test_a_digest_of_many_tags_is_one_image_with_few_names(cloud, stack):
 
 def test_a_build_cache_and_a_signature_are_sent_to_nobody_and_never_newest(cloud, stack):
     digest = cloud.push("ci/app", "v1", images.image("ci app"))
-    until(lambda: sent(stack, digest), 20, "the push's command")
+    until(lambda: sent(stack, digest), 60, "the push's command")
     cache = cloud.push("ci/app", "7" * 64, images.image("a cached layer"))
     signature = cloud.push("ci/app", f"signature-{digest.replace(':', '-')}.sig", images.image("a signature"))
     last = cloud.push("ci/other", "v1", images.image("pushed after them"))
-    until(lambda: sent(stack, last), 20, "a later push's command")
+    until(lambda: sent(stack, last), 60, "a later push's command")
     assert not sent(stack, cache) and not sent(stack, signature)
     assert [name for name in newest(stack, "all") if name.startswith("ci/app")] == ["ci/app:v1"]
 
@@ -54,7 +54,7 @@ def test_an_image_whose_tag_is_64_hexadecimal_digits_is_sent_and_newest(cloud, s
     assets = f"cdk-hnb659fds-container-assets-{cloud.account}-{cloud.region}"
     for repository, layers in (("ci/skaffold", 2), (assets, 1)):
         digest = cloud.push(repository, "8" * 64, images.image(f"an image of {repository}", layers=layers))
-        until(lambda digest=digest: sent(stack, digest), 20, "the push's command")
+        until(lambda digest=digest: sent(stack, digest), 60, "the push's command")
         named = [name for name in newest(stack, "all") if name.startswith(repository)]
         assert named == [f"{repository}:{'8' * 64}"]
 
@@ -78,7 +78,7 @@ def test_an_archived_image_is_refused_to_a_job_and_arrives_once_it_is_restored(c
     ecr = cloud.client("ecr")
     digest = cloud.push("rel/suite", "2025.11", images.image("suite"))
     cloud.push("rel/suite", "stable", images.image("suite"))
-    commands = len(until(lambda: len(found := sent(stack, digest)) == 2 and found, 20, "both pushes' commands"))
+    commands = len(until(lambda: len(found := sent(stack, digest)) == 2 and found, 60, "both pushes' commands"))
     image = {"repositoryName": "rel/suite", "imageId": {"imageDigest": digest}}
     ecr.update_image_storage_class(**image, targetStorageClass="ARCHIVE")
     answer = stack.invoke("Jobs", {"images": ["rel/suite:2025.11"]})
@@ -86,7 +86,7 @@ def test_an_archived_image_is_refused_to_a_job_and_arrives_once_it_is_restored(c
     assert error["accepted"] == "an image that can be pulled: it is archived, restore it first"
     assert not [name for name in newest(stack, "all") if name.startswith("rel/suite")]
     ecr.update_image_storage_class(**image, targetStorageClass="STANDARD")
-    found = until(lambda: len(found := sent(stack, digest)) > commands and found, 20, "the restored image's command")
+    found = until(lambda: len(found := sent(stack, digest)) > commands and found, 60, "the restored image's command")
     named = [names for names in found if len(names) == 2]
     assert [name.rpartition("/")[2].partition("@")[0] for name in named[0]] == ["suite:2025.11", "suite:stable"]
 

@@ -88,7 +88,8 @@ def test_a_launched_node_gets_the_newest_image_once_it_is_online(cloud):
 
     def commands() -> list[dict]:
         # What other tests have pushed is of other commands, where one does not carry all.
-        return [command for command in sent_to(stack, node) if digest in command["Parameters"]["images"][0]]
+        image = f"team/launch:v2@{digest}"
+        return [command for command in sent_to(stack, node) if image in command["Parameters"]["images"][0]]
 
     [command] = until(commands, 20, "a command for the node")
     lines = {line["image"].rpartition("/")[2].partition("@")[0]: line for line in report(stack, command, node)}
@@ -193,11 +194,12 @@ def test_what_fails_every_try_ends_in_the_dead_letter_queue_with_its_cause(cloud
 
 def test_an_event_costs_the_calls_that_are_promised(cloud, stack, node):
     cloud.forget_calls()
+    function = stack.resources()["ImagePush"]
     stack.invoke("ImagePush", json.loads((EVENTS / "image-push.tagged.json").read_text()))
-    assert function_calls(cloud) == {"ssm:SendCommand": 1}
+    assert cloud.calls(function=function) == {"ssm:SendCommand": 1}
     cloud.forget_calls()
     stack.invoke("ImagePush", json.loads((EVENTS / "image-push.signature.json").read_text()))
-    assert function_calls(cloud) == {}
+    assert cloud.calls(function=function) == {}
 
 
 def test_an_update_changes_the_document_in_place_and_a_delete_leaves_nothing(cloud, tmp_path):
@@ -299,12 +301,6 @@ def running(node: str) -> dict:
 def letter_about(cloud: LocalCloud, queue: str, what: str) -> dict | None:
     messages = cloud.client("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=0)
     return next((message for message in messages.get("Messages", []) if what in message["Body"]), None)
-
-
-def function_calls(cloud: LocalCloud) -> dict[str, int]:
-    """The calls since `forget_calls` but those that the test itself made to reach the function."""
-    own = ("lambda:", "cloudformation:", "logs:", "sqs:", "sts:")
-    return {action: count for action, count in cloud.calls().items() if not action.startswith(own)}
 
 
 def registry(cloud: LocalCloud) -> str:

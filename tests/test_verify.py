@@ -147,7 +147,9 @@ def test_a_node_that_is_offline_is_said_with_the_likely_cause_and_its_command_is
     assert ran.rows["job of the push by rule default"][0] == "held"
     said = ("not checked", "SSM does not reach it; the command to it is cancelled")
     assert ran.row(f"image on node {lost} (ip-") == said
-    assert stack.commands("push")[0]["Status"] in ("Cancelling", "Cancelled")
+    document = stack.resources()["PrefetchImages"]
+    sent = [command for command in stack.commands("push") if command["DocumentName"] == document]
+    assert sent[0]["Status"] in ("Cancelling", "Cancelled")
 
 
 def test_reports_that_nobody_hears_of_are_said_by_what_ssm_knows(cloud, stack, node):
