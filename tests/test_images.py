@@ -112,6 +112,7 @@ def newest(stack: Stack, rule: str) -> list[str]:
 
 
 def sent(stack: Stack, digest: str) -> list[list[str]]:
-    """Returns the images of each push's command that names a digest."""
-    commands = [command["Parameters"]["images"][0].split(" ") for command in stack.commands("push")]
+    """Returns the images of each push's command of the stack that names a digest."""
+    own = [command for command in stack.commands("push") if command["DocumentName"] == f"{stack.name}-prefetch-images"]
+    commands = [command["Parameters"]["images"][0].split(" ") for command in own]
     return [names for names in commands if any(name.endswith(f"@{digest}") for name in names)]
