@@ -39,7 +39,7 @@ const MAX_FILTER_VALUES: usize = 200;
 /// How many parameters one DeleteParameters takes (SSM service model).
 const MAX_PARAMETERS: usize = 10;
 
-/// Why something is left that EC2 lists though it does not carry the tags that were asked for.
+/// Says why something is left that EC2 lists though it does not carry the tags that were asked for.
 const NOT_OURS: &str = "EC2 lists it, and does not say that it has the tags that were asked for";
 
 /// What the function works with.
@@ -431,7 +431,7 @@ fn filters(tags: &[KeyValue]) -> Vec<Filter> {
     tags.iter().map(filter).collect()
 }
 
-/// Whether EC2 says that an instance is terminated, or about to be.
+/// Returns true where EC2 says that an instance is terminated, or about to be.
 fn is_terminated(answer: &TerminateInstancesOutput, id: &str) -> bool {
     let changes = answer.terminating_instances().iter();
     let mut of_it = changes.filter(|change| change.instance_id() == Some(id));

@@ -42,7 +42,7 @@ pub fn value<'a>(tags: &'a [Tag], key: &str) -> Option<&'a str> {
 /// A key of a tag, and its value.
 pub type KeyValue = (&'static str, String);
 
-/// Whether something carries tags.
+/// Returns true where something carries tags.
 pub fn carries(tags: &[Tag], wanted: &[KeyValue]) -> bool {
     wanted.iter().all(|(key, text)| value(tags, key) == Some(text.as_str()))
 }

@@ -57,7 +57,7 @@ pub struct Sent {
     pub command: String,
 }
 
-/// What could not be done: worth another try of the whole event, whose nodes answer `cached` where it reached them.
+/// Tells what could not be done: worth another try of the whole event, whose nodes answer `cached` where it reached them.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// A command could not be sent.
