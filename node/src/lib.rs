@@ -1,1 +1,20 @@
-//! x
+//! Puts container images on a node before pods need them: what the Command document runs as root.
+//!
+//! One command reads its parameters, looks which of its images containerd holds, and pulls the rest through the call that
+//! kubelet itself makes. It prints one line of JSON for each image.
+#![allow(unused, clippy::todo, clippy::unused_async)] // while it is built
+
+pub mod command;
+pub mod containerd;
+pub mod disk;
+pub mod failure;
+pub mod host;
+pub mod keep;
+pub mod kubelet;
+pub mod lock;
+pub mod login;
+pub mod naming;
+pub mod parameters;
+pub mod pull;
+pub mod registry;
+pub mod report;

@@ -1,2 +1,3 @@
-//! x
-fn main(){}
+//! The program that the Command document runs on a node.
+
+fn main() {}

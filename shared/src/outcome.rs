@@ -12,21 +12,94 @@ const BELIEVED: (f64, u64) = (1e7, 10_000_000_000_000);
 /// The longest reason, in characters, that a node is believed.
 const MAX_REASON: usize = 32;
 
-/// Every reason, and whether a further try may end otherwise.
-const REASONS: [(&str, bool); 23] = [
-    // What a node says.
-    ("tag-moved", false),
-    ("platform", false),
-    ("too-large", false),
-    ("no-space", false),
-    ("snapshotter", false),
-    ("report-only", false),
-    ("not-found", false),
-    ("denied", false),
-    ("registry", true),
-    ("timeout", true),
-    ("interrupted", true),
-    // What is said of an image that a node says nothing of.
+/// What a node says of an image beside its status, in the words of the document's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NodeReason {
+    /// The image is there; its tag stands for another image by now, and stays there.
+    TagMoved,
+    /// The image has nothing for this node.
+    Platform,
+    /// The image is larger than the rule allows.
+    TooLarge,
+    /// The disk has no room for it below kubelet's limits.
+    NoSpace,
+    /// The snapshotter that containerd is set to use does not run.
+    Snapshotter,
+    /// A runtime class of the node has another snapshotter, and its pods could not start from what would be pulled.
+    RuntimeClass,
+    /// The node's own policy, such as an image verifier's, refuses it.
+    Policy,
+    /// Nothing is done: the command only reports.
+    ReportOnly,
+    /// The registry has no such image.
+    NotFound,
+    /// The registry, or the host with the layers, refuses the login.
+    Denied,
+    /// The registry does not answer, or not as a registry does.
+    Registry,
+    /// The time was over.
+    Timeout,
+    /// It was ended, or containerd was.
+    Interrupted,
+    /// Others are at work on the node, and one more already waits for them.
+    Busy,
+}
+
+impl NodeReason {
+    /// Every one of them.
+    pub const ALL: [Self; 14] = [
+        Self::TagMoved,
+        Self::Platform,
+        Self::TooLarge,
+        Self::NoSpace,
+        Self::Snapshotter,
+        Self::RuntimeClass,
+        Self::Policy,
+        Self::ReportOnly,
+        Self::NotFound,
+        Self::Denied,
+        Self::Registry,
+        Self::Timeout,
+        Self::Interrupted,
+        Self::Busy,
+    ];
+
+    /// Returns the word that stands in a report.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TagMoved => "tag-moved",
+            Self::Platform => "platform",
+            Self::TooLarge => "too-large",
+            Self::NoSpace => "no-space",
+            Self::Snapshotter => "snapshotter",
+            Self::RuntimeClass => "runtime-class",
+            Self::Policy => "policy",
+            Self::ReportOnly => "report-only",
+            Self::NotFound => "not-found",
+            Self::Denied => "denied",
+            Self::Registry => "registry",
+            Self::Timeout => "timeout",
+            Self::Interrupted => "interrupted",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// Returns true where a retry may end otherwise.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Registry | Self::Timeout | Self::Interrupted | Self::Busy)
+    }
+}
+
+impl fmt::Display for NodeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Every reason that is said of an image of which a node says nothing, and whether a retry may end otherwise.
+const REASONS_WITHOUT_REPORT: [(&str, bool); 12] = [
     ("unreported", true),
     ("undeliverable", true),
     ("delivery-timed-out", true),
@@ -123,13 +196,21 @@ pub fn is_not_applicable(status: Status, reason: &str) -> bool {
 /// Whether a further try may end otherwise than a failure with this reason; not where the reason is unknown.
 #[must_use]
 pub fn is_retryable(reason: &str) -> bool {
-    REASONS.contains(&(reason, true))
+    known(reason) == Some(true)
 }
 
 /// Whether the reason is one of those that are documented, and not a newer document's.
 #[must_use]
 pub fn is_known(reason: &str) -> bool {
-    REASONS.iter().any(|(known, _)| *known == reason)
+    known(reason).is_some()
+}
+
+/// Tells of a documented reason whether a retry may end otherwise.
+fn known(reason: &str) -> Option<bool> {
+    let of_nodes = NodeReason::ALL.map(|reason| (reason.as_str(), reason.is_retryable()));
+    let mut all = of_nodes.into_iter().chain(REASONS_WITHOUT_REPORT);
+    all.find(|(word, _)| *word == reason)
+        .map(|(_, is_retryable)| is_retryable)
 }
 
 #[cfg(test)]

@@ -1,0 +1,1 @@
+//! One command from its parameters to its exit code.

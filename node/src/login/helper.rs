@@ -1,0 +1,1 @@
+//! Runs a login helper: on no command line, with an end.

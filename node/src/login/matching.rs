@@ -1,0 +1,1 @@
+//! Which images a credential provider is for, as kubelet decides it.

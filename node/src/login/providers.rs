@@ -1,0 +1,1 @@
+//! The credential providers that kubelet is set to use.

@@ -1,0 +1,1 @@
+//! HTTP over TLS, through the node's proxies.
