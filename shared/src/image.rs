@@ -72,6 +72,26 @@ impl Image {
         })
     }
 
+    /// The registry: its host name, with a port where the image was named with one.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The name by digest, under which kubelet looks for an image that a pod names by digest:
+    /// `registry/repository@sha256:…`.
+    #[must_use]
+    pub fn name_by_digest(&self) -> String {
+        format!("{}/{}@{}", self.registry, self.repository, self.digest)
+    }
+
+    /// The name by tag, under which kubelet looks for an image that a pod names by tag: `registry/repository:tag`.
+    #[must_use]
+    pub fn name_by_tag(&self) -> Option<String> {
+        let tag = self.tag.as_ref()?;
+        Some(format!("{}/{}:{tag}", self.registry, self.repository))
+    }
+
     /// The repository's path in its registry.
     #[must_use]
     pub fn repository(&self) -> &str {
