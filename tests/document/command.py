@@ -1,7 +1,9 @@
 """The Command document's script: how a test runs it and reads what it said."""
 
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -14,7 +16,9 @@ GOOD = f"{HOST}/team/app:v1@{A_DIGEST}"
 SCRIPT = "\n".join(json.loads(document.DOCUMENT.read_text())["mainSteps"][0]["inputs"]["runCommand"])
 PARAMETERS = json.loads(document.DOCUMENT.read_text())["parameters"]
 DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items() if "default" in parameter}
-
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
+BUILD = "cargo build --locked --package prefetch-images"
 
 Client = Literal["cri", "ctr"]
 
@@ -58,7 +62,7 @@ def begin(
     *references: str,
     limit: int = 60,
     client: Client = "cri",
-    script: str = SCRIPT,
+    script: str | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> Running:
@@ -66,7 +70,14 @@ def begin(
     environment = {**parameters(*references, limit=limit, **settings), **env}
     if client == "ctr":
         environment["PATH"] = with_stand_in(node, "curl", "echo 'Features: alt-svc IPv6 SSL'")
-    return node.begin(script, environment)
+    return node.begin(script or direct(), environment)
+
+
+def direct() -> str:
+    """Returns a script that runs the program, as the document's ends."""
+    if not PROGRAM.exists():
+        raise RuntimeError(f"there is no {PROGRAM}; build it: {BUILD}")
+    return f"#!/bin/bash\nexec {PROGRAM}"
 
 
 def parameters(*references: str, limit: int = 60, **settings: object) -> dict[str, str]:
