@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod containerd;
+pub mod description;
 pub mod disk;
 pub mod failure;
 pub mod host;

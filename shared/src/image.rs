@@ -261,7 +261,8 @@ const MANIFESTS: [&str; 2] = [
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
-const CONFIGURATIONS: [&str; 2] = [
+/// The media types of configurations of images that nodes can run.
+pub const CONFIGURATIONS: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
@@ -339,6 +340,12 @@ pub fn is_image(manifest: &str) -> bool {
     };
     serde_json::from_str(manifest)
         .is_ok_and(|Manifest { manifests, layers }| layers.len() > 1 || manifests.iter().any(leads_to_image))
+}
+
+/// Returns true where a text is a digest by sha256, the only ones that are used.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    DIGEST.is_match(text)
 }
 
 /// Checks an image's name in its registry: the repository and, where they are given, tag and digest.

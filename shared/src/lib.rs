@@ -23,6 +23,7 @@ pub mod instance;
 pub mod launch;
 #[cfg(feature = "aws")]
 pub mod log;
+pub mod manifest;
 #[cfg(feature = "aws")]
 pub mod metrics;
 #[cfg(feature = "mocks")]
