@@ -1,19 +1,22 @@
-//! containerd's Images service: names, what they stand for, and their labels.
+//! containerd's Images service: names, what they stand for, and their labels (api/services/images/v1/images.proto).
 
 use std::collections::BTreeMap;
 
 use tonic::Status;
 
-use super::Containerd;
+use super::{Containerd, FieldMask, Nothing, unless_gone};
 
 /// What a name stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Descriptor {
     /// The media type that containerd was given with it: it may be wrong, even `text/html`.
+    #[prost(string, tag = "1")]
     pub media_type: String,
     /// `sha256:…`
+    #[prost(string, tag = "2")]
     pub digest: String,
     /// In bytes.
+    #[prost(int64, tag = "3")]
     pub size: i64,
 }
 
@@ -28,30 +31,136 @@ pub struct Name {
     pub labels: BTreeMap<String, String>,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct Image {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(btree_map = "string, string", tag = "2")]
+    labels: BTreeMap<String, String>,
+    #[prost(message, optional, tag = "3")]
+    target: Option<Descriptor>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListRequest {
+    #[prost(string, repeated, tag = "1")]
+    filters: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListResponse {
+    #[prost(message, repeated, tag = "1")]
+    images: Vec<Image>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CreateRequest {
+    #[prost(message, optional, tag = "1")]
+    image: Option<Image>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct UpdateRequest {
+    #[prost(message, optional, tag = "1")]
+    image: Option<Image>,
+    #[prost(message, optional, tag = "2")]
+    update_mask: Option<FieldMask>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct DeleteRequest {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(bool, tag = "2")]
+    sync: bool,
+}
+
 impl Containerd {
     /// Lists names that match any of the filters (containerd's syntax), all for none.
+    ///
+    /// # Errors
+    /// containerd's.
     pub async fn names(&self, filters: &[String]) -> Result<Vec<Name>, Status> {
-        todo!()
+        let filters = filters.to_vec();
+        let answer: ListResponse = self
+            .ask("/containerd.services.images.v1.Images/List", ListRequest { filters })
+            .await?;
+        Ok(answer.images.into_iter().map(Name::from).collect())
     }
 
-    /// Makes a name; fails with `AlreadyExists` where there is one.
+    /// Makes a name.
+    ///
+    /// # Errors
+    /// containerd's; `AlreadyExists` where there is one.
     pub async fn create_name(&self, name: &Name) -> Result<(), Status> {
-        todo!()
+        let image = Some(Image::from(name));
+        self.ask("/containerd.services.images.v1.Images/Create", CreateRequest { image })
+            .await
+            .map(|Nothing {}| ())
     }
 
     /// Sets labels of a name, or removes those with an empty value, and nothing else of it; `target` has to be what it stands
     /// for, for containerd panics without one (2.1.9).
+    ///
+    /// # Errors
+    /// containerd's; `NotFound` where there is no such name.
     pub async fn label_name(&self, name: &Name, labels: &BTreeMap<String, String>) -> Result<(), Status> {
-        todo!()
+        let image = Image {
+            labels: labels.clone(),
+            ..Image::from(name)
+        };
+        let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
+        self.update(image, paths).await
     }
 
     /// Makes a name stand for another target, with these labels.
+    ///
+    /// # Errors
+    /// containerd's; `NotFound` where there is no such name.
     pub async fn move_name(&self, name: &Name) -> Result<(), Status> {
-        todo!()
+        self.update(Image::from(name), vec!["target".to_owned(), "labels".to_owned()])
+            .await
+    }
+
+    async fn update(&self, image: Image, paths: Vec<String>) -> Result<(), Status> {
+        let request = UpdateRequest {
+            image: Some(image),
+            update_mask: Some(FieldMask { paths }),
+        };
+        self.ask("/containerd.services.images.v1.Images/Update", request)
+            .await
+            .map(|Nothing {}| ())
     }
 
     /// Removes a name; with `sync` what it alone held is gone afterwards. A name that is not there is no failure.
+    ///
+    /// # Errors
+    /// containerd's.
     pub async fn remove_name(&self, name: &str, sync: bool) -> Result<(), Status> {
-        todo!()
+        let request = DeleteRequest {
+            name: name.to_owned(),
+            sync,
+        };
+        unless_gone(self.ask("/containerd.services.images.v1.Images/Delete", request).await)
+    }
+}
+
+impl From<Image> for Name {
+    fn from(image: Image) -> Self {
+        Self {
+            name: image.name,
+            target: image.target.unwrap_or_default(),
+            labels: image.labels,
+        }
+    }
+}
+
+impl From<&Name> for Image {
+    fn from(name: &Name) -> Self {
+        Self {
+            name: name.name.clone(),
+            labels: name.labels.clone(),
+            target: Some(name.target.clone()),
+        }
     }
 }

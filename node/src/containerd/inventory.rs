@@ -2,10 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 
-use prefetch::image::Image;
+use prefetch::image::{Image, MANIFEST_MEDIA_TYPES};
+use tonic::Status;
 
-use super::{Containerd, content::Blob, images::Name, snapshots::Snapshot};
+use super::{
+    Containerd,
+    content::Blob,
+    images::Name,
+    snapshots::{Kind, Snapshot, is_missing},
+};
 use crate::failure::Failure;
+
+/// The labels by which garbage collection gets from an index to its manifests, and from a manifest to its configuration
+/// (containerd, docs/garbage-collection.md); `m.` stands before the number of a manifest since containerd 1.3.
+const CONTENT: &str = "containerd.io/gc.ref.content.";
+/// The label by which it gets from a configuration to the topmost snapshot; the snapshotter follows.
+const SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
+/// What begins the key of a snapshot that is being unpacked into.
+const UNPACKING: &str = "extract-";
 
 /// Names, blobs and snapshots at one moment.
 #[derive(Clone, Debug, Default)]
@@ -28,34 +42,140 @@ impl Inventory {
     /// # Errors
     /// `interrupted` where containerd does not answer.
     pub async fn look(containerd: &Containerd, snapshotter: &str) -> Result<Self, Failure> {
-        todo!()
+        let (names, blobs, snapshots) = tokio::join!(
+            containerd.names(&[]),
+            containerd.blobs(),
+            containerd.snapshots(snapshotter)
+        );
+        let is_snapshotter_missing = snapshots.as_ref().is_err_and(is_missing);
+        let snapshots = match snapshots {
+            Err(_) if is_snapshotter_missing => Vec::new(),
+            answer => answer.map_err(|status| unanswered(&status))?,
+        };
+        let names = names.map_err(|status| unanswered(&status))?;
+        Ok(Self {
+            names: names.into_iter().map(|name| (name.name.clone(), name)).collect(),
+            blobs: blobs.map_err(|status| unanswered(&status))?,
+            snapshots: snapshots.into_iter().map(|it| (it.key.clone(), it)).collect(),
+            snapshotter: snapshotter.to_owned(),
+            is_snapshotter_missing,
+        })
     }
 
-    /// Tells whether an image's content is there and unpacked under any right name, whichever names it has.
-    ///
-    /// A name is right where it stands for the image's digest with the media type of a manifest or an index: a mirror's page
-    /// of HTML makes a name that CRI does not find.
+    /// Tells whether a name stands for a digest as kubelet finds it: with the media type of a manifest or an index. A mirror's
+    /// page of HTML makes a name of type `text/html`, which CRI does not know.
+    #[must_use]
+    pub fn is_right(&self, name: &str, digest: &str) -> bool {
+        self.names.get(name).is_some_and(|name| {
+            name.target.digest == digest && MANIFEST_MEDIA_TYPES.contains(&name.target.media_type.as_str())
+        })
+    }
+
+    /// Tells whether an image's content is there and unpacked, under the right name by digest or by tag.
     #[must_use]
     pub fn has_content(&self, image: &Image) -> bool {
-        todo!()
+        let names = [Some(image.name_by_digest()), image.name_by_tag()];
+        names.iter().flatten().any(|name| self.is_right(name, image.digest())) && self.is_unpacked(image.digest())
     }
 
     /// Tells whether kubelet finds the image by its digest and, where it has one, by its tag.
     #[must_use]
     pub fn is_complete(&self, image: &Image) -> bool {
-        todo!()
+        let names = [Some(image.name_by_digest()), image.name_by_tag()];
+        names.iter().flatten().all(|name| self.is_right(name, image.digest())) && self.is_unpacked(image.digest())
+    }
+
+    /// Tells whether a digest leads to an unpacked image, of any platform.
+    #[must_use]
+    pub fn is_unpacked(&self, digest: &str) -> bool {
+        self.chains(digest).iter().any(|chain| {
+            let snapshot = self.snapshots.get(chain);
+            snapshot.is_some_and(|snapshot| snapshot.kind == Kind::Committed)
+        })
     }
 
     /// Returns the topmost snapshots of an image, one for each platform that is here, by the labels that lead from the
     /// manifest to its configuration and from that to the snapshot.
     #[must_use]
     pub fn chains(&self, digest: &str) -> Vec<String> {
-        todo!()
+        let (mut chains, mut seen, mut left) = (Vec::new(), HashSet::new(), vec![digest]);
+        while let Some(digest) = left.pop() {
+            let Some(blob) = self.blobs.get(digest).filter(|_| seen.insert(digest)) else {
+                continue;
+            };
+            match blob.labels.iter().find(|(label, _)| self.is_of_snapshot(label)) {
+                Some((_, chain)) => chains.push(chain.clone()),
+                None => left.extend(
+                    blob.labels
+                        .iter()
+                        .rev()
+                        .filter(|(label, _)| leads_on(label))
+                        .map(|(_, digest)| digest.as_str()),
+                ),
+            }
+        }
+        chains
     }
 
     /// Returns the snapshots that a container, or a person's view, stands on.
     #[must_use]
     pub fn used_snapshots(&self) -> HashSet<&str> {
-        todo!()
+        self.snapshots
+            .values()
+            .filter(|snapshot| snapshot.kind != Kind::Committed && !snapshot.key.starts_with(UNPACKING))
+            .map(|snapshot| snapshot.parent.as_str())
+            .filter(|parent| !parent.is_empty())
+            .collect()
+    }
+
+    /// Tells whether anything is being unpacked.
+    #[must_use]
+    pub fn is_unpacking(&self) -> bool {
+        self.snapshots.keys().any(|key| key.starts_with(UNPACKING))
+    }
+
+    fn is_of_snapshot(&self, label: &str) -> bool {
+        let snapshotter = label.strip_prefix(SNAPSHOT).and_then(|rest| rest.split('/').next());
+        snapshotter == Some(self.snapshotter.as_str())
     }
 }
+
+/// Tells whether a label leads to a manifest or a configuration: layers, `l.` before their numbers, lead nowhere.
+fn leads_on(label: &str) -> bool {
+    label.strip_prefix(CONTENT).is_some_and(|of| {
+        let number = of.strip_prefix("m.").unwrap_or(of);
+        of == "config" || (!number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    })
+}
+
+/// Tells whether kubelet finds an image now: by its digest and, where it has one, by its tag, and the same one.
+///
+/// CRI knows a name that others make some 0.3 s after it was made.
+///
+/// # Errors
+/// `interrupted` where CRI does not answer.
+pub async fn confirm(containerd: &Containerd, image: &Image) -> Result<bool, Failure> {
+    let (by_digest, by_tag) = (image.name_by_digest(), image.name_by_tag());
+    let by_tag = async {
+        match &by_tag {
+            Some(name) => containerd.image_status(name).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    let (by_digest, by_tag) =
+        tokio::try_join!(containerd.image_status(&by_digest), by_tag).map_err(|status| unanswered(&status))?;
+    let is_same = |other: Option<_>| {
+        other.is_some_and(|other: super::cri::CriImage| by_digest.as_ref().is_some_and(|one| one.id == other.id))
+    };
+    Ok(by_digest.is_some() && by_tag.is_none_or(is_same))
+}
+
+/// Makes a failure of what containerd did not answer to.
+#[must_use]
+pub fn unanswered(status: &Status) -> Failure {
+    let detail = format!("containerd does not answer: {}", status.message());
+    Failure::new(prefetch::outcome::NodeReason::Interrupted, detail)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,10 @@
-//! containerd's Snapshots service: unpacked layers, and what containers stand on.
+//! containerd's Snapshots service: unpacked layers, and what containers stand on (api/services/snapshots/v1/snapshots.proto).
 
-use tonic::Status;
+use std::collections::BTreeMap;
 
-use super::Containerd;
+use tonic::{Code, Status};
+
+use super::{Containerd, Nothing, unless_gone};
 
 /// What a snapshot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,20 +28,113 @@ pub struct Snapshot {
     pub kind: Kind,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListRequest {
+    #[prost(string, tag = "1")]
+    snapshotter: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ListResponse {
+    #[prost(message, repeated, tag = "1")]
+    info: Vec<Info>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Info {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, tag = "2")]
+    parent: String,
+    #[prost(int32, tag = "3")]
+    kind: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PrepareRequest {
+    #[prost(string, tag = "1")]
+    snapshotter: String,
+    #[prost(string, tag = "2")]
+    key: String,
+    #[prost(btree_map = "string, string", tag = "4")]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RemoveRequest {
+    #[prost(string, tag = "1")]
+    snapshotter: String,
+    #[prost(string, tag = "2")]
+    key: String,
+}
+
 impl Containerd {
-    /// Lists the snapshots of a snapshotter; fails with `InvalidArgument`, `NotFound` or `Unavailable` where it does not run
-    /// (see `is_missing`).
+    /// Lists the snapshots of a snapshotter.
+    ///
+    /// # Errors
+    /// containerd's; see [`is_missing`].
     pub async fn snapshots(&self, snapshotter: &str) -> Result<Vec<Snapshot>, Status> {
-        todo!()
+        let snapshotter = snapshotter.to_owned();
+        let parts: Vec<ListResponse> = self
+            .list(
+                "/containerd.services.snapshots.v1.Snapshots/List",
+                ListRequest { snapshotter },
+            )
+            .await?;
+        Ok(parts.into_iter().flat_map(|part| part.info).map(snapshot).collect())
     }
 
-    /// Makes an empty one, for its removal makes a snapshotter clean up.
+    /// Makes an empty one, for its removal makes a snapshotter clean up. Garbage collection takes it where it stays behind.
+    ///
+    /// # Errors
+    /// containerd's.
     pub async fn prepare_snapshot(&self, snapshotter: &str, key: &str) -> Result<(), Status> {
-        todo!()
+        let request = PrepareRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+            labels: BTreeMap::new(),
+        };
+        self.ask("/containerd.services.snapshots.v1.Snapshots/Prepare", request)
+            .await
+            .map(|Nothing {}| ())
     }
 
     /// Removes one; one that is not there is no failure.
+    ///
+    /// # Errors
+    /// containerd's.
     pub async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<(), Status> {
-        todo!()
+        let request = RemoveRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+        };
+        unless_gone(
+            self.ask("/containerd.services.snapshots.v1.Snapshots/Remove", request)
+                .await,
+        )
+    }
+}
+
+/// Returns true where a list of snapshots failed because the snapshotter does not run: containerd does not know it, or says
+/// itself that it does not reach it.
+#[must_use]
+pub fn is_missing(status: &Status) -> bool {
+    let is_of_containerd = std::error::Error::source(status).is_none();
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound => true,
+        Code::Unavailable => is_of_containerd,
+        _ => false,
+    }
+}
+
+fn snapshot(info: Info) -> Snapshot {
+    Snapshot {
+        key: info.name,
+        parent: info.parent,
+        kind: match info.kind {
+            1 => Kind::View,
+            2 => Kind::Active,
+            _ => Kind::Committed,
+        },
     }
 }

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+
+use proptest::{collection, prelude::*};
+
+use super::*;
+use crate::containerd::images::Descriptor;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn digest(number: usize) -> String {
+    format!("sha256:{number:064x}")
+}
+
+fn image() -> Image {
+    Image::new("r.io", "app", Some("v1"), &digest(1)).expect("an image")
+}
+
+fn name(name: &str, media_type: &str, digest: &str) -> (String, Name) {
+    let target = Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_owned(),
+        size: 1,
+    };
+    let labels = BTreeMap::new();
+    let name = name.to_owned();
+    (name.clone(), Name { name, target, labels })
+}
+
+fn blob(labels: &[(&str, String)]) -> Blob {
+    let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    Blob {
+        size: 1,
+        labels: labels.collect(),
+    }
+}
+
+fn snapshot(key: &str, parent: &str, kind: Kind) -> (String, Snapshot) {
+    let (key, parent) = (key.to_owned(), parent.to_owned());
+    (key.clone(), Snapshot { key, parent, kind })
+}
+
+/// An index of two platforms, of which the second is here and unpacked, under both names.
+fn inventory() -> Inventory {
+    let label = |name: &str| format!("{CONTENT}{name}");
+    Inventory {
+        names: HashMap::from([
+            name("r.io/app:v1", INDEX, &digest(1)),
+            name(&format!("r.io/app@{}", digest(1)), INDEX, &digest(1)),
+        ]),
+        blobs: HashMap::from([
+            (
+                digest(1),
+                blob(&[(&label("m.0"), digest(2)), (&label("m.1"), digest(3))]),
+            ),
+            (
+                digest(3),
+                blob(&[(&label("config"), digest(4)), (&label("l.0"), digest(5))]),
+            ),
+            (digest(4), blob(&[(&format!("{SNAPSHOT}overlayfs"), digest(6))])),
+        ]),
+        snapshots: HashMap::from([snapshot(&digest(6), "", Kind::Committed)]),
+        snapshotter: "overlayfs".to_owned(),
+        is_snapshotter_missing: false,
+    }
+}
+
+#[test]
+fn an_image_is_complete_with_both_names_and_one_platform_unpacked() {
+    assert!(inventory().is_complete(&image()));
+    assert_eq!(inventory().chains(&digest(1)), [digest(6)]);
+}
+
+#[test]
+fn an_image_without_one_of_its_names_has_its_content_and_is_not_complete() {
+    for name in ["r.io/app:v1".to_owned(), format!("r.io/app@{}", digest(1))] {
+        let mut inventory = inventory();
+        inventory.names.remove(&name);
+        assert!(inventory.has_content(&image()));
+        assert!(!inventory.is_complete(&image()));
+    }
+}
+
+#[test]
+fn content_without_a_name_of_the_image_is_not_the_image() {
+    let mut inventory = inventory();
+    inventory.names = HashMap::from([name(&format!("r.io/other@{}", digest(1)), INDEX, &digest(1))]);
+    assert!(!inventory.has_content(&image()));
+}
+
+#[test]
+fn a_name_with_the_media_type_of_a_page_is_not_right() {
+    let mut inventory = inventory();
+    let by_digest = image().name_by_digest();
+    inventory.names.extend([name(&by_digest, "text/html", &digest(1))]);
+    assert!(!inventory.is_complete(&image()));
+    inventory.names.extend([name("r.io/app:v1", "text/html", &digest(1))]);
+    assert!(!inventory.has_content(&image()));
+}
+
+#[test]
+fn an_image_that_another_snapshotter_unpacked_is_not_here() {
+    let mut inventory = inventory();
+    inventory.snapshotter = "native".to_owned();
+    assert!(!inventory.has_content(&image()));
+    inventory.snapshotter = "overlay".to_owned();
+    assert!(!inventory.has_content(&image()));
+}
+
+#[test]
+fn an_image_whose_snapshot_is_gone_is_not_here() {
+    let mut inventory = inventory();
+    inventory.snapshots.clear();
+    assert!(!inventory.has_content(&image()));
+}
+
+#[test]
+fn containers_and_views_use_snapshots_and_unpacking_does_not() {
+    let mut inventory = inventory();
+    inventory.snapshots = HashMap::from([
+        snapshot("container", "a", Kind::Active),
+        snapshot("view", "b", Kind::View),
+        snapshot("extract-1-x sha256:2", "c", Kind::Active),
+        snapshot("d", "e", Kind::Committed),
+        snapshot("scratch", "", Kind::Active),
+    ]);
+    assert_eq!(inventory.used_snapshots(), HashSet::from(["a", "b"]));
+    assert!(inventory.is_unpacking());
+}
+
+#[test]
+fn labels_of_layers_and_of_others_lead_nowhere() {
+    for label in ["config", "m.0", "m.12", "0", "7"] {
+        assert!(leads_on(&format!("{CONTENT}{label}")), "{label}");
+    }
+    for label in ["l.0", "m.", "", "m.x", "config.0", "configs", "m.1.2", "m.m.1"] {
+        assert!(!leads_on(&format!("{CONTENT}{label}")), "{label}");
+    }
+    assert!(!leads_on("containerd.io/distribution.source.r.io"));
+}
+
+proptest! {
+    #[test]
+    fn labels_that_lead_in_circles_end(
+        edges in collection::vec((0..6_usize, 0..6_usize, "(config|m\\.[0-9]|l\\.0|x)"), 0..30),
+        unpacked in collection::vec(0..6_usize, 0..3),
+    ) {
+        let mut inventory = Inventory { snapshotter: "overlayfs".to_owned(), ..Inventory::default() };
+        for (from, to, label) in edges {
+            let blob = inventory.blobs.entry(digest(from)).or_default();
+            blob.labels.insert(format!("{CONTENT}{label}"), digest(to));
+        }
+        for number in unpacked {
+            let blob = inventory.blobs.entry(digest(number)).or_default();
+            blob.labels.insert(format!("{SNAPSHOT}overlayfs"), digest(number + 100));
+        }
+        prop_assert!(inventory.chains(&digest(0)).len() <= 3);
+    }
+
+    #[test]
+    fn any_labels_are_read(labels in collection::btree_map("\\PC{0,80}", "\\PC{0,80}", 0..20), snapshotter in "\\PC{0,10}") {
+        let blobs = HashMap::from([(digest(1), Blob { size: 0, labels })]);
+        let inventory = Inventory { blobs, snapshotter, ..Inventory::default() };
+        prop_assert!(!inventory.has_content(&image()));
+        prop_assert!(inventory.chains(&digest(1)).len() <= 1);
+    }
+}
