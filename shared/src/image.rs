@@ -193,6 +193,12 @@ pub fn is_same_registry(one: &str, other: &str) -> bool {
     one == other || key(one).is_some() && key(one) == key(other)
 }
 
+/// Returns the Region of a private ECR registry by its host name, whichever of its endpoints that is; none for any other host.
+#[must_use]
+pub fn ecr_region(host: &str) -> Option<String> {
+    account_and_region(host).map(|(_, region)| region)
+}
+
 fn account_and_region(host: &str) -> Option<(String, String)> {
     let parts = ECR_HOST.captures(host)?;
     let (account, region) = (&parts[1], &parts[2]);
@@ -527,7 +533,9 @@ mod tests {
                 is_same_registry(host, standard) && is_same_registry(standard, host),
                 "{host}"
             );
+            assert_eq!(ecr_region(host).as_deref(), Some("us-east-1"));
         }
+        assert_eq!(ecr_region("registry.example.com"), None);
         assert_eq!(
             ecr_registry("123456789012", "cn-north-1", RegistryEndpoint::Dualstack).unwrap(),
             "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn"
