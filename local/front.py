@@ -46,6 +46,11 @@ class Front:
         """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
         self.refusals: Callable[[str], int | None] = lambda path: None
         """Says which status a path is answered with instead of what it asks for."""
+        self.only_containerd = False
+        """Whether none but containerd is answered."""
+        self.keeps_back: Callable[[str], bool] = lambda path: False
+        """Says which paths, beside layers, are answered only once what is kept back is sent."""
+        self._kept_back = 0
         self._manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._requests: list[str] = []
         self._sending: dict[object, str] = {}
@@ -79,6 +84,16 @@ class Front:
     def release(self) -> None:
         """Sends what was kept back."""
         self._open.set()
+
+    def wait_until_open(self, path: str) -> None:
+        """Returns at once for a path that is not kept back."""
+        if self.keeps_back(path):
+            self._kept_back += 1
+            self._open.wait()
+
+    def is_asked_in_vain(self) -> bool:
+        """Tells whether something beside layers was asked for while it is kept back."""
+        return self._kept_back > 0
 
     def being_pulled(self) -> set[str]:
         """Returns the repositories of which layers are being sent or kept back."""
@@ -168,7 +183,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers with the content, or with what stands in its way."""
         front = self.server.front
         path = urlsplit(self.path).path
+        front.wait_until_open(path)
         status = front.refusals(path)
+        if front.only_containerd and not self.headers["User-Agent"].startswith("containerd/"):
+            status = 503
         at_blob_host = self.headers["Host"] == BLOB_HOST
         blob = BLOB.match(path)
         if status:

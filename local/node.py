@@ -166,9 +166,9 @@ class Node:
         """Tells whether kubelet's garbage collection would spare an image."""
         return cri.pinned(self.socket, reference)
 
-    def kubelet_pulls(self, reference: str) -> None:
-        """Pulls an image as kubelet does for a pod."""
-        cri.pull_image(self.socket, reference, self.registry.user, self.registry.password)
+    def kubelet_pulls(self, reference: str, socket: Path | None = None) -> None:
+        """Pulls an image as kubelet does for a pod, by containerd's socket or another."""
+        cri.pull_image(socket or self.socket, reference, self.registry.user, self.registry.password)
 
     def kubelet_removes(self, reference: str) -> None:
         """Removes an image as kubelet's garbage collection does: all its names."""
@@ -371,10 +371,6 @@ class Running:
         """Ends the script and all that it has started by SIGKILL, and waits for the end."""
         self.signal(signal.SIGKILL)
         self.wait(10)
-
-    def kill_script(self) -> None:
-        """Ends the script alone by SIGKILL; what it has started lives on until it notices."""
-        os.kill(self.pids()[0], signal.SIGKILL)
 
     def wait(self, timeout: float) -> Completed:
         """Waits for the end, which comes by SIGKILL to the process group after `timeout` seconds."""

@@ -5,10 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 from local import document
-from local.node import ENVIRONMENT, Completed, Node, Running
+from local.node import Completed, Node, Running
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 A_DIGEST = "sha256:" + "a" * 64
@@ -19,8 +18,6 @@ DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items()
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
 BUILD = "cargo build --locked --package prefetch-images"
-
-Client = Literal["cri", "ctr"]
 
 
 class Result:
@@ -61,15 +58,12 @@ def begin(
     node: Node,
     *references: str,
     limit: int = 60,
-    client: Client = "cri",
     script: str | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> Running:
     """Starts the document and returns without waiting for its end; `settings` are further parameters, by name."""
     environment = {**parameters(*references, limit=limit, **settings), **env}
-    if client == "ctr":
-        environment["PATH"] = with_stand_in(node, "curl", "echo 'Features: alt-svc IPv6 SSL'")
     return node.begin(script or direct(), environment)
 
 
@@ -89,16 +83,11 @@ def parameters(*references: str, limit: int = 60, **settings: object) -> dict[st
     return {f"SSM_{name}": value for name, value in {**defaults, **values}.items()}
 
 
-def changed(old: str, new: str, script: str = SCRIPT) -> str:
-    """Returns the script with one passage replaced; fails where it does not hold the passage exactly once."""
-    assert script.count(old) == 1, f"the script holds {script.count(old)} times: {old}"
-    return script.replace(old, new)
-
-
-def with_stand_in(node: Node, program: str, instead: str) -> str:
-    """Returns a PATH on which a program does something else."""
-    file = node.folder / "standins" / program
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(f"#!/bin/sh\n{instead}\n")
-    file.chmod(0o755)
-    return f"{file.parent}:{ENVIRONMENT['PATH']}"
+def substituted(*references: str, **settings: object) -> str:
+    """Returns the document's script as an agent that does not know ENV_VAR writes it, parameters in its text."""
+    script = SCRIPT
+    for variable, value in parameters(*references, **settings).items():
+        placeholder = f"{{{{ {variable.removeprefix('SSM_')} }}}}"
+        assert placeholder in script
+        script = script.replace(placeholder, value)
+    return script

@@ -11,19 +11,13 @@ from local.images import Artifact
 from local.node import Node
 from local.registry import Registry
 
-from .command import HOST, Client
+from .command import HOST
 from .nodes import a_password, free_address, running
 
 
 @pytest.fixture(params=["1.7", "2.1"])
 def containerd(request: pytest.FixtureRequest) -> str:
     """Each version of containerd that EKS nodes run."""
-    return request.param
-
-
-@pytest.fixture(params=["cri", "ctr"])
-def client(request: pytest.FixtureRequest) -> Client:
-    """What a script pulls with: CRI or, where curl cannot speak to that, ctr."""
     return request.param
 
 

@@ -6,17 +6,12 @@ import secrets
 import socket
 from collections.abc import Iterator
 
-import pytest
-
 from local.node import Node
 
 from .state import eventually
 
 CTR = "ctr -n k8s.io"
 CLEAN_WITHIN_SECONDS = 5
-
-# Both versions of containerd and both clients, where it is enough that each of them has had its turn.
-each_in_turn = pytest.mark.parametrize(("containerd", "client"), [("1.7", "ctr"), ("2.1", "cri")])
 
 
 @contextlib.contextmanager

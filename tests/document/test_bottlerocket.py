@@ -15,7 +15,7 @@ from local.bottlerocket import STATE, BottlerocketNode
 from local.registry import Registry
 
 from . import nodes
-from .command import A_DIGEST, GOOD, HOST, SCRIPT, Result, begin, changed, run
+from .command import A_DIGEST, GOOD, HOST, Result, begin, run, substituted
 from .nodes import a_password, free_address
 from .state import by_digest, by_tag, eventually, image_id, node_finds, wait_for_file
 from .watch import base64_of, watching_processes
@@ -66,17 +66,6 @@ def test_several_images_come_with_one_login_of_kubelets_plugin(node: Bottlerocke
 
     assert (result.exit_code, result.statuses()) == (0, ["pulled"] * 5), result.stderr
     assert sorted(report["image"] for report in result.reports) == sorted(references)
-
-
-def test_ctr_pulls_where_the_admin_containers_curl_cannot(tmp_path: Path, pushed, registry: Registry) -> None:
-    image = images.image("with ctr")
-    reference = pushed("team/app", "v1", image)
-    with running(BottlerocketNode(tmp_path / "old", "old", registry, curl="Features: IPv6 SSL")) as node:
-        result = run(node, reference)
-
-        assert (result.exit_code, result.outcomes()) == (0, [("pulled", "")]), result.stderr
-        assert node_finds(node, by_tag(reference)) == node_finds(node, by_digest(reference)) == image_id(image)
-        assert run(node, reference).outcomes() == [("cached", "")]
 
 
 def test_of_two_commands_at_once_one_pulls_and_the_other_finds_it_cached(node: BottlerocketNode, pushed) -> None:
@@ -364,20 +353,8 @@ def test_hostile_parameters_reach_no_shell(quick_node: BottlerocketNode) -> None
 
 def test_what_an_agent_without_env_var_writes_into_the_text_arrives(node: BottlerocketNode, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("old agent"))
-    script = SCRIPT
-    for name, value in {
-        "images": reference,
-        "executionTimeout": "60",
-        "imageGCHighThresholdPercent": "85",
-        "maxParallelImagePulls": "2",
-        "maxImageGiB": "0",
-        "keep": "0",
-        "pin": "false",
-        "reportOnly": "false",
-    }.items():
-        script = changed(f"{{{{ {name} }}}}", value, script)
 
-    assert Result(node.run(script, {}, 60)).statuses() == ["pulled"]
+    assert Result(node.run(substituted(reference), {}, 60)).statuses() == ["pulled"]
 
 
 def test_no_process_shows_the_password_and_no_file_keeps_it(node: BottlerocketNode, pushed, registry: Registry) -> None:

@@ -1,13 +1,16 @@
 """What is there already is found without the registry; what is there in part is repaired."""
 
+from collections import Counter
+
 import pytest
 
 from local import images
 from local.node import Node
 from local.registry import Registry
 
-from .command import Client, run, with_stand_in
+from .command import run
 from .nodes import CTR
+from .relay import STATUS, relaying
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, chain_id, image_id, names, node_finds
 
 
@@ -27,16 +30,17 @@ def test_twenty_cached_images_cost_no_more_questions_than_one(node: Node, pushed
     assert run(node, *references, maxParallelImagePulls=4).statuses() == ["pulled"] * 20
     registry.pause()
 
-    asked = node.folder / "asked"
-    path = with_stand_in(node, "ctr", f'echo "$*" >>{asked}; exec /usr/bin/ctr "$@"')
-    questions = []
-    for some in (references[:1], references):
-        assert run(node, *some, env={"PATH": path}).statuses() == ["cached"] * len(some)
-        questions.append(asked.read_text().splitlines())
-        asked.unlink()
+    with relaying(node.socket) as relay:
+        run(node, *references)  # which learns how this containerd is set
+        questions = []
+        for some in (references[:1], references):
+            before = len(relay.calls())
+            assert run(node, *some).statuses() == ["cached"] * len(some)
+            questions.append(Counter(relay.calls()[before:]))
+            questions[-1].pop(STATUS, None)  # kubelet's own question, for each name
 
     one, twenty = questions
-    assert 0 < len(twenty) == len(one)
+    assert one == twenty and one
 
 
 @pytest.mark.parametrize("missing", ["tag", "digest"])
@@ -62,7 +66,7 @@ def test_what_kubelet_pulled_by_tag_is_cached_and_gets_its_other_name(node: Node
 
 
 @pytest.mark.parametrize("lack", ["layers", "snapshots", "content"])
-def test_an_image_that_is_there_in_part_is_repaired(node: Node, pushed, client: Client, lack: str) -> None:
+def test_an_image_that_is_there_in_part_is_repaired(node: Node, pushed, lack: str) -> None:
     image = images.image("in part", architecture=OWN_ARCHITECTURE, layers=2)
     reference = pushed("team/app", "v1", image)
     login = f"--user AWS:{node.registry.password}"
@@ -75,7 +79,7 @@ def test_an_image_that_is_there_in_part_is_repaired(node: Node, pushed, client: 
         node.shell(f"{CTR} content fetch {login} {by_tag(reference)}")
     assert by_tag(reference) in node.images()
 
-    assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(node, reference).outcomes() == [("pulled", "")]
     assert node_finds(node, by_tag(reference)) == node_finds(node, by_digest(reference)) == image_id(image)
     node.shell(f"{CTR} snapshots prepare container {chain_id(image)}")
-    assert run(node, reference, client=client).outcomes() == [("cached", "")]
+    assert run(node, reference).outcomes() == [("cached", "")]

@@ -11,7 +11,7 @@ from local.front import Front
 from local.images import Artifact
 from local.node import Node
 
-from .command import HOST, Client, Result, begin, run
+from .command import HOST, Result, begin, run
 from .nodes import running
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, layer_digests, node_finds, used_bytes
 
@@ -28,19 +28,19 @@ def small(tmp_path: Path, containerd: str, front: Front) -> Iterator[Node]:
 
 
 def test_an_image_that_would_fill_the_disk_is_skipped_before_any_of_it_is_pulled(
-    small: Node, front: Front, pushed, client: Client
+    small: Node, front: Front, pushed
 ) -> None:
     image = images.image("large", **LARGE)
     reference = pushed("team/large", "v1", image)
 
-    result = run(small, reference, client=client)
+    result = run(small, reference)
 
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")])
     [layer] = layer_digests(image)
     assert "85 %" in result.stderr
     assert not any(layer in request for request in front.requests())
     assert small.images() == {}
-    assert run(small, reference, imageGCHighThresholdPercent=100, client=client).outcomes() == [("pulled", "")]
+    assert run(small, reference, imageGCHighThresholdPercent=100).outcomes() == [("pulled", "")]
 
 
 def test_the_threshold_is_what_the_node_is_told(small: Node, pushed) -> None:
@@ -84,10 +84,10 @@ def test_of_two_images_that_fit_only_singly_one_is_skipped(small: Node, pushed) 
     assert (result.exit_code, sorted(result.outcomes())) == (0, [("pulled", ""), ("skipped", "no-space")])
 
 
-def test_a_disk_that_others_fill_meanwhile_ends_the_pull(small: Node, front: Front, pushed, client: Client) -> None:
+def test_a_disk_that_others_fill_meanwhile_ends_the_pull(small: Node, front: Front, pushed) -> None:
     reference = pushed("team/small", "v1", images.image("small", **SMALL))
     front.hold()
-    command = begin(small, reference, client=client)
+    command = begin(small, reference)
     assert eventually(lambda: len(front.being_pulled()), 1)
     small.shell("fallocate -l 50M /var/lib/containerd/filler")
 
@@ -98,29 +98,27 @@ def test_a_disk_that_others_fill_meanwhile_ends_the_pull(small: Node, front: Fro
     assert result.seconds < 10
     assert small.images() == {}
     small.shell("rm /var/lib/containerd/filler")
-    assert run(small, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(small, reference).outcomes() == [("pulled", "")]
 
 
-def test_a_pull_that_fills_the_disk_is_cut_off_and_what_it_brought_goes(small: Node, pushed, client: Client) -> None:
+def test_a_pull_that_fills_the_disk_is_cut_off_and_what_it_brought_goes(small: Node, pushed) -> None:
     empty = used_bytes(small)
     bomb = pushed("team/bomb", "v1", bomb_image())
     good = images.image("good", architecture=OWN_ARCHITECTURE, layer_bytes=MIB)
 
-    result = run(small, bomb, client=client)
+    result = run(small, bomb)
 
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")])
     assert result.only()["attempts"] == 1
     assert small.images() == {}
     assert eventually(lambda: used_bytes(small) < empty + 2 * MIB), "what was pulled in vain takes room"
     reference = pushed("team/good", "v1", good)
-    assert run(small, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(small, reference).outcomes() == [("pulled", "")]
     assert node_finds(small, by_tag(reference)) == node_finds(small, by_digest(reference)) == image_id(good)
 
 
-def test_a_disk_without_any_room_left_is_reported_and_no_name_stays(small: Node, pushed, client: Client) -> None:
-    # Whether containerd can free what it unpacked depends on where the room ended: ctr on 2.1 sometimes leaves it one
-    # page short, until it is restarted.
-    result = run(small, pushed("team/bomb", "v1", bomb_image()), client=client, imageGCHighThresholdPercent=100)
+def test_a_disk_without_any_room_left_is_reported_and_no_name_stays(small: Node, pushed) -> None:
+    result = run(small, pushed("team/bomb", "v1", bomb_image()), imageGCHighThresholdPercent=100)
 
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")])
     assert result.only()["attempts"] == 1

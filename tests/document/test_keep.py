@@ -8,22 +8,21 @@ from local import images
 from local.images import Artifact
 from local.node import Node
 
-from .command import Client, Result, begin, changed, run
+from .command import Result, begin, run
 from .nodes import CTR
-from .state import OWN_ARCHITECTURE, by_digest, by_tag, chain_id, eventually, labels, names, snapshots, wait_for_file
+from .relay import PULL, relaying
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, chain_id, eventually, labels, names, snapshots
 
 OURS = "prefetch-images/pulled-at"
 
 
-def test_what_was_pulled_is_labelled_with_the_moment_and_what_was_there_is_not(
-    node: Node, pushed, client: Client
-) -> None:
+def test_what_was_pulled_is_labelled_with_the_moment_and_what_was_there_is_not(node: Node, pushed) -> None:
     ours, theirs = release("ours"), release("theirs")
     our_reference, their_reference = pushed("team/ours", "v1", ours), pushed("team/theirs", "v1", theirs)
     node.kubelet_pulls(by_tag(their_reference))
     node.shell(f"{CTR} images rm {by_digest(their_reference)}")
 
-    result = run(node, our_reference, their_reference, client=client)
+    result = run(node, our_reference, their_reference)
 
     assert (result.of(our_reference)["status"], result.of(their_reference)["status"]) == ("pulled", "cached")
 
@@ -35,15 +34,15 @@ def test_what_was_pulled_is_labelled_with_the_moment_and_what_was_there_is_not(
     assert {by_tag(their_reference), by_digest(their_reference)} <= names(node, theirs)
 
 
-def test_containerd_adopts_what_was_pulled(node: Node, pushed, client: Client) -> None:
+def test_containerd_adopts_what_was_pulled(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", release("v1"))
-    run(node, reference, client=client)
+    run(node, reference)
 
     for name in (by_tag(reference), by_digest(reference)):
         assert eventually(lambda name=name: labels(node, name).get("io.cri-containerd.image"), "managed")
 
 
-def test_of_several_releases_the_newest_are_kept(node: Node, pushed, client: Client) -> None:
+def test_of_several_releases_the_newest_are_kept(node: Node, pushed) -> None:
     releases = [release(f"v{number}") for number in range(4)]
     references = [pushed("team/app", f"v{number}", image) for number, image in enumerate(releases)]
     other = pushed("team/app2", "v0", release("other"))
@@ -51,7 +50,7 @@ def test_of_several_releases_the_newest_are_kept(node: Node, pushed, client: Cli
     run(node, other, deeper, keep=1)
 
     for number, reference in enumerate(references):
-        result = run(node, reference, keep=2, client=client)
+        result = run(node, reference, keep=2)
         assert result.outcomes() == [("pulled", "")]
         assert ("removing" in result.stderr) is (number >= 2)
 
@@ -162,12 +161,12 @@ def test_a_tag_that_kubelet_moved_is_no_longer_ours(node: Node, pushed) -> None:
     assert eventually(lambda: node.pinned(by_tag(their_reference)), False)
 
 
-def test_ours_are_pinned_by_both_names_while_they_are_kept(node: Node, pushed, client: Client) -> None:
+def test_ours_are_pinned_by_both_names_while_they_are_kept(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", release("v1"))
-    assert run(node, reference, keep=1, client=client).statuses() == ["pulled"]
+    assert run(node, reference, keep=1).statuses() == ["pulled"]
     assert not node.pinned(by_tag(reference))
 
-    assert run(node, reference, keep=1, pin=True, client=client).statuses() == ["cached"]
+    assert run(node, reference, keep=1, pin=True).statuses() == ["cached"]
 
     for name in (by_tag(reference), by_digest(reference)):
         assert eventually(lambda name=name: node.pinned(name), True)
@@ -189,12 +188,13 @@ def test_an_image_of_ours_in_two_repositories_stays_in_the_other(node: Node, pus
 def test_a_tag_that_kubelet_gave_while_we_pulled_stays_kubelets(node: Node, pushed) -> None:
     image = release("by both")
     reference = pushed("team/app", "v1", image)
-    script = changed("\npull() {", "\npull() { >/run/pulling; while [[ -e /run/pulling ]]; do sleep 0.1; done")
-    command = begin(node, reference, script=script)
-    wait_for_file(node, "/run/pulling")
-    node.kubelet_pulls(by_tag(reference))
-    node.shell("rm /run/pulling")
-    assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+    with relaying(node.socket) as relay:
+        relay.hold(PULL)
+        command = begin(node, reference)
+        relay.wait_for(PULL)
+        node.kubelet_pulls(by_tag(reference), relay.behind)
+        relay.release(PULL)
+        assert Result(command.wait(60)).outcomes() == [("pulled", "")]
     assert OURS not in labels(node, by_tag(reference))
 
     run(node, pushed("team/app", "v2", release("new")), keep=1)

@@ -10,8 +10,8 @@ from local.images import Artifact
 from local.node import Node
 from local.registry import Registry
 
-from .command import HOST, Client, run
-from .nodes import each_in_turn, free_address, running
+from .command import HOST, run
+from .nodes import free_address, running
 from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds
 
 MIRROR = "mirror.example.com"
@@ -37,34 +37,30 @@ def mirrored(
 
 
 def test_a_mirror_is_pulled_from_and_the_registry_is_not_asked(
-    mirrored: Node, mirror: Registry, registry: Registry, client: Client
+    mirrored: Node, mirror: Registry, registry: Registry
 ) -> None:
     image = images.image("mirrored", architecture=OWN_ARCHITECTURE)
     push(mirror, image)
     reference = f"{HOST}/team/app:v1@{image.digest}"
 
-    assert run(mirrored, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(mirrored, reference).outcomes() == [("pulled", "")]
     assert node_finds(mirrored, by_tag(reference)) == image_id(image)
     assert len(mirror.requests("team/app")) > 0
     assert registry.requests("team/app") == []
 
 
-@each_in_turn
-def test_what_the_mirror_lacks_comes_from_the_registry(
-    mirrored: Node, mirror: Registry, pushed, client: Client
-) -> None:
+def test_what_the_mirror_lacks_comes_from_the_registry(mirrored: Node, mirror: Registry, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("original", architecture=OWN_ARCHITECTURE))
 
-    assert run(mirrored, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(mirrored, reference).outcomes() == [("pulled", "")]
     assert len(mirror.requests("team/app")) > 0
 
 
-@each_in_turn
-def test_a_mirror_that_is_down_is_passed_over(mirrored: Node, mirror: Registry, pushed, client: Client) -> None:
+def test_a_mirror_that_is_down_is_passed_over(mirrored: Node, mirror: Registry, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("original", architecture=OWN_ARCHITECTURE))
     mirror.pause()
 
-    assert run(mirrored, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(mirrored, reference).outcomes() == [("pulled", "")]
 
 
 def push(registry: Registry, image: Artifact) -> None:

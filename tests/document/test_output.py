@@ -6,7 +6,6 @@ from local.node import Node
 from local.registry import Registry
 
 from .command import A_DIGEST, HOST, run
-from .test_registry import HURRIED
 
 NAMES = [f"{HOST}/team/some-service-{number}/application:release-2026.11.{number}@{A_DIGEST}" for number in range(50)]
 
@@ -23,7 +22,7 @@ def test_fifty_images_that_do_not_exist_are_told_within_the_limits(quick_node: N
 def test_fifty_images_of_a_registry_that_is_down_are_told_within_the_limits(node: Node, registry: Registry) -> None:
     registry.pause()
 
-    result = run(node, *NAMES, maxParallelImagePulls=16, script=HURRIED, limit=300)
+    result = run(node, *NAMES, maxParallelImagePulls=16, limit=300)
 
     assert result.outcomes() == [("failed", "registry")] * 50
     assert (len(result.stdout) < 20_000, len(result.stderr) < 7_500) == (True, True)

@@ -32,7 +32,7 @@ HOSTILE_IMAGES = [
     f"{HOST}/team/../app@{A_DIGEST}x",
     "{{ images }}",
 ]
-# What the document's pattern cannot see, but the script does.
+# What the document's pattern cannot see, but the program does.
 UNUSABLE_IMAGES = [
     f"{HOST}/{'a' * 256}@{A_DIGEST}",
     f"{HOST}/app:{'t' * 129}@{A_DIGEST}",
@@ -75,14 +75,14 @@ def test_hostile_values_are_refused_by_the_document(name: str) -> None:
     assert accepted(name, USUAL[name]) and accepted(name, PARAMETERS[name]["default"])
 
 
-def test_hostile_images_are_refused_by_the_script_of_a_caller_who_bypasses_the_document(quick_node: Node) -> None:
+def test_hostile_images_are_refused_by_the_program_of_a_caller_who_bypasses_the_document(quick_node: Node) -> None:
     for value in [*HOSTILE_IMAGES, *UNUSABLE_IMAGES]:
         assert_refused(quick_node, "images", value)
     assert quick_node.shell("ls /run/harmed 2>/dev/null || true") == ""
 
 
 @pytest.mark.parametrize("name", USUAL)
-def test_hostile_values_are_refused_by_the_script_of_a_caller_who_bypasses_the_document(
+def test_hostile_values_are_refused_by_the_program_of_a_caller_who_bypasses_the_document(
     quick_node: Node, name: str
 ) -> None:
     for value in hostile(name):
@@ -152,7 +152,7 @@ def accepted(name: str, value: str) -> bool:
 
 
 def assert_refused(node: Node, name: str, value: str) -> None:
-    """Fails where the script does anything but say that a value cannot be used."""
+    """Fails where the program does anything but say that a value cannot be used."""
     values = {**{f"SSM_{other}": usual for other, usual in USUAL.items()}, f"SSM_{name}": value}
     completed = begin(node, GOOD, env=values).wait(10)
     assert (completed.exit_code, completed.stdout) == (2, ""), value[:100]

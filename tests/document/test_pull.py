@@ -9,16 +9,16 @@ from local.front import Front
 from local.node import Node
 from local.registry import Registry
 
-from .command import PARAMETERS, SCRIPT, Client, Result, run
-from .nodes import each_in_turn, free_address, running
+from .command import Result, run, substituted
+from .nodes import free_address, running
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, node_finds, own
 
 
-def test_a_pulled_image_is_found_by_tag_and_by_digest(node: Node, pushed, client: Client) -> None:
+def test_a_pulled_image_is_found_by_tag_and_by_digest(node: Node, pushed) -> None:
     image = images.multi_platform("cold")
     reference = pushed("team/app", "v1", image)
 
-    report = run(node, reference, client=client).only()
+    report = run(node, reference).only()
 
     assert report == {
         "image": reference,
@@ -57,17 +57,16 @@ def test_every_kind_of_image_is_pulled(node: Node, pushed, kind: str) -> None:
     assert node_finds(node, by_tag(reference)) == image_id(single)
 
 
-def test_an_image_of_fifty_layers_is_pulled(node: Node, pushed, client: Client) -> None:
+def test_an_image_of_fifty_layers_is_pulled(node: Node, pushed) -> None:
     image = images.image("deep", architecture=OWN_ARCHITECTURE, layers=50, layer_bytes=1000)
     reference = pushed("team/deep", "v1", image)
 
-    report = run(node, reference, client=client).only()
+    report = run(node, reference).only()
 
     assert (report["status"], report["bytes"]) == ("pulled", image.size - len(image.manifest))
     assert node_finds(node, by_tag(reference)) == image_id(image)
 
 
-@each_in_turn
 @pytest.mark.parametrize(
     ("repository", "tag"),
     [
@@ -77,18 +76,17 @@ def test_an_image_of_fifty_layers_is_pulled(node: Node, pushed, client: Client) 
     ],
     ids=["every character", "words of errors", "longest"],
 )
-def test_every_legal_name_is_pulled(node: Node, pushed, client: Client, repository: str, tag: str) -> None:
+def test_every_legal_name_is_pulled(node: Node, pushed, repository: str, tag: str) -> None:
     image = images.image("named", architecture=OWN_ARCHITECTURE)
     reference = pushed(repository, tag, image)
 
-    assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(node, reference).outcomes() == [("pulled", "")]
     assert node_finds(node, by_tag(reference)) == node_finds(node, by_digest(reference)) == image_id(image)
-    assert run(node, reference, client=client).outcomes() == [("cached", "")]
+    assert run(node, reference).outcomes() == [("cached", "")]
 
 
-@each_in_turn
 @pytest.mark.parametrize("kind", ["one layer twice", "no architecture"])
-def test_an_odd_image_is_pulled_as_kubelet_pulls_it(node: Node, pushed, client: Client, kind: str) -> None:
+def test_an_odd_image_is_pulled_as_kubelet_pulls_it(node: Node, pushed, kind: str) -> None:
     plain = images.image("odd", architecture=OWN_ARCHITECTURE, layer_bytes=1000)
     image = {
         "one layer twice": images.image("odd", architecture=OWN_ARCHITECTURE, layer_bytes=1000, base=plain),
@@ -96,45 +94,38 @@ def test_an_odd_image_is_pulled_as_kubelet_pulls_it(node: Node, pushed, client: 
     }[kind]
     reference = pushed("team/odd", "v1", image)
 
-    assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(node, reference).outcomes() == [("pulled", "")]
     assert node_finds(node, by_tag(reference)) == node_finds(node, by_digest(reference)) == image_id(image)
-    assert run(node, reference, client=client).outcomes() == [("cached", "")]
+    assert run(node, reference).outcomes() == [("cached", "")]
 
 
-def test_a_registry_with_a_port_is_pulled_from(
-    tmp_path: Path, containerd: str, registry: Registry, client: Client
-) -> None:
+def test_a_registry_with_a_port_is_pulled_from(tmp_path: Path, containerd: str, registry: Registry) -> None:
     other = Registry(tmp_path / "other", free_address(), ["images.example.com"], "", anonymous=True)
     other.start()
     image = images.image("port", architecture=OWN_ARCHITECTURE)
     images.push(other.url, other.ca, "", "team/app", "v1", image)
     reference = f"images.example.com:443/team/app:v1@{image.digest}"
     with running(Node(tmp_path / "node", "node", registry, containerd, neighbours=[other])) as node:
-        assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+        assert run(node, reference).outcomes() == [("pulled", "")]
         assert node_finds(node, by_digest(reference)) == node_finds(node, by_tag(reference)) == image_id(image)
-        assert run(node, reference, client=client).outcomes() == [("cached", "")]
+        assert run(node, reference).outcomes() == [("cached", "")]
     other.stop()
 
 
 def test_layers_that_the_registry_has_elsewhere_are_fetched_without_the_login(
-    fronted: Node, front: Front, pushed, client: Client
+    fronted: Node, front: Front, pushed
 ) -> None:
     front.redirects = True
     reference = pushed("team/app", "v1", images.image("redirected", architecture=OWN_ARCHITECTURE, layers=3))
 
-    assert run(fronted, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(fronted, reference).outcomes() == [("pulled", "")]
     assert any(request.endswith("307") for request in front.requests("team/app"))
     assert not any(request.endswith("400") for request in front.requests("team/app"))
 
 
 def test_an_agent_that_substitutes_text_runs_the_same(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("old agent"))
-    values = {**{name: parameter.get("default") for name, parameter in PARAMETERS.items()}, "images": reference}
-    values |= {"executionTimeout": "60", "keep": "1", "pin": "true"}
-    script = SCRIPT
-    for name, value in values.items():
-        assert f"{{{{ {name} }}}}" in script
-        script = script.replace(f"{{{{ {name} }}}}", value)
+    script = substituted(reference, keep=1, pin=True)
 
     assert Result(node.run(script, {}, 60)).outcomes() == [("pulled", "")]
     assert node.pinned(by_tag(reference))

@@ -8,14 +8,12 @@ from local import images
 from local.node import Node
 from local.registry import Registry
 
-from .command import A_DIGEST, HOST, Client, begin, run
+from .command import A_DIGEST, HOST, begin, run
 from .nodes import CTR, is_ours, running
 from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, eventually, own, wait_for_file
 
 
-def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(
-    node: Node, pushed, client: Client
-) -> None:
+def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(node: Node, pushed) -> None:
     new = images.multi_platform("new", layer_bytes=1000)
     cached, unnamed, old = (images.image(content) for content in ("cached", "unnamed", "old"))
     references = {
@@ -26,14 +24,14 @@ def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(
         "missing": f"{HOST}/team/none:v1@{A_DIGEST}",
         "old": pushed("team/kept", "old", old),
     }
-    run(node, references["cached"], references["unnamed"], references["old"], client=client)
+    run(node, references["cached"], references["unnamed"], references["old"])
     node.shell(f"{CTR} images rm {by_tag(references['unnamed'])}")
     node.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")  # what nothing holds goes now
     references["successor"] = pushed("team/kept", "new", images.image("successor"))
     named = [reference for name, reference in references.items() if name != "old"]
     before = state(node)
 
-    result = run(node, *named, client=client, reportOnly=True, keep=1, pin=True)
+    result = run(node, *named, reportOnly=True, keep=1, pin=True)
 
     assert state(node) == before
     outcomes = {

@@ -9,7 +9,7 @@ from local import images
 from local.node import Node
 from local.registry import Registry
 
-from .command import Client, run
+from .command import run
 from .nodes import running
 from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds, snapshots
 
@@ -24,13 +24,13 @@ def soci(tmp_path: Path, containerd: str, registry: Registry) -> Iterator[Node]:
 
 
 def test_images_are_unpacked_into_the_snapshotter_that_cri_uses(
-    tmp_path: Path, containerd: str, pushed, registry: Registry, client: Client
+    tmp_path: Path, containerd: str, pushed, registry: Registry
 ) -> None:
     reference = pushed("team/app", "v1", images.image("native", architecture=OWN_ARCHITECTURE))
     with running(Node(tmp_path / "native", "native", registry, containerd, snapshotter="native")) as node:
-        assert run(node, reference, client=client).outcomes() == [("pulled", "")]
+        assert run(node, reference).outcomes() == [("pulled", "")]
         assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 0)
-        assert run(node, reference, client=client).outcomes() == [("cached", "")]
+        assert run(node, reference).outcomes() == [("cached", "")]
 
 
 def test_a_containerd_that_begins_with_another_snapshotter_is_asked_for_it(node: Node, pushed) -> None:
@@ -55,16 +55,6 @@ def test_a_snapshotter_beside_containerd_is_pulled_into_through_cri(soci: Node, 
     assert run(soci, reference).outcomes() == [("cached", "")]
 
 
-def test_a_snapshotter_beside_containerd_is_not_pulled_into_without_cri(soci: Node, pushed, registry: Registry) -> None:
-    image = images.image("soci", architecture=OWN_ARCHITECTURE)
-    reference = pushed("team/app", "v1", image)
-
-    result = run(soci, reference, client="ctr")
-
-    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "snapshotter")])
-    assert soci.images() == {}
-
-
 @pytest.mark.parametrize("when", ["before any pull", "after one"])
 def test_a_snapshotter_that_does_not_work_is_told_and_leaves_no_name(soci: Node, pushed, when: str) -> None:
     first = pushed("team/first", "v1", images.image("first", architecture=OWN_ARCHITECTURE))
@@ -80,9 +70,9 @@ def test_a_snapshotter_that_does_not_work_is_told_and_leaves_no_name(soci: Node,
     assert soci.images() == before
 
 
-def test_without_a_working_snapshotter_nothing_counts_as_cached(soci: Node, pushed, client: Client) -> None:
+def test_without_a_working_snapshotter_nothing_counts_as_cached(soci: Node, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
     assert run(soci, reference).outcomes() == [("pulled", "")]
     soci.kill_snapshotter()
 
-    assert run(soci, reference, client=client).outcomes() == [("skipped", "snapshotter")]
+    assert run(soci, reference).outcomes() == [("skipped", "snapshotter")]

@@ -10,19 +10,18 @@ from local.front import Front
 from local.node import Node
 from local.registry import Registry
 
-from .command import Client, Result, begin, changed, run
+from .command import Result, begin, run
 from .nodes import CTR, assert_clean, leftovers
+from .relay import PULL, relaying
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, node_finds, wait_for_file
 
 LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
 
 
-def test_a_terminated_command_reports_what_it_did_not_finish(
-    fronted: Node, front: Front, pushed, client: Client
-) -> None:
+def test_a_terminated_command_reports_what_it_did_not_finish(fronted: Node, front: Front, pushed) -> None:
     references = [pushed(f"team/app{number}", "v1", images.image(f"ended {number}", **LAYER)) for number in range(3)]
     before = leftovers(fronted)
-    command = held(fronted, front, *references, client=client)
+    command = held(fronted, front, *references)
 
     command.signal(signal.SIGTERM)
     result = Result(command.wait(10))
@@ -49,32 +48,27 @@ def test_a_command_that_waits_for_another_can_be_ended(node: Node, pushed, numbe
     holder.kill()
 
 
-@pytest.mark.parametrize("whom", ["script", "group"])
 def test_a_killed_command_leaves_nothing_at_work_and_nothing_that_the_next_does_not_clear(
-    fronted: Node, front: Front, pushed, client: Client, whom: str
+    fronted: Node, front: Front, pushed
 ) -> None:
     image = images.image("killed", **LAYER)
     reference = pushed("team/app", "v1", image)
-    command = held(fronted, front, reference, client=client)
+    command = held(fronted, front, reference)
 
-    if whom == "script":
-        command.kill_script()
-    else:
-        command.signal(signal.SIGKILL)
-    command.wait(10)
+    command.kill()
 
     assert eventually(lambda: set(fronted.processes().values()), {"containerd"})
     front.release()
-    assert run(fronted, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(fronted, reference).outcomes() == [("pulled", "")]
     assert node_finds(fronted, by_tag(reference)) == image_id(image)
 
 
 def test_a_containerd_that_is_killed_in_mid_pull_comes_back_to_the_same_command(
-    fronted: Node, front: Front, pushed, client: Client
+    fronted: Node, front: Front, pushed
 ) -> None:
     image = images.image("resumed", **LAYER)
     reference = pushed("team/app", "v1", image)
-    command = held(fronted, front, reference, client=client)
+    command = held(fronted, front, reference)
 
     fronted.kill_containerd()
     front.release()
@@ -84,15 +78,15 @@ def test_a_containerd_that_is_killed_in_mid_pull_comes_back_to_the_same_command(
     assert result.only()["attempts"] > 1
     assert node_finds(fronted, by_tag(reference)) == node_finds(fronted, by_digest(reference)) == image_id(image)
     other = pushed("team/other", "v1", images.image("other"))
-    assert run(fronted, other, client=client).statuses() == ["pulled"], "and clears what the containerd has left"
+    assert run(fronted, other).statuses() == ["pulled"], "and clears what the containerd has left"
 
 
 def test_a_node_that_loses_power_in_mid_pull_is_cleared_by_the_next_command(
-    fronted: Node, front: Front, pushed, client: Client
+    fronted: Node, front: Front, pushed
 ) -> None:
     image = images.image("power", **LAYER)
     reference = pushed("team/app", "v1", image)
-    command = held(fronted, front, reference, client=client)
+    command = held(fronted, front, reference)
 
     fronted.kill_running()
     command.wait(10)
@@ -101,7 +95,7 @@ def test_a_node_that_loses_power_in_mid_pull_is_cleared_by_the_next_command(
     fronted.start()
     front.release()
 
-    assert run(fronted, reference, client=client).outcomes() == [("pulled", "")]
+    assert run(fronted, reference).outcomes() == [("pulled", "")]
     assert node_finds(fronted, by_tag(reference)) == image_id(image)
 
 
@@ -127,17 +121,17 @@ def test_a_lease_of_somebody_else_stays(node: Node, pushed) -> None:
 @pytest.mark.parametrize("end", ["failure", "signal"])
 def test_what_kubelet_pulled_meanwhile_stays(node: Node, pushed, registry: Registry, end: str) -> None:
     reference = pushed("team/app", "v1", images.image("by kubelet"))
-    pulling = "/run/pulling"
-    script = changed("\npull() {", f"\npull() {{ >{pulling}; while [[ -e {pulling} ]]; do sleep 0.1; done")
-    command = begin(node, reference, script=script)
-    wait_for_file(node, pulling)
-    node.kubelet_pulls(by_tag(reference))
-    registry.pause()
-    if end == "signal":
-        command.signal(signal.SIGTERM)
-    node.shell(f"rm {pulling}")
-
-    result = Result(command.wait(60))
+    with relaying(node.socket) as relay:
+        relay.hold(PULL)
+        command = begin(node, reference)
+        relay.wait_for(PULL)
+        node.kubelet_pulls(by_tag(reference), relay.behind)
+        registry.pause()
+        if end == "signal":
+            command.signal(signal.SIGTERM)
+        else:
+            relay.release(PULL)
+        result = Result(command.wait(60))
 
     outcome = {"failure": (0, [("cached", "")]), "signal": (1, [("failed", "interrupted")])}[end]
     assert (result.exit_code, result.outcomes()) == outcome
@@ -145,28 +139,27 @@ def test_what_kubelet_pulled_meanwhile_stays(node: Node, pushed, registry: Regis
     assert run(node, reference).outcomes() == [("cached", "")]
 
 
-def test_an_end_by_force_at_the_second_tag_leaves_the_first(node: Node, pushed) -> None:
+def test_an_end_by_force_at_the_second_tag_leaves_the_first(fronted: Node, front: Front, pushed) -> None:
     image = images.image("two tags")
-    assert run(node, pushed("team/app", "v1.0", images.image("older"))).outcomes() == [("pulled", "")]
+    assert run(fronted, pushed("team/app", "v1.0", images.image("older"))).outcomes() == [("pulled", "")]
     first, second = pushed("team/app", "v1", image), pushed("team/app", "v1.0", image)
-    tagging = "/run/tagging"
-    wait = f"[[ ${{names_by_tag[$1]}} != *:v1.0 ]] || {{ >{tagging}; limited 30 sleep 30; }}"
-    script = changed("\nlook_for_tag() {", f"\nlook_for_tag() {{ {wait}")
-    command = begin(node, first, second, script=script, maxParallelImagePulls=1)
-    wait_for_file(node, tagging)
+    front.keeps_back = lambda path: path.endswith("/manifests/v1.0")
+    front.hold()
+    command = begin(fronted, first, second, maxParallelImagePulls=1)
+    assert eventually(front.is_asked_in_vain, seconds=20)
 
     command.signal(signal.SIGTERM)
     result = Result(command.wait(10))
 
-    node.shell(f"rm {tagging}")
+    front.release()
     assert sorted(result.outcomes()) == [("failed", "interrupted"), ("pulled", "")]
-    assert {by_tag(first), by_digest(first)} <= node.images().keys()
-    assert run(node, first).outcomes() == [("cached", "")]
+    assert {by_tag(first), by_digest(first)} <= fronted.images().keys()
+    assert run(fronted, first).outcomes() == [("cached", "")]
 
 
-def held(node: Node, front: Front, *references: str, client: Client):
+def held(node: Node, front: Front, *references: str):
     """Starts a command and returns it once the layers of its first images are being pulled, but do not come."""
     front.hold()
-    command = begin(node, *references, client=client)
+    command = begin(node, *references)
     assert eventually(lambda: bool(front.being_pulled())), "nothing is being pulled"
     return command

@@ -7,30 +7,29 @@ from local.front import Front
 from local.node import Node
 from local.registry import Registry
 
-from .command import Client, Result, begin, changed, run
+from .command import Result, begin, run
 from .state import OWN_ARCHITECTURE, eventually, wait_for_file
 
-IMPATIENT = changed("\nreadonly STALL_SECONDS=30 ", "\nreadonly STALL_SECONDS=3 ")
+STALL_SECONDS = 30
 LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
 
 
-def test_a_slow_pull_that_goes_on_outlasts_the_limit(fronted: Node, front: Front, pushed, client: Client) -> None:
-    front.bytes_per_second = 700_000  # containerd writes a MiB at a time: every 1.5 seconds
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_slow_pull_that_goes_on_outlasts_the_limit(fronted: Node, front: Front, pushed) -> None:
+    front.bytes_per_second = 110_000  # containerd writes a MiB at a time: every 10 seconds
     reference = pushed("team/slow", "v1", images.image("slow", architecture=OWN_ARCHITECTURE, layer_bytes=4 << 20))
 
-    result = run(fronted, reference, script=IMPATIENT, client=client)
+    result = run(fronted, reference)
 
     assert (result.outcomes(), result.only()["attempts"]) == ([("pulled", "")], 1)
-    assert result.seconds > 4
+    assert result.seconds > STALL_SECONDS
 
 
-def test_a_pull_without_progress_is_cut_off_and_tried_again(
-    fronted: Node, front: Front, pushed, client: Client
-) -> None:
+def test_a_pull_without_progress_is_cut_off_and_tried_again(fronted: Node, front: Front, pushed) -> None:
     reference = pushed("team/stalled", "v1", images.image("stalled", **LAYER))
     front.hold()
-    command = begin(fronted, reference, script=IMPATIENT, client=client)
-    assert eventually(lambda: "no progress" in command.errors(), seconds=20)
+    command = begin(fronted, reference, limit=100)
+    assert eventually(lambda: "no progress" in command.errors(), seconds=STALL_SECONDS + 15)
     front.release()
 
     result = Result(command.wait(60))
@@ -49,13 +48,11 @@ def test_one_image_that_stalls_does_not_keep_another(fronted: Node, front: Front
     assert result.of(good)["seconds"] < 3 < result.of(stalled)["seconds"]
 
 
-def test_a_registry_that_stalls_is_reported_before_ssm_ends_the_command(
-    node: Node, pushed, registry: Registry, client: Client
-) -> None:
+def test_a_registry_that_stalls_is_reported_before_ssm_ends_the_command(node: Node, pushed, registry: Registry) -> None:
     references = [pushed(f"team/app{number}", "v1", images.image(f"stalled {number}")) for number in range(3)]
     registry.pause(stall=True)
 
-    result = run(node, *references, limit=8, client=client)
+    result = run(node, *references, limit=8)
 
     registry.resume()
     assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")] * 3)
@@ -87,17 +84,6 @@ def test_a_containerd_that_hangs_from_the_start_is_reported_before_ssm_ends_the_
     node.thaw()
     assert result.exit_code == 1
     assert result.outcomes() in ([("failed", "timeout")], [("failed", "interrupted")])
-    assert result.seconds < 8
-
-
-@pytest.mark.parametrize("containerd", ["2.1"])
-def test_a_login_helper_that_hangs_is_reported_before_ssm_ends_the_command(node: Node, pushed) -> None:
-    reference = pushed("team/app", "v1", images.image("hung"))
-    node.shell("echo 'exec sleep 60' >/etc/eks/image-credential-provider/ecr-credential-provider")
-
-    result = run(node, reference, limit=8)
-
-    assert (result.exit_code, result.statuses()) == (1, ["failed"])
     assert result.seconds < 8
 
 
