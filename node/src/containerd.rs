@@ -8,6 +8,7 @@ pub mod introspection;
 pub mod inventory;
 pub mod leases;
 pub mod snapshots;
+pub mod start;
 
 use std::{
     os::fd::AsRawFd,
@@ -29,6 +30,8 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
+/// Where containerd listens, on the host.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The namespace in which CRI keeps its images.
 pub const NAMESPACE: &str = "k8s.io";
 /// How long one question may take.

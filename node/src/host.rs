@@ -9,6 +9,9 @@ use std::{
 /// The longest file of settings that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
+/// The folder with what commands keep until the node is started anew, on the host.
+pub const RUN: &str = "/run/prefetch-images";
+
 /// The machine: itself on most nodes; on Bottlerocket, seen from the admin container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {

@@ -1,11 +1,34 @@
 //! What containerd is set to, by `containerd config dump`, kept for the next commands while the same containerd runs.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use crate::{failure::Failure, host::Host};
+use prefetch::outcome::NodeReason;
+use serde::{Deserialize, Serialize};
+use tokio::{io::AsyncReadExt, process::Command};
+use toml::{Table, Value};
+
+use super::{Containerd, LOOK_UP, SOCKET, start::Start};
+use crate::{
+    failure::Failure,
+    host::{Host, RUN},
+};
+
+/// The most that is read of the settings, in bytes: EKS's are 8,000.
+const MAX_DUMP: u64 = 4 << 20;
+/// The most that is read of what an earlier command kept, in bytes.
+const MAX_KEPT: u64 = 1 << 20;
+/// The name of what is kept.
+const KEPT: &str = "config";
 
 /// The settings that matter here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Where containerd stores, a path of the host.
     pub root: PathBuf,
@@ -26,11 +49,36 @@ pub struct Config {
     pub is_cri_disabled: bool,
 }
 
+/// What is kept, and of which containerd.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    start: String,
+    config: Config,
+}
+
 impl Config {
     /// Reads what `containerd config dump` prints; what cannot be read has containerd's defaults.
     #[must_use]
     pub fn parse(dump: &str) -> Self {
-        todo!()
+        let dump = Dump(toml::from_str(dump).unwrap_or_default());
+        let root = PathBuf::from(dump.text(&["root"]).unwrap_or("/var/lib/containerd"));
+        let snapshotter = dump
+            .text(&["plugins", IMAGES, "snapshotter"])
+            .or_else(|| dump.text(&["plugins", CRI, "containerd", "snapshotter"]))
+            .unwrap_or("overlayfs");
+        Self {
+            snapshotter_root: dump
+                .snapshotter_root(snapshotter)
+                .unwrap_or_else(|| root.join(format!("{SNAPSHOTTER}.{snapshotter}"))),
+            is_outside: dump.at(&["proxy_plugins", snapshotter]).is_some(),
+            hosts_folders: dump.hosts_folders(),
+            discards_layers: dump.is_set(&["plugins", IMAGES, "discard_unpacked_layers"])
+                || dump.is_set(&["plugins", CRI, "containerd", "discard_unpacked_layers"]),
+            other_snapshotters: dump.other_snapshotters(snapshotter),
+            is_cri_disabled: dump.is_cri_disabled(),
+            snapshotter: snapshotter.to_owned(),
+            root,
+        }
     }
 
     /// Gives the settings of the containerd that runs: kept by an earlier command where the socket is the same, else asked.
@@ -38,6 +86,170 @@ impl Config {
     /// # Errors
     /// `interrupted` where the containerd's own program cannot be asked in time.
     pub async fn of(host: &Host, deadline: Instant) -> Result<Self, Failure> {
-        todo!()
+        let start = Start::of(host);
+        if let Some(config) = start.and_then(|start| kept(host, start)) {
+            return Ok(config);
+        }
+        let (dump, is_whole) = dump(host, deadline).await?;
+        let mut config = Self::parse(&dump);
+        let is_sure = config.ask_for_root(host).await;
+        if let (Some(start), true, true) = (start, is_whole, is_sure) {
+            keep(host, start, &config).ok(); // the next command asks anew
+        }
+        Ok(config)
+    }
+
+    /// Asks containerd where a snapshotter outside of it stores, if its settings do not say; false where nobody answers.
+    async fn ask_for_root(&mut self, host: &Host) -> bool {
+        if !self.is_outside || self.snapshotter_root != self.root.join(format!("{SNAPSHOTTER}.{}", self.snapshotter)) {
+            return true;
+        }
+        let containerd = Containerd::at(&host.path(SOCKET));
+        let answer = containerd.snapshotter_root(&self.snapshotter).await;
+        let is_answered = answer.is_ok();
+        self.snapshotter_root = answer.ok().flatten().map_or_else(|| self.root.clone(), PathBuf::from);
+        is_answered
     }
 }
+
+/// CRI's plugin in the settings of version 2.
+const CRI: &str = "io.containerd.grpc.v1.cri";
+/// CRI's plugins in the settings of version 3.
+const IMAGES: &str = "io.containerd.cri.v1.images";
+const RUNTIME: &str = "io.containerd.cri.v1.runtime";
+/// What begins the name of a snapshotter's plugin.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
+
+/// The settings as they are printed.
+struct Dump(Table);
+
+impl Dump {
+    fn at(&self, path: &[&str]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter().try_fold(self.0.get(*first)?, |value, key| value.get(key))
+    }
+
+    /// Returns a text that is not empty.
+    fn text(&self, path: &[&str]) -> Option<&str> {
+        self.at(path)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    fn is_set(&self, path: &[&str]) -> bool {
+        self.at(path).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    fn snapshotter_root(&self, snapshotter: &str) -> Option<PathBuf> {
+        let plugin = format!("{SNAPSHOTTER}.{snapshotter}");
+        self.text(&["proxy_plugins", snapshotter, "exports", "root"])
+            .or_else(|| self.text(&["plugins", &plugin, "root_path"]))
+            .map(PathBuf::from)
+    }
+
+    fn hosts_folders(&self) -> Vec<PathBuf> {
+        let paths = self
+            .text(&["plugins", IMAGES, "registry", "config_path"])
+            .or_else(|| self.text(&["plugins", CRI, "registry", "config_path"]));
+        let folders = paths.unwrap_or_default().split(':').filter(|path| !path.is_empty());
+        folders.map(PathBuf::from).collect()
+    }
+
+    fn other_snapshotters(&self, own: &str) -> Vec<(String, String)> {
+        let tables = [
+            self.at(&["plugins", RUNTIME, "containerd", "runtimes"]),
+            self.at(&["plugins", IMAGES, "runtime_platforms"]),
+            self.at(&["plugins", CRI, "containerd", "runtimes"]),
+        ];
+        let mut others: Vec<_> = tables
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_table)
+            .flatten()
+            .filter_map(|(runtime, settings)| {
+                Some((runtime.clone(), settings.get("snapshotter")?.as_str()?.to_owned()))
+            })
+            .filter(|(_, snapshotter)| !snapshotter.is_empty() && snapshotter != own)
+            .collect();
+        others.sort();
+        others.dedup();
+        others
+    }
+
+    fn is_cri_disabled(&self) -> bool {
+        let disabled = self.at(&["disabled_plugins"]).and_then(Value::as_array);
+        disabled
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .any(|plugin| ["cri", CRI, IMAGES, RUNTIME].contains(&plugin))
+    }
+}
+
+/// Prints the settings by containerd's own program; false where that fails at it.
+async fn dump(host: &Host, deadline: Instant) -> Result<(String, bool), Failure> {
+    let failure = |error: &dyn std::fmt::Display| {
+        Failure::new(NodeReason::Interrupted, format!("containerd config dump: {error}"))
+    };
+    let left = deadline.saturating_duration_since(Instant::now()).min(LOOK_UP);
+    let answer = tokio::time::timeout(left, run(host)).await;
+    match answer {
+        Err(_) => Err(failure(&format!("no end after {} seconds", left.as_secs()))),
+        Ok(Err(error)) => Err(failure(&error)),
+        Ok(Ok(answer)) => Ok(answer),
+    }
+}
+
+async fn run(host: &Host) -> io::Result<(String, bool)> {
+    let words = host.program("containerd");
+    let mut child = Command::new(&words[0])
+        .args(&words[1..])
+        .args(["config", "dump"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut text = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(MAX_DUMP).read_to_end(&mut text).await?;
+    }
+    let status = child.wait().await?;
+    Ok((String::from_utf8_lossy(&text).into_owned(), status.success()))
+}
+
+fn kept(host: &Host, start: Start) -> Option<Config> {
+    let mut text = Vec::new();
+    let file = fs::File::open(host.path(RUN).join(KEPT)).ok()?;
+    file.take(MAX_KEPT).read_to_end(&mut text).ok()?;
+    let kept: Kept = serde_json::from_slice(&text).ok()?;
+    (kept.start == start.to_string()).then_some(kept.config)
+}
+
+fn keep(host: &Host, start: Start, config: &Config) -> io::Result<()> {
+    let kept = Kept {
+        start: start.to_string(),
+        config: config.clone(),
+    };
+    write(&host.path(RUN), KEPT, &serde_json::to_vec(&kept)?)
+}
+
+/// Writes a file of root's alone, of which others see all or nothing.
+pub(super) fn write(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = folder.join(format!("{name}.{}", std::process::id()));
+    let options = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new);
+    let written = options
+        .and_then(|mut file| file.write_all(content))
+        .and_then(|()| fs::rename(&new, folder.join(name)));
+    if written.is_err() {
+        fs::remove_file(&new).ok();
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests;

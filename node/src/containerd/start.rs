@@ -1,0 +1,41 @@
+//! Which containerd runs: the one that made the socket that is there.
+
+use std::{fmt, fs, os::unix::fs::MetadataExt};
+
+use chrono::{DateTime, Utc};
+
+use super::SOCKET;
+use crate::host::Host;
+
+/// One start of containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    inode: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Start {
+    /// Returns the start of the containerd that runs; none where there is no socket.
+    #[must_use]
+    pub fn of(host: &Host) -> Option<Self> {
+        let socket = fs::metadata(host.path(SOCKET)).ok()?;
+        Some(Self {
+            inode: socket.ino(),
+            seconds: socket.mtime(),
+            nanoseconds: socket.mtime_nsec(),
+        })
+    }
+
+    /// Returns when that was.
+    #[must_use]
+    pub fn moment(self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp(self.seconds, u32::try_from(self.nanoseconds).ok()?)
+    }
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}.{:09}", self.inode, self.seconds, self.nanoseconds)
+    }
+}
