@@ -1,10 +1,18 @@
 //! Whether there is room for an image, counted as kubelet counts.
 
-use std::path::Path;
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 
-use crate::kubelet::Settings;
+use crate::{host::Host, kubelet::Settings};
 
-/// What a file system has, in bytes and inodes.
+mod reservations;
+
+pub use reservations::{Reservations, Room};
+
+/// Bytes for each inode that an image is taken to need: what ext4 makes an inode for (mke2fs.conf, `inode_ratio`). An image of
+/// smaller files than that is known only while it is unpacked.
+const BYTES_PER_INODE: u64 = 16 << 10;
+
+/// What a file system has, in bytes and inodes; nothing where that cannot be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// All bytes.
@@ -15,41 +23,229 @@ pub struct Usage {
     pub inodes: u64,
     /// Free inodes.
     pub free_inodes: u64,
+    /// Whether it is the file system on which kubelet has its own files (`nodefs`).
+    pub is_nodes_own: bool,
 }
 
-/// What an image takes.
+/// What something takes on a file system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Bytes, compressed and unpacked.
+    /// Bytes.
     pub bytes: u64,
     /// Inodes, as far as anybody can tell before it is unpacked.
     pub inodes: u64,
 }
 
+/// What an image takes: compressed, among containerd's content, and unpacked, with the snapshotter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageNeed {
+    /// Among containerd's content.
+    pub content: Need,
+    /// With the snapshotter.
+    pub snapshots: Need,
+}
+
+/// The file systems on which images lie.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileSystems {
+    /// That of containerd's content.
+    pub content: Usage,
+    /// That of the snapshotter; none where it is the same.
+    pub snapshots: Option<Usage>,
+}
+
 /// The limits below which a node stays.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Strictly below so many percent used, as kubelet rounds: `100 - floor(available * 100 / capacity)`.
+    /// Strictly below so many percent used, as kubelet rounds: `100 - floor(available * 100 / capacity)`. 100 is no limit.
     pub percent: u8,
     /// Kubelet's own.
     pub kubelet: Settings,
 }
 
 impl Usage {
-    /// Reads the file system on which a folder lies.
+    /// Reads the file system on which a folder of the host lies, or will lie where it is not there yet.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn of(folder: &Path) -> std::io::Result<Self> {
-        todo!()
+    pub fn of(host: &Host, folder: &Path) -> io::Result<Self> {
+        let folder = folder
+            .ancestors()
+            .find(|folder| host.path(folder).exists())
+            .unwrap_or(folder);
+        let found = rustix::fs::statvfs(host.path(folder))?;
+        Ok(Self {
+            capacity: found.f_blocks.saturating_mul(found.f_frsize),
+            available: found.f_bavail.saturating_mul(found.f_frsize),
+            inodes: found.f_files,
+            free_inodes: found.f_ffree,
+            is_nodes_own: device(host, folder)
+                .is_some_and(|own| device(host, Path::new("/var/lib/kubelet")) == Some(own)),
+        })
+    }
+
+    /// Returns the percentage that is used, as kubelet rounds it; none where the capacity is unknown.
+    #[must_use]
+    pub fn percent(self) -> Option<u8> {
+        let available = u128::from(self.available.min(self.capacity));
+        let free = (available * 100).checked_div(u128::from(self.capacity))?;
+        Some(100_u8.saturating_sub(u8::try_from(free).unwrap_or(100)))
+    }
+
+    fn after(self, need: Need) -> Self {
+        Self {
+            available: self.available.saturating_sub(need.bytes),
+            free_inodes: self.free_inodes.saturating_sub(need.inodes),
+            ..self
+        }
+    }
+}
+
+fn device(host: &Host, folder: &Path) -> Option<u64> {
+    let folder = folder.ancestors().find(|folder| host.path(folder).exists())?;
+    host.path(folder).metadata().ok().map(|found| found.dev())
+}
+
+impl Need {
+    /// Adds what something else takes.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
+    }
+}
+
+impl ImageNeed {
+    /// Estimates what an image takes by its bytes, compressed and unpacked.
+    #[must_use]
+    pub fn of(compressed: u64, unpacked: u64) -> Self {
+        Self {
+            content: Need {
+                bytes: compressed,
+                inodes: 0,
+            },
+            snapshots: Need {
+                bytes: unpacked,
+                inodes: unpacked / BYTES_PER_INODE,
+            },
+        }
+    }
+
+    /// Adds what another image takes.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            content: self.content.and(other.content),
+            snapshots: self.snapshots.and(other.snapshots),
+        }
+    }
+
+    /// Returns all of its bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.content.and(self.snapshots).bytes
+    }
+}
+
+impl FileSystems {
+    /// Reads the file systems of containerd's root and its snapshotter's; what cannot be read limits nothing.
+    #[must_use]
+    pub fn of(host: &Host, root: &Path, snapshotter_root: &Path) -> Self {
+        let usage = |folder: &Path| Usage::of(host, folder).unwrap_or_default();
+        let is_same = device(host, root) == device(host, snapshotter_root);
+        Self {
+            content: usage(root),
+            snapshots: (!is_same).then(|| usage(snapshotter_root)),
+        }
     }
 }
 
 impl Limits {
-    /// Tells why so much more does not fit, in words for people; none where it does. `pinned` are bytes that kubelet can never
-    /// get back.
+    /// Tells why an image does not fit, in words for people; none where it does. `pinned` are the bytes of images that kubelet
+    /// can never get back, with this one where it is to be pinned.
     #[must_use]
-    pub fn refusal(&self, usage: Usage, need: Need, pinned: u64) -> Option<String> {
-        todo!()
+    pub fn refusal(&self, disks: FileSystems, need: ImageNeed, pinned: u64) -> Option<String> {
+        match disks.snapshots {
+            None => self.refusal_of(disks.content, need.content.and(need.snapshots), pinned),
+            Some(snapshots) => self
+                .refusal_of(disks.content, need.content, 0)
+                .or_else(|| self.refusal_of(snapshots, need.snapshots, pinned)),
+        }
+    }
+
+    /// Tells the same of one file system.
+    #[must_use]
+    pub fn refusal_of(&self, usage: Usage, need: Need, pinned: u64) -> Option<String> {
+        let used = usage.capacity.saturating_sub(usage.available);
+        let limit = self
+            .refusal_by_bytes(usage, need)
+            .or_else(|| self.refusal_by_pins(usage, pinned));
+        let refusal = limit.map(|limit| {
+            let pinned = match pinned {
+                0 => String::new(),
+                pinned => format!(", {pinned} of them by pinned images, which never come back"),
+            };
+            match need.bytes {
+                0 => format!("{used} of {} bytes are used{pinned}; {limit}", usage.capacity),
+                bytes => format!(
+                    "it needs {bytes} bytes, and {used} of {} are used{pinned}; {limit}",
+                    usage.capacity
+                ),
+            }
+        });
+        refusal.or_else(|| self.refusal_by_inodes(usage, need))
+    }
+
+    fn refusal_by_bytes(&self, usage: Usage, need: Need) -> Option<String> {
+        let after = usage.after(need);
+        let percent = after.percent()?;
+        let threshold = self.percent.min(self.kubelet.image_gc_high_threshold_percent);
+        if threshold < 100 && percent >= threshold {
+            return Some(format!("the threshold is {threshold} %"));
+        }
+        let kubelet = &self.kubelet;
+        let evictions = [
+            ("imagefs.available", kubelet.image_fs_available, true),
+            ("nodefs.available", kubelet.node_fs_available, usage.is_nodes_own),
+        ];
+        for (signal, threshold, counts) in evictions {
+            let left = threshold.of(usage.capacity);
+            if counts && after.available < left {
+                return Some(format!("kubelet evicts pods below {left} bytes ({signal})"));
+            }
+        }
+        (need.bytes > usage.available).then(|| "that is more than there is".to_owned())
+    }
+
+    /// Refuses where pinned images alone come to what kubelet's collection goes down to: from then on it would fail for good.
+    fn refusal_by_pins(&self, usage: Usage, pinned: u64) -> Option<String> {
+        let low = self.kubelet.image_gc_low_threshold_percent;
+        let is_too_much = u128::from(pinned) * 100 >= u128::from(usage.capacity) * u128::from(low);
+        (pinned > 0 && usage.capacity > 0 && low < 100 && is_too_much)
+            .then(|| format!("kubelet's garbage collection goes down to {low} %, and would never get there"))
+    }
+
+    fn refusal_by_inodes(&self, usage: Usage, need: Need) -> Option<String> {
+        let kubelet = &self.kubelet;
+        let node = if usage.is_nodes_own {
+            kubelet.node_fs_inodes_free
+        } else {
+            crate::kubelet::Threshold::default()
+        };
+        let left = kubelet.image_fs_inodes_free.stricter(node).of(usage.inodes);
+        let after = usage.after(need);
+        let is_short = usage.inodes > 0 && (after.free_inodes < left || need.inodes > usage.free_inodes);
+        is_short.then(|| {
+            let (free, all) = (usage.free_inodes, usage.inodes);
+            format!(
+                "{free} of {all} inodes are free, and it may need {}; kubelet evicts pods below {left}",
+                need.inodes
+            )
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

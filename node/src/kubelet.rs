@@ -2,39 +2,208 @@
 
 use std::path::PathBuf;
 
-use crate::host::Host;
+use serde_json::{Map, Value};
+
+use crate::{glob, host::Host, unit::Unit, yaml};
+
+mod quantity;
+
+pub use quantity::Threshold;
+
+/// Where EKS' images have kubelet's configuration: AL2023, Bottlerocket, AL2. The first that is there is meant.
+const CONFIGS: [&str; 3] = [
+    "/etc/kubernetes/kubelet/config.json",
+    "/etc/kubernetes/kubelet/config",
+    "/etc/kubernetes/kubelet/kubelet-config.json",
+];
+
+/// The folder of what is merged into it.
+const DROP_INS: &str = "/etc/kubernetes/kubelet/config.json.d";
+
+/// What `evictionHard` is where nothing is set (`DefaultEvictionHard` of kubelet's pkg/kubelet/eviction).
+const DEFAULT_EVICTION: [(&str, &str); 4] = [
+    ("imagefs.available", "15%"),
+    ("imagefs.inodesFree", "5%"),
+    ("nodefs.available", "10%"),
+    ("nodefs.inodesFree", "5%"),
+];
+
+const CONTAINERD: [&str; 2] = ["/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock"];
 
 /// When kubelet removes images; what it is not told has kubelet's defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `imageGCHighThresholdPercent`, by default 85: images go once the disk is at or above it. 100 switches it off.
     pub image_gc_high_threshold_percent: u8,
-    /// `evictionHard` and `evictionSoft`, `imagefs.available` and `nodefs.available`, whichever comes first; by default 15 % and 10 %.
+    /// `imageGCLowThresholdPercent`, by default 80: down to which they go.
+    pub image_gc_low_threshold_percent: u8,
+    /// `imagefs.available` of `evictionHard` and `evictionSoft`, by default 15 %.
     pub image_fs_available: Threshold,
-    /// The same of `nodefs.available`, which counts where images lie on the node's own file system.
-    pub node_fs_available: Threshold,
     /// `imagefs.inodesFree`, by default 5 %.
     pub image_fs_inodes_free: Threshold,
+    /// `nodefs.available`, by default 10 %, which counts where images lie on the node's own file system.
+    pub node_fs_available: Threshold,
+    /// `nodefs.inodesFree`, by default 5 %.
+    pub node_fs_inodes_free: Threshold,
     /// Whether `imageMaximumGCAge` is set: unused images go by age, however free the disk is.
     pub has_maximum_age: bool,
     /// `imageServiceEndpoint`, a path of the host: where kubelet asks for images, where that is not containerd's socket.
     pub image_service: Option<PathBuf>,
-}
-
-/// How little may be left.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Threshold {
-    /// A percentage of all.
-    Percent(f64),
-    /// So many bytes, or inodes.
-    Quantity(u64),
+    /// The files that cannot be read, for people.
+    pub unreadable: Vec<String>,
 }
 
 impl Settings {
-    /// Reads kubelet's configuration where kubelet does: `config.json` or `config` (YAML or JSON), then `config.json.d` in
-    /// the order of names. What cannot be read is left out and told.
+    /// Reads kubelet's configuration where kubelet does: its file (JSON or YAML), then `*.conf` of its folder in the order of
+    /// names; flags on its command line win. A node without any kubelet removes no images.
     #[must_use]
     pub fn of(host: &Host) -> Self {
-        todo!()
+        let unit = Unit::of(host, "kubelet.service");
+        let there = CONFIGS.into_iter().find(|file| host.path(file).exists());
+        let config = unit.flag("config").or(there);
+        if config.is_none() && unit.command_line.is_empty() {
+            return Self::without_kubelet();
+        }
+        let mut unreadable = Vec::new();
+        let mut read = |file: &str| {
+            let found = host.read(file).as_deref().map(yaml::read);
+            match found {
+                Some(Some(Value::Object(settings))) => settings,
+                Some(_) => {
+                    unreadable.push(file.to_owned());
+                    Map::new()
+                }
+                None => Map::new(),
+            }
+        };
+        let mut settings = with_defaults(config.map(&mut read).unwrap_or_default());
+        for file in drop_ins(host, &unit) {
+            merge(&mut settings, read(&file));
+        }
+        Self {
+            unreadable,
+            ..Self::from(&settings, &unit)
+        }
+    }
+
+    /// Returns the settings of a node on which nothing removes images.
+    #[must_use]
+    pub fn without_kubelet() -> Self {
+        Self {
+            image_gc_high_threshold_percent: 100,
+            image_gc_low_threshold_percent: 100,
+            image_fs_available: Threshold::default(),
+            image_fs_inodes_free: Threshold::default(),
+            node_fs_available: Threshold::default(),
+            node_fs_inodes_free: Threshold::default(),
+            has_maximum_age: false,
+            image_service: None,
+            unreadable: Vec::new(),
+        }
+    }
+
+    fn from(settings: &Map<String, Value>, unit: &Unit) -> Self {
+        let percent = |flag: &str, key: &str, default: u8| {
+            let flag = unit.flag(flag).and_then(|value| value.parse().ok());
+            let set = settings
+                .get(key)
+                .and_then(Value::as_u64)
+                .and_then(|value| u8::try_from(value).ok());
+            flag.or(set).filter(|percent| *percent <= 100).unwrap_or(default)
+        };
+        let [hard, soft] = ["evictionHard", "evictionSoft"].map(|key| signals(settings.get(key)));
+        let hard = unit.flag("eviction-hard").map_or(hard, signals_of_flag);
+        let soft = unit.flag("eviction-soft").map_or(soft, signals_of_flag);
+        let threshold = |signal: &str| {
+            let of = |signals: &Map<String, Value>| {
+                signals
+                    .get(signal)
+                    .and_then(Value::as_str)
+                    .map_or_else(Threshold::default, Threshold::parse)
+            };
+            of(&hard).stricter(of(&soft))
+        };
+        Self {
+            image_gc_high_threshold_percent: percent("image-gc-high-threshold", "imageGCHighThresholdPercent", 85),
+            image_gc_low_threshold_percent: percent("image-gc-low-threshold", "imageGCLowThresholdPercent", 80),
+            image_fs_available: threshold("imagefs.available"),
+            image_fs_inodes_free: threshold("imagefs.inodesFree"),
+            node_fs_available: threshold("nodefs.available"),
+            node_fs_inodes_free: threshold("nodefs.inodesFree"),
+            has_maximum_age: text(settings, "imageMaximumGCAge").is_some_and(is_some_time),
+            image_service: unit
+                .flag("image-service-endpoint")
+                .or_else(|| text(settings, "imageServiceEndpoint"))
+                .and_then(other_socket),
+            unreadable: Vec::new(),
+        }
     }
 }
+
+/// Returns the files that kubelet merges into its configuration. It has no folder of its own accord: where its command line is
+/// known, that names it.
+fn drop_ins(host: &Host, unit: &Unit) -> Vec<String> {
+    let default = Some(DROP_INS).filter(|_| unit.command_line.is_empty());
+    let Some(folder) = unit.flag("config-dir").or(default) else {
+        return Vec::new();
+    };
+    let names = host
+        .list(folder)
+        .into_iter()
+        .filter(|name| glob::matches("*.conf", name));
+    names.map(|name| format!("{folder}/{name}")).collect()
+}
+
+/// Adds kubelet's defaults: all of `evictionHard` where it is not set, else none of it unless they are to be merged.
+fn with_defaults(mut settings: Map<String, Value>) -> Map<String, Value> {
+    let is_merged = settings.get("mergeDefaultEvictionSettings").and_then(Value::as_bool) == Some(true);
+    let hard = settings.entry("evictionHard").or_insert(Value::Null);
+    if hard.is_null() || is_merged {
+        let mut signals = signals(Some(hard));
+        for (signal, value) in DEFAULT_EVICTION {
+            signals.entry(signal).or_insert_with(|| value.into());
+        }
+        *hard = Value::Object(signals);
+    }
+    settings
+}
+
+/// Merges as RFC 7396 has it: objects key by key, null removes, and everything else is replaced.
+fn merge(into: &mut Map<String, Value>, from: Map<String, Value>) {
+    for (key, value) in from {
+        match (value, into.get_mut(&key)) {
+            (Value::Null, _) => drop(into.remove(&key)),
+            (Value::Object(new), Some(Value::Object(old))) => merge(old, new),
+            (value, _) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+fn text<'a>(settings: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    settings.get(key).and_then(Value::as_str)
+}
+
+fn signals(value: Option<&Value>) -> Map<String, Value> {
+    value.and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// Reads a flag such as `nodefs.available<10%,imagefs.available<2Gi`.
+fn signals_of_flag(flag: &str) -> Map<String, Value> {
+    let statements = flag.split(',').filter_map(|statement| statement.split_once('<'));
+    statements
+        .map(|(signal, value)| (signal.trim().to_owned(), value.trim().into()))
+        .collect()
+}
+
+/// Tells a duration of Go's that is not zero, such as `168h` or `0h1m`, from `0s`.
+fn is_some_time(duration: &str) -> bool {
+    duration.contains(|character: char| ('1'..='9').contains(&character))
+}
+
+fn other_socket(endpoint: &str) -> Option<PathBuf> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    (path.starts_with('/') && !CONTAINERD.contains(&path)).then(|| PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ mod line;
 
 pub use line::environment_file;
 
-use crate::host::Host;
+use crate::{glob, host::Host};
 
 /// Where units and their drop-ins are looked for, the stronger first (systemd.unit(5), without generators' and transient ones).
 const FOLDERS: [&str; 6] = [
@@ -74,7 +74,7 @@ fn files(host: &Host, name: &str) -> Vec<PathBuf> {
     for folder in FOLDERS {
         let folder = Path::new(folder).join(format!("{name}.d"));
         for file in host.list(&folder) {
-            if file.ends_with(".conf") {
+            if glob::matches("*.conf", &file) {
                 let path = folder.join(&file);
                 drop_ins.entry(file).or_insert(path);
             }
@@ -155,7 +155,7 @@ fn expand(host: &Host, path: &str) -> Vec<PathBuf> {
     };
     let found = host.list(folder).into_iter();
     found
-        .filter(|file| crate::glob::matches(&name, file))
+        .filter(|file| glob::matches(&name, file))
         .take(MAX_FILES)
         .map(|file| folder.join(file))
         .collect()

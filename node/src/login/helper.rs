@@ -136,7 +136,7 @@ impl Drop for Group {
 
 fn kill(pid: Option<u32>) {
     if let Some(group) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
-        drop(kill_process_group(group, Signal::KILL)); // it may just have ended
+        kill_process_group(group, Signal::KILL).ok(); // it may just have ended
     }
 }
 

@@ -11,15 +11,12 @@ pub fn logical(text: &str) -> Vec<String> {
         if trimmed.starts_with(['#', ';']) || (joined.is_empty() && trimmed.is_empty()) {
             continue;
         }
-        match trimmed.strip_suffix('\\') {
-            Some(begin) => {
-                joined.push_str(begin);
-                joined.push(' ');
-            }
-            None => {
-                joined.push_str(trimmed);
-                lines.push(std::mem::take(&mut joined).trim().to_owned());
-            }
+        if let Some(begin) = trimmed.strip_suffix('\\') {
+            joined.push_str(begin);
+            joined.push(' ');
+        } else {
+            joined.push_str(trimmed);
+            lines.push(std::mem::take(&mut joined).trim().to_owned());
         }
     }
     if !joined.is_empty() {
@@ -38,13 +35,12 @@ pub fn words(value: &str) -> Vec<String> {
         match (quote, character) {
             (_, '\\') => word.get_or_insert_default().extend(escaped(&mut rest)),
             (Some(end), _) if character == end => quote = None,
-            (Some(_), _) => word.get_or_insert_default().push(character),
             (None, '"' | '\'') => {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
             (None, _) if character.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(character),
+            _ => word.get_or_insert_default().push(character),
         }
     }
     words.extend(word);
