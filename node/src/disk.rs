@@ -2,11 +2,7 @@
 
 use std::{io, os::unix::fs::MetadataExt, path::Path};
 
-use crate::{host::Host, kubelet::Settings};
-
-mod reservations;
-
-pub use reservations::{Reservations, Room};
+use crate::kubelet::{Settings, Threshold};
 
 /// Bytes for each inode that an image is taken to need: what ext4 makes an inode for (mke2fs.conf, `inode_ratio`). An image of
 /// smaller files than that is known only while it is unpacked.
@@ -23,8 +19,8 @@ pub struct Usage {
     pub inodes: u64,
     /// Free inodes.
     pub free_inodes: u64,
-    /// Whether it is the file system on which kubelet has its own files (`nodefs`).
-    pub is_nodes_own: bool,
+    /// The device's number, by which it is told from others.
+    pub device: u64,
 }
 
 /// What something takes on a file system.
@@ -34,24 +30,6 @@ pub struct Need {
     pub bytes: u64,
     /// Inodes, as far as anybody can tell before it is unpacked.
     pub inodes: u64,
-}
-
-/// What an image takes: compressed, among containerd's content, and unpacked, with the snapshotter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ImageNeed {
-    /// Among containerd's content.
-    pub content: Need,
-    /// With the snapshotter.
-    pub snapshots: Need,
-}
-
-/// The file systems on which images lie.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileSystems {
-    /// That of containerd's content.
-    pub content: Usage,
-    /// That of the snapshotter; none where it is the same.
-    pub snapshots: Option<Usage>,
 }
 
 /// The limits below which a node stays.
@@ -64,23 +42,19 @@ pub struct Limits {
 }
 
 impl Usage {
-    /// Reads the file system on which a folder of the host lies, or will lie where it is not there yet.
+    /// Reads the file system on which a folder lies, or will lie where it is not there yet.
     ///
     /// # Errors
     /// The operating system's.
-    pub fn of(host: &Host, folder: &Path) -> io::Result<Self> {
-        let folder = folder
-            .ancestors()
-            .find(|folder| host.path(folder).exists())
-            .unwrap_or(folder);
-        let found = rustix::fs::statvfs(host.path(folder))?;
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let folder = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+        let found = rustix::fs::statvfs(folder)?;
         Ok(Self {
             capacity: found.f_blocks.saturating_mul(found.f_frsize),
             available: found.f_bavail.saturating_mul(found.f_frsize),
             inodes: found.f_files,
             free_inodes: found.f_ffree,
-            is_nodes_own: device(host, folder)
-                .is_some_and(|own| device(host, Path::new("/var/lib/kubelet")) == Some(own)),
+            device: folder.metadata()?.dev(),
         })
     }
 
@@ -101,12 +75,16 @@ impl Usage {
     }
 }
 
-fn device(host: &Host, folder: &Path) -> Option<u64> {
-    let folder = folder.ancestors().find(|folder| host.path(folder).exists())?;
-    host.path(folder).metadata().ok().map(|found| found.dev())
-}
-
 impl Need {
+    /// Takes what is unpacked to so many bytes.
+    #[must_use]
+    pub fn unpacked(bytes: u64) -> Self {
+        Self {
+            bytes,
+            inodes: bytes / BYTES_PER_INODE,
+        }
+    }
+
     /// Adds what something else takes.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -117,67 +95,11 @@ impl Need {
     }
 }
 
-impl ImageNeed {
-    /// Estimates what an image takes by its bytes, compressed and unpacked.
-    #[must_use]
-    pub fn of(compressed: u64, unpacked: u64) -> Self {
-        Self {
-            content: Need {
-                bytes: compressed,
-                inodes: 0,
-            },
-            snapshots: Need {
-                bytes: unpacked,
-                inodes: unpacked / BYTES_PER_INODE,
-            },
-        }
-    }
-
-    /// Adds what another image takes.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            content: self.content.and(other.content),
-            snapshots: self.snapshots.and(other.snapshots),
-        }
-    }
-
-    /// Returns all of its bytes.
-    #[must_use]
-    pub fn bytes(self) -> u64 {
-        self.content.and(self.snapshots).bytes
-    }
-}
-
-impl FileSystems {
-    /// Reads the file systems of containerd's root and its snapshotter's; what cannot be read limits nothing.
-    #[must_use]
-    pub fn of(host: &Host, root: &Path, snapshotter_root: &Path) -> Self {
-        let usage = |folder: &Path| Usage::of(host, folder).unwrap_or_default();
-        let is_same = device(host, root) == device(host, snapshotter_root);
-        Self {
-            content: usage(root),
-            snapshots: (!is_same).then(|| usage(snapshotter_root)),
-        }
-    }
-}
-
 impl Limits {
-    /// Tells why an image does not fit, in words for people; none where it does. `pinned` are the bytes of images that kubelet
-    /// can never get back, with this one where it is to be pinned.
+    /// Tells why so much more does not fit on a file system, in words for people; none where it does. `pinned` are the bytes of
+    /// images there that kubelet can never get back, with those that are to be pinned.
     #[must_use]
-    pub fn refusal(&self, disks: FileSystems, need: ImageNeed, pinned: u64) -> Option<String> {
-        match disks.snapshots {
-            None => self.refusal_of(disks.content, need.content.and(need.snapshots), pinned),
-            Some(snapshots) => self
-                .refusal_of(disks.content, need.content, 0)
-                .or_else(|| self.refusal_of(snapshots, need.snapshots, pinned)),
-        }
-    }
-
-    /// Tells the same of one file system.
-    #[must_use]
-    pub fn refusal_of(&self, usage: Usage, need: Need, pinned: u64) -> Option<String> {
+    pub fn refusal(&self, usage: Usage, need: Need, pinned: u64) -> Option<String> {
         let used = usage.capacity.saturating_sub(usage.available);
         let limit = self
             .refusal_by_bytes(usage, need)
@@ -208,7 +130,7 @@ impl Limits {
         let kubelet = &self.kubelet;
         let evictions = [
             ("imagefs.available", kubelet.image_fs_available, true),
-            ("nodefs.available", kubelet.node_fs_available, usage.is_nodes_own),
+            ("nodefs.available", kubelet.node_fs_available, self.is_nodes_own(usage)),
         ];
         for (signal, threshold, counts) in evictions {
             let left = threshold.of(usage.capacity);
@@ -217,6 +139,10 @@ impl Limits {
             }
         }
         (need.bytes > usage.available).then(|| "that is more than there is".to_owned())
+    }
+
+    fn is_nodes_own(&self, usage: Usage) -> bool {
+        self.kubelet.node_fs == Some(usage.device)
     }
 
     /// Refuses where pinned images alone come to what kubelet's collection goes down to: from then on it would fail for good.
@@ -229,10 +155,10 @@ impl Limits {
 
     fn refusal_by_inodes(&self, usage: Usage, need: Need) -> Option<String> {
         let kubelet = &self.kubelet;
-        let node = if usage.is_nodes_own {
+        let node = if self.is_nodes_own(usage) {
             kubelet.node_fs_inodes_free
         } else {
-            crate::kubelet::Threshold::default()
+            Threshold::default()
         };
         let left = kubelet.image_fs_inodes_free.stricter(node).of(usage.inodes);
         let after = usage.after(need);

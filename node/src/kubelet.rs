@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use crate::{glob, host::Host, unit::Unit, yaml};
+use crate::{disk::Usage, glob, host::Host, unit::Unit, yaml};
 
 mod quantity;
 
@@ -19,6 +19,9 @@ const CONFIGS: [&str; 3] = [
 
 /// The folder of what is merged into it.
 const DROP_INS: &str = "/etc/kubernetes/kubelet/config.json.d";
+
+/// Where kubelet has its own files, unless `--root-dir` names another folder.
+const ROOT: &str = "/var/lib/kubelet";
 
 /// What `evictionHard` is where nothing is set (`DefaultEvictionHard` of kubelet's pkg/kubelet/eviction).
 const DEFAULT_EVICTION: [(&str, &str); 4] = [
@@ -39,12 +42,14 @@ pub struct Settings {
     pub image_gc_low_threshold_percent: u8,
     /// `imagefs.available` of `evictionHard` and `evictionSoft`, by default 15 %.
     pub image_fs_available: Threshold,
-    /// `imagefs.inodesFree`, by default 5 %.
+    /// The same of its inodes, `imagefs.inodesFree`, by default 5 %.
     pub image_fs_inodes_free: Threshold,
-    /// `nodefs.available`, by default 10 %, which counts where images lie on the node's own file system.
+    /// `nodefs.available`, by default 10 %, which counts where images lie on the file system of kubelet's own files.
     pub node_fs_available: Threshold,
     /// `nodefs.inodesFree`, by default 5 %.
     pub node_fs_inodes_free: Threshold,
+    /// The device of that file system, where it is known.
+    pub node_fs: Option<u64>,
     /// Whether `imageMaximumGCAge` is set: unused images go by age, however free the disk is.
     pub has_maximum_age: bool,
     /// `imageServiceEndpoint`, a path of the host: where kubelet asks for images, where that is not containerd's socket.
@@ -80,8 +85,10 @@ impl Settings {
         for file in drop_ins(host, &unit) {
             merge(&mut settings, read(&file));
         }
+        let root = unit.flag("root-dir").unwrap_or(ROOT);
         Self {
             unreadable,
+            node_fs: Usage::of(&host.path(root)).ok().map(|usage| usage.device),
             ..Self::from(&settings, &unit)
         }
     }
@@ -96,6 +103,7 @@ impl Settings {
             image_fs_inodes_free: Threshold::default(),
             node_fs_available: Threshold::default(),
             node_fs_inodes_free: Threshold::default(),
+            node_fs: None,
             has_maximum_age: false,
             image_service: None,
             unreadable: Vec::new(),
@@ -130,6 +138,7 @@ impl Settings {
             image_fs_inodes_free: threshold("imagefs.inodesFree"),
             node_fs_available: threshold("nodefs.available"),
             node_fs_inodes_free: threshold("nodefs.inodesFree"),
+            node_fs: None,
             has_maximum_age: text(settings, "imageMaximumGCAge").is_some_and(is_some_time),
             image_service: unit
                 .flag("image-service-endpoint")

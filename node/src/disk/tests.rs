@@ -44,19 +44,19 @@ fn at_84_01_percent_kubelet_counts_85_and_the_guard_does_as_well() {
     ] {
         assert_eq!(usage(10_000, available).percent(), Some(percent));
     }
-    assert_eq!(limits(85).refusal_of(usage(10_000, 1700), bytes(100), 0), None);
+    assert_eq!(limits(85).refusal(usage(10_000, 1700), bytes(100), 0), None);
     assert_eq!(
-        limits(85).refusal_of(usage(10_000, 1700), bytes(101), 0).unwrap(),
+        limits(85).refusal(usage(10_000, 1700), bytes(101), 0).unwrap(),
         "it needs 101 bytes, and 8300 of 10000 are used; the threshold is 85 %"
     );
 }
 
 #[test]
 fn a_hundred_percent_is_no_limit_but_the_disk_itself() {
-    assert_eq!(limits(100).refusal_of(usage(1000, 10), bytes(10), 0), None);
+    assert_eq!(limits(100).refusal(usage(1000, 10), bytes(10), 0), None);
     assert!(
         limits(100)
-            .refusal_of(usage(1000, 10), bytes(11), 0)
+            .refusal(usage(1000, 10), bytes(11), 0)
             .unwrap()
             .contains("more than there is")
     );
@@ -75,7 +75,7 @@ fn the_parameter_is_an_upper_bound_on_kubelets_own_threshold() {
         };
         assert!(
             limits
-                .refusal_of(usage(1000, 100), bytes(1), 0)
+                .refusal(usage(1000, 100), bytes(1), 0)
                 .unwrap()
                 .ends_with(expected)
         );
@@ -89,27 +89,20 @@ fn below_an_eviction_threshold_nothing_is_brought() {
         kubelet: Settings {
             image_fs_available: Threshold::parse("15%"),
             node_fs_available: Threshold::parse("300"),
+            node_fs: Some(7),
             ..Settings::without_kubelet()
         },
     };
     let data = usage(1000, 250);
-    assert_eq!(limits.refusal_of(data, bytes(90), 0), None);
+    assert_eq!(limits.refusal(data, bytes(90), 0), None);
     assert!(
         limits
-            .refusal_of(data, bytes(100), 0)
+            .refusal(data, bytes(100), 0)
             .unwrap()
             .contains("imagefs.available")
     );
-    let own = Usage {
-        is_nodes_own: true,
-        ..data
-    };
-    assert!(
-        limits
-            .refusal_of(own, bytes(0), 0)
-            .unwrap()
-            .contains("nodefs.available")
-    );
+    let own = Usage { device: 7, ..data };
+    assert!(limits.refusal(own, bytes(0), 0).unwrap().contains("nodefs.available"));
 }
 
 #[test]
@@ -121,7 +114,7 @@ fn a_disk_that_runs_out_of_inodes_is_told_by_them() {
         available: number("available_blocks") * number("block_size"),
         inodes: number("inodes"),
         free_inodes: number("free_inodes"),
-        is_nodes_own: false,
+        device: 1,
     };
     let limits = Limits {
         percent: 85,
@@ -130,10 +123,10 @@ fn a_disk_that_runs_out_of_inodes_is_told_by_them() {
             ..Settings::without_kubelet()
         },
     };
-    let need = ImageNeed::of(GIB / 2, GIB * 11 / 10).snapshots;
+    let need = Need::unpacked(GIB * 11 / 10);
     assert!(
         limits
-            .refusal_of(disk, need, 0)
+            .refusal(disk, need, 0)
             .unwrap()
             .starts_with("310000 of 6553600 inodes are free")
     );
@@ -141,14 +134,14 @@ fn a_disk_that_runs_out_of_inodes_is_told_by_them() {
         free_inodes: 330_000,
         ..disk
     };
-    assert_eq!(limits.refusal_of(above, Need::default(), 0), None);
-    assert!(limits.refusal_of(above, need, 0).is_some());
+    assert_eq!(limits.refusal(above, Need::default(), 0), None);
+    assert!(limits.refusal(above, need, 0).is_some());
     let uncounted = Usage {
         inodes: 0,
         free_inodes: 0,
         ..disk
     };
-    assert_eq!(limits.refusal_of(uncounted, need, 0), None);
+    assert_eq!(limits.refusal(uncounted, need, 0), None);
 }
 
 #[test]
@@ -161,8 +154,8 @@ fn pinned_images_leave_room_for_kubelets_collection_and_are_named() {
             ..Settings::without_kubelet()
         },
     };
-    assert_eq!(limits.refusal_of(usage(1000, 500), bytes(100), 799), None);
-    let words = limits.refusal_of(usage(1000, 500), bytes(100), 800).unwrap();
+    assert_eq!(limits.refusal(usage(1000, 500), bytes(100), 799), None);
+    let words = limits.refusal(usage(1000, 500), bytes(100), 800).unwrap();
     assert!(
         words.contains("800 of them by pinned images, which never come back; kubelet's garbage collection"),
         "{words}"
@@ -170,83 +163,28 @@ fn pinned_images_leave_room_for_kubelets_collection_and_are_named() {
 }
 
 #[test]
-fn content_and_snapshots_have_their_own_file_systems() {
-    let disks = FileSystems {
-        content: usage(1000, 1000),
-        snapshots: Some(usage(10_000, 3000)),
-    };
-    assert_eq!(limits(85).refusal(disks, ImageNeed::of(500, 1000), 0), None);
-    assert!(
-        limits(85)
-            .refusal(disks, ImageNeed::of(900, 100), 0)
-            .unwrap()
-            .contains("of 1000 are used")
-    );
-    assert!(
-        limits(85)
-            .refusal(disks, ImageNeed::of(100, 2000), 0)
-            .unwrap()
-            .contains("of 10000 are used")
-    );
-    let one = FileSystems {
-        snapshots: None,
-        ..disks
-    };
-    assert!(limits(85).refusal(one, ImageNeed::of(500, 500), 0).is_some());
-}
-
-#[test]
 fn a_disk_that_cannot_be_read_limits_nothing() {
-    let huge = ImageNeed::of(u64::MAX, u64::MAX);
-    assert_eq!(limits(1).refusal(FileSystems::default(), huge, u64::MAX), None);
+    let huge = Need::unpacked(u64::MAX);
+    assert_eq!(limits(1).refusal(Usage::default(), huge, u64::MAX), None);
 }
 
 #[test]
 fn this_machines_file_systems_are_read() {
-    let host = Host::here();
-    let usage = Usage::of(&host, Path::new("/var/lib/containerd/not/there")).unwrap();
+    let usage = Usage::of(Path::new("/var/lib/containerd/not/there")).unwrap();
     assert!(usage.capacity > 0 && usage.available <= usage.capacity && usage.free_inodes <= usage.inodes);
-    let disks = FileSystems::of(&host, Path::new("/tmp"), Path::new("/proc"));
-    assert!(disks.content.capacity > 0 && disks.snapshots.is_some());
-    assert_eq!(
-        FileSystems::of(&host, Path::new("/tmp"), Path::new("/tmp/none")).snapshots,
-        None
-    );
-}
-
-#[test]
-fn images_beside_each_other_wait_where_only_they_are_in_the_way() {
-    let disks = FileSystems {
-        content: usage(1000, 1000),
-        snapshots: None,
-    };
-    let need = |bytes| ImageNeed::of(bytes, 0);
-    let mut held = Reservations::default();
-    let mut ask = |held: &mut Reservations, number, bytes| held.try_reserve(number, &limits(85), disks, need(bytes), 0);
-    assert_eq!(ask(&mut held, 1, 500), Room::Fits);
-    assert_eq!(ask(&mut held, 1, 600), Room::Fits);
-    assert_eq!(ask(&mut held, 2, 500), Room::Wait);
-    assert!(matches!(ask(&mut held, 3, 900), Room::Refused(_)));
-    assert_eq!(ask(&mut held, 4, 200), Room::Fits);
-    held.release(1);
-    assert_eq!(ask(&mut held, 2, 500), Room::Fits);
+    assert_ne!(usage.device, Usage::of(Path::new("/proc")).unwrap().device);
 }
 
 fn any_usage() -> impl Strategy<Value = Usage> {
-    (
-        0_u64..1 << 50,
-        0_u64..1 << 50,
-        0_u64..1 << 40,
-        0_u64..1 << 40,
-        any::<bool>(),
-    )
-        .prop_map(|(capacity, available, inodes, free_inodes, is_nodes_own)| Usage {
+    (0_u64..1 << 50, 0_u64..1 << 50, 0_u64..1 << 40, 0_u64..1 << 40, 0_u64..2).prop_map(
+        |(capacity, available, inodes, free_inodes, device)| Usage {
             capacity,
             available: available.min(capacity),
             inodes,
             free_inodes: free_inodes.min(inodes),
-            is_nodes_own,
-        })
+            device,
+        },
+    )
 }
 
 prop_compose! {
@@ -259,6 +197,7 @@ prop_compose! {
             image_fs_inodes_free: image_inodes,
             node_fs_available: node,
             node_fs_inodes_free: node_inodes,
+            node_fs: Some(1),
             ..Settings::without_kubelet()
         } }
     }
@@ -268,14 +207,14 @@ proptest! {
     #[test]
     fn what_is_let_through_leaves_kubelet_nothing_to_do(disk in any_usage(), limits in any_limits(), bytes in 0_u64..1 << 50, inodes in 0_u64..1 << 30) {
         let need = Need { bytes, inodes };
-        if disk.capacity > 0 && limits.refusal_of(disk, need, 0).is_none() {
+        if disk.capacity > 0 && limits.refusal(disk, need, 0).is_none() {
             prop_assert!(bytes <= disk.available);
             let after = disk.after(need);
             for threshold in [limits.percent, limits.kubelet.image_gc_high_threshold_percent] {
                 prop_assert!(threshold == 100 || !kubelet_collects(after, threshold));
             }
             prop_assert!(after.available >= limits.kubelet.image_fs_available.of(disk.capacity));
-            prop_assert!(!disk.is_nodes_own || after.available >= limits.kubelet.node_fs_available.of(disk.capacity));
+            prop_assert!(disk.device == 0 || after.available >= limits.kubelet.node_fs_available.of(disk.capacity));
             prop_assert!(disk.inodes == 0 || after.free_inodes >= limits.kubelet.image_fs_inodes_free.of(disk.inodes));
         }
     }
@@ -285,30 +224,14 @@ proptest! {
         disk in any_usage(), limits in any_limits(), bytes in 0_u64..1 << 50, inodes in 0_u64..1 << 30, more in 0_u64..1 << 40, pinned in 0_u64..1 << 50,
     ) {
         let need = Need { bytes, inodes };
-        if limits.refusal_of(disk, need, pinned).is_some() {
+        if limits.refusal(disk, need, pinned).is_some() {
             let larger = need.and(Need { bytes: more, inodes: more });
             let fuller = disk.after(Need { bytes: more, inodes: more });
             let stricter = Limits { percent: limits.percent.saturating_sub(1).max(1), ..limits.clone() };
-            prop_assert!(limits.refusal_of(disk, larger, pinned).is_some());
-            prop_assert!(limits.refusal_of(fuller, need, pinned).is_some());
-            prop_assert!(limits.refusal_of(disk, need, pinned + more).is_some());
-            prop_assert!(stricter.refusal_of(disk, need, pinned).is_some());
-        }
-    }
-
-    #[test]
-    fn all_that_hold_room_fit_together(
-        disk in any_usage(), limits in any_limits(), needs in prop::collection::vec((0_u64..1 << 48, 0_u64..1 << 48), 1..6),
-    ) {
-        let disks = FileSystems { content: disk, snapshots: None };
-        let mut held = Reservations::default();
-        let mut sum = ImageNeed::default();
-        for (number, (compressed, unpacked)) in needs.into_iter().enumerate() {
-            let need = ImageNeed::of(compressed, unpacked);
-            if held.try_reserve(number, &limits, disks, need, 0) == Room::Fits {
-                sum = sum.and(need);
-                prop_assert_eq!(limits.refusal(disks, sum, 0), None);
-            }
+            prop_assert!(limits.refusal(disk, larger, pinned).is_some());
+            prop_assert!(limits.refusal(fuller, need, pinned).is_some());
+            prop_assert!(limits.refusal(disk, need, pinned + more).is_some());
+            prop_assert!(stricter.refusal(disk, need, pinned).is_some());
         }
     }
 }
