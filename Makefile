@@ -43,7 +43,7 @@ clippy:
 scripts: tools
 	ruff check local tests benches verify
 	ruff format --check local tests benches verify
-	shellcheck .cargo/rustc-wrapper ssm/prefetch-images.sh local/install-node-tools .ci/run examples/prefetch-and-wait
+	shellcheck .cargo/rustc-wrapper ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml
 
@@ -70,7 +70,7 @@ local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the loc
 demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
-document: tools ## Writes the Command document anew from its script
+document: tools ## Writes the Command document anew from its bootstrap
 	python -m local.document
 
 .PHONY: check

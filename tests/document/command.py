@@ -2,22 +2,25 @@
 
 import json
 import os
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from local import document
+from local import document, program
 from local.node import Completed, Node, Running
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 A_DIGEST = "sha256:" + "a" * 64
 GOOD = f"{HOST}/team/app:v1@{A_DIGEST}"
-SCRIPT = "\n".join(json.loads(document.DOCUMENT.read_text())["mainSteps"][0]["inputs"]["runCommand"])
 PARAMETERS = json.loads(document.DOCUMENT.read_text())["parameters"]
 DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items() if "default" in parameter}
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
 BUILD = "cargo build --locked --package prefetch-images"
+PROGRAMS = {platform.machine(): PROGRAM.read_bytes()} if PROGRAM.exists() else {}
+SCRIPT = document.script(program.attributes(f"{HOST}/prefetch-images/node-program", PROGRAMS))
+"""The document's, of a stack that published the program."""
 
 
 class Result:

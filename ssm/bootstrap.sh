@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Starts the program that puts container images on this node. Runs as root, sent by SSM Run Command: looks whether the
+# program is here, fetches it from the stack's own repository where it is not, and becomes it.
+#
+# In:   SSM_images, SSM_executionTimeout and the document's other parameters, which are the program's
+# Out:  what the program prints and its exit code (node/src/main.rs); where it does not come to run:
+#       stderr  why
+#       exit 1  it could not be fetched, and another time may be, or its lines were lost
+#       exit 2  unusable parameters, or a node on which it cannot run
+# On Bottlerocket it begins in the control container, whose bash may be 4.2, and goes on in the admin container.
+set -u -o pipefail
+export LC_ALL=C
+umask 077
+
+# Written by the stack's deployment. A digest is empty where no program was built for the processor.
+readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@'
+
+readonly FETCH_SECONDS=60       # for login and download, or half of what the command has
+readonly MAX_BYTES=16777216     # of the program
+readonly ADMIN_WAIT_SECONDS=60  # for an admin container that is set, to start
+readonly PREVIOUS=2             # programs of other deployments that stay
+
+folder=/var/lib/prefetch-images host='' enter=(env) plugins=/etc/eks/image-credential-provider
+
+main() {
+    read_parameters
+    if [[ -n ${in_admin-} ]]; then
+        # The host's mounts as they are now; its own /run, /tmp and /var may be mounted noexec.
+        folder=/.bottlerocket/host-containers/current/prefetch-images host=/proc/1/root
+        enter=(nsenter --target 1 --mount --) plugins=/usr/libexec/kubernetes/kubelet/plugins
+    elif [[ -e /etc/bottlerocket-release ]]; then
+        hand_over_to_admin
+    fi
+    choose_program
+    is_here || fetch
+    become_program
+}
+
+read_parameters() {
+    # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
+    # allowedPattern admits none.
+    [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
+    [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
+    [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
+    [[ -n ${SSM_maxParallelImagePulls+set} ]] || SSM_maxParallelImagePulls='{{ maxParallelImagePulls }}'
+    [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
+    [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
+    [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
+    [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
+    export SSM_images SSM_executionTimeout SSM_imageGCHighThresholdPercent SSM_maxParallelImagePulls SSM_maxImageGiB
+    export SSM_keep SSM_pin SSM_reportOnly
+    # It is reckoned with here; all else the program judges.
+    [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ ]] || refuse "executionTimeout is no whole number from 5 to 172800"
+}
+
+refuse() {
+    echo "prefetch-images: $1" >&2
+    exit 2
+}
+
+fail() {
+    echo "prefetch-images: the program could not be fetched: $1" >&2
+    exit 1
+}
+
+# --------------------------------------------------------------------------------------------------------- the program
+
+# Sets $digest, in hexadecimal, and $file to the program for this processor.
+choose_program() {
+    digest=''
+    case $(uname -m) in
+        x86_64) digest=$X86_64 ;;
+        aarch64) digest=$ARM64 ;;
+    esac
+    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, $(uname -m)"
+    digest=${digest#sha256:} file=$folder/${digest#sha256:}
+}
+
+# Tells whether the program is here, where nobody but root could have put it.
+is_here() {
+    [[ $(stat --format '%F %u %a' "$folder" "$file" 2>/dev/null) == $'directory 0 700\nregular file 0 500' ]] &&
+        is_program "$file"
+}
+
+is_program() {
+    [[ $(sha256sum <"$1") == "$digest "* ]]
+}
+
+# Puts the program into the folder, whole or not at all; any number of commands may do so at once.
+fetch() {
+    local partial=$file.$$ seconds=$((SSM_executionTimeout / 2)) authority=$host/etc/pki/tls/certs/ca-bundle.crt
+    local end password=''
+    [[ -e $folder || -L $folder ]] || mkdir -p "$folder" 2>/dev/null
+    [[ $(stat --format '%F %u %a' "$folder") == 'directory 0 700' ]] ||
+        refuse "$folder is no folder that belongs to root and that nobody else may read: remove it"
+    end=$((SECONDS + (seconds < FETCH_SECONDS ? seconds : FETCH_SECONDS)))
+    # shellcheck disable=SC2064 # the name as it is now
+    trap "rm -f '$partial'" EXIT
+    trap 'exit 1' TERM INT HUP
+    take_proxies
+    log_in
+    [[ -z $host || ! -r $authority ]] || export CURL_CA_BUNDLE=$authority
+    # The login goes to the registry alone, not to where it redirects.
+    in_time curl --config - --fail --silent --show-error --location --proto =https --connect-timeout 10 --retry 3 \
+        --max-filesize "$MAX_BYTES" --output "$partial" \
+        "https://${REPOSITORY%%/*}/v2/${REPOSITORY#*/}/blobs/sha256:$digest" \
+        < <(printf 'user = "AWS:%s"\n' "$password") || fail "curl ended with $?, asking for sha256:$digest in $REPOSITORY"
+    is_program "$partial" || fail "what $REPOSITORY has for sha256:$digest is something else"
+    { chmod 0500 "$partial" && sync "$partial" && mv -fT "$partial" "$file"; } || fail "it could not be put into $folder"
+    remove_older
+}
+
+# Runs a command until the fetch has to end, at most.
+in_time() {
+    timeout --foreground --kill-after 1 "$((SECONDS < end ? end - SECONDS : 1))" "$@"
+}
+
+# Takes the proxy that containerd's or kubelet's unit has, which reach the registry through it.
+take_proxies() {
+    local line units="$host/etc/systemd/system"
+    while IFS= read -r line; do
+        line=${line//[\"\']/}
+        export "$(tr '[:upper:]' '[:lower:]' <<<"${line%%=*}")=${line#*=}"
+    done < <(
+        cat "$host/etc/network/proxy.env" "$units"/{containerd,kubelet}.service.d/*.conf 2>/dev/null |
+            grep -oiE "\b(https?|no)_proxy=(\"[^\"]*\"|[^\"' ]+)"
+    )
+}
+
+# Sets $password to the registry's, from kubelet's credential provider, else from the AWS CLI.
+log_in() {
+    local profile="/name: *AWS_PROFILE/ { n; s/^ *value: *[\"']*\([^\"']*\).*/\1/p; }" answer region
+    answer=$(
+        [[ -z $host ]] || export HOME=/root
+        profile=$(sed --quiet "$profile" "$host/etc/kubernetes/kubelet/credential-provider-config.yaml" 2>/dev/null)
+        [[ -z $profile ]] || export AWS_PROFILE=$profile
+        in_time "${enter[@]}" "$plugins/ecr-credential-provider" < <(
+            printf '{"kind":"CredentialProviderRequest","apiVersion":"credentialprovider.kubelet.k8s.io/v1","image":"%s"}' \
+                "$REPOSITORY"
+        )
+    )
+    if [[ $answer =~ \"password\":\ *\"([^\"\\]+)\" ]]; then
+        password=${BASH_REMATCH[1]}
+    elif [[ $REPOSITORY =~ ^[0-9]{12}\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\. ]]; then
+        region=${BASH_REMATCH[2]}
+        password=$(in_time aws ecr get-login-password --region "$region" </dev/null)
+    fi
+    [[ $password =~ ^[a-zA-Z0-9+/=._-]+$ ]] || fail "neither kubelet's credential provider nor the AWS CLI gave a login"
+}
+
+# Removes what was fetched for other deployments, save for the newest, and what commands that were killed left.
+remove_older() {
+    local name others=0
+    while IFS= read -r name; do
+        case $name in
+            "$digest") ;;
+            *.*) [[ -e /proc/${name##*.} ]] || rm -f "$folder/$name" ;;
+            *) ((++others <= PREVIOUS)) || rm -f "$folder/$name" ;;
+        esac
+    done < <(ls -t "$folder")
+}
+
+become_program() {
+    local left=$((SSM_executionTimeout - SECONDS))
+    SSM_executionTimeout=$((left > 5 ? left : 5))
+    shopt -s execfail
+    # shellcheck disable=SC2093 # where it fails
+    exec "$file"
+    refuse "$file cannot be executed"
+}
+
+# -------------------------------------------------------------------------------------------------------- Bottlerocket
+
+# SSM's agent runs in Bottlerocket's control container, from where nothing reaches containerd. There, this script hands
+# itself over to the admin container, and passes on what it prints
+# (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec).
+hand_over_to_admin() {
+    local line code='' margin=$((SSM_executionTimeout / 20))
+    [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
+        refuse "images is no list of references with one space between two"
+    pending=" $SSM_images "
+    apiclient=$(command -v apiclient || echo /usr/local/bin/apiclient)
+    trap report_interrupted TERM INT HUP
+    wait_for_admin
+    margin=$((margin < 1 ? 1 : margin > 7 ? 7 : margin))
+    # Both of the script's outputs come back as one; apiclient ends with 1 also where it has lost the script.
+    while IFS= read -r line; do
+        case $line in
+            '{'*'}') pass_on "$line" ;;
+            'exit '*) code=${line#exit } ;;
+            ?*) echo "$line" >&2 ;;
+        esac
+    done < <(
+        payload | timeout --foreground $((SSM_executionTimeout - SECONDS - margin)) "$apiclient" exec -T admin bash 2>&1
+        printf '\nexit %s\n' "${PIPESTATUS[1]}"
+    )
+    [[ $code != 2 ]] || exit 2
+    report_interrupted
+}
+
+# Prints the parameters and this script: bash reads both from its standard input, for arguments are limited and an
+# environment does not come through.
+payload() {
+    local name value
+    echo in_admin=yes
+    SSM_executionTimeout=$((SSM_executionTimeout - SECONDS > 5 ? SSM_executionTimeout - SECONDS : 5))
+    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxImageGiB keep pin reportOnly; do
+        value=SSM_$name
+        printf '%s=%q\n' "$value" "${!value}"
+    done
+    cat "$0"
+}
+
+wait_for_admin() {
+    until timeout --foreground 10 "$apiclient" exec -T admin nsenter -t 1 -m -- true </dev/null >/dev/null 2>&1; do
+        if ((SECONDS > ADMIN_WAIT_SECONDS || SECONDS >= SSM_executionTimeout - 3)) ||
+            [[ $("$apiclient" get settings.host-containers.admin.enabled 2>&1) != *true* ]]; then
+            refuse "on Bottlerocket it takes the admin container: set settings.host-containers.admin.enabled = true"
+        fi
+        sleep 1
+    done
+}
+
+pending='' exit_code=0 # of a command that was handed over: the images without a report, and whether one failed
+
+# Passes a report on: <line>
+pass_on() {
+    local image=${1#'{"image":"'}
+    echo "$1"
+    pending=${pending/" ${image%%\"*} "/ }
+    [[ $1 != *'"status":"failed"'* ]] || exit_code=1
+}
+
+# Ends a command that was handed over; an image of which nothing came is to be tried again.
+report_interrupted() {
+    local image
+    trap '' TERM INT HUP
+    for image in $pending; do
+        exit_code=1
+        printf '{"image":"%s","digest":"%s","status":"failed","reason":"interrupted","seconds":0,"bytes":0,"attempts":0}\n' \
+            "$image" "${image##*@}"
+    done
+    exit "$exit_code"
+}
+
+# The lines above are complete: what reads this script from standard input is done reading.
+main </dev/null
