@@ -1,13 +1,45 @@
 //! Registries: manifests and configurations by digest, asked as containerd would ask, and nothing believed that its digest
 //! does not stand for.
 
-pub mod authorization;
-pub mod client;
+mod authorization;
+mod certificates;
+mod client;
+mod connection;
+mod endpoint;
 pub mod hosts;
+mod proxy;
+mod refusal;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
-use crate::{failure::Failure, host::Host, login::Login};
+use http::Method;
+use prefetch::manifest::Manifest;
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use self::{
+    certificates::Certificates,
+    client::Client,
+    connection::Dialer,
+    endpoint::{Document, Endpoint, Question},
+    hosts::HostConfig,
+    proxy::Proxies,
+    refusal::{Rank, Refusal},
+};
+use crate::{
+    failure::Failure,
+    host::Host,
+    login::{self, Login},
+};
+
+/// How long a mirror may take before the next host is asked.
+const MIRROR_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,14 +52,42 @@ pub enum Kind {
 
 /// Asks registries from one node; cheap to clone. Connections are kept and shared.
 #[derive(Clone)]
-pub struct Registries {}
+pub struct Registries(Arc<Shared>);
+
+/// The hosts of a registry with the clients that ask them.
+type Endpoints = Arc<Vec<(Endpoint, Result<Client, Failure>)>>;
+
+struct Shared {
+    host: Host,
+    hosts_folders: Vec<PathBuf>,
+    environment: OnceLock<BTreeMap<String, String>>,
+    certificates: OnceLock<Certificates>,
+    proxies: OnceLock<Arc<Proxies>>,
+    /// The client for hosts without settings of their own.
+    client: OnceLock<Result<Client, Failure>>,
+    endpoints: Mutex<HashMap<String, Endpoints>>,
+}
+
+impl fmt::Debug for Registries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Registries")
+    }
+}
 
 impl Registries {
     /// Reads the node's certificates and proxies (of the units of kubelet and containerd) when they are first needed.
     /// `hosts_folders` are containerd's.
     #[must_use]
     pub fn on(host: &Host, hosts_folders: Vec<PathBuf>) -> Self {
-        todo!()
+        Self(Arc::new(Shared {
+            host: host.clone(),
+            hosts_folders,
+            environment: OnceLock::new(),
+            certificates: OnceLock::new(),
+            proxies: OnceLock::new(),
+            client: OnceLock::new(),
+            endpoints: Mutex::default(),
+        }))
     }
 
     /// Gets what a digest stands for: at most 8 MiB, verified against the digest. Mirrors of the node are asked first, as by
@@ -44,7 +104,17 @@ impl Registries {
         login: Option<&Login>,
         within: Duration,
     ) -> Result<Vec<u8>, Failure> {
-        todo!()
+        let question = Question {
+            repository,
+            kind,
+            reference: digest,
+            login,
+        };
+        let can = |endpoint: &Endpoint| endpoint.config.can_pull;
+        let asked = self.ask(registry, within, can, async |endpoint, client| {
+            verified(endpoint.ask(client, &Method::GET, question).await?, digest)
+        });
+        asked.await.map_err(|refusal| refusal.failure)
     }
 
     /// Asks which digest a tag stands for now; none where there is no such tag.
@@ -59,6 +129,138 @@ impl Registries {
         login: Option<&Login>,
         within: Duration,
     ) -> Result<Option<String>, Failure> {
-        todo!()
+        let question = Question {
+            repository,
+            kind: Kind::Manifest,
+            reference: tag,
+            login,
+        };
+        let can = |endpoint: &Endpoint| endpoint.config.can_pull && endpoint.config.can_resolve;
+        let asked = self.ask(registry, within, can, async |endpoint, client| {
+            let told = endpoint.ask(client, &Method::HEAD, question).await?;
+            match told.digest {
+                Some(digest) if !told.is_page => Ok(digest),
+                _ => digest_of(&endpoint.ask(client, &Method::GET, question).await?),
+            }
+        });
+        match asked.await {
+            Ok(digest) => Ok(Some(digest)),
+            Err(refusal) if refusal.rank == Rank::NotThere => Ok(None),
+            Err(refusal) => Err(refusal.failure),
+        }
     }
+
+    /// Asks the hosts of a registry one after the other, those that were silent before last.
+    async fn ask<T>(
+        &self,
+        registry: &str,
+        within: Duration,
+        can: impl Fn(&Endpoint) -> bool,
+        question: impl AsyncFn(&Endpoint, &Client) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let deadline = Instant::now() + within;
+        let endpoints = self.endpoints(registry);
+        let mut asked: Vec<_> = endpoints.iter().filter(|(endpoint, _)| can(endpoint)).collect();
+        asked.sort_by_key(|(endpoint, _)| endpoint.is_silent.load(Ordering::Relaxed));
+        let mut refusal = Refusal::unusable(registry, "has no host that may be asked");
+        let last = asked.len().saturating_sub(1);
+        for (number, (endpoint, client)) in asked.into_iter().enumerate() {
+            let limit = if number == last {
+                deadline
+            } else {
+                deadline.min(Instant::now() + MIRROR_LIMIT)
+            };
+            let host = &endpoint.url.authority;
+            let answer = match client {
+                Ok(client) => timeout_at(limit, question(endpoint, client)).await,
+                Err(failure) => Ok(Err(Refusal::unusable(
+                    host,
+                    &format!("cannot be asked: {}", failure.detail),
+                ))),
+            };
+            endpoint.set_silent(answer.is_err());
+            match answer.unwrap_or_else(|_| Err(Refusal::silent(host))) {
+                Ok(answer) => return Ok(answer),
+                Err(later) => refusal = refusal.or_later(later),
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Returns the hosts of a registry, which are read once.
+    fn endpoints(&self, registry: &str) -> Endpoints {
+        let mut known = self.0.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = || {
+            let hosts = hosts::of_registry(&self.0.host, &self.0.hosts_folders, registry);
+            let endpoints = hosts.iter().flat_map(|config| Endpoint::of(config, registry));
+            Arc::new(endpoints.map(|endpoint| self.with_client(endpoint)).collect())
+        };
+        Arc::clone(known.entry(registry.to_owned()).or_insert_with(read))
+    }
+
+    fn with_client(&self, endpoint: Endpoint) -> (Endpoint, Result<Client, Failure>) {
+        let client = if endpoint.config.has_own_tls() || endpoint.config.dial_timeout.is_some() {
+            self.0.make_client(&endpoint.config)
+        } else {
+            let make = || self.0.make_client(&HostConfig::registry());
+            self.0.client.get_or_init(make).clone()
+        };
+        (endpoint, client)
+    }
+}
+
+impl Shared {
+    fn make_client(&self, config: &HostConfig) -> Result<Client, Failure> {
+        let environment = self
+            .environment
+            .get_or_init(|| login::environment::of_units(&self.host));
+        let certificates = self
+            .certificates
+            .get_or_init(|| Certificates::of(&self.host, environment));
+        let proxies = self
+            .proxies
+            .get_or_init(|| Arc::new(Proxies::from_environment(environment)));
+        let tls = certificates.client_config(&self.host, config)?;
+        Ok(Client::new(Dialer::with_tls(
+            Arc::clone(proxies),
+            tls,
+            config.dial_timeout,
+        )))
+    }
+}
+
+/// Takes an answer for what a digest stands for, or tells what it is instead.
+fn verified(document: Document, digest: &str) -> Result<Vec<u8>, Refusal> {
+    if sha256(&document.bytes) == digest {
+        return Ok(document.bytes);
+    }
+    let what = if is_page(&document) {
+        "answers with a page of HTML"
+    } else {
+        "answers with something else than the digest stands for"
+    };
+    Err(Refusal::unusable(&document.host, what))
+}
+
+/// Takes an answer for a manifest, and tells its digest.
+fn digest_of(document: &Document) -> Result<String, Refusal> {
+    if is_page(document) {
+        return Err(Refusal::unusable(&document.host, "answers with a page of HTML"));
+    }
+    if Manifest::parse(&document.bytes).is_err() {
+        return Err(Refusal::unusable(
+            &document.host,
+            "answers with something else than a manifest",
+        ));
+    }
+    Ok(sha256(&document.bytes))
+}
+
+fn is_page(document: &Document) -> bool {
+    document.is_page || document.bytes.trim_ascii_start().starts_with(b"<")
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hex = |text: String, byte: &u8| text + &format!("{byte:02x}");
+    Sha256::digest(bytes).iter().fold("sha256:".to_owned(), hex)
 }

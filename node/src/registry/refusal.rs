@@ -1,0 +1,121 @@
+//! Why one of a registry's hosts did not answer a question, and which of several such answers counts.
+
+use prefetch::outcome::NodeReason;
+
+use crate::failure::Failure;
+
+/// The longest text of somebody else's that stands in a failure, in characters.
+const MAX_PRINTED: usize = 400;
+
+/// How much an answer tells: what several hosts say counts by it (containerd, `dockerResolver.Resolve`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// It is none of a registry, or none at all.
+    Unusable,
+    /// It has no such image.
+    NotThere,
+    /// It does not give the image.
+    Refused,
+}
+
+/// A failure of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How much it tells.
+    pub rank: Rank,
+    /// Whether the host was silent for the whole time that it had.
+    pub is_silent: bool,
+    /// The failure.
+    pub failure: Failure,
+}
+
+impl Refusal {
+    /// Makes a refusal.
+    pub fn new(rank: Rank, reason: NodeReason, detail: String) -> Self {
+        Self {
+            rank,
+            is_silent: false,
+            failure: Failure::new(reason, detail),
+        }
+    }
+
+    /// Makes that of a host that answers, but not as a registry does.
+    pub fn unusable(host: &str, what: &str) -> Self {
+        Self::new(Rank::Unusable, NodeReason::Registry, format!("{host} {what}"))
+    }
+
+    /// Makes that of a host that cannot be spoken to.
+    pub fn unreachable(host: &str, cause: &str) -> Self {
+        Self::new(
+            Rank::Unusable,
+            NodeReason::Registry,
+            format!("{host} cannot be asked: {cause}"),
+        )
+    }
+
+    /// Makes that of a host that says nothing in time.
+    pub fn silent(host: &str) -> Self {
+        Self {
+            is_silent: true,
+            ..Self::new(
+                Rank::Unusable,
+                NodeReason::Timeout,
+                format!("{host} does not answer in time"),
+            )
+        }
+    }
+
+    /// Takes the one of two that tells more; of equals the later, which is the registry's own after its mirrors'.
+    pub fn or_later(self, later: Self) -> Self {
+        if later.rank >= self.rank { later } else { self }
+    }
+}
+
+/// Makes one line of somebody else's text, without what signs an address.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut line = String::new();
+    let mut is_signature = false;
+    for character in text.chars().take(MAX_PRINTED) {
+        match character {
+            ' ' | '"' | '\n' => is_signature = false,
+            '?' if !is_signature => {
+                is_signature = true;
+                line.push_str("?…");
+            }
+            _ => {}
+        }
+        let character = if character.is_control() { ' ' } else { character };
+        let is_second_space = character == ' ' && line.ends_with(' ');
+        if !is_signature && !is_second_space {
+            line.push(character);
+        }
+    }
+    line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_printed_on_one_line_without_what_signs_an_address() {
+        assert_eq!(
+            printable("get https://b/x?X-Amz-Signature=1&y=?2 \"z?q\"\n\u{1b}[1mend\r\n"),
+            "get https://b/x?… \"z?…\" [1mend"
+        );
+        assert_eq!(printable(&"x".repeat(1000)).len(), MAX_PRINTED);
+    }
+
+    #[test]
+    fn what_tells_more_counts_and_of_equals_the_registrys_own() {
+        let [silent, not_there, refused] = [
+            Refusal::silent("mirror"),
+            Refusal::new(Rank::NotThere, NodeReason::NotFound, String::new()),
+            Refusal::new(Rank::Refused, NodeReason::Denied, String::new()),
+        ];
+        assert_eq!(silent.clone().or_later(not_there.clone()), not_there);
+        assert_eq!(refused.clone().or_later(not_there), refused);
+        assert_eq!(Refusal::unusable("page", "x").or_later(silent.clone()), silent);
+    }
+}
