@@ -77,6 +77,8 @@ if [[ $name == admin ]]; then
     mount -o remount,bind,ro .bottlerocket/rootfs
     ln -s $machine/bin/bash opt/bin/bash
 fi
+mkdir -p .bottlerocket/host-containers/current
+mount --bind "$folder/host-containers/$name" .bottlerocket/host-containers/current
 mount --rbind /usr usr
 mount -o remount,bind,ro usr
 mount --bind "$folder/$name/bin" usr/bin
@@ -207,6 +209,10 @@ class BottlerocketNode(Node):
         )
 
     @property
+    def _programs(self) -> Path:
+        return self.folder / "host-containers/admin/prefetch-images"
+
+    @property
     def _state(self) -> Path:
         return self._files / STATE.lstrip("/")
 
@@ -264,6 +270,7 @@ class BottlerocketNode(Node):
         for place, programs in PROGRAMS.items():
             _write_programs(self.folder / place, programs.split())
         for place in ("control", "admin"):
+            (self.folder / "host-containers" / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(FILES / "apiclient", self.folder / place / "local/bin/apiclient")
         shutil.copy(FILES / "sheltie", self.folder / "admin/bin/sheltie")
         shutil.copy(FILES / "apiserver", self.folder / "apiserver")

@@ -1,6 +1,7 @@
 """A node: containerd as EKS AL2023 configures it, and commands that run as the SSM agent runs them."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -147,6 +148,14 @@ class Node:
         file.chmod(0o700)
         return Running(self, self._enter(["sh", "-c", str(file)]), {**ENVIRONMENT, **env})
 
+    def install(self, program: bytes) -> None:
+        """Puts the program of a stack where the bootstrap looks for it, as an earlier command has done."""
+        self._programs.mkdir(mode=0o700, exist_ok=True)
+        file = self._programs / hashlib.sha256(program).hexdigest()
+        if not file.exists():
+            file.write_bytes(program)
+            file.chmod(0o500)
+
     def shell(self, command: str) -> str:
         """Runs a shell command on the node and returns its output; raises where it fails."""
         return subprocess.run(
@@ -224,6 +233,10 @@ class Node:
         if not self._child:
             raise RuntimeError(f"node {self.name} is not running")
         return Path(f"/proc/{self._child.pid}/root")
+
+    @property
+    def _programs(self) -> Path:
+        return self._files / "var/lib/prefetch-images"
 
     def _enter(self, command: Sequence[str]) -> list[str]:
         if not self._child:

@@ -17,6 +17,7 @@ PARAMETERS = json.loads(document.DOCUMENT.read_text())["parameters"]
 DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items() if "default" in parameter}
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
+"""What nodes run; another than `cargo build` makes can be named."""
 BUILD = "cargo build --locked --package prefetch-images"
 PROGRAMS = {platform.machine(): PROGRAM.read_bytes()} if PROGRAM.exists() else {}
 SCRIPT = document.script(program.attributes(f"{HOST}/prefetch-images/node-program", PROGRAMS))
@@ -61,20 +62,19 @@ def begin(
     node: Node,
     *references: str,
     limit: int = 60,
-    script: str | None = None,
     env: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> Running:
     """Starts the document and returns without waiting for its end; `settings` are further parameters, by name."""
-    environment = {**parameters(*references, limit=limit, **settings), **env}
-    return node.begin(script or direct(), environment)
+    install(node)
+    return node.begin(SCRIPT, {**parameters(*references, limit=limit, **settings), **env})
 
 
-def direct() -> str:
-    """Returns a script that runs the program, as the document's ends."""
-    if not PROGRAM.exists():
+def install(node: Node) -> None:
+    """Puts the program on a node, which would have to fetch it otherwise."""
+    if not PROGRAMS:
         raise RuntimeError(f"there is no {PROGRAM}; build it: {BUILD}")
-    return f"#!/bin/bash\nexec {PROGRAM}"
+    node.install(PROGRAMS[platform.machine()])
 
 
 def parameters(*references: str, limit: int = 60, **settings: object) -> dict[str, str]:

@@ -15,7 +15,7 @@ from local.bottlerocket import STATE, BottlerocketNode
 from local.registry import Registry
 
 from . import nodes
-from .command import A_DIGEST, GOOD, HOST, Result, begin, run, substituted
+from .command import A_DIGEST, GOOD, HOST, Result, begin, install, run, substituted
 from .nodes import a_password, free_address
 from .state import by_digest, by_tag, eventually, image_id, node_finds, wait_for_file
 from .watch import base64_of, watching_processes
@@ -354,6 +354,7 @@ def test_hostile_parameters_reach_no_shell(quick_node: BottlerocketNode) -> None
 def test_what_an_agent_without_env_var_writes_into_the_text_arrives(node: BottlerocketNode, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("old agent"))
 
+    install(node)
     assert Result(node.run(substituted(reference), {}, 60)).statuses() == ["pulled"]
 
 

@@ -9,7 +9,7 @@ from local.front import Front
 from local.node import Node
 from local.registry import Registry
 
-from .command import Result, run, substituted
+from .command import Result, install, run, substituted
 from .nodes import free_address, running
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, node_finds, own
 
@@ -126,6 +126,7 @@ def test_layers_that_the_registry_has_elsewhere_are_fetched_without_the_login(
 def test_an_agent_that_substitutes_text_runs_the_same(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("old agent"))
     script = substituted(reference, keep=1, pin=True)
+    install(node)
 
     assert Result(node.run(script, {}, 60)).outcomes() == [("pulled", "")]
     assert node.pinned(by_tag(reference))
