@@ -1,1 +1,368 @@
 //! One command from its parameters to its exit code.
+
+pub mod provisional;
+mod settle;
+mod stop;
+mod turn;
+pub mod work;
+
+use std::{cell::RefCell, collections::HashSet, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::{
+    FutureExt, StreamExt,
+    future::join_all,
+    stream::{self, FuturesUnordered},
+};
+use prefetch::outcome::{NodeReason, Status};
+use tokio::{
+    sync::{Notify, OnceCell, Semaphore},
+    time::{Instant, sleep, sleep_until},
+};
+
+pub use self::stop::Stop;
+use self::{
+    turn::Turn,
+    work::{State, Work},
+};
+use crate::{
+    containerd::{
+        config::Config,
+        inventory::{Inventory, confirm},
+    },
+    context::{Context, SOCKET},
+    description::Description,
+    disk::Limits,
+    failure::Failure,
+    host::Host,
+    lock::Lock,
+    login::{Answer, Login},
+    parameters::Parameters,
+    pull::{self, room::Room},
+    report::{Line, Speech},
+    time::Time,
+};
+
+/// How long containerd may take to answer at all, as after a boot.
+const BOOT: Duration = Duration::from_mins(1);
+/// How long a containerd that does not answer is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many images are described at once.
+const DESCRIBED_AT_ONCE: usize = 8;
+/// Where containerd's program may be.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
+
+/// A command at work on a node.
+pub struct Command<'a> {
+    /// The node.
+    pub context: &'a Context,
+    /// What is asked for.
+    pub parameters: &'a Parameters,
+    /// What it says.
+    pub speech: Speech,
+    /// Its images.
+    pub works: Vec<Work>,
+    /// How many images may be pulled at once.
+    pub slots: Semaphore,
+    descriptions: Vec<OnceCell<Result<Description, Failure>>>,
+    room: OnceCell<Room>,
+    /// The images that are being pulled, or wait for their turn.
+    occupied: RefCell<HashSet<usize>>,
+    is_idle: Notify,
+    stop: &'a Stop,
+}
+
+/// Runs a command to its end, and returns its exit code: 0 where every image is there or left out, 1 where one is not.
+///
+/// # Errors
+/// Why nothing can be done on this node.
+pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<u8, String> {
+    refuse_without_containerd(&host)?;
+    let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
+    let time = Time::of(parameters, began);
+    let speech = Speech::new(parameters.report_only);
+    let config = match Config::of(&host, time.deadline().into_std()).await {
+        Ok(config) => config,
+        Err(failure) => return Ok(fail_all(parameters, &speech, &failure)),
+    };
+    if config.is_cri_disabled {
+        return Err(
+            "containerd's CRI is disabled: kubelet uses another runtime, such as Docker, which is not supported"
+                .to_owned(),
+        );
+    }
+    let context = Context::new(host, time, config);
+    let command = Command::new(&context, parameters, speech, &stop);
+    if let Some(lock) = command.run(command.prefetch()).await.flatten() {
+        turn::serve_queue(&command, &stop).await;
+        drop(lock);
+    }
+    Ok(command.exit_code())
+}
+
+fn refuse_without_containerd(host: &Host) -> Result<(), String> {
+    let has_program = PROGRAM_FOLDERS
+        .iter()
+        .any(|folder| host.path(folder).join("containerd").exists());
+    if has_program || host.path(SOCKET).exists() {
+        return Ok(());
+    }
+    Err("there is no containerd on this node; it cannot be prefetched to".to_owned())
+}
+
+fn fail_all(parameters: &Parameters, speech: &Speech, failure: &Failure) -> u8 {
+    speech.say(&failure.detail);
+    for image in &parameters.images {
+        speech.report(&Line {
+            image,
+            status: Status::Failed,
+            reason: Some(failure.reason),
+            spent: Duration::ZERO,
+            bytes: 0,
+            attempts: 0,
+        });
+    }
+    1
+}
+
+impl<'a> Command<'a> {
+    /// Takes up a command.
+    #[must_use]
+    pub fn new(context: &'a Context, parameters: &'a Parameters, speech: Speech, stop: &'a Stop) -> Self {
+        let images = parameters.images.iter().enumerate();
+        let talk = || speech.talk_of_each(parameters.images.len());
+        Self {
+            context,
+            parameters,
+            works: images
+                .map(|(number, image)| Work::new(number, image.clone(), talk()))
+                .collect(),
+            slots: Semaphore::new(parameters.max_parallel_image_pulls),
+            descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),
+            room: OnceCell::new(),
+            occupied: RefCell::default(),
+            is_idle: Notify::new(),
+            speech,
+            stop,
+        }
+    }
+
+    /// Does a command's work until it ends, a signal ends it, or it comes to nothing by a fault. Whatever ends it, every image
+    /// is reported.
+    async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let reason = tokio::select! {
+            biased;
+            () = self.stop.happens() => NodeReason::Interrupted,
+            ended = AssertUnwindSafe(Box::pin(work)).catch_unwind() => match ended {
+                Ok(ended) => return Some(ended),
+                Err(_) => NodeReason::Interrupted,
+            },
+            () = sleep_until(self.context.time.end()) => NodeReason::Timeout,
+        };
+        if AssertUnwindSafe(self.end(reason)).catch_unwind().await.is_err() {
+            self.fail_the_rest(reason);
+        }
+        None
+    }
+
+    /// Looks what is there, and brings the rest in turn with other commands; returns the lock, for the next.
+    async fn prefetch(&self) -> Option<Lock> {
+        let began = Instant::now();
+        let has_looked = match self.context.inventory(began).await {
+            Ok(inventory) => self.report_complete(&inventory).await.is_ok(),
+            Err(_) => false,
+        };
+        let is_work_left = self.works.iter().any(|work| !work.is_told());
+        if !is_work_left && self.parameters.keep == 0 {
+            return None;
+        }
+        match self.wait_for_turn().await {
+            Turn::Work(lock) => {
+                // what was seen before others were at work is old
+                let is_fresh = has_looked && began.elapsed() < crate::context::FRESH;
+                if is_fresh || self.look_again().await {
+                    self.bring_the_rest().await;
+                    provisional::keep(self).await;
+                }
+                lock
+            }
+            Turn::GivenUp(reason) => {
+                self.fail_the_rest(reason);
+                None
+            }
+        }
+    }
+
+    /// Looks what is there, and brings the rest, for one who has the lock.
+    async fn bring_all(&self) {
+        if self.look_again().await {
+            self.bring_the_rest().await;
+            provisional::keep(self).await;
+        }
+    }
+
+    /// Looks again, and waits a while for a containerd that does not answer, as at boot; returns false where it does not.
+    async fn look_again(&self) -> bool {
+        let patience = Instant::now() + BOOT;
+        loop {
+            let looked = match self.context.inventory(Instant::now()).await {
+                Ok(inventory) => self.report_complete(&inventory).await,
+                Err(failure) => Err(failure),
+            };
+            let Err(failure) = looked else {
+                return true;
+            };
+            self.speech.say(&failure.detail);
+            if Instant::now() > patience || self.context.time.is_over() {
+                self.fail_the_rest(NodeReason::Interrupted);
+                return false;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Reports the images that kubelet finds; where CRI does not find one that seems to be there, it is looked at again when
+    /// it has its turn.
+    async fn report_complete(&self, inventory: &Inventory) -> Result<(), Failure> {
+        let complete = self
+            .works
+            .iter()
+            .filter(|work| work.is_left() && inventory.is_complete(&work.image));
+        let confirmed = complete.map(|work| async move {
+            let is_found = confirm(&self.context.containerd, &work.image);
+            Ok::<_, Failure>((work, self.context.time.until_deadline(is_found).await??))
+        });
+        for confirmed in join_all(confirmed).await {
+            let (work, is_found) = confirmed?;
+            work.is_doubtful.set(!is_found);
+            if is_found {
+                work.report_without_bytes(&self.speech, Status::Cached, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the images that are left, so many at a time; registries are asked about all of them meanwhile.
+    async fn bring_the_rest(&self) {
+        let left: Vec<&Work> = self.works.iter().filter(|work| work.is_left()).collect();
+        if left.is_empty() {
+            return;
+        }
+        let describing = stream::iter(&left)
+            .map(|work| self.description_of(work))
+            .buffer_unordered(DESCRIBED_AT_ONCE)
+            .for_each(|_| std::future::ready(()));
+        let bringing: FuturesUnordered<_> = left.iter().map(|work| self.bring(work)).collect();
+        tokio::join!(
+            describing,
+            bringing.for_each(|()| std::future::ready(())),
+            self.remove_leftovers()
+        );
+    }
+
+    /// Brings one image, and reports it also where that comes to nothing by a fault.
+    async fn bring(&self, work: &Work) {
+        if AssertUnwindSafe(Box::pin(pull::prefetch(self, work)))
+            .catch_unwind()
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        self.release(work);
+        let state = work.state();
+        work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
+        if let State::AtWork(attempts) = state {
+            self.clean_up(work, &attempts.before, NodeReason::Interrupted).await;
+        }
+    }
+
+    async fn remove_leftovers(&self) {
+        if self.parameters.report_only {
+            return;
+        }
+        let context = self.context;
+        let removed = provisional::remove_leftovers(self);
+        if let Ok(Err(failure)) | Err(failure) = context.time.until_end(removed).await {
+            self.speech.say(&format!(
+                "what earlier commands left cannot be removed: {}",
+                failure.detail
+            ));
+        }
+    }
+
+    /// Returns what the registry says of an image, which is asked for once.
+    ///
+    /// # Errors
+    /// What the registry failed with.
+    pub async fn description_of(&self, work: &Work) -> Result<Description, Failure> {
+        let describe = async {
+            let login = match self.login(work).await {
+                Answer::Given(login) => Some(login),
+                Answer::None | Answer::Failed(_) => None,
+            };
+            self.context.describe(&work.image, login.as_ref()).await
+        };
+        self.descriptions[work.number].get_or_init(|| describe).await.clone()
+    }
+
+    /// Returns the login for an image, which all images of its registry share.
+    pub async fn login(&self, work: &Work) -> Answer {
+        self.context.login(&work.image, |cause| self.speech.say(cause)).await
+    }
+
+    /// Returns the room that the node has for images.
+    pub async fn room(&self) -> &Room {
+        let find = async {
+            let limits = Limits {
+                percent: self.parameters.image_gc_high_threshold_percent,
+                kubelet: self.context.facts().kubelet.clone(),
+            };
+            let images = self
+                .context
+                .time
+                .until_deadline(self.context.containerd.cri_images())
+                .await;
+            let images = images.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
+            let pinned = images.iter().filter(|image| image.pinned).map(|image| image.size).sum();
+            Room::on(&self.context.host, &self.context.config, limits, pinned)
+        };
+        self.room.get_or_init(|| Box::pin(find)).await
+    }
+
+    /// Tells whether this command has pulled the same image under another name.
+    pub fn has_pulled(&self, work: &Work) -> bool {
+        let is_same = |other: &&Work| other.image.digest() == work.image.digest();
+        self.works.iter().filter(is_same).any(Work::was_pulled)
+    }
+
+    /// Notes that an image is being pulled, or waits for its turn.
+    pub fn occupy(&self, work: &Work) {
+        self.occupied.borrow_mut().insert(work.number);
+    }
+
+    /// Notes that an image is not being pulled any more: its room is free.
+    pub fn release(&self, work: &Work) {
+        if let Some(room) = self.room.get() {
+            room.release(work.number);
+        }
+        let mut occupied = self.occupied.borrow_mut();
+        if occupied.remove(&work.number) && occupied.is_empty() {
+            self.is_idle.notify_waiters();
+        }
+    }
+
+    /// Returns once no image is being pulled, or waits for its turn.
+    async fn idle(&self) {
+        loop {
+            let notified = self.is_idle.notified();
+            if self.occupied.borrow().is_empty() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        u8::from(self.works.iter().any(Work::has_failed))
+    }
+}

@@ -107,7 +107,7 @@ impl Containerd {
 
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
     let seconds = limit.as_secs();
-    tokio::time::timeout(limit, call)
+    tokio::time::timeout(limit, Box::pin(call)) // a call is some 10 KB large: callers are not to be
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {seconds} seconds"))))
 }

@@ -6,6 +6,7 @@
 
 pub mod command;
 pub mod containerd;
+pub mod context;
 pub mod description;
 pub mod disk;
 pub mod failure;
@@ -18,7 +19,9 @@ pub mod login;
 pub mod naming;
 pub mod parameters;
 pub mod pull;
+pub mod queue;
 pub mod registry;
 pub mod report;
+pub mod time;
 pub mod unit;
 pub mod yaml;

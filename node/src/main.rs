@@ -1,3 +1,46 @@
 //! The program that the Command document runs on a node.
 
-fn main() {}
+use std::{env, process::ExitCode};
+
+use prefetch_images::{command, host::Host, parameters::Parameters, report};
+use tokio::{runtime::Builder, time::Instant};
+
+/// The exit code for parameters that cannot be used, or a node that is not supported: nothing was done.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let host = match words[..] {
+        [] => Host::here(),
+        ["--host-root=admin-container"] => Host::around_admin_container(),
+        ["--version"] => {
+            report::print_version(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => return refuse("it takes no arguments, but for --host-root=admin-container or --version"),
+    };
+    match run(host) {
+        Ok(code) => ExitCode::from(code),
+        Err(why) => refuse(&why),
+    }
+}
+
+fn run(host: Host) -> Result<u8, String> {
+    let parameters = Parameters::read(|name| env::var(name).ok())?;
+    report::say_faults_on_one_line();
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("it cannot begin: {error}"))?;
+    let code = runtime.block_on(command::run(&parameters, host, Instant::now()));
+    // What still hangs in a thread, such as the look-up of a host name, is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+fn refuse(why: &str) -> ExitCode {
+    report::refuse(why);
+    ExitCode::from(REFUSED)
+}

@@ -1,8 +1,15 @@
 //! What a command is asked to do: the document's parameters, as the SSM agent hands them over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use prefetch::image::Image;
+
+/// The most images of one command; the report of so many is within what SSM returns of a command's output.
+pub const MAX_IMAGES: usize = 50;
+/// More characters than [`MAX_IMAGES`] references can have.
+const MAX_CHARACTERS: usize = 40_000;
+/// So much of a reference stands in a refusal, in characters.
+const SHOWN: usize = 200;
 
 /// The parameters of one command, all of them usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +38,238 @@ impl Parameters {
     /// # Errors
     /// The first that cannot be used, in words for people.
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        todo!()
+        let value = |name: &str| look_up(&format!("SSM_{name}")).unwrap_or_default();
+        let number = |name, range| number(name, &value(name), range);
+        let switch = |name| switch(name, &value(name));
+        let seconds = number("executionTimeout", 5..=172_800)?;
+        let percent = number("imageGCHighThresholdPercent", 1..=100)?;
+        let at_once = number("maxParallelImagePulls", 1..=16)?;
+        let max_image_gib = number("maxImageGiB", 0..=9_999)?;
+        let keep = number("keep", 0..=50)?;
+        let (pin, report_only) = (switch("pin")?, switch("reportOnly")?);
+        if pin && keep == 0 {
+            return Err("pin needs keep, or what is pinned fills the disk".to_owned());
+        }
+        Ok(Self {
+            images: images(&value("images"))?,
+            execution_timeout: Duration::from_secs(seconds.into()),
+            image_gc_high_threshold_percent: u8::try_from(percent).unwrap_or(100),
+            max_parallel_image_pulls: usize::try_from(at_once).unwrap_or(1),
+            max_image_bytes: (max_image_gib > 0).then(|| u64::from(max_image_gib) << 30),
+            keep: usize::try_from(keep).unwrap_or(0),
+            pin,
+            report_only,
+        })
+    }
+
+    /// Returns the variables that [`Parameters::read`] reads as these parameters.
+    #[must_use]
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let images: Vec<String> = self.images.iter().map(ToString::to_string).collect();
+        [
+            ("images", images.join(" ")),
+            ("executionTimeout", self.execution_timeout.as_secs().to_string()),
+            (
+                "imageGCHighThresholdPercent",
+                self.image_gc_high_threshold_percent.to_string(),
+            ),
+            ("maxParallelImagePulls", self.max_parallel_image_pulls.to_string()),
+            ("maxImageGiB", (self.max_image_bytes.unwrap_or(0) >> 30).to_string()),
+            ("keep", self.keep.to_string()),
+            ("pin", self.pin.to_string()),
+            ("reportOnly", self.report_only.to_string()),
+        ]
+        .map(|(name, value)| (format!("SSM_{name}"), value))
+        .into()
+    }
+
+    /// Returns how long the command may work: a tenth less than SSM gives it, and at least 3 and at most 15 seconds less.
+    #[must_use]
+    pub fn working_time(&self) -> Duration {
+        self.execution_timeout.saturating_sub(self.margin())
+    }
+
+    /// Returns how long a command may clean up once its working time is over.
+    #[must_use]
+    pub fn clean_up_time(&self) -> Duration {
+        self.margin() / 2
+    }
+
+    fn margin(&self) -> Duration {
+        (self.execution_timeout / 10).clamp(Duration::from_secs(3), Duration::from_secs(15))
+    }
+}
+
+fn number(name: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
+    let is_plain = value.bytes().all(|byte| byte.is_ascii_digit()) && (value == "0" || !value.starts_with('0'));
+    match value.parse() {
+        Ok(number) if is_plain && range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "{name} is no whole number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    }
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("{name} is neither true nor false"))
+}
+
+fn images(list: &str) -> Result<Vec<Image>, String> {
+    if list.len() > MAX_CHARACTERS {
+        return Err(format!("images is longer than {MAX_IMAGES} references can be"));
+    }
+    let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
+    let is_reference = |text: &str| !text.is_empty() && text.bytes().all(is_character);
+    if !list.split(' ').all(is_reference) {
+        return Err("images is no list of references with one space between two".to_owned());
+    }
+    let references: Vec<&str> = list.split(' ').collect();
+    if references.len() > MAX_IMAGES {
+        return Err(format!(
+            "images names {} images, more than {MAX_IMAGES}",
+            references.len()
+        ));
+    }
+    references.into_iter().map(image).collect()
+}
+
+/// Reads a reference. A registry without a dot, such as `localhost`, or in capitals, is none that containerd takes for one.
+fn image(reference: &str) -> Result<Image, String> {
+    let image: Option<Image> = reference.parse().ok().filter(|image: &Image| is_host(image.registry()));
+    image.ok_or_else(|| {
+        let shown: String = reference.chars().take(SHOWN).collect();
+        format!(
+            "not registry/repository[:tag]@sha256:digest, of at most 255 and 128 characters before the digest: {shown}"
+        )
+    })
+}
+
+fn is_host(registry: &str) -> bool {
+    let (host, port) = registry.split_once(':').unwrap_or((registry, ""));
+    host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const DEFAULTS: [(&str, &str); 7] = [
+        ("executionTimeout", "600"),
+        ("imageGCHighThresholdPercent", "85"),
+        ("maxParallelImagePulls", "1"),
+        ("maxImageGiB", "0"),
+        ("keep", "0"),
+        ("pin", "false"),
+        ("reportOnly", "false"),
+    ];
+
+    fn read(name: &str, value: &str) -> Result<Parameters, String> {
+        let usual = format!("registry.example/team/app:v1@{DIGEST}");
+        Parameters::read(|variable| {
+            let asked = variable.strip_prefix("SSM_")?;
+            let default = DEFAULTS.iter().find(|(name, _)| *name == asked);
+            Some(match default {
+                _ if asked == name => value.to_owned(),
+                Some((_, value)) => (*value).to_owned(),
+                None => usual.clone(),
+            })
+        })
+    }
+
+    #[test]
+    fn usual_parameters_are_read() {
+        let parameters = read("keep", "2").unwrap();
+        assert_eq!(
+            parameters.images[0].name_by_tag().unwrap(),
+            "registry.example/team/app:v1"
+        );
+        assert_eq!((parameters.keep, parameters.max_image_bytes), (2, None));
+        assert_eq!(read("maxImageGiB", "3").unwrap().max_image_bytes, Some(3 << 30));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_what_is_accepted() {
+        for (name, value, words) in [
+            ("executionTimeout", "4", "no whole number from 5 to 172800"),
+            ("keep", "007", "no whole number from 0 to 50"),
+            ("keep", "+1", "no whole number from 0 to 50"),
+            ("pin", "True", "neither true nor false"),
+            ("pin", "true", "pin needs keep"),
+            ("images", "", "no list of references"),
+            ("images", "a  b", "no list of references"),
+            ("images", "a\n", "no list of references"),
+        ] {
+            let refusal = read(name, value).unwrap_err();
+            assert!(
+                refusal.starts_with(name) && refusal.contains(words),
+                "{name}={value}: {refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn references_that_no_registry_could_serve_are_refused() {
+        for reference in [
+            format!("localhost/app@{DIGEST}"),
+            format!("localhost:5000/app@{DIGEST}"),
+            format!("Registry.example/app@{DIGEST}"),
+            format!("registry.example:123456/app@{DIGEST}"),
+            format!("registry.example/{}@{DIGEST}", "a".repeat(256)),
+            format!("registry.example/app:{}@{DIGEST}", "t".repeat(129)),
+            format!("registry.example/..app@{DIGEST}"),
+            "registry.example/app:v1".to_owned(),
+            vec![format!("registry.example/app@{DIGEST}"); 51].join(" "),
+        ] {
+            let refusal = read("images", &reference).unwrap_err();
+            assert!(refusal.len() < 480, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_command_ends_before_ssm_ends_it() {
+        for (timeout, working, cleaning) in [("5", 2_000, 1_500), ("60", 54_000, 3_000), ("600", 585_000, 7_500)] {
+            let parameters = read("executionTimeout", timeout).unwrap();
+            assert_eq!(parameters.working_time().as_millis(), working);
+            assert_eq!(parameters.clean_up_time().as_millis(), cleaning);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_variable_holds_is_read_or_refused_on_one_short_line(
+            name in prop::sample::select(DEFAULTS.map(|(name, _)| name).to_vec()),
+            value in "\\PC{0,300}",
+        ) {
+            for name in [name, "images"] {
+                if let Err(refusal) = read(name, &value) {
+                    prop_assert!(refusal.len() < 480 && !refusal.contains('\n'));
+                }
+            }
+        }
+
+        #[test]
+        fn every_number_in_its_range_is_read_as_it_is(keep in 0usize..=50, timeout in 5u64..=172_800) {
+            prop_assert_eq!(read("keep", &keep.to_string()).unwrap().keep, keep);
+            let parameters = read("executionTimeout", &timeout.to_string()).unwrap();
+            prop_assert_eq!(parameters.execution_timeout.as_secs(), timeout);
+            prop_assert!(parameters.working_time() + parameters.clean_up_time() < parameters.execution_timeout);
+        }
+
+        #[test]
+        fn parameters_are_written_as_they_are_read(
+            keep in 1usize..=50, pin: bool, gib in 0u64..=9_999, tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}",
+        ) {
+            let mut parameters = read("images", &format!("registry.example:5000/a/b:{tag}@{DIGEST}")).unwrap();
+            parameters.keep = keep;
+            parameters.pin = pin;
+            parameters.max_image_bytes = (gib > 0).then_some(gib << 30);
+            let variables = parameters.variables();
+            prop_assert_eq!(Parameters::read(|name| variables.get(name).cloned()), Ok(parameters));
+        }
     }
 }

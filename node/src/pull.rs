@@ -1,1 +1,412 @@
-//! One image: attempts, what goes on while it is pulled, and what is left behind where it fails.
+//! One image: its attempts, what goes on while it is pulled, and what is left behind where it fails.
+
+pub mod progress;
+pub mod reason;
+pub mod room;
+mod watch;
+
+use std::{fs::File, time::Duration};
+
+use prefetch::{
+    manifest::Configuration,
+    outcome::{NodeReason, Status},
+};
+use tokio::time::Instant;
+
+use self::room::{Answer as RoomAnswer, Size};
+use crate::{
+    command::provisional::{self, Before},
+    command::{
+        Command,
+        work::{Attempts, Come, State, Work},
+    },
+    containerd::inventory::{Inventory, confirm},
+    description::{Description, Fit},
+    failure::Failure,
+    login::{Answer, Login},
+    registry::Kind,
+};
+
+/// How often an image is tried.
+const MAX_ATTEMPTS: u32 = 4;
+/// After how long CRI knows a name that others have made (seen: 0.3 s).
+const CRI_NOTICES_WITHIN: Duration = Duration::from_millis(500);
+/// How often an image that waits for room looks for it.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
+
+/// Tries to bring an image, and reports what became of it.
+pub async fn prefetch(command: &Command<'_>, work: &Work) {
+    let mut pull = Pull::of(command, work);
+    let ended = pull.bring_with_attempts().await;
+    command.release(work);
+    let ended = match ended {
+        Err(failure) if pull.may_have_come(&failure) => pull.look_whether_it_came().await.ok_or(failure),
+        ended => ended,
+    };
+    match ended {
+        Ok(come) => {
+            work.set(State::Come(come));
+            pull.ballast = None;
+            command.see(work, come).await;
+        }
+        Err(failure) => {
+            let attempts = pull.attempts();
+            command.report_failure(work, &failure, pull.bytes());
+            pull.ballast = None;
+            if let Some(Attempts { count: 1.., before, .. }) = attempts {
+                command.clean_up(work, &before, failure.reason).await;
+            }
+        }
+    }
+}
+
+/// An image that is being brought.
+struct Pull<'a> {
+    command: &'a Command<'a>,
+    work: &'a Work,
+    /// A login of its own, where the one that it shares with others was refused.
+    login: Option<Answer>,
+    is_login_renewed: bool,
+    description: Option<Description>,
+    /// Whether it was there, but for a name, when the last attempt began.
+    was_there: bool,
+    status: Status,
+    ballast: Option<File>,
+}
+
+impl<'a> Pull<'a> {
+    fn of(command: &'a Command<'a>, work: &'a Work) -> Self {
+        Self {
+            command,
+            work,
+            login: None,
+            is_login_renewed: false,
+            description: None,
+            was_there: false,
+            status: Status::Cached,
+            ballast: None,
+        }
+    }
+
+    async fn bring_with_attempts(&mut self) -> Result<Come, Failure> {
+        let mut attempt = 1;
+        loop {
+            let failure = match self.bring(attempt).await {
+                Ok(come) => return Ok(come),
+                Err(failure) => failure,
+            };
+            self.command.release(self.work);
+            if self.attempts().is_none_or(|attempts| attempts.count < attempt) {
+                return Err(failure); // the time was over before this attempt began
+            }
+            let Command { speech, .. } = self.command;
+            speech.tell_failure(&self.work.talk, &self.work.image, attempt, &failure);
+            let is_last = attempt == MAX_ATTEMPTS || !self.may_pass(&failure).await;
+            if is_last || !self.back_off(attempt).await {
+                return Err(failure);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Makes one attempt. Others have their turn while it is only named.
+    async fn bring(&mut self, attempt: u32) -> Result<Come, Failure> {
+        let Command { context, slots, .. } = self.command;
+        self.command.occupy(self.work);
+        let slot = context.time.until_deadline(slots.acquire()).await?;
+        if context.time.is_over() {
+            return Err(Failure::new(NodeReason::Timeout, "the time for the command is over"));
+        }
+        self.begin(attempt);
+        let inventory = if attempt == 1 && !self.command.has_pulled(self.work) {
+            context.fresh_inventory().await?
+        } else {
+            context.inventory(Instant::now()).await?
+        };
+        if attempt == 1 {
+            self.remember_names(&inventory);
+        }
+        self.was_there = self.is_there(&inventory).await?;
+        if !self.was_there {
+            self.fetch(&inventory, attempt).await?;
+        }
+        drop(slot);
+        self.command.release(self.work);
+        self.name(&inventory).await
+    }
+
+    /// Tells whether an image is there but for a name. Where CRI does not find what seems to be there, it may only have been
+    /// named a moment ago.
+    async fn is_there(&self, inventory: &Inventory) -> Result<bool, Failure> {
+        let (context, image) = (self.command.context, &self.work.image);
+        let is_here = inventory.has_content(image);
+        if !is_here || !self.work.is_doubtful.get() {
+            return Ok(is_here);
+        }
+        tokio::time::sleep(CRI_NOTICES_WITHIN).await;
+        let is_found = context
+            .time
+            .until_deadline(confirm(&context.containerd, image))
+            .await??;
+        self.work.is_doubtful.set(!is_found);
+        Ok(is_found)
+    }
+
+    async fn fetch(&mut self, inventory: &Inventory, attempt: u32) -> Result<(), Failure> {
+        let Command {
+            context, parameters, ..
+        } = self.command;
+        if inventory.is_snapshotter_missing {
+            let detail = format!("containerd is set to use {}, which does not run", inventory.snapshotter);
+            return Err(Failure::new(NodeReason::Snapshotter, detail));
+        }
+        let login = self.login().await;
+        let description = self.describe(attempt, login.as_ref()).await?;
+        refuse_foreign(&description)?;
+        self.find_room(&description, inventory, login.as_ref()).await?;
+        if parameters.report_only {
+            let detail = format!("would pull {} bytes", description.bytes());
+            return Err(Failure::new(NodeReason::ReportOnly, detail));
+        }
+        self.ballast = self.command.room().await.ballast(size_of(&description));
+        let ended = watch::pull(
+            self.command,
+            self.work,
+            &description,
+            attempt,
+            login.as_ref(),
+            inventory,
+        )
+        .await;
+        if let Err(cause) = ended {
+            if cause.is_login_too_old {
+                self.login = Some(context.login_anew(&self.work.image).await);
+            }
+            return Err(cause.failure);
+        }
+        if description.fit != Fit::Own
+            && let Ok(held) = context.describe_held(&self.work.image).await
+        {
+            refuse_foreign(&held)?;
+            self.description = Some(held);
+        }
+        self.status = Status::Pulled;
+        self.work.is_doubtful.set(false);
+        Ok(())
+    }
+
+    /// Describes the image; where the registry does not say, the pull will.
+    async fn describe(&mut self, attempt: u32, login: Option<&Login>) -> Result<Description, Failure> {
+        let Command {
+            context, parameters, ..
+        } = self.command;
+        if self.description.is_none() {
+            let described = if attempt == 1 {
+                self.command.description_of(self.work).await
+            } else {
+                context.describe(&self.work.image, login).await
+            };
+            match described {
+                Ok(description) => self.description = Some(description),
+                Err(failure) if parameters.report_only => return Err(failure),
+                Err(_) => {}
+            }
+        }
+        Ok(self.description.clone().unwrap_or(Description {
+            fit: Fit::Unknown,
+            content: None,
+        }))
+    }
+
+    /// Reserves room, and waits for it where only images beside this one are in the way.
+    async fn find_room(
+        &self,
+        description: &Description,
+        inventory: &Inventory,
+        login: Option<&Login>,
+    ) -> Result<(), Failure> {
+        let Command {
+            context, parameters, ..
+        } = self.command;
+        if let Some(limit) = parameters.max_image_bytes.filter(|limit| description.bytes() > *limit) {
+            let detail = format!("{} bytes, more than {} GiB", description.bytes(), limit >> 30);
+            return Err(Failure::new(NodeReason::TooLarge, detail));
+        }
+        let room = self.command.room().await;
+        let (mut size, mut is_exact) = (size_of(description), false);
+        loop {
+            match room.reserve(self.work.number, size) {
+                RoomAnswer::Reserved => return Ok(()),
+                RoomAnswer::Refused(why) if is_exact => return Err(Failure::new(NodeReason::NoSpace, why)),
+                RoomAnswer::Refused(_) => {
+                    size = self.missing(description, inventory, login).await;
+                    is_exact = true;
+                }
+                RoomAnswer::Wait => {
+                    let pause = tokio::time::sleep(LOOK_FOR_ROOM_EVERY);
+                    context.time.until_deadline(pause).await?;
+                }
+            }
+        }
+    }
+
+    /// Returns what the layers take that are not here yet.
+    async fn missing(&self, description: &Description, inventory: &Inventory, login: Option<&Login>) -> Size {
+        let Some(held) = &description.content else {
+            return Size::default();
+        };
+        let Command { context, .. } = self.command;
+        let asked = context
+            .ask_registry(&self.work.image, Kind::Blob, &held.config, login)
+            .await;
+        let configuration = asked.ok().and_then(|text| Configuration::parse(&text).ok());
+        Size::missing(held, configuration.as_ref(), inventory)
+    }
+
+    /// Gives the image the names that it lacks.
+    async fn name(&mut self, inventory: &Inventory) -> Result<Come, Failure> {
+        let Command {
+            context, parameters, ..
+        } = self.command;
+        let is_pulled = self.status == Status::Pulled;
+        let note = if parameters.report_only {
+            None
+        } else {
+            let ask = async || {
+                let login = self.login().await;
+                context.ask_registry_for_tag(&self.work.image, login.as_ref()).await
+            };
+            provisional::complete(&context.containerd, &self.work.image, inventory, is_pulled, ask).await?
+        };
+        if note == Some(NodeReason::TagMoved) && is_pulled {
+            let cause = "the tag stands for another image by now and stays there";
+            let attempt = self.attempts().map_or(1, |attempts| attempts.count);
+            let Command { speech, .. } = self.command;
+            speech.tell(&self.work.talk, &self.work.image, attempt, NodeReason::TagMoved, cause);
+        }
+        let attempts = self.attempts();
+        let count = attempts.as_ref().map_or(0, |attempts| attempts.count);
+        Ok(Come {
+            status: self.status,
+            note,
+            bytes: if is_pulled { self.bytes() } else { 0 },
+            // finding an image there is no attempt to pull it
+            attempts: if is_pulled { count } else { count.saturating_sub(1) },
+            spent: attempts.map_or(Duration::ZERO, |attempts| attempts.began.elapsed()),
+        })
+    }
+
+    /// Tells whether somebody else, such as kubelet, may have pulled the image since the last attempt began.
+    fn may_have_come(&self, failure: &Failure) -> bool {
+        let is_settled = matches!(
+            failure.reason,
+            NodeReason::Platform | NodeReason::TooLarge | NodeReason::ReportOnly
+        );
+        let Command {
+            context, parameters, ..
+        } = self.command;
+        let has_tried = self.attempts().is_some_and(|attempts| attempts.count > 0);
+        !is_settled && has_tried && !self.was_there && !parameters.report_only && !context.time.is_over()
+    }
+
+    async fn look_whether_it_came(&mut self) -> Option<Come> {
+        let context = self.command.context;
+        let inventory = context.inventory(Instant::now()).await.ok()?;
+        if !inventory.has_content(&self.work.image) || self.work.is_doubtful.get() {
+            return None;
+        }
+        let held = context.describe_held(&self.work.image).await.ok()?;
+        refuse_foreign(&held).ok()?;
+        self.name(&inventory).await.ok()
+    }
+
+    /// Tells whether the same may succeed later. A refused login may, if a login helper failed at it, or has another now.
+    async fn may_pass(&mut self, failure: &Failure) -> bool {
+        if self.command.parameters.report_only || failure.reason != NodeReason::Denied {
+            return !self.command.parameters.report_only && failure.reason.is_retryable();
+        }
+        let refused = self.answer().await;
+        if self.is_login_renewed && !matches!(refused, Answer::Failed(_)) {
+            return false;
+        }
+        self.is_login_renewed = true;
+        let renewed = self.command.context.login_anew(&self.work.image).await;
+        let may_pass = matches!(renewed, Answer::Failed(_)) || renewed != refused;
+        self.login = Some(renewed);
+        may_pass
+    }
+
+    /// Sleeps 1 to 2 seconds after the first attempt, 2 to 4 after the second, 4 to 8 after the third; returns false where
+    /// there is no time for it.
+    async fn back_off(&self, attempt: u32) -> bool {
+        let least = Duration::from_secs(1 << attempt.saturating_sub(1));
+        let pause = least + least.mul_f64(a_fraction());
+        if pause >= self.command.context.time.left() {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        true
+    }
+
+    async fn answer(&self) -> Answer {
+        match &self.login {
+            Some(own) => own.clone(),
+            None => self.command.login(self.work).await,
+        }
+    }
+
+    async fn login(&self) -> Option<Login> {
+        match self.answer().await {
+            Answer::Given(login) => Some(login),
+            Answer::None | Answer::Failed(_) => None,
+        }
+    }
+
+    fn begin(&self, attempt: u32) {
+        let attempts = self.attempts().unwrap_or(Attempts {
+            began: Instant::now(),
+            count: 0,
+            before: Before::default(),
+        });
+        self.work.set(State::AtWork(Attempts {
+            count: attempt,
+            ..attempts
+        }));
+    }
+
+    fn remember_names(&self, inventory: &Inventory) {
+        if let Some(attempts) = self.attempts() {
+            let before = Before::of(inventory, &self.work.image);
+            self.work.set(State::AtWork(Attempts { before, ..attempts }));
+        }
+    }
+
+    fn attempts(&self) -> Option<Attempts> {
+        match self.work.state() {
+            State::AtWork(attempts) => Some(attempts),
+            _ => None,
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.description.as_ref().map_or(0, Description::bytes)
+    }
+}
+
+fn refuse_foreign(description: &Description) -> Result<(), Failure> {
+    match &description.fit {
+        Fit::Foreign(why) => Err(Failure::new(NodeReason::Platform, why.clone())),
+        Fit::Own | Fit::Unknown => Ok(()),
+    }
+}
+
+fn size_of(description: &Description) -> Size {
+    description.content.as_ref().map_or_else(Size::default, Size::of)
+}
+
+/// Returns a number from 0 to 1 that differs between nodes, so that they do not all try again at once.
+fn a_fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(std::process::id()) >> 32;
+    f64::from(u32::try_from(random).unwrap_or(0)) / f64::from(u32::MAX)
+}

@@ -1,1 +1,266 @@
 //! What a command says: a line of JSON for each image, and words for people within what SSM returns.
+
+use std::{
+    cell::Cell,
+    fmt,
+    io::{self, Write},
+    time::Duration,
+};
+
+use prefetch::{
+    image::Image,
+    outcome::{NodeReason, Status},
+};
+
+use crate::failure::Failure;
+
+/// The most characters on standard error, of which SSM returns the first 8,000 (SSM service model).
+const MAX_TALK: usize = 7_000;
+/// Of these, the part that the command itself may say; its images share the rest.
+const OWN_TALK: usize = MAX_TALK / 5;
+/// The most that is said of a fault, in characters.
+const MAX_FAULT: usize = 500;
+/// The most of an image's name that is said, in characters: its end.
+const MAX_NAME: usize = 60;
+/// The most of a cause that is said, and the least to which one is cut, in characters.
+const CAUSE: std::ops::Range<usize> = 20..300;
+
+/// One image's report.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// The image, as the command named it.
+    pub image: &'a Image,
+    /// What became of it.
+    pub status: Status,
+    /// Why, where there is something to say.
+    pub reason: Option<NodeReason>,
+    /// How long it took.
+    pub spent: Duration,
+    /// The compressed size of what was pulled, or would be.
+    pub bytes: u64,
+    /// How often a pull was tried.
+    pub attempts: u32,
+}
+
+impl fmt::Display for Line<'_> {
+    /// Writes the line as JSON: nothing in it has a character that JSON escapes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            r#"{{"image":"{}","digest":"{}","status":"{}","reason":"{}","seconds":{}.{:03},"bytes":{},"attempts":{}}}"#,
+            self.image,
+            self.image.digest(),
+            self.status,
+            self.reason.map_or("", NodeReason::as_str),
+            self.spent.as_secs(),
+            self.spent.subsec_millis(),
+            self.bytes,
+            self.attempts,
+        )
+    }
+}
+
+/// Standard output and standard error, for one command. A reader that is gone ends neither the command nor its images.
+#[derive(Debug)]
+pub struct Speech {
+    /// What stands before every word of a command that only reports.
+    prefix: &'static str,
+    /// Whether lines are printed: the images of a command that gave way to this one have none.
+    has_lines: bool,
+    /// Characters that the command may still say.
+    left: Cell<usize>,
+}
+
+/// What may still be said of one image.
+#[derive(Debug)]
+pub struct Talk(Cell<usize>);
+
+impl Speech {
+    /// Speaks for a command.
+    #[must_use]
+    pub fn new(report_only: bool) -> Self {
+        Self {
+            prefix: if report_only { "report only: " } else { "" },
+            has_lines: true,
+            left: Cell::new(OWN_TALK),
+        }
+    }
+
+    /// Speaks for a command that gave way to this one: what it still may say, and no lines.
+    #[must_use]
+    pub fn without_lines(&self) -> Self {
+        Self {
+            prefix: "for another command: ",
+            has_lines: false,
+            left: Cell::new(self.left.get()),
+        }
+    }
+
+    /// Takes over what another has left to say.
+    pub fn go_on_from(&self, other: &Self) {
+        self.left.set(other.left.get());
+    }
+
+    /// Shares what may be said of images among so many.
+    #[must_use]
+    pub fn talk_of_each(&self, images: usize) -> Talk {
+        let all = if self.has_lines { MAX_TALK - OWN_TALK } else { 0 };
+        Talk(Cell::new(all / images.max(1)))
+    }
+
+    /// Prints an image's line, whole and at once.
+    pub fn report(&self, line: &Line) {
+        if self.has_lines {
+            print(io::stdout().lock(), &line.to_string());
+        }
+    }
+
+    /// Tells people something of the command.
+    pub fn say(&self, words: &str) {
+        self.say_within(&self.left, words);
+    }
+
+    /// Tells people what became of an attempt: the end of the image's name, the reason, and the end of the cause, where the
+    /// innermost stands.
+    pub fn tell(&self, talk: &Talk, image: &Image, attempt: u32, reason: NodeReason, cause: &str) {
+        self.say_within(&talk.0, &words(talk.0.get(), image, attempt, reason, cause));
+    }
+
+    /// Tells people that an attempt failed.
+    pub fn tell_failure(&self, talk: &Talk, image: &Image, attempt: u32, failure: &Failure) {
+        self.tell(talk, image, attempt, failure.reason, &failure.detail);
+    }
+
+    fn say_within(&self, left: &Cell<usize>, words: &str) {
+        let line = one_line(&format!("prefetch-images: {}{words}", self.prefix));
+        let line: String = line.chars().take(left.get()).collect();
+        left.set(left.get() - line.chars().count());
+        if !line.is_empty() {
+            print(io::stderr().lock(), &line);
+        }
+    }
+}
+
+/// Says on one line why nothing is done.
+pub fn refuse(why: &str) {
+    print(io::stderr().lock(), &one_line(&format!("prefetch-images: {why}")));
+}
+
+/// Says which program this is.
+pub fn print_version(name: &str, version: &str) {
+    print(io::stdout().lock(), &format!("{name} {version}"));
+}
+
+/// Says of a fault of this program on one line what it is; whoever catches it reports the images.
+pub fn say_faults_on_one_line() {
+    std::panic::set_hook(Box::new(|fault| {
+        let line: String = one_line(&fault.to_string()).chars().take(MAX_FAULT).collect();
+        print(io::stderr().lock(), &format!("prefetch-images: {line}"));
+    }));
+}
+
+/// Prints a line; returns false where nobody reads it any more, which is no reason to end.
+fn print(mut to: impl Write, line: &str) -> bool {
+    to.write_all(format!("{line}\n").as_bytes()).is_ok() && to.flush().is_ok()
+}
+
+fn one_line(words: &str) -> String {
+    words
+        .chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .collect()
+}
+
+fn words(left: usize, image: &Image, attempt: u32, reason: NodeReason, cause: &str) -> String {
+    let name = end(&image.name_by_tag().unwrap_or_else(|| image.name_by_digest()), MAX_NAME);
+    let room = left.saturating_sub(name.chars().count() + reason.as_str().len() + 40);
+    let cause = match room.min(CAUSE.end) {
+        room if room < CAUSE.start && cause.chars().count() > room => String::new(),
+        room => end(cause, room),
+    };
+    let separator = if cause.is_empty() { "" } else { ": " };
+    format!("{name}: attempt {attempt}: {reason}{separator}{cause}")
+}
+
+/// Returns a text's last characters, so many at most.
+fn end(text: &str, at_most: usize) -> String {
+    let length = text.chars().count();
+    if length <= at_most {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().skip(length - at_most + 1).collect();
+    format!("…{kept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use prefetch::outcome;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn image() -> Image {
+        let digest = "0123456789abcdef".repeat(4);
+        format!("registry.example/team/app:v1@sha256:{digest}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_line_is_what_the_functions_read() {
+        let image = image();
+        let line = Line {
+            image: &image,
+            status: Status::Pulled,
+            reason: Some(NodeReason::TagMoved),
+            spent: Duration::from_micros(1_012_900),
+            bytes: 25_166_482,
+            attempts: 2,
+        };
+        let read = outcome::Line::parse(&line.to_string()).unwrap();
+        assert_eq!((read.image.clone(), read.status), (image.clone(), Status::Pulled));
+        assert_eq!((read.reason.as_str(), read.seconds), ("tag-moved", 1.012));
+        assert_eq!((read.bytes, read.attempts), (25_166_482, 2));
+    }
+
+    #[test]
+    fn all_that_is_said_is_within_what_ssm_returns() {
+        let speech = Speech::new(true);
+        for _ in 0..100 {
+            speech.say(&"word ".repeat(100));
+        }
+        assert_eq!(speech.left.get(), 0);
+        let talk = speech.talk_of_each(50);
+        for attempt in 1..=4 {
+            speech.tell(&talk, &image(), attempt, NodeReason::Registry, &"cause ".repeat(1_000));
+        }
+        assert_eq!(talk.0.get(), 0);
+    }
+
+    #[test]
+    fn the_innermost_cause_and_the_end_of_the_name_are_told() {
+        let long: Image = format!(
+            "registry.example/{}/app:v1@{}",
+            "team/".repeat(30).trim_end_matches('/'),
+            image().digest()
+        )
+        .parse()
+        .unwrap();
+        let said = words(
+            300,
+            &long,
+            1,
+            NodeReason::Denied,
+            &format!("{} the end", "x".repeat(500)),
+        );
+        assert!(said.starts_with('…') && said.contains("/app:v1: attempt 1: denied: …"));
+        assert!(said.ends_with("the end"));
+        assert!(!words(100, &image(), 1, NodeReason::Timeout, "").ends_with(": "));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_stands_on_one_line(cause in any::<String>(), left in 0usize..10_000) {
+            prop_assert!(!one_line(&words(left, &image(), 1, NodeReason::Registry, &cause)).contains('\n'));
+            prop_assert!(end(&cause, left.max(1)).chars().count() <= left.max(1));
+        }
+    }
+}

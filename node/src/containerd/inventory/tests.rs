@@ -21,12 +21,9 @@ fn name(name: &str, media_type: &str, digest: &str) -> (String, Name) {
         digest: digest.to_owned(),
         size: 1,
     };
-    let name = Name {
-        name: name.to_owned(),
-        target,
-        ..Name::default()
-    };
-    (name.name.clone(), name)
+    let labels = BTreeMap::new();
+    let name = name.to_owned();
+    (name.clone(), Name { name, target, labels })
 }
 
 fn blob(labels: &[(&str, String)]) -> Blob {

@@ -1,0 +1,169 @@
+//! How images end: seen and reported, given up, cleaned up after.
+
+use std::{rc::Rc, time::Duration};
+
+use futures_util::future::join_all;
+use prefetch::outcome::{NodeReason, Status};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Command,
+    work::{Attempts, Come, State, Work},
+};
+use crate::{
+    command::provisional::{self, Before},
+    containerd::inventory::Inventory,
+    description::Fit,
+    failure::Failure,
+};
+
+/// How long an image that has come waits for others, to be seen together with them.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// How long a containerd that does not answer is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Command<'_> {
+    /// Looks whether an image that has come is there, and reports it as what is seen. One look does for all that have come
+    /// meanwhile, or before the last was pulled.
+    pub async fn see(&self, work: &Work, come: Come) {
+        if self.parameters.report_only {
+            return work.report_come(&self.speech, come);
+        }
+        let since = Instant::now();
+        tokio::select! {
+            () = self.idle() => {}
+            () = sleep(TOGETHER) => {}
+        }
+        self.report_seen(work, come, since).await;
+    }
+
+    async fn report_seen(&self, work: &Work, come: Come, since: Instant) {
+        let inventory = self.look_patiently(since).await;
+        if inventory.is_some_and(|inventory| is_there(&inventory, work, come)) {
+            return work.report_come(&self.speech, come);
+        }
+        let detail = "containerd does not hold it completely";
+        let failure = Failure::new(NodeReason::Interrupted, detail);
+        self.speech
+            .tell_failure(&work.talk, &work.image, come.attempts, &failure);
+        work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
+        self.clean_up(work, &Before::default(), NodeReason::Interrupted).await;
+    }
+
+    /// Looks until containerd answers, or the time is over.
+    async fn look_patiently(&self, since: Instant) -> Option<Rc<Inventory>> {
+        loop {
+            match self.context.inventory(since).await {
+                Ok(inventory) => return Some(inventory),
+                Err(failure) => self.speech.say(&failure.detail),
+            }
+            if self.context.time.is_over() {
+                return None;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Reports an image that could not be brought.
+    pub fn report_failure(&self, work: &Work, failure: &Failure, bytes: u64) {
+        let status = match failure.reason {
+            NodeReason::ReportOnly => return work.report_only(&self.speech, bytes),
+            NodeReason::Platform
+            | NodeReason::TooLarge
+            | NodeReason::NoSpace
+            | NodeReason::Snapshotter
+            | NodeReason::RuntimeClass
+            | NodeReason::Policy => Status::Skipped,
+            _ => Status::Failed,
+        };
+        work.report_without_bytes(&self.speech, status, Some(failure.reason));
+    }
+
+    /// Ends the command before its work is done: every image is reported, what has come as what it is, and what was begun is
+    /// cleared.
+    pub(super) async fn end(&self, reason: NodeReason) {
+        self.context.time.hurry();
+        let mut come = Vec::new();
+        let mut begun = Vec::new();
+        for work in &self.works {
+            match work.state() {
+                State::Told(..) => continue,
+                State::Come(image) => {
+                    come.push((work, image));
+                    continue;
+                }
+                State::AtWork(attempts) => begun.push((work, attempts)),
+                State::Left => {}
+            }
+            work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
+        }
+        let since = Instant::now();
+        join_all(come.into_iter().map(|(work, come)| self.report_seen(work, come, since))).await;
+        let clean_up = |(work, attempts): (_, Attempts)| async move {
+            self.clean_up(work, &attempts.before, reason).await;
+        };
+        join_all(begun.into_iter().map(clean_up)).await;
+    }
+
+    /// Reports every image of which nothing is known yet as failed.
+    pub(super) fn fail_the_rest(&self, reason: NodeReason) {
+        for work in self.works.iter().filter(|work| work.is_left()) {
+            work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
+        }
+    }
+
+    /// Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
+    pub async fn clean_up(&self, work: &Work, before: &Before, reason: NodeReason) {
+        if self.parameters.report_only {
+            return;
+        }
+        let cleared = self
+            .context
+            .time
+            .until_end(Box::pin(self.clear(work, before, reason)))
+            .await;
+        if let Ok(Err(failure)) | Err(failure) = cleared {
+            let words = format!("could not clear {}: {}", work.image.name_by_digest(), failure.detail);
+            self.speech.say(&words);
+        }
+    }
+
+    async fn clear(&self, work: &Work, before: &Before, reason: NodeReason) -> Result<(), Failure> {
+        let containerd = &self.context.containerd;
+        let inventory = self.context.inventory(Instant::now()).await?;
+        let is_lacking = !inventory.has_content(&work.image) || work.is_doubtful.get() || self.is_foreign(work).await;
+        if is_lacking && !self.is_brought_under_another_name(work) {
+            provisional::remove_new_names(containerd, &inventory, &work.image, before).await?;
+        }
+        if matches!(
+            reason,
+            NodeReason::NoSpace | NodeReason::Registry | NodeReason::Timeout | NodeReason::Interrupted
+        ) {
+            let is_full = reason == NodeReason::NoSpace;
+            provisional::collect_garbage(containerd, &inventory.snapshotter, is_full).await?;
+        }
+        Ok(())
+    }
+
+    async fn is_foreign(&self, work: &Work) -> bool {
+        let held = self.context.describe_held(&work.image).await;
+        held.is_ok_and(|held| matches!(held.fit, Fit::Foreign(_)))
+    }
+
+    /// Tells whether the same image is at work, or has come, as another one of this command: its names are its own affair.
+    fn is_brought_under_another_name(&self, work: &Work) -> bool {
+        self.works.iter().any(|other| {
+            let is_same = other.number != work.number && other.image.name_by_digest() == work.image.name_by_digest();
+            is_same && matches!(other.state(), State::AtWork(_) | State::Come(_))
+        })
+    }
+}
+
+fn is_there(inventory: &Inventory, work: &Work, come: Come) -> bool {
+    let has_right_tag = || inventory.is_complete(&work.image);
+    let is_by_digest = || {
+        let name = work.image.name_by_digest();
+        inventory.is_right(&name, work.image.digest()) && inventory.has_content(&work.image)
+    };
+    has_right_tag() || come.note == Some(NodeReason::TagMoved) && is_by_digest()
+}

@@ -1,0 +1,171 @@
+//! The images of a command, and what has become of each so far.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
+
+use prefetch::{
+    image::Image,
+    outcome::{NodeReason, Status},
+};
+use tokio::time::Instant;
+
+use crate::{
+    command::provisional::Before,
+    report::{Line, Speech, Talk},
+};
+
+/// One image of a command.
+#[derive(Debug)]
+pub struct Work {
+    /// Its place in the command.
+    pub number: usize,
+    /// The image.
+    pub image: Image,
+    /// What may still be said of it.
+    pub talk: Talk,
+    /// Whether CRI does not find it although containerd holds it, as it seems, completely.
+    pub is_doubtful: Cell<bool>,
+    state: RefCell<State>,
+}
+
+/// What has become of an image.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Nothing was done for it.
+    Left,
+    /// Its attempts.
+    AtWork(Attempts),
+    /// It has come, and has to be seen.
+    Come(Come),
+    /// It was reported.
+    Told(Status, Option<NodeReason>),
+}
+
+/// An image's attempts so far.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    /// When the first began.
+    pub began: Instant,
+    /// How many there were.
+    pub count: u32,
+    /// The names that the image had before.
+    pub before: Before,
+}
+
+/// An image that has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Come {
+    /// Pulled, or cached where it was there but for a name.
+    pub status: Status,
+    /// What is to be said of it.
+    pub note: Option<NodeReason>,
+    /// Its compressed size, where it was pulled.
+    pub bytes: u64,
+    /// How many attempts it took.
+    pub attempts: u32,
+    /// How long it took.
+    pub spent: Duration,
+}
+
+impl Work {
+    /// Begins with an image.
+    #[must_use]
+    pub fn new(number: usize, image: Image, talk: Talk) -> Self {
+        Self {
+            number,
+            image,
+            talk,
+            is_doubtful: Cell::new(false),
+            state: RefCell::new(State::Left),
+        }
+    }
+
+    /// Returns what has become of it.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Says what has become of it.
+    pub fn set(&self, state: State) {
+        self.state.replace(state);
+    }
+
+    /// Tells whether nothing was done for it.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        matches!(*self.state.borrow(), State::Left)
+    }
+
+    /// Tells whether it was reported.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        matches!(*self.state.borrow(), State::Told(..))
+    }
+
+    /// Tells whether it was reported as failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        matches!(*self.state.borrow(), State::Told(Status::Failed, _))
+    }
+
+    /// Tells whether it has been pulled by this command.
+    #[must_use]
+    pub fn was_pulled(&self) -> bool {
+        match *self.state.borrow() {
+            State::Told(status, _) => status == Status::Pulled,
+            State::Come(come) => come.status == Status::Pulled,
+            _ => false,
+        }
+    }
+
+    /// Reports it as it was seen.
+    pub fn report_come(&self, speech: &Speech, come: Come) {
+        self.report(speech, come.status, come.note, come.bytes, come.attempts, come.spent);
+    }
+
+    /// Reports it as not there, or as cached, after the attempts that there were.
+    pub fn report_without_bytes(&self, speech: &Speech, status: Status, reason: Option<NodeReason>) {
+        let (attempts, spent) = match *self.state.borrow() {
+            State::AtWork(Attempts { began, count, .. }) => (count, began.elapsed()),
+            State::Come(come) => (come.attempts, come.spent),
+            _ => (0, Duration::ZERO),
+        };
+        self.report(speech, status, reason, 0, attempts, spent);
+    }
+
+    /// Reports what would be pulled.
+    pub fn report_only(&self, speech: &Speech, bytes: u64) {
+        let spent = match *self.state.borrow() {
+            State::AtWork(Attempts { began, .. }) => began.elapsed(),
+            _ => Duration::ZERO,
+        };
+        self.report(speech, Status::Skipped, Some(NodeReason::ReportOnly), bytes, 0, spent);
+    }
+
+    fn report(
+        &self,
+        speech: &Speech,
+        status: Status,
+        reason: Option<NodeReason>,
+        bytes: u64,
+        attempts: u32,
+        spent: Duration,
+    ) {
+        if self.is_told() {
+            return; // once is enough
+        }
+        let image = &self.image;
+        speech.report(&Line {
+            image,
+            status,
+            reason,
+            spent,
+            bytes,
+            attempts,
+        });
+        self.set(State::Told(status, reason));
+    }
+}

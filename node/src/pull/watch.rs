@@ -1,0 +1,136 @@
+//! A pull while it goes on: it is cut off where it makes no progress, where a disk fills, and at the command's deadline.
+
+use std::{collections::HashMap, time::Duration};
+
+use prefetch::outcome::NodeReason;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Status};
+
+use super::{
+    progress::{self, Look, Progress},
+    reason::{self, Cause},
+};
+use crate::{
+    command::{Command, work::Work},
+    containerd::{Containerd, inventory::Inventory},
+    context::Context,
+    description::Description,
+    failure::Failure,
+    login::Login,
+};
+
+/// How often the disk is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a look at the progress may take: a containerd that hangs makes none.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// So many looks at the progress are taken within its limit.
+const LOOKS_WITHIN_LIMIT: u32 = 6;
+
+/// Pulls an image through CRI, as kubelet does, by its digest.
+///
+/// A pull has no time limit of its own: what moves may take as long as it likes, up to the deadline.
+pub async fn pull(
+    command: &Command<'_>,
+    work: &Work,
+    description: &Description,
+    attempt: u32,
+    login: Option<&Login>,
+    inventory: &Inventory,
+) -> Result<(), Cause> {
+    let context = command.context;
+    let image = work.image.name_by_digest();
+    let request = async {
+        let answer = ask(context, &image, login).await;
+        answer.map_err(|status| reason::of_status(&work.image, &status))
+    };
+    let progress = begin(description, inventory);
+    let watched = async {
+        tokio::select! {
+            biased;
+            answer = request => answer,
+            failure = watch_disk(command) => Err(failure.into()),
+            failure = watch_progress(context, progress, progress::limit(attempt)) => Err(failure.into()),
+        }
+    };
+    match context.time.until_deadline(Box::pin(watched)).await {
+        Ok(ended) => ended,
+        Err(failure) => Err(failure.into()),
+    }
+}
+
+/// Asks the server that kubelet asks, and containerd itself where that is none or does not know the call.
+async fn ask(context: &Context, image: &str, login: Option<&Login>) -> Result<(), Status> {
+    const DEFAULT_RUNTIME: &str = "";
+    if let Some(other) = context.other_image_service() {
+        match Box::pin(other.pull_image(image, login, DEFAULT_RUNTIME)).await {
+            Err(status) if is_none(&status) => context.give_up_other_image_service(),
+            answer => return answer,
+        }
+    }
+    Box::pin(context.containerd.pull_image(image, login, DEFAULT_RUNTIME)).await
+}
+
+/// Tells whether an image service does not run, or is none.
+fn is_none(status: &Status) -> bool {
+    let is_unreachable = status.code() == Code::Unavailable && std::error::Error::source(status).is_some();
+    status.code() == Code::Unimplemented || is_unreachable
+}
+
+fn begin(description: &Description, inventory: &Inventory) -> Progress {
+    let mut layers = HashMap::new();
+    let mut has_begun = false;
+    if let Some(content) = &description.content {
+        layers.extend(content.layers.iter().map(|layer| (layer.digest.clone(), layer.bytes)));
+        has_begun = inventory.blobs.contains_key(&content.config);
+    }
+    Progress::new(layers, has_begun, Instant::now())
+}
+
+/// Returns once a disk is full by the limits that the node has.
+async fn watch_disk(command: &Command<'_>) -> Failure {
+    let room = command.room().await;
+    loop {
+        sleep(LOOK_EVERY).await;
+        if let Some(why) = room.is_full() {
+            return Failure::new(NodeReason::NoSpace, why);
+        }
+    }
+}
+
+/// Returns once nothing has moved for as long as that may be.
+///
+/// A snapshotter outside containerd may do all the work by itself, of which containerd shows nothing (SOCI's parallel mode
+/// blocks while it fetches): only the deadline ends that.
+async fn watch_progress(context: &Context, mut progress: Progress, limit: Duration) -> Failure {
+    if context.config.is_outside {
+        return std::future::pending().await;
+    }
+    let seconds = limit.as_secs();
+    loop {
+        sleep(limit / LOOKS_WITHIN_LIMIT).await;
+        let look = Box::pin(look(&context.containerd, &context.config.snapshotter));
+        if let Ok(Ok(look)) = timeout(LOOK_WITHIN, look).await {
+            progress.see(&look, Instant::now());
+        }
+        if progress.quiet_for(Instant::now()) >= limit {
+            return Failure::new(NodeReason::Timeout, format!("no progress for {seconds} seconds"));
+        }
+    }
+}
+
+async fn look(containerd: &Containerd, snapshotter: &str) -> Result<Look, Status> {
+    let (ingests, snapshots) = tokio::try_join!(containerd.ingests(), containerd.snapshots(snapshotter))?;
+    Ok(Look {
+        ingests,
+        is_unpacking: snapshots.iter().any(|snapshot| snapshot.key.starts_with("extract-")),
+    })
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            is_login_too_old: false,
+        }
+    }
+}

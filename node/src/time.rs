@@ -1,0 +1,87 @@
+//! The time that a command has: to work, and to clean up after that.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{failure::Failure, parameters::Parameters};
+use prefetch::outcome::NodeReason;
+
+/// What a command that is ended still takes for its work.
+const HURRY: Duration = Duration::from_secs(3);
+
+/// A command's time.
+#[derive(Debug)]
+pub struct Time {
+    began: Instant,
+    deadline: Cell<Instant>,
+    clean_up: Duration,
+}
+
+impl Time {
+    /// Begins to count.
+    #[must_use]
+    pub fn of(parameters: &Parameters, began: Instant) -> Self {
+        Self {
+            began,
+            deadline: Cell::new(began + parameters.working_time()),
+            clean_up: parameters.clean_up_time(),
+        }
+    }
+
+    /// Returns when the command began.
+    #[must_use]
+    pub const fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Returns when no work is done any more.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// Returns when nothing at all is done any more.
+    #[must_use]
+    pub fn end(&self) -> Instant {
+        self.deadline() + self.clean_up
+    }
+
+    /// Returns how long there is to work.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
+    }
+
+    /// Tells whether no work is done any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+
+    /// Brings the deadline forward: somebody ends the command.
+    pub fn hurry(&self) {
+        self.deadline.set(self.deadline().min(Instant::now() + HURRY));
+    }
+
+    /// Does something until the deadline.
+    ///
+    /// # Errors
+    /// `timeout` where it takes longer.
+    pub async fn until_deadline<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        within(self.deadline(), work).await
+    }
+
+    /// Does something that may still be done while the command cleans up.
+    ///
+    /// # Errors
+    /// `timeout` where it takes longer.
+    pub async fn until_end<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        within(self.end(), work).await
+    }
+}
+
+async fn within<T>(end: Instant, work: impl Future<Output = T>) -> Result<T, Failure> {
+    let over = |_| Failure::new(NodeReason::Timeout, "the time for the command is over");
+    tokio::time::timeout_at(end, work).await.map_err(over)
+}
