@@ -1,0 +1,125 @@
+//! Who else has a claim on an image: containers, pods that are just starting, and what commands named a moment ago.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tonic::Status;
+
+use super::lately;
+use crate::{
+    containerd::{
+        Containerd,
+        cri::{CriContainer, Sandbox},
+        inventory::Inventory,
+    },
+    host::Host,
+};
+
+/// How long a pod may want an image of which it has no container yet: kubelet pulls a pod's images one after another, and
+/// nobody else knows which it is going to want.
+const STARTING: Duration = Duration::from_mins(5);
+/// The same for a pod without any container, as while its first image is pulled.
+const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
+
+/// Who has a claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The images of containers, as CRI names them: an id, a name or a digest.
+    pub of_containers: HashSet<String>,
+    /// The names by digest that commands have named lately.
+    pub named_lately: HashSet<String>,
+    /// Why nothing may go; none where that is known.
+    pub on_all: Option<String>,
+}
+
+impl Claims {
+    /// Asks CRI and the commands' own records. Where they do not answer, nothing may go.
+    pub async fn of(containerd: &Containerd, host: &Host) -> Self {
+        let answers = tokio::try_join!(containerd.containers(), containerd.sandboxes());
+        let lately = lately::read(host);
+        match (answers, lately) {
+            (Ok((of_pods, pods)), Some(named_lately)) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Self {
+                    named_lately,
+                    ..Self::of_pods(&of_pods, &pods, now)
+                }
+            }
+            (Err(status), _) => Self::on_all(unanswered(&status)),
+            (_, None) => Self::on_all("it cannot be told what commands named lately".to_owned()),
+        }
+    }
+
+    fn on_all(why: String) -> Self {
+        Self {
+            on_all: Some(why),
+            ..Self::default()
+        }
+    }
+
+    /// Decides it by CRI's records, at a time since 1970.
+    #[must_use]
+    pub fn of_pods(containers: &[CriContainer], sandboxes: &[Sandbox], now: Duration) -> Self {
+        let ready: HashSet<_> = sandboxes
+            .iter()
+            .filter(|pod| pod.is_ready)
+            .map(|pod| pod.id.as_str())
+            .collect();
+        let has_container: HashSet<_> = containers.iter().map(|container| container.sandbox.as_str()).collect();
+        let is_starting = |pod: &Sandbox| {
+            let created = Duration::from_nanos(u64::try_from(pod.created_at).unwrap_or_default());
+            let limit = if has_container.contains(pod.id.as_str()) {
+                STARTING
+            } else {
+                WITHOUT_CONTAINER
+            };
+            pod.is_ready && now.saturating_sub(created) < limit
+        };
+        Self {
+            of_containers: containers
+                .iter()
+                .filter(|container| container.is_alive || ready.contains(container.sandbox.as_str()))
+                .flat_map(|container| [container.image.clone(), container.image_ref.clone()])
+                .filter(|image| !image.is_empty())
+                .collect(),
+            named_lately: HashSet::new(),
+            on_all: sandboxes
+                .iter()
+                .any(is_starting)
+                .then(|| "a pod is just starting, and may want it".to_owned()),
+        }
+    }
+
+    /// Tells whether a command has named an image lately, by its name by digest.
+    #[must_use]
+    pub fn is_named_lately(&self, name_by_digest: &str) -> bool {
+        self.named_lately.contains(name_by_digest)
+    }
+
+    /// Tells why an image may not go; none where it may.
+    #[must_use]
+    pub fn on(&self, digest: &str, inventory: &Inventory) -> Option<String> {
+        let is_its = |image: &String| {
+            image.ends_with(digest)
+                || inventory
+                    .names
+                    .get(image)
+                    .is_some_and(|name| name.target.digest == digest)
+        };
+        let used = inventory.used_snapshots();
+        let chains = inventory.chains(digest);
+        if chains.iter().any(|chain| used.contains(chain.as_str())) || self.of_containers.iter().any(is_its) {
+            return Some("a container uses it".to_owned());
+        }
+        if chains.is_empty() {
+            return Some("it cannot be told whether a container uses it".to_owned());
+        }
+        self.on_all.clone()
+    }
+}
+
+fn unanswered(status: &Status) -> String {
+    format!("CRI does not tell which images pods use: {}", status.message())
+}
