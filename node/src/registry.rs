@@ -26,7 +26,6 @@ use tokio::time::{Instant, timeout_at};
 use self::{
     certificates::Certificates,
     client::Client,
-    connection::Dialer,
     endpoint::{Document, Endpoint, Question},
     hosts::HostConfig,
     proxy::Proxies,
@@ -221,11 +220,7 @@ impl Shared {
             .proxies
             .get_or_init(|| Arc::new(Proxies::from_environment(environment)));
         let tls = certificates.client_config(&self.host, config)?;
-        Ok(Client::new(Dialer::with_tls(
-            Arc::clone(proxies),
-            tls,
-            config.dial_timeout,
-        )))
+        Ok(Client::new(Arc::clone(proxies), tls, config.dial_timeout))
     }
 }
 
@@ -264,3 +259,6 @@ fn sha256(bytes: &[u8]) -> String {
     let hex = |text: String, byte: &u8| text + &format!("{byte:02x}");
     Sha256::digest(bytes).iter().fold("sha256:".to_owned(), hex)
 }
+
+#[cfg(test)]
+mod tests;

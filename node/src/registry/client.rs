@@ -1,11 +1,11 @@
 //! One question to a host: over a kept connection, along its redirects, within bounds.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, LOCATION, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, USER_AGENT},
 };
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Incoming};
@@ -15,10 +15,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use prefetch::{image::is_digest, outcome::NodeReason};
+use rustls::ClientConfig;
 
 use super::{
     connection::Dialer,
     hosts::url::without_default_port,
+    proxy::Proxies,
     refusal::{Rank, Refusal, printable},
 };
 
@@ -27,7 +29,10 @@ const MAX_REDIRECTS: usize = 10;
 
 /// Asks hosts, by one set of settings; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Client(legacy::Client<HttpsConnector<Dialer>, Empty<Bytes>>);
+pub struct Client {
+    http: legacy::Client<HttpsConnector<Dialer>, Empty<Bytes>>,
+    proxies: Arc<Proxies>,
+}
 
 /// What a host answered, before its body is read.
 #[derive(Debug)]
@@ -42,12 +47,15 @@ pub struct Answer {
 }
 
 impl Client {
-    /// Makes a client of a connector.
+    /// Makes a client of these proxies, settings of TLS, and limit of a connection.
     #[must_use]
-    pub fn new(connector: HttpsConnector<Dialer>) -> Self {
+    pub fn new(proxies: Arc<Proxies>, tls: ClientConfig, dial_timeout: Option<Duration>) -> Self {
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
-        Self(builder.build(connector))
+        Self {
+            http: builder.build(Dialer::with_tls(Arc::clone(&proxies), tls, dial_timeout)),
+            proxies,
+        }
     }
 
     /// Asks, and follows where it is led. What another host is not to be told, the login above all, it is not sent.
@@ -79,8 +87,11 @@ impl Client {
         *request.method_mut() = method.clone();
         *request.uri_mut() = url.clone();
         *request.headers_mut() = headers.clone();
+        if let Some(authorization) = self.login_of_proxy(url) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         let host = host_of(url);
-        let answer = self.0.request(request).await;
+        let answer = self.http.request(request).await;
         let (parts, body) = answer
             .map_err(|error| Refusal::unreachable(&host, &cause(&error)))?
             .into_parts();
@@ -90,6 +101,14 @@ impl Client {
             headers: parts.headers,
             body,
         })
+    }
+}
+
+impl Client {
+    /// Returns the login of a proxy that is asked itself, as for what is not tunnelled.
+    fn login_of_proxy(&self, url: &Uri) -> Option<HeaderValue> {
+        let is_plain = url.scheme_str() == Some("http");
+        self.proxies.for_url(url).filter(|_| is_plain)?.authorization()
     }
 }
 

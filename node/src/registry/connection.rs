@@ -1,5 +1,7 @@
 //! Connections to registries: straight, or through a proxy.
 
+mod stream;
+
 use std::{
     error::Error,
     pin::Pin,
@@ -10,23 +12,19 @@ use std::{
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::{
-    client::legacy::connect::{
-        HttpConnector,
-        proxy::{SocksV5, Tunnel},
-    },
-    rt::TokioIo,
+use hyper_util::client::legacy::connect::{
+    HttpConnector,
+    proxy::{SocksV5, Tunnel},
 };
 use rustls::ClientConfig;
-use tokio::net::TcpStream;
 use tower::Service;
 
+use self::stream::Stream;
 use super::proxy::{Proxies, Proxy};
 
 /// How long a connection may take where nothing else is set (containerd, `DefaultHTTPTransport`).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 type Dialing = Pin<Box<dyn Future<Output = Result<Stream, Box<dyn Error + Send + Sync>>> + Send>>;
 
 /// Connects to hosts, by a proxy's tunnel where there is one for them; TLS comes above.
@@ -61,21 +59,18 @@ impl Dialer {
             if let Some((user, password)) = &proxy.login {
                 socks = socks.with_auth(user.clone(), password.clone());
             }
-            return Box::pin(async move { Ok(MaybeHttpsStream::Http(socks.call(url).await?)) });
+            return Box::pin(async move { Ok(Stream::to_host(MaybeHttpsStream::Http(socks.call(url).await?))) });
+        }
+        // Without TLS there is nothing to tunnel: the proxy itself is asked.
+        if url.scheme_str() == Some("http") {
+            let dialing = self.to_proxy.clone().call(proxy.url.clone());
+            return Box::pin(async move { Ok(Stream::to_proxy(dialing.await?)) });
         }
         let mut tunnel = Tunnel::new(proxy.url.clone(), self.to_proxy.clone());
         if let Some(authorization) = proxy.authorization() {
             tunnel = tunnel.with_auth(authorization);
         }
-        Box::pin(async move { Ok(tunnel.call(with_port(url)).await?) })
-    }
-}
-
-/// Names the port that a tunnel leads to: it takes 443 for an address that has none, whatever its scheme.
-fn with_port(url: Uri) -> Uri {
-    match (url.scheme_str(), url.port(), url.host()) {
-        (Some("http"), None, Some(host)) => format!("http://{host}:80/").parse().unwrap_or(url),
-        _ => url,
+        Box::pin(async move { Ok(Stream::to_host(tunnel.call(url).await?)) })
     }
 }
 
@@ -94,6 +89,6 @@ impl Service<Uri> for Dialer {
             return self.through(proxy, url);
         }
         let dialing = self.straight.call(url);
-        Box::pin(async move { Ok(MaybeHttpsStream::Http(dialing.await?)) })
+        Box::pin(async move { Ok(Stream::to_host(MaybeHttpsStream::Http(dialing.await?))) })
     }
 }
