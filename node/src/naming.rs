@@ -1,6 +1,239 @@
 //! Names and labels: that an image is found by digest and by tag, and that what is ours is known to be.
 
+pub mod ours;
+pub mod pins;
+
+use std::collections::HashSet;
+
+use chrono::{SecondsFormat, Utc};
+use prefetch::{image::Image, outcome::NodeReason};
+use tonic::{Code, Status};
+
+use crate::{
+    containerd::{Containerd, images::Name, inventory::Inventory},
+    failure::Failure,
+};
+
 /// On every name that a pull of ours made: when (RFC 3339, to the microsecond).
 pub const PULLED_AT: &str = "prefetch-images/pulled-at";
 /// Spares an image from kubelet's garbage collection.
 pub const PINNED: &str = "io.cri-containerd.pinned";
+/// Tells CRI that it knows an image already.
+const MANAGED: &str = "io.cri-containerd.image";
+
+/// What became of an image's tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// It stands for the image, or the image has none.
+    Given,
+    /// It stands for another image, here and in the registry, and stays there.
+    Moved,
+}
+
+/// The names of an image that stood for it before a pull.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before(HashSet<String>);
+
+impl Before {
+    /// Takes those that are right in an inventory.
+    #[must_use]
+    pub fn of(inventory: &Inventory, image: &Image) -> Self {
+        let names = names_of(image);
+        Self(names.filter(|name| inventory.is_right(name, image.digest())).collect())
+    }
+}
+
+fn names_of(image: &Image) -> impl Iterator<Item = String> {
+    [Some(image.name_by_digest()), image.name_by_tag()]
+        .into_iter()
+        .flatten()
+}
+
+/// Gives an image that is here the names that are missing, and labels what a pull of ours made.
+///
+/// `before` is what it was named before that pull; none where it was not pulled. `digest_of_tag` asks the registry, and is called
+/// only where the tag stands for another image here: commands may come late.
+///
+/// # Errors
+/// `interrupted` where containerd does not do it, and what `digest_of_tag` fails with.
+pub async fn add_names(
+    containerd: &Containerd,
+    inventory: &Inventory,
+    image: &Image,
+    before: Option<&Before>,
+    digest_of_tag: impl AsyncFnOnce() -> Result<Option<String>, Failure>,
+) -> Result<Tag, Failure> {
+    let names = Names::look(containerd, image).await?;
+    let is_new = before.is_some_and(|Before(names)| !names.contains(&image.name_by_digest()));
+    let pulled_at = if is_new {
+        Some(Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true))
+    } else {
+        ours::pulled_at(inventory, image).map(str::to_owned)
+    };
+    let model = names.model(image, pulled_at.as_deref())?;
+    let (by_digest, by_tag) = tokio::join!(
+        names.give_digest(containerd, &model, image, is_new),
+        names.give_tag(containerd, &model, image, digest_of_tag)
+    );
+    if let Some(pulled_at) = pulled_at {
+        let tag = by_tag.as_ref().ok().and_then(|(_, made)| made.as_ref());
+        let made: Vec<_> = by_digest
+            .as_ref()
+            .ok()
+            .and_then(Option::as_ref)
+            .into_iter()
+            .chain(tag)
+            .collect();
+        ours::record(containerd, &made, &pulled_at)
+            .await
+            .map_err(|status| unnamed(&status))?;
+    }
+    by_digest?;
+    by_tag.map(|(tag, _)| tag)
+}
+
+/// An image's two names as containerd has them, whatever they stand for.
+struct Names {
+    by_digest: Option<Name>,
+    by_tag: Option<Name>,
+}
+
+impl Names {
+    async fn look(containerd: &Containerd, image: &Image) -> Result<Self, Failure> {
+        let filters: Vec<_> = names_of(image).map(|name| format!("name=={name}")).collect();
+        let mut names = containerd.names(&filters).await.map_err(|status| unnamed(&status))?;
+        let mut take = |name: Option<String>| {
+            let index = names.iter().position(|found| Some(&found.name) == name.as_ref())?;
+            Some(names.swap_remove(index))
+        };
+        Ok(Self {
+            by_digest: take(Some(image.name_by_digest())),
+            by_tag: take(image.name_by_tag()),
+        })
+    }
+
+    /// Returns what further names are to be like, but for the name itself.
+    ///
+    /// What CRI has not adopted yet, it adopts by itself.
+    fn model(&self, image: &Image, pulled_at: Option<&str>) -> Result<Name, Failure> {
+        let mut right = [&self.by_digest, &self.by_tag]
+            .into_iter()
+            .flatten()
+            .filter(|name| name.is_right(image.digest()));
+        let source = right
+            .next()
+            .ok_or_else(|| Failure::new(NodeReason::Interrupted, "containerd has no name that stands for it"))?;
+        let managed = source
+            .labels
+            .get_key_value(MANAGED)
+            .map(|(label, value)| (label.clone(), value.clone()));
+        let pulled_at = pulled_at.map(|moment| (PULLED_AT.to_owned(), moment.to_owned()));
+        Ok(Name {
+            target: source.target.clone(),
+            labels: managed.into_iter().chain(pulled_at).collect(),
+            ..Name::default()
+        })
+    }
+
+    /// Labels the name by digest where a pull of ours made it, or makes it; returns it where it was changed.
+    async fn give_digest(
+        &self,
+        containerd: &Containerd,
+        model: &Name,
+        image: &Image,
+        is_new: bool,
+    ) -> Result<Option<Name>, Failure> {
+        let name = Name {
+            name: image.name_by_digest(),
+            ..model.clone()
+        };
+        let changed = match &self.by_digest {
+            Some(found) if found.is_right(image.digest()) && !is_new => return Ok(None),
+            Some(found) if found.is_right(image.digest()) => {
+                let mut labels = model.labels.clone();
+                labels.remove(MANAGED); // CRI's own
+                containerd.label_name(found, &labels).await
+            }
+            Some(_) => containerd.move_name(&name).await,
+            None => containerd.create_name(&name).await,
+        };
+        unless_there(changed)
+    }
+
+    /// Names the image by its tag, also where that stands for another image: unless it does so in the registry as well.
+    async fn give_tag(
+        &self,
+        containerd: &Containerd,
+        model: &Name,
+        image: &Image,
+        digest_of_tag: impl AsyncFnOnce() -> Result<Option<String>, Failure>,
+    ) -> Result<(Tag, Option<Name>), Failure> {
+        let Some(name) = image.name_by_tag() else {
+            return Ok((Tag::Given, None));
+        };
+        let mut found = self.by_tag.clone();
+        let name = Name { name, ..model.clone() };
+        if found.is_none() {
+            if let Some(made) = unless_there(containerd.create_name(&name).await)? {
+                return Ok((Tag::Given, Some(made)));
+            }
+            found = Self::look(containerd, image).await?.by_tag; // kubelet has just given it
+        }
+        match found {
+            Some(found) if found.is_right(image.digest()) => return Ok((Tag::Given, None)),
+            Some(found) if found.target.digest != image.digest() => {
+                if digest_of_tag().await?.as_deref() != Some(image.digest()) {
+                    return Ok((Tag::Moved, None));
+                }
+            }
+            _ => {}
+        }
+        let moved = containerd.move_name(&name).await.map_err(|status| unnamed(&status))?;
+        Ok((Tag::Given, Some(moved)))
+    }
+}
+
+/// Returns none where somebody else has made the name meanwhile.
+fn unless_there(made: Result<Name, Status>) -> Result<Option<Name>, Failure> {
+    match made {
+        Ok(name) => Ok(Some(name)),
+        Err(status) if status.code() == Code::AlreadyExists => Ok(None),
+        Err(status) => Err(unnamed(&status)),
+    }
+}
+
+fn unnamed(status: &Status) -> Failure {
+    let detail = format!("containerd does not name it: {}", status.message());
+    Failure::new(NodeReason::Interrupted, detail)
+}
+
+/// Removes the names that a pull which came to nothing left behind; those that were there before stay.
+///
+/// # Errors
+/// `interrupted` where containerd does not do it.
+pub async fn remove_new_names(containerd: &Containerd, image: &Image, before: &Before) -> Result<(), Failure> {
+    let filter = format!("target.digest=={}", image.digest());
+    let names = containerd.names(&[filter]).await.map_err(|status| unnamed(&status))?;
+    for name in new_names(&names, image, before) {
+        containerd
+            .remove_name(name, false)
+            .await
+            .map_err(|status| unnamed(&status))?;
+    }
+    Ok(())
+}
+
+/// Returns the names of an image's digest that a pull has made: its own and, where nothing else names it, that by which CRI
+/// alone knows it.
+fn new_names<'a>(names: &'a [Name], image: &Image, Before(before): &Before) -> Vec<&'a str> {
+    let own: Vec<_> = names_of(image).collect();
+    let is_new = |name: &&str| own.iter().any(|own| own == name) && !before.contains(*name);
+    let names = names.iter().map(|name| name.name.as_str());
+    let (ids, names): (Vec<_>, Vec<_>) = names.partition(|name| ours::is_id(name));
+    let (mut new, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_new);
+    if others.is_empty() {
+        new.extend(ids);
+    }
+    new
+}
+

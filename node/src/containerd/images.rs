@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
+use prefetch::image::MANIFEST_MEDIA_TYPES;
 use tonic::Status;
 
-use super::{Containerd, FieldMask, Nothing, unless_gone};
+use super::{Containerd, FieldMask, Timestamp, unless_gone};
 
 /// What a name stands for.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -21,7 +23,7 @@ pub struct Descriptor {
 }
 
 /// A name in containerd.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Name {
     /// `registry/repository:tag`, `registry/repository@sha256:…`, or `sha256:…` by which CRI alone knows the image.
     pub name: String,
@@ -29,6 +31,17 @@ pub struct Name {
     pub target: Descriptor,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// When it was made; a pull that writes it anew leaves this as it is.
+    pub created_at: Option<DateTime<Utc>>,
+}
+
+impl Name {
+    /// Tells whether it stands for a digest as kubelet finds it: with the media type of a manifest or an index. A mirror's page of
+    /// HTML makes a name of type `text/html`, which CRI does not know.
+    #[must_use]
+    pub fn is_right(&self, digest: &str) -> bool {
+        self.target.digest == digest && MANIFEST_MEDIA_TYPES.contains(&self.target.media_type.as_str())
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -39,6 +52,8 @@ struct Image {
     labels: BTreeMap<String, String>,
     #[prost(message, optional, tag = "3")]
     target: Option<Descriptor>,
+    #[prost(message, optional, tag = "7")]
+    created_at: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -55,6 +70,13 @@ struct ListResponse {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct CreateRequest {
+    #[prost(message, optional, tag = "1")]
+    image: Option<Image>,
+}
+
+/// The answer to a request that makes or changes a name.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ImageResponse {
     #[prost(message, optional, tag = "1")]
     image: Option<Image>,
 }
@@ -88,23 +110,24 @@ impl Containerd {
         Ok(answer.images.into_iter().map(Name::from).collect())
     }
 
-    /// Makes a name.
+    /// Makes a name, and returns it as it was made.
     ///
     /// # Errors
     /// containerd's; `AlreadyExists` where there is one.
-    pub async fn create_name(&self, name: &Name) -> Result<(), Status> {
+    pub async fn create_name(&self, name: &Name) -> Result<Name, Status> {
         let image = Some(Image::from(name));
-        self.ask("/containerd.services.images.v1.Images/Create", CreateRequest { image })
-            .await
-            .map(|Nothing {}| ())
+        let answer: ImageResponse = self
+            .ask("/containerd.services.images.v1.Images/Create", CreateRequest { image })
+            .await?;
+        Ok(answer.image.unwrap_or_default().into())
     }
 
-    /// Sets labels of a name, or removes those with an empty value, and nothing else of it; `target` has to be what it stands
-    /// for, for containerd panics without one (2.1.9).
+    /// Sets labels of a name, or removes those with an empty value, and nothing else of it; returns it as it is then. `target`
+    /// has to be what it stands for, for containerd panics without one (2.1.9).
     ///
     /// # Errors
     /// containerd's; `NotFound` where there is no such name.
-    pub async fn label_name(&self, name: &Name, labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    pub async fn label_name(&self, name: &Name, labels: &BTreeMap<String, String>) -> Result<Name, Status> {
         let image = Image {
             labels: labels.clone(),
             ..Image::from(name)
@@ -113,23 +136,24 @@ impl Containerd {
         self.update(image, paths).await
     }
 
-    /// Makes a name stand for another target, with these labels.
+    /// Makes a name stand for another target, with these labels alone, and returns it as it is then.
     ///
     /// # Errors
     /// containerd's; `NotFound` where there is no such name.
-    pub async fn move_name(&self, name: &Name) -> Result<(), Status> {
+    pub async fn move_name(&self, name: &Name) -> Result<Name, Status> {
         self.update(Image::from(name), vec!["target".to_owned(), "labels".to_owned()])
             .await
     }
 
-    async fn update(&self, image: Image, paths: Vec<String>) -> Result<(), Status> {
+    async fn update(&self, image: Image, paths: Vec<String>) -> Result<Name, Status> {
         let request = UpdateRequest {
             image: Some(image),
             update_mask: Some(FieldMask { paths }),
         };
-        self.ask("/containerd.services.images.v1.Images/Update", request)
-            .await
-            .map(|Nothing {}| ())
+        let answer: ImageResponse = self
+            .ask("/containerd.services.images.v1.Images/Update", request)
+            .await?;
+        Ok(answer.image.unwrap_or_default().into())
     }
 
     /// Removes a name; with `sync` what it alone held is gone afterwards. A name that is not there is no failure.
@@ -151,6 +175,7 @@ impl From<Image> for Name {
             name: image.name,
             target: image.target.unwrap_or_default(),
             labels: image.labels,
+            created_at: image.created_at.and_then(Timestamp::moment),
         }
     }
 }
@@ -161,6 +186,7 @@ impl From<&Name> for Image {
             name: name.name.clone(),
             labels: name.labels.clone(),
             target: Some(name.target.clone()),
+            created_at: None, // containerd's own matter
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use prefetch::image::{Image, MANIFEST_MEDIA_TYPES};
+use prefetch::image::Image;
 use tonic::Status;
 
 use super::{
@@ -62,13 +62,10 @@ impl Inventory {
         })
     }
 
-    /// Tells whether a name stands for a digest as kubelet finds it: with the media type of a manifest or an index. A mirror's
-    /// page of HTML makes a name of type `text/html`, which CRI does not know.
+    /// Tells whether a name is there and stands for a digest as kubelet finds it.
     #[must_use]
     pub fn is_right(&self, name: &str, digest: &str) -> bool {
-        self.names.get(name).is_some_and(|name| {
-            name.target.digest == digest && MANIFEST_MEDIA_TYPES.contains(&name.target.media_type.as_str())
-        })
+        self.names.get(name).is_some_and(|name| name.is_right(digest))
     }
 
     /// Tells whether an image's content is there and unpacked, under the right name by digest or by tag.

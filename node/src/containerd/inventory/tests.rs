@@ -21,9 +21,12 @@ fn name(name: &str, media_type: &str, digest: &str) -> (String, Name) {
         digest: digest.to_owned(),
         size: 1,
     };
-    let labels = BTreeMap::new();
-    let name = name.to_owned();
-    (name.clone(), Name { name, target, labels })
+    let name = Name {
+        name: name.to_owned(),
+        target,
+        ..Name::default()
+    };
+    (name.name.clone(), name)
 }
 
 fn blob(labels: &[(&str, String)]) -> Blob {
