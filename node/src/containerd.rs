@@ -7,6 +7,7 @@ pub mod images;
 pub mod introspection;
 pub mod inventory;
 pub mod leases;
+pub mod leftovers;
 pub mod snapshots;
 pub mod start;
 

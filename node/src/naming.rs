@@ -179,14 +179,12 @@ impl Names {
             }
             found = Self::look(containerd, image).await?.by_tag; // kubelet has just given it
         }
-        match found {
-            Some(found) if found.is_right(image.digest()) => return Ok((Tag::Given, None)),
-            Some(found) if found.target.digest != image.digest() => {
-                if digest_of_tag().await?.as_deref() != Some(image.digest()) {
-                    return Ok((Tag::Moved, None));
-                }
-            }
-            _ => {}
+        if found.as_ref().is_some_and(|found| found.is_right(image.digest())) {
+            return Ok((Tag::Given, None));
+        }
+        let is_others = found.is_some_and(|found| found.target.digest != image.digest());
+        if is_others && digest_of_tag().await?.as_deref() != Some(image.digest()) {
+            return Ok((Tag::Moved, None));
         }
         let moved = containerd.move_name(&name).await.map_err(|status| unnamed(&status))?;
         Ok((Tag::Given, Some(moved)))
@@ -236,4 +234,5 @@ fn new_names<'a>(names: &'a [Name], image: &Image, Before(before): &Before) -> V
     }
     new
 }
-
+#[cfg(test)]
+mod tests;

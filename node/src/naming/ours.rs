@@ -95,7 +95,7 @@ fn key(name: &str) -> String {
     format!("{PULLED_AT}/{name}")
 }
 
-fn records(names: &[&Name], pulled_at: &str) -> BTreeMap<String, String> {
+pub(super) fn records(names: &[&Name], pulled_at: &str) -> BTreeMap<String, String> {
     let record = |name: &&Name| {
         let made_at = name.created_at?.to_rfc3339_opts(SecondsFormat::Nanos, true);
         Some((key(&name.name), format!("{pulled_at} {made_at}")))
@@ -142,12 +142,12 @@ pub async fn set_right(containerd: &Containerd, inventory: &Inventory, image: &I
 
 /// The names of ours that lack their label, and those that lack their record.
 #[derive(Debug, Default, PartialEq)]
-struct Lacking<'a> {
-    labels: Vec<&'a Name>,
-    records: Vec<&'a Name>,
+pub(super) struct Lacking<'a> {
+    pub labels: Vec<&'a Name>,
+    pub records: Vec<&'a Name>,
 }
 
-fn lacking<'a>(inventory: &'a Inventory, image: &Image) -> Option<(&'a str, Lacking<'a>)> {
+pub(super) fn lacking<'a>(inventory: &'a Inventory, image: &Image) -> Option<(&'a str, Lacking<'a>)> {
     let pulled_at = pulled_at(inventory, image)?;
     let names = [Some(image.name_by_digest()), image.name_by_tag()];
     let mut lacking = Lacking::default();

@@ -17,7 +17,7 @@ use crate::containerd::{Containerd, images::Name, inventory::Inventory};
 const PINNED_FOR: &str = "prefetch-images/pinned-for/";
 
 /// Labels to be set on names; those with an empty value are removed.
-type Labels<'a> = Vec<(&'a Name, BTreeMap<String, String>)>;
+pub(super) type Labels<'a> = Vec<(&'a Name, BTreeMap<String, String>)>;
 
 /// Tells whether a name was pinned by us for an image in a repository, whatever it stands for by now.
 pub(super) fn is_for(name: &Name, repository: &str, digest: &str) -> bool {
@@ -43,16 +43,7 @@ pub async fn pin(containerd: &Containerd, inventory: &Inventory, ours: &Ours) ->
 /// # Errors
 /// containerd's.
 pub async fn unpin(containerd: &Containerd, inventory: &Inventory, ours: &Ours) -> Result<(), Status> {
-    let names = ours.names.iter().filter_map(|name| inventory.names.get(name));
-    let by_name = names
-        .filter(|name| name.labels.contains_key(PINNED))
-        .map(|name| (name, BTreeMap::from([(PINNED.to_owned(), String::new())])));
-    let ids = inventory
-        .names
-        .values()
-        .filter(|name| is_for(name, &ours.repository, &ours.digest));
-    let by_id = ids.map(|name| (name, without(name, &[&key(&ours.repository)])));
-    set(containerd, by_name.chain(by_id).collect()).await
+    set(containerd, to_unpin(inventory, ours)).await
 }
 
 /// Takes off pins of ours that nothing of ours is left for: a person may have removed its names, or another image may have
@@ -64,7 +55,7 @@ pub async fn remove_stray_pins(containerd: &Containerd, inventory: &Inventory, a
     set(containerd, stray(inventory, all)).await
 }
 
-fn to_pin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> {
+pub(super) fn to_pin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> {
     let pinned = (PINNED.to_owned(), "pinned".to_owned());
     let by_digest = format!("{}@{}", ours.repository, ours.digest);
     let of_digest = inventory
@@ -86,7 +77,20 @@ fn to_pin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> {
     labels.collect()
 }
 
-fn stray<'a>(inventory: &'a Inventory, all: &[Ours]) -> Labels<'a> {
+pub(super) fn to_unpin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> {
+    let names = ours.names.iter().filter_map(|name| inventory.names.get(name));
+    let by_name = names
+        .filter(|name| name.labels.contains_key(PINNED))
+        .map(|name| (name, BTreeMap::from([(PINNED.to_owned(), String::new())])));
+    let ids = inventory
+        .names
+        .values()
+        .filter(|name| is_for(name, &ours.repository, &ours.digest));
+    let by_id = ids.map(|name| (name, without(name, &[&key(&ours.repository)])));
+    by_name.chain(by_id).collect()
+}
+
+pub(super) fn stray<'a>(inventory: &'a Inventory, all: &[Ours]) -> Labels<'a> {
     let is_left = |repository: &str, digest: &str| {
         all.iter()
             .any(|ours| ours.repository == repository && ours.digest == digest)
