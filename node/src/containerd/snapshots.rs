@@ -116,13 +116,14 @@ impl Containerd {
 }
 
 /// Returns true where a list of snapshots failed because the snapshotter does not run: containerd does not know it, or says
-/// itself that it does not reach it.
+/// itself that it does not reach it. Up to 2.1 it passes that on without a code of its own, and Go's words alone tell.
 #[must_use]
 pub fn is_missing(status: &Status) -> bool {
     let is_of_containerd = std::error::Error::source(status).is_none();
     match status.code() {
         Code::InvalidArgument | Code::NotFound => true,
         Code::Unavailable => is_of_containerd,
+        Code::Unknown => is_of_containerd && status.message().contains("dial unix"),
         _ => false,
     }
 }
@@ -136,5 +137,36 @@ fn snapshot(info: Info) -> Snapshot {
             2 => Kind::Active,
             _ => Kind::Committed,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshotter_is_missing_where_containerd_says_so() {
+        let dial =
+            "connection error: desc = \"transport: Error while dialing: dial unix /run/soci.sock: connect: refused\"";
+        for status in [
+            Status::invalid_argument("snapshotter not loaded: soci: invalid argument"),
+            Status::unavailable(dial),
+            Status::unknown(dial),
+        ] {
+            assert!(is_missing(&status), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_containerd_that_does_not_answer_says_nothing_of_its_snapshotter() {
+        let gone = Status::from_error(Box::new(tonic::ConnectError(Box::from("connection refused"))));
+        assert_eq!(gone.code(), Code::Unavailable);
+        for status in [
+            gone,
+            Status::deadline_exceeded(""),
+            Status::unknown("bucket does not exist: not found"),
+        ] {
+            assert!(!is_missing(&status), "{status:?}");
+        }
     }
 }
