@@ -113,23 +113,13 @@ pub async fn tidy(
         if let Some(words) = words(image, &decision, wish.keep) {
             say(&words);
         }
-        if wish.report_only {
-            continue;
-        }
-        if let Err(status) = carry_out(containerd, inventory, image, &decision).await {
-            let verb = if decision == Decision::LetGo { "remove" } else { "label" };
-            say(&format!(
-                "could not {verb} {}: {}",
-                name_by_digest(image),
-                status.message()
-            ));
+        if !wish.report_only {
+            carry_out(containerd, inventory, image, &decision, &mut say).await;
         }
     }
-    if wish.keep > 0
-        && !wish.report_only
-        && let Err(status) = pins::remove_stray_pins(containerd, inventory, &all).await
-    {
-        say(&format!("could not remove pins of what is gone: {}", status.message()));
+    if wish.keep > 0 && !wish.report_only {
+        let removed = pins::remove_stray_pins(containerd, inventory, &all).await;
+        or_say(removed, "remove pins of what is gone", &mut say);
     }
 }
 
@@ -147,12 +137,20 @@ async fn carry_out(
     inventory: &Inventory,
     image: &Ours,
     decision: &Decision,
-) -> Result<(), Status> {
-    match decision {
-        Decision::Stays => Ok(()),
-        Decision::Pin => pins::pin(containerd, inventory, image).await,
-        Decision::Unpin(_) => pins::unpin(containerd, inventory, image).await,
-        Decision::LetGo => ours::remove(containerd, inventory, image).await,
+    say: &mut impl FnMut(&str),
+) {
+    let (verb, done) = match decision {
+        Decision::Stays => return,
+        Decision::Pin => ("pin", pins::pin(containerd, inventory, image).await),
+        Decision::Unpin(_) => ("unpin", pins::unpin(containerd, inventory, image).await),
+        Decision::LetGo => ("remove", ours::remove(containerd, inventory, image).await),
+    };
+    or_say(done, &format!("{verb} {}", name_by_digest(image)), say);
+}
+
+fn or_say(done: Result<(), Status>, what: &str, say: &mut impl FnMut(&str)) {
+    if let Err(status) = done {
+        say(&format!("could not {what}: {}", status.message()));
     }
 }
 

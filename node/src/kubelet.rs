@@ -113,24 +113,15 @@ impl Settings {
     fn from(settings: &Map<String, Value>, unit: &Unit) -> Self {
         let percent = |flag: &str, key: &str, default: u8| {
             let flag = unit.flag(flag).and_then(|value| value.parse().ok());
-            let set = settings
-                .get(key)
-                .and_then(Value::as_u64)
-                .and_then(|value| u8::try_from(value).ok());
+            let set = settings.get(key).and_then(Value::as_u64);
+            let set = set.and_then(|value| u8::try_from(value).ok());
             flag.or(set).filter(|percent| *percent <= 100).unwrap_or(default)
         };
-        let [hard, soft] = ["evictionHard", "evictionSoft"].map(|key| signals(settings.get(key)));
-        let hard = unit.flag("eviction-hard").map_or(hard, signals_of_flag);
-        let soft = unit.flag("eviction-soft").map_or(soft, signals_of_flag);
         let threshold = |signal: &str| {
-            let of = |signals: &Map<String, Value>| {
-                signals
-                    .get(signal)
-                    .and_then(Value::as_str)
-                    .map_or_else(Threshold::default, Threshold::parse)
-            };
-            of(&hard).stricter(of(&soft))
+            let of = |flag, key| threshold(settings, unit.flag(flag), key, signal);
+            of("eviction-hard", "evictionHard").stricter(of("eviction-soft", "evictionSoft"))
         };
+        let image_service = unit.flag("image-service-endpoint");
         Self {
             image_gc_high_threshold_percent: percent("image-gc-high-threshold", "imageGCHighThresholdPercent", 85),
             image_gc_low_threshold_percent: percent("image-gc-low-threshold", "imageGCLowThresholdPercent", 80),
@@ -140,13 +131,19 @@ impl Settings {
             node_fs_inodes_free: threshold("nodefs.inodesFree"),
             node_fs: None,
             has_maximum_age: text(settings, "imageMaximumGCAge").is_some_and(is_some_time),
-            image_service: unit
-                .flag("image-service-endpoint")
+            image_service: image_service
                 .or_else(|| text(settings, "imageServiceEndpoint"))
                 .and_then(other_socket),
             unreadable: Vec::new(),
         }
     }
+}
+
+/// Returns a signal's threshold: by the flag, which replaces all of the setting, or by that.
+fn threshold(settings: &Map<String, Value>, flag: Option<&str>, key: &str, signal: &str) -> Threshold {
+    let signals = flag.map_or_else(|| signals(settings.get(key)), signals_of_flag);
+    let threshold = signals.get(signal).and_then(Value::as_str);
+    threshold.map_or_else(Threshold::default, Threshold::parse)
 }
 
 /// Returns the files that kubelet merges into its configuration. It has no folder of its own accord: where its command line is

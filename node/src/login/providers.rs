@@ -177,24 +177,27 @@ fn is_variable(variable: &Variable) -> bool {
     !variable.name.is_empty() && !variable.name.contains(['=', '\0']) && !variable.value.contains('\0')
 }
 
+/// A `CredentialProviderResponse`, as far as it matters: it is used once, however long it says that it may be.
+#[derive(Deserialize)]
+struct Response {
+    auth: Option<BTreeMap<String, AuthConfig>>,
+}
+
+#[derive(Deserialize)]
+struct AuthConfig {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    password: String,
+}
+
 /// Returns the login for an image from a provider's answer: the first that matches in the reverse order of their keys, so
 /// that a longer path comes first, as kubelet has it.
 ///
 /// # Errors
 /// In words for people, which hold nothing of the answer.
 pub fn login(answer: &[u8], image: &str) -> Result<Login, &'static str> {
-    #[derive(Deserialize)]
-    struct Answer {
-        auth: Option<BTreeMap<String, Entry>>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        #[serde(default)]
-        username: String,
-        #[serde(default)]
-        password: String,
-    }
-    let answer: Answer = serde_json::from_slice(answer).map_err(|_| "its answer is no CredentialProviderResponse")?;
+    let answer: Response = serde_json::from_slice(answer).map_err(|_| "its answer is no CredentialProviderResponse")?;
     let entries = answer.auth.unwrap_or_default().into_iter();
     let entries: BTreeMap<_, _> = entries
         .map(|(location, entry)| (matching::key(&location), entry))
@@ -204,11 +207,11 @@ pub fn login(answer: &[u8], image: &str) -> Result<Login, &'static str> {
             .get(DEFAULT_REGISTRY)
             .filter(|_| image.starts_with("docker.io/"))
     };
-    let entry = entries
+    let matching = entries
         .iter()
         .rev()
         .find(|(pattern, _)| matching::matches(pattern, image));
-    match entry.map(|(_, entry)| entry).or_else(default) {
+    match matching.map(|(_, entry)| entry).or_else(default) {
         Some(entry) if !entry.password.is_empty() => Ok(Login {
             user: entry.username.clone(),
             password: entry.password.clone(),
