@@ -34,8 +34,10 @@ use crate::{
     disk::Limits,
     failure::Failure,
     host::Host,
+    keep::{self, Age, Wish, lately},
     lock::Lock,
     login::{Answer, Login},
+    naming::ours,
     parameters::Parameters,
     pull::{self, room::Room},
     report::{Line, Speech},
@@ -92,6 +94,7 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     }
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, speech, &stop);
+    command.note_what_is_named();
     if let Some(lock) = command.run(command.prefetch()).await.flatten() {
         turn::serve_queue(&command, &stop).await;
         drop(lock);
@@ -164,6 +167,16 @@ impl<'a> Command<'a> {
         None
     }
 
+    /// Remembers what the command names, so that no other one lets go of it at once.
+    fn note_what_is_named(&self) {
+        if self.parameters.report_only {
+            return;
+        }
+        if let Err(error) = lately::note(&self.context.host, &self.parameters.images) {
+            self.speech.say(&format!("what is named cannot be noted: {error}"));
+        }
+    }
+
     /// Looks what is there, and brings the rest in turn with other commands; returns the lock, for the next.
     async fn prefetch(&self) -> Option<Lock> {
         let began = Instant::now();
@@ -181,7 +194,7 @@ impl<'a> Command<'a> {
                 let is_fresh = has_looked && began.elapsed() < crate::context::FRESH;
                 if is_fresh || self.look_again().await {
                     self.bring_the_rest().await;
-                    provisional::keep(self).await;
+                    self.keep_the_newest().await;
                 }
                 lock
             }
@@ -196,7 +209,7 @@ impl<'a> Command<'a> {
     async fn bring_all(&self) {
         if self.look_again().await {
             self.bring_the_rest().await;
-            provisional::keep(self).await;
+            self.keep_the_newest().await;
         }
     }
 
@@ -236,9 +249,58 @@ impl<'a> Command<'a> {
             work.is_doubtful.set(!is_found);
             if is_found {
                 work.report_without_bytes(&self.speech, Status::Cached, None);
+                self.set_right(inventory, work).await;
             }
         }
         Ok(())
+    }
+
+    /// Sets right what an image of ours carries, whose names somebody has written anew.
+    async fn set_right(&self, inventory: &Inventory, work: &Work) {
+        if self.parameters.report_only {
+            return;
+        }
+        let Context { time, containerd, .. } = self.context;
+        let set = time
+            .until_end(ours::set_right(containerd, inventory, &work.image))
+            .await;
+        if let Ok(Err(status)) = set {
+            let name = work.image.name_by_digest();
+            self.speech
+                .say(&format!("could not label {name}: {}", status.message()));
+        }
+    }
+
+    /// Keeps the newest images of ours in each repository, pinned where that is wanted, and lets go of the older ones.
+    async fn keep_the_newest(&self) {
+        let Context {
+            time, containerd, host, ..
+        } = self.context;
+        if self.parameters.keep == 0 || time.is_over() {
+            return;
+        }
+        let Ok(inventory) = self.context.inventory(Instant::now()).await else {
+            return;
+        };
+        let images: Vec<_> = self.works.iter().map(|work| (&work.image, work.presence())).collect();
+        let wish = Wish {
+            images: &images,
+            keep: self.parameters.keep,
+            pin: self.parameters.pin || self.age() == Age::Pinned,
+            report_only: self.parameters.report_only,
+        };
+        if let (Age::Pinned, Some(words)) = (self.age(), Age::Pinned.words()) {
+            self.speech.say(words);
+        }
+        let tidied = keep::tidy(containerd, host, &inventory, &wish, |words| self.speech.say(words));
+        if time.until_end(Box::pin(tidied)).await.is_err() {
+            self.speech.say("there was no time to let go of all older images");
+        }
+    }
+
+    /// Returns how images fare on a node whose kubelet removes them by age.
+    pub fn age(&self) -> Age {
+        Age::of(&self.context.facts().kubelet, self.parameters.keep)
     }
 
     /// Brings the images that are left, so many at a time; registries are asked about all of them meanwhile.

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 use self::room::{Answer as RoomAnswer, Size};
 use crate::{
-    command::provisional::{self, Before},
     command::{
         Command,
         work::{Attempts, Come, State, Work},
@@ -23,7 +22,9 @@ use crate::{
     containerd::inventory::{Inventory, confirm},
     description::{Description, Fit},
     failure::Failure,
+    keep::Age,
     login::{Answer, Login},
+    naming::{self, Before, Tag},
     registry::Kind,
 };
 
@@ -160,6 +161,12 @@ impl<'a> Pull<'a> {
             let detail = format!("containerd is set to use {}, which does not run", inventory.snapshotter);
             return Err(Failure::new(NodeReason::Snapshotter, detail));
         }
+        if let Age::NotBrought = self.command.age() {
+            return Err(Failure::new(
+                NodeReason::Policy,
+                Age::NotBrought.words().unwrap_or_default(),
+            ));
+        }
         let login = self.login().await;
         let description = self.describe(attempt, login.as_ref()).await?;
         refuse_foreign(&description)?;
@@ -272,18 +279,8 @@ impl<'a> Pull<'a> {
         let note = if parameters.report_only {
             None
         } else {
-            let ask = async || {
-                let login = self.login().await;
-                context.ask_registry_for_tag(&self.work.image, login.as_ref()).await
-            };
-            provisional::complete(&context.containerd, &self.work.image, inventory, is_pulled, ask).await?
+            self.add_names(inventory).await?
         };
-        if note == Some(NodeReason::TagMoved) && is_pulled {
-            let cause = "the tag stands for another image by now and stays there";
-            let attempt = self.attempts().map_or(1, |attempts| attempts.count);
-            let Command { speech, .. } = self.command;
-            speech.tell(&self.work.talk, &self.work.image, attempt, NodeReason::TagMoved, cause);
-        }
         let attempts = self.attempts();
         let count = attempts.as_ref().map_or(0, |attempts| attempts.count);
         Ok(Come {
@@ -294,6 +291,25 @@ impl<'a> Pull<'a> {
             attempts: if is_pulled { count } else { count.saturating_sub(1) },
             spent: attempts.map_or(Duration::ZERO, |attempts| attempts.began.elapsed()),
         })
+    }
+
+    async fn add_names(&self, inventory: &Inventory) -> Result<Option<NodeReason>, Failure> {
+        let Command { context, speech, .. } = self.command;
+        let Work { image, talk, .. } = self.work;
+        let attempts = self.attempts().filter(|_| self.status == Status::Pulled);
+        let before = attempts.as_ref().map(|attempts| &attempts.before);
+        let digest_of_tag = async || {
+            let login = self.login().await;
+            context.ask_registry_for_tag(image, login.as_ref()).await
+        };
+        let names = naming::add_names(&context.containerd, inventory, image, before, digest_of_tag);
+        if context.time.until_end(Box::pin(names)).await?? == Tag::Given {
+            return Ok(None);
+        }
+        let attempt = attempts.as_ref().map_or(0, |attempts| attempts.count);
+        let cause = "the tag stands for another image by now and stays there";
+        speech.tell(talk, image, attempt, NodeReason::TagMoved, cause);
+        Ok(Some(NodeReason::TagMoved))
     }
 
     /// Tells whether somebody else, such as kubelet, may have pulled the image since the last attempt began.

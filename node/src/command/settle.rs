@@ -11,10 +11,11 @@ use super::{
     work::{Attempts, Come, State, Work},
 };
 use crate::{
-    command::provisional::{self, Before},
+    command::provisional,
     containerd::inventory::Inventory,
     description::Fit,
     failure::Failure,
+    naming::{self, Before},
 };
 
 /// How long an image that has come waits for others, to be seen together with them.
@@ -133,7 +134,7 @@ impl Command<'_> {
         let inventory = self.context.inventory(Instant::now()).await?;
         let is_lacking = !inventory.has_content(&work.image) || work.is_doubtful.get() || self.is_foreign(work).await;
         if is_lacking && !self.is_brought_under_another_name(work) {
-            provisional::remove_new_names(containerd, &inventory, &work.image, before).await?;
+            naming::remove_new_names(containerd, &work.image, before).await?;
         }
         if matches!(
             reason,

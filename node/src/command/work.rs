@@ -12,7 +12,8 @@ use prefetch::{
 use tokio::time::Instant;
 
 use crate::{
-    command::provisional::Before,
+    keep::Presence,
+    naming::Before,
     report::{Line, Speech, Talk},
 };
 
@@ -118,6 +119,16 @@ impl Work {
             State::Told(status, _) => status == Status::Pulled,
             State::Come(come) => come.status == Status::Pulled,
             _ => false,
+        }
+    }
+
+    /// Tells whether it is there, or would be, by what was reported.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        match *self.state.borrow() {
+            State::Told(Status::Pulled | Status::Cached, _) => Presence::There,
+            State::Told(_, Some(NodeReason::ReportOnly)) => Presence::WouldBe,
+            _ => Presence::Missing,
         }
     }
 
