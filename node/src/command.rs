@@ -1,6 +1,5 @@
 //! One command from its parameters to its exit code.
 
-pub mod provisional;
 mod settle;
 mod stop;
 mod turn;
@@ -28,6 +27,7 @@ use crate::{
     containerd::{
         config::Config,
         inventory::{Inventory, confirm},
+        leftovers,
     },
     context::{Context, SOCKET},
     description::Description,
@@ -342,13 +342,25 @@ impl<'a> Command<'a> {
         if self.parameters.report_only {
             return;
         }
-        let context = self.context;
-        let removed = provisional::remove_leftovers(self);
-        if let Ok(Err(failure)) | Err(failure) = context.time.until_end(removed).await {
-            self.speech.say(&format!(
-                "what earlier commands left cannot be removed: {}",
-                failure.detail
-            ));
+        let Context {
+            time, containerd, host, ..
+        } = self.context;
+        let removed = async {
+            let inventory = self.context.fresh_inventory().await?;
+            let removed = leftovers::remove_leftovers(containerd, host, &inventory).await;
+            removed.map_err(|status| Failure::new(NodeReason::Interrupted, status.message()))
+        };
+        match time.until_end(Box::pin(removed)).await {
+            Ok(Ok(leases)) => {
+                for lease in leases {
+                    let words = format!("removing the lease {lease} of a pull that died with its containerd");
+                    self.speech.say(&words);
+                }
+            }
+            Ok(Err(failure)) | Err(failure) => {
+                let words = format!("what earlier commands left cannot be removed: {}", failure.detail);
+                self.speech.say(&words);
+            }
         }
     }
 

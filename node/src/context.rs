@@ -23,8 +23,6 @@ use crate::{
 
 /// containerd's socket, a path of the host.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
-/// The folder that commands keep, a path of the host; it is empty after a boot.
-pub const FOLDER: &str = "/run/prefetch-images";
 /// How old what is known of containerd may be where a pull begins.
 pub const FRESH: Duration = Duration::from_secs(5);
 

@@ -11,8 +11,10 @@ use super::{
     work::{Attempts, Come, State, Work},
 };
 use crate::{
-    command::provisional,
-    containerd::inventory::Inventory,
+    containerd::{
+        inventory::{Inventory, unanswered},
+        leftovers,
+    },
     description::Fit,
     failure::Failure,
     naming::{self, Before},
@@ -140,8 +142,9 @@ impl Command<'_> {
             reason,
             NodeReason::NoSpace | NodeReason::Registry | NodeReason::Timeout | NodeReason::Interrupted
         ) {
-            let is_full = reason == NodeReason::NoSpace;
-            provisional::collect_garbage(containerd, &inventory.snapshotter, is_full).await?;
+            let full = (reason == NodeReason::NoSpace).then_some(inventory.snapshotter.as_str());
+            let collected = leftovers::collect_garbage(containerd, full).await;
+            collected.map_err(|status| unanswered(&status))?;
         }
         Ok(())
     }

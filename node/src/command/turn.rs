@@ -11,8 +11,9 @@ use prefetch::outcome::NodeReason;
 
 use super::{Command, Stop};
 use crate::{
-    context::{Context, FOLDER},
+    context::Context,
     failure::Failure,
+    host::RUN,
     lock::{Lock, Locks},
     queue::Queue,
 };
@@ -37,8 +38,7 @@ impl Command<'_> {
         match self.take_lock().await {
             Ok(turn) => turn,
             Err(error) => {
-                self.speech
-                    .say(&format!("the lock in {FOLDER} cannot be taken: {error}"));
+                self.speech.say(&format!("the lock in {RUN} cannot be taken: {error}"));
                 Turn::GivenUp(NodeReason::Interrupted)
             }
         }
@@ -92,8 +92,7 @@ impl Command<'_> {
 /// is printed: it is asked for again by those who sent it, and is there by then.
 pub(super) async fn serve_queue(own: &Command<'_>, stop: &Stop) {
     if let Err(error) = try_serve_queue(own, stop).await {
-        own.speech
-            .say(&format!("the queue in {FOLDER} cannot be read: {error}"));
+        own.speech.say(&format!("the queue in {RUN} cannot be read: {error}"));
     }
 }
 
@@ -124,7 +123,7 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
 
 /// Returns the folder that commands keep, which is for root alone.
 fn folder(context: &Context) -> io::Result<PathBuf> {
-    let folder = context.host.path(FOLDER);
+    let folder = context.host.path(RUN);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     Ok(folder)
 }
