@@ -50,6 +50,12 @@ class Front:
         """Whether none but containerd is answered."""
         self.keeps_back: Callable[[str], bool] = lambda path: False
         """Says which paths, beside layers, are answered only once what is kept back is sent."""
+        self.page: bytes | None = None
+        """What is answered to everything, as HTML with status 200, by one that is no registry."""
+        self.refuses_at_blob_host: int | None = None
+        """The status that is answered for blobs where they are to be had at BLOB_HOST."""
+        self.authorizations: set[str] = set()
+        """The Authorization headers that came."""
         self._kept_back = 0
         self._manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
         self._requests: list[str] = []
@@ -187,12 +193,18 @@ class _Handler(BaseHTTPRequestHandler):
         status = front.refusals(path)
         if front.only_containerd and not self.headers["User-Agent"].startswith("containerd/"):
             status = 503
+        if "Authorization" in self.headers:
+            front.authorizations.add(self.headers["Authorization"])
         at_blob_host = self.headers["Host"] == BLOB_HOST
         blob = BLOB.match(path)
         if status:
             self._answer(status, b'{"errors":[]}')
+        elif front.page:
+            self._answer(200, front.page, {"Content-Type": "text/html"})
         elif at_blob_host and ("Authorization" in self.headers or "X-Amz-Signature" not in self.path):
             self._answer(400, b"<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message>")
+        elif at_blob_host and front.refuses_at_blob_host:
+            self._answer(front.refuses_at_blob_host, b"<Error><Code>AccessDenied</Code></Error>")
         elif not (at_blob_host or front.anonymous or self.headers["Authorization"] == front.login()):
             self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {"WWW-Authenticate": 'Basic realm="ecr"'})
         elif manifest := front.manifest(path):

@@ -54,12 +54,13 @@ def image(
     layers: int = 1,
     layer_bytes: int = 0,
     zeros: int = 0,
+    small_files: int = 0,
     base: Artifact | None = None,
     compressed: bool = True,
     tells_size: bool = False,
     docker: bool = False,
 ) -> Artifact:
-    """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data and so many zeros.
+    """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data, zeros and small files.
 
     They lie upon the layers of `base`. With `tells_size`, the manifest says how large they are once unpacked, in
     eStargz's annotation; otherwise only the media type of those that are not compressed does.
@@ -69,6 +70,7 @@ def image(
             f"layer-{number}.txt": content.encode(),
             f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes),
             f"layer-{number}.zeros": bytes(zeros),
+            **{f"layer-{number}/{file}": b"x" for file in range(small_files)},
         }
         for number in range(layers)
     ]

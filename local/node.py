@@ -19,6 +19,7 @@ from typing import Literal
 
 from local import cri
 from local.child import Child, descendants
+from local.proxy import Proxy
 from local.registry import TOOLS, Registry
 
 START_LIMIT_SECONDS = 20
@@ -81,14 +82,17 @@ class Node:
         login: Literal["provider", "aws-cli", "none"] = "provider",
         snapshotter: str | None = None,
         disk_mib: int | None = None,
+        disk_inodes: int | None = None,
+        proxy: Proxy | None = None,
         neighbours: Sequence[Registry] = (),
         mirrors: Mapping[str, Registry] = types.MappingProxyType({}),
     ) -> None:
         """Describes a node that knows `registry` and its `neighbours`; nothing runs before `start`.
 
         Its snapshotter is containerd's default, another built-in one, or soci, which runs beside containerd.
-        With `disk_mib`, containerd's files lie on a file system of that size. `mirrors` are registry hosts of
-        containerd's, asked first for the images of the host that each stands under, or of all under `_default`.
+        With `disk_mib`, containerd's files lie on a file system of that size, which holds `disk_inodes` files. With a
+        `proxy`, which the units of containerd and kubelet know, it finds no registry by itself. `mirrors` are hosts
+        that containerd asks first for images of the host that each stands under, or of all under `_default`.
         """
         self.folder = folder.resolve()
         self.name = name
@@ -97,6 +101,8 @@ class Node:
         self.login = login
         self.snapshotter = snapshotter
         self.disk_mib = disk_mib
+        self.disk_inodes = disk_inodes
+        self.proxy = proxy
         self.neighbours = neighbours
         self.mirrors = mirrors
         self._child: Child | None = None
@@ -117,7 +123,7 @@ class Node:
         self._write_files()
         self._child = Child(
             ["bash", "-c", BOOT, "boot", self.folder, tools, TOOLS / "soci-snapshotter"],
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | ({"HTTPS_PROXY": self.proxy.url} if self.proxy else {}),
             log=self.folder / "containerd.log",
         )
         self._wait_for_cri()
@@ -255,7 +261,8 @@ class Node:
 
         etc = self.folder / "etc"
         registries = [self.registry, *self.neighbours]
-        hosts = ["127.0.0.1 localhost", *(f"{known.address} {' '.join(known.hosts)}" for known in registries)]
+        found = [] if self.proxy else registries
+        hosts = ["127.0.0.1 localhost", *(f"{known.address} {' '.join(known.hosts)}" for known in found)]
         _write(etc / "hosts", "\n".join(hosts) + "\n")
         for bundle in ("ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt"):
             _write(etc / bundle, "".join(known.ca.read_text() for known in registries))
@@ -269,6 +276,10 @@ class Node:
             _write(etc / "soci-snapshotter-grpc/config.toml", (OWN_FILES / "soci-snapshotter.toml").read_text())
             kubelet = {"kind": "KubeletConfiguration", "imageServiceEndpoint": f"unix://{SOCI}"}
             _write(etc / "kubernetes/kubelet/config.json", json.dumps(kubelet))
+        if self.proxy:
+            for unit in ("containerd", "kubelet"):
+                drop_in = f'[Service]\nEnvironment="HTTPS_PROXY={self.proxy.url}"\n'
+                _write(etc / f"systemd/system/{unit}.service.d/http-proxy.conf", drop_in)
         shell = self.folder / "bin/sh"  # AL2023's sh is bash
         shell.unlink(missing_ok=True)
         shell.symlink_to("bash")
@@ -279,7 +290,8 @@ class Node:
         if self.disk_mib and not disk.exists():
             with disk.open("wb") as file:
                 file.truncate(self.disk_mib << 20)
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", str(disk)], check=True)
+            inodes = ["-N", str(self.disk_inodes)] if self.disk_inodes else []
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-O", "^has_journal", *inodes, str(disk)], check=True)
 
     def _configuration(self) -> str:
         text = (OWN_FILES / f"containerd-{self.containerd}.toml").read_text()

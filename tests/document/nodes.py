@@ -54,9 +54,7 @@ def leftovers(node: Node) -> set[str]:
 def is_ours(node: Node, file: str) -> bool:
     """Tells whether a file can be left over: not what commands keep, the node's own folder, or containerd's state."""
     kept = {f"/run/prefetch-images{file}" for file in ("", "/lock", "/waiting", "/queue", "/config", "/leases-checked")}
-    return file not in kept and not file.startswith(
-        ("/run/containerd", "/run/prefetch-images/named", str(node.folder))
-    )
+    return file not in kept and not file.startswith(("/run/containerd", "/run/prefetch-images/named", str(node.folder)))
 
 
 def a_password() -> str:

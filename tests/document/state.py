@@ -91,6 +91,12 @@ def layer_digests(image: Artifact) -> list[str]:
     return [layer["digest"] for layer in json.loads(own(image).manifest)["layers"]]
 
 
+def set_kubelet(node: Node, **settings: object) -> None:
+    """Writes kubelet's configuration, to where EKS has it."""
+    text = json.dumps({"kind": "KubeletConfiguration", **settings})
+    node.shell(f"mkdir -p /etc/kubernetes/kubelet; cat >/etc/kubernetes/kubelet/config.json <<'END'\n{text}\nEND")
+
+
 def used_bytes(node: Node) -> int:
     """Returns how much of the file system that containerd stores on is used."""
     return int(node.shell("df --block-size=1 --output=used /var/lib/containerd").split()[-1])

@@ -82,6 +82,7 @@ def test_an_older_image_of_ours_is_let_go_and_the_newer_one_is_pinned(node: Bott
 
     assert run(node, old, keep=1, pin=True).outcomes() == [("pulled", "")]
     assert node_finds(node, by_tag(old)) and eventually(lambda: node.pinned(by_tag(old)), True)
+    node.shell("rm -rf /run/prefetch-images/named")
     result = run(node, new, keep=1, pin=True)
 
     assert (result.exit_code, result.outcomes()) == (0, [("pulled", "")]), result.stderr

@@ -13,8 +13,19 @@ from local.node import Node
 
 from .command import HOST, Result, begin, run
 from .nodes import running
-from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, layer_digests, node_finds, used_bytes
+from .state import (
+    OWN_ARCHITECTURE,
+    by_digest,
+    by_tag,
+    eventually,
+    image_id,
+    layer_digests,
+    node_finds,
+    set_kubelet,
+    used_bytes,
+)
 
+FILLER = "/var/lib/containerd/filler"
 MIB = 1 << 20
 SMALL = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 12 * MIB}  # needs 36 MiB: 12 compressed, 24 unpacked
 LARGE = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 17 * MIB}
@@ -60,7 +71,7 @@ def test_what_the_manifest_tells_of_the_unpacked_size_is_believed(small: Node, p
 
 
 def test_layers_that_are_there_already_need_no_room(small: Node, pushed) -> None:
-    base = images.image("base", architecture=OWN_ARCHITECTURE, layer_bytes=16 * MIB)
+    base = images.image("base", architecture=OWN_ARCHITECTURE, layer_bytes=14 * MIB)
     above = images.image("above", architecture=OWN_ARCHITECTURE, layer_bytes=MIB, base=base)
     assert run(small, pushed("team/base", "v1", base)).outcomes() == [("pulled", "")]
 
@@ -89,7 +100,7 @@ def test_a_disk_that_others_fill_meanwhile_ends_the_pull(small: Node, front: Fro
     front.hold()
     command = begin(small, reference)
     assert eventually(lambda: len(front.being_pulled()), 1)
-    small.shell("fallocate -l 50M /var/lib/containerd/filler")
+    small.shell(f"fallocate -l 50M {FILLER}")
 
     result = Result(command.wait(30))
 
@@ -97,7 +108,7 @@ def test_a_disk_that_others_fill_meanwhile_ends_the_pull(small: Node, front: Fro
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")])
     assert result.seconds < 10
     assert small.images() == {}
-    small.shell("rm /var/lib/containerd/filler")
+    small.shell(f"rm {FILLER}")
     assert run(small, reference).outcomes() == [("pulled", "")]
 
 
@@ -144,6 +155,49 @@ def test_an_image_above_the_size_limit_is_skipped(
     reference = f"{HOST}/team/huge:v1@{front.offer('team/huge', 'v1', image.media_type, images.as_json(body))}"
     with running(Node(tmp_path / "node", "node", front, "2.1", disk_mib=64)) as node:
         assert run(node, reference, maxImageGiB=limit).outcomes() == [("skipped", outcome)]
+
+
+def test_the_disk_is_filled_to_just_below_what_kubelet_counts(small: Node, pushed) -> None:
+    image = images.image("small", **SMALL)
+    reference = pushed("team/small", "v1", image)
+    [layer] = json.loads(image.manifest)["layers"]
+    need = image.size - len(image.manifest) + 2 * layer["size"]
+    capacity, available = disk(small)
+    rest = (available - need) * 100 % capacity
+    filler = (rest + capacity // 2) % capacity // 100  # so that half a percent is left to either side
+    small.shell(f"fallocate -l {filler} {FILLER}")
+    capacity, available = disk(small)
+    kubelets = 100 - (available - need) * 100 // capacity  # image_gc_manager.go
+
+    result = run(small, reference, imageGCHighThresholdPercent=kubelets)
+
+    assert result.outcomes() == [("skipped", "no-space")], "from there on kubelet removes images"
+    assert f"{kubelets} %" in result.stderr
+    assert run(small, reference, imageGCHighThresholdPercent=kubelets + 1).outcomes() == [("pulled", "")]
+
+
+@pytest.mark.parametrize("when", ["before the pull", "while it is unpacked"])
+def test_inodes_that_run_short_are_no_space(tmp_path: Path, containerd: str, front: Front, pushed, when: str) -> None:
+    files = {"before the pull": 1, "while it is unpacked": 4_000}[when]
+    reference = pushed("team/app", "v1", images.image("files", architecture=OWN_ARCHITECTURE, small_files=files))
+    with running(Node(tmp_path / "node", "node", front, containerd, disk_mib=64, disk_inodes=3_000)) as node:
+        set_kubelet(node, evictionHard={"nodefs.inodesFree": "5%", "imagefs.inodesFree": "5%"})
+        if when == "before the pull":
+            node.shell(f"mkdir {FILLER} && cd {FILLER} && seq 2800 | xargs touch")
+
+        result = run(node, reference)
+
+        assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")])
+        assert node.images() == {}
+        node.shell(f"rm -rf {FILLER}")
+        other = pushed("team/other", "v1", images.image("other", architecture=OWN_ARCHITECTURE))
+        assert run(node, other).outcomes() == [("pulled", "")]
+
+
+def disk(node: Node) -> tuple[int, int]:
+    """Returns the bytes of containerd's file system: all, and those that are free."""
+    block, blocks, free = map(int, node.shell("stat --file-system --format '%S %b %a' /var/lib/containerd").split())
+    return block * blocks, block * free
 
 
 def bomb_image() -> Artifact:

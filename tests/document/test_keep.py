@@ -50,7 +50,7 @@ def test_of_several_releases_the_newest_are_kept(node: Node, pushed) -> None:
     run(node, other, deeper, keep=1)
 
     for number, reference in enumerate(references):
-        result = run(node, reference, keep=2)
+        result = later(node, reference, keep=2)
         assert result.outcomes() == [("pulled", "")]
         assert ("removing" in result.stderr) is (number >= 2)
 
@@ -77,7 +77,7 @@ def test_images_that_a_command_names_are_kept(node: Node, pushed) -> None:
     assert run(node, *references[:3], keep=1).statuses() == ["pulled"] * 3
     assert all(names(node, image) for image in releases[:3])
 
-    run(node, references[3], keep=2)
+    later(node, references[3], keep=2)
     assert [bool(names(node, image)) for image in releases].count(True) == 2
     assert names(node, releases[3])
 
@@ -88,7 +88,7 @@ def test_a_late_command_removes_nothing_that_came_after_its_image(node: Node, pu
     for reference in references:
         run(node, reference, keep=3)
 
-    assert run(node, references[0], keep=1).outcomes() == [("cached", "")]
+    assert later(node, references[0], keep=1).outcomes() == [("cached", "")]
 
     assert [bool(names(node, image)) for image in releases] == [True, False, True]
 
@@ -104,7 +104,7 @@ def test_what_others_pulled_is_never_removed_and_does_not_count(node: Node, push
     assert run(node, their_reference, keep=1, pin=True).outcomes() == [("cached", "")]
     old_reference, new_reference = pushed("team/app", "old", old), pushed("team/app", "new", new)
     for reference in (old_reference, new_reference):
-        run(node, reference, keep=1, pin=True)
+        later(node, reference, keep=1, pin=True)
 
     assert eventually(lambda: names(node, old), set())
     assert {by_tag(their_reference), by_digest(their_reference)} <= names(node, theirs)
@@ -124,13 +124,13 @@ def test_an_image_that_a_container_uses_stays_but_is_no_longer_pinned(node: Node
     else:
         node.shell(f"{CTR} containers create {by_tag(old_reference)} web")
 
-    result = run(node, pushed("team/app", "new", new), keep=1, pin=True)
+    result = later(node, pushed("team/app", "new", new), keep=1, pin=True)
 
     assert "a container uses it" in result.stderr
     assert {by_tag(old_reference), by_digest(old_reference)} <= names(node, old)
     assert eventually(lambda: node.pinned(by_tag(old_reference)), False)
     node.shell(f"{CTR} containers rm web" if use == "container" else f"{CTR} snapshots rm web")
-    run(node, pushed("team/app", "newer", release("newer")), keep=1, pin=True)
+    later(node, pushed("team/app", "newer", release("newer")), keep=1, pin=True)
     assert eventually(lambda: names(node, old), set()), "let go with the next release"
 
 
@@ -140,7 +140,7 @@ def test_an_image_that_a_person_has_named_stays(node: Node, pushed) -> None:
     run(node, old_reference, keep=1, pin=True)
     node.shell(f"{CTR} images tag {by_tag(old_reference)} docker.io/mine/own:v1")
 
-    run(node, pushed("team/app", "new", release("new")), keep=1, pin=True)
+    later(node, pushed("team/app", "new", release("new")), keep=1, pin=True)
 
     assert {by_tag(old_reference), by_digest(old_reference), "docker.io/mine/own:v1"} <= names(node, old)
 
@@ -153,7 +153,7 @@ def test_a_tag_that_kubelet_moved_is_no_longer_ours(node: Node, pushed) -> None:
     their_reference = pushed("team/app", "latest", theirs)
     node.kubelet_pulls(by_tag(their_reference))
 
-    run(node, pushed("team/app", "new", new), keep=1, pin=True)
+    later(node, pushed("team/app", "new", new), keep=1, pin=True)
 
     assert eventually(lambda: names(node, ours), set())
     assert by_tag(their_reference) in names(node, theirs)
@@ -178,7 +178,7 @@ def test_an_image_of_ours_in_two_repositories_stays_in_the_other(node: Node, pus
     for reference in (here, there):
         run(node, reference, keep=1, pin=True)
 
-    run(node, pushed("team/here", "v2", release("new")), keep=1, pin=True)
+    later(node, pushed("team/here", "v2", release("new")), keep=1, pin=True)
 
     assert eventually(lambda: {by_tag(here), by_digest(here)} & names(node, shared), set())
     assert {by_tag(there), by_digest(there)} <= names(node, shared)
@@ -197,7 +197,7 @@ def test_a_tag_that_kubelet_gave_while_we_pulled_stays_kubelets(node: Node, push
         assert Result(command.wait(60)).outcomes() == [("pulled", "")]
     assert OURS not in labels(node, by_tag(reference))
 
-    run(node, pushed("team/app", "v2", release("new")), keep=1)
+    later(node, pushed("team/app", "v2", release("new")), keep=1)
 
     assert by_tag(reference) in names(node, image)
 
@@ -208,9 +208,15 @@ def test_a_second_tag_of_ours_goes_with_its_image(node: Node, pushed) -> None:
     for reference in references:
         run(node, reference, keep=1)
 
-    run(node, pushed("team/app", "v2", release("new")), keep=1)
+    later(node, pushed("team/app", "v2", release("new")), keep=1)
 
     assert eventually(lambda: names(node, old), set())
+
+
+def later(node: Node, *references: str, **how: object) -> Result:
+    """Runs the document once it is forgotten what the commands before named, which is left to pods that start."""
+    node.shell("rm -rf /run/prefetch-images/named")
+    return run(node, *references, **how)
 
 
 def release(content: str, layers: int = 1) -> Artifact:

@@ -9,6 +9,7 @@ import pytest
 from local import images
 from local.front import Front
 from local.node import Node
+from local.proxy import Proxy
 from local.registry import Registry
 
 from .command import HOST, Result, begin, run
@@ -18,6 +19,8 @@ from .watch import base64_of, watching_processes
 
 LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 4 << 20}
 PRIVATE = "images.example.com"
+PROVIDERS = "/etc/eks/image-credential-provider"
+REQUIRED = {"requireServiceAccount": True, "requiredServiceAccountAnnotationKeys": ["eks.amazonaws.com/ecr-role-arn"]}
 
 
 def test_a_wrong_password_is_denied_and_not_tried_again(node: Node, pushed) -> None:
@@ -169,7 +172,43 @@ def test_the_watcher_sees_a_password_that_a_process_shows(place: str) -> None:
         process.kill()
 
 
+def test_a_provider_that_wants_a_pods_token_is_not_asked(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("for a pod", architecture=OWN_ARCHITECTURE))
+    wanted = {"serviceAccountTokenAudience": "sts.amazonaws.com", "cacheType": "ServiceAccount"}
+    node.shell(
+        f"cd {PROVIDERS} && jq '.providers[].tokenAttributes = {json.dumps(wanted | REQUIRED)}' config.json >new &&"
+        " mv new config.json"
+    )
+    write_provider(node, "touch /run/asked")
+
+    result = run(node, reference)
+
+    assert (result.exit_code, result.outcomes()) == (1, [("failed", "denied")])
+    assert "service account" in result.stderr or "tokenAttributes" in result.stderr
+    assert node.shell("ls /run/asked 2>/dev/null || true") == ""
+
+
+def test_a_proxy_that_only_units_know_leads_to_the_registry(
+    tmp_path: Path, containerd: str, registry: Registry, pushed
+) -> None:
+    image = images.image("behind a proxy", architecture=OWN_ARCHITECTURE)
+    reference = pushed("team/app", "v1", image)
+    proxy = Proxy(free_address(), {HOST: registry.address})
+    proxy.start()
+    with running(Node(tmp_path / "node", "node", registry, containerd, proxy=proxy)) as node:
+        plugin = f"{PROVIDERS}/ecr-credential-provider"
+        node.shell(f"""sed -i '2i [ "${{HTTPS_PROXY-}}" = {proxy.url} ] || exit 1' {plugin}""")
+
+        result = run(node, reference)
+
+        assert (result.outcomes(), result.only()["attempts"]) == ([("pulled", "")], 1), result.stderr
+        assert result.only()["bytes"] > 0, "what it is made of is asked for behind the proxy too"
+        assert result.seconds < 10
+    proxy.stop()
+    assert set(proxy.asked()) == {f"{HOST}:443"}
+
+
 def write_provider(node: Node, command: str) -> None:
     """Puts a shell script in the place of ECR's credential provider."""
-    file = "/etc/eks/image-credential-provider/ecr-credential-provider"
+    file = f"{PROVIDERS}/ecr-credential-provider"
     node.shell(f"cat >{file} <<'END'\n#!/bin/sh\n{command}\nEND\nchmod 755 {file}")

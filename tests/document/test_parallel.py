@@ -30,6 +30,24 @@ def test_of_two_commands_at_once_one_pulls_and_the_other_finds_it_cached(
     assert registry.requests("team/app").count(f"GET /v2/team/app/blobs/{layer} 200") == 1
 
 
+def test_of_many_commands_two_occupy_the_agent_and_no_image_is_lost(fronted: Node, front: Front, pushed) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"{number}", **LAYER)) for number in range(5)]
+    front.hold()
+    working = begin(fronted, references[0])
+    assert eventually(lambda: len(front.being_pulled()), 1)
+    waiting = begin(fronted, references[1])
+    assert eventually(lambda: "waiting for another command" in waiting.errors())
+
+    others = [run(fronted, reference) for reference in references[2:]]
+
+    assert [(other.exit_code, other.outcomes()) for other in others] == [(1, [("failed", "busy")])] * 3
+    assert all(other.seconds < 5 for other in others)
+    front.release()
+    assert [Result(command.wait(60)).outcomes() for command in (working, waiting)] == [[("pulled", "")]] * 2
+    assert eventually(lambda: {by_tag(reference) for reference in references} <= fronted.images().keys())
+    assert run(fronted, *references).outcomes() == [("cached", "")] * 5
+
+
 def test_a_command_of_cached_images_does_not_wait_for_another(fronted: Node, front: Front, pushed) -> None:
     cached = pushed("team/cached", "v1", images.image("cached", architecture=OWN_ARCHITECTURE))
     run(fronted, cached)

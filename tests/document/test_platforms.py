@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from local import images
+from local import cri, images
 from local.front import Front
 from local.node import Node
 
@@ -32,6 +32,7 @@ NO_IMAGES = {
 }
 
 
+NYDUS = "application/vnd.oci.image.layer.nydus.blob.v1"
 DIGEST = "sha256:" + "a" * 64
 COMMAND = "a[$(touch /run/touched)]"
 SAYS_MORE = {
@@ -135,3 +136,48 @@ def test_other_words_for_an_architecture_are_understood(node: Node, pushed) -> N
 
     assert run(node, reference).statuses() == ["pulled"]
     assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
+def test_a_system_in_other_letters_is_understood(node: Node, pushed) -> None:
+    single = images.image("capital", architecture=OWN_ARCHITECTURE)
+    capital = {"os": "Linux", "architecture": OWN_ARCHITECTURE.upper()}
+    reference = pushed("team/app", "v1", images.index([dataclasses.replace(single, platform=capital)]))
+
+    assert run(node, reference).statuses() == ["pulled"]
+    assert node_finds(node, by_tag(reference)) == image_id(single)
+
+
+@pytest.mark.parametrize("order", [["v2", "v3"], ["v3", "v2"], ["v3", None], [None, "v2"], ["v3"]], ids=str)
+def test_bytes_are_of_the_variant_that_containerd_takes(node: Node, pushed, order: list[str | None]) -> None:
+    singles = [
+        dataclasses.replace(
+            images.image(f"{variant}", architecture=OWN_ARCHITECTURE, layer_bytes=10_000 * number),
+            platform={"os": "linux", "architecture": OWN_ARCHITECTURE} | ({"variant": variant} if variant else {}),
+        )
+        for number, variant in enumerate(order, 1)
+    ]
+    reference = pushed("team/app", "v1", images.index(singles))
+
+    result = run(node, reference)
+
+    if result.outcomes() == [("skipped", "platform")]:  # then kubelet has no success with it either
+        with pytest.raises(cri.NotReady):
+            node.kubelet_pulls(by_tag(reference))
+        return
+    assert result.outcomes() == [("pulled", "")]
+    [taken] = [single for single in singles if image_id(single) == node_finds(node, by_tag(reference))]
+    assert result.only()["bytes"] == taken.size - len(taken.manifest)
+
+
+def test_a_nydus_image_is_skipped_before_any_layer_is_pulled(fronted: Node, front: Front, pushed) -> None:
+    single = images.image("nydus", architecture=OWN_ARCHITECTURE, layers=2)
+    pushed("team/nydus", "plain", single)
+    body = json.loads(single.manifest)
+    blob, bootstrap = body["layers"]
+    blob |= {"mediaType": NYDUS, "annotations": {"containerd.io/snapshot/nydus-blob": "true"}}
+    bootstrap |= {"annotations": {"containerd.io/snapshot/nydus-bootstrap": "true"}}
+    digest = front.offer("team/nydus", "v1", single.media_type, images.as_json(body))
+
+    assert run(fronted, f"{HOST}/team/nydus:v1@{digest}").outcomes() == [("skipped", "platform")]
+    assert not [layer for layer in (blob, bootstrap) if layer["digest"] in str(front.requests())]
+    assert fronted.images() == {}

@@ -1,17 +1,20 @@
 """Registries that lack an image, are down, break off, refuse, or come back."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from local import images
-from local.front import Front
+from local.front import BLOB_HOST, Front
 from local.node import Node
 from local.registry import Registry
 
 from .command import A_DIGEST, HOST, Result, begin, run
+from .nodes import running
 from .state import OWN_ARCHITECTURE, eventually, image_id, layer_digests, node_finds
 
+INGESTS = "/var/lib/containerd/io.containerd.content.v1.content/ingest"
 OWN = {"architecture": OWN_ARCHITECTURE}
 LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 4 << 20}
 
@@ -116,6 +119,62 @@ def test_what_a_registry_answers_for_layers_is_told(fronted: Node, front: Front,
         assert (report["status"], report["reason"], report["attempts"]) == ("failed", *expected)
     assert HOST in next(line for line in result.stderr.splitlines() if "app403" in line)
     assert fronted.images() == {}
+
+
+def test_a_bucket_that_refuses_layers_is_denied_and_named(fronted: Node, front: Front, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("refused", **LAYER))
+    front.redirects, front.refuses_at_blob_host = True, 403
+
+    result = run(fronted, reference)
+
+    assert (result.exit_code, result.outcomes(), result.only()["attempts"]) == (1, [("failed", "denied")], 1)
+    assert BLOB_HOST in result.stderr
+    assert "X-Amz-Signature" not in result.stderr, "what signs stays unsaid"
+
+
+def test_a_page_instead_of_a_manifest_is_the_registrys_fault(fronted: Node, front: Front, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("paged", **OWN))
+    front.page = b"<html>denied: 401 not found</html>"
+
+    assert run(fronted, reference).outcomes() == [("failed", "registry")]
+    assert fronted.images() == {}
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_store_that_cannot_be_written_is_none_of_the_registrys_doing(
+    tmp_path: Path, containerd: str, registry: Registry, pushed
+) -> None:
+    reference = pushed("team/app", "v1", images.image("unwritten", **LAYER))
+    with running(Node(tmp_path / "node", "node", registry, containerd, disk_mib=64)) as node:
+        node.shell(f"chattr +i {INGESTS}")
+
+        result = run(node, reference)
+
+        node.shell(f"chattr -i {INGESTS}")
+        assert result.exit_code == 1
+        assert result.only()["reason"] == "interrupted"
+        assert run(node, reference).outcomes() == [("pulled", "")]
+
+
+VERIFIER = """
+[plugins.'io.containerd.image-verifier.v1.bindir']
+bin_dir = "/etc/containerd/verifiers"
+"""
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_what_an_image_verifier_refuses_is_told_as_policy(node: Node, pushed) -> None:
+    refused = pushed("team/app", "v1", images.image("unsigned", **OWN))
+    node.shell(f"""mkdir /etc/containerd/verifiers && cd /etc/containerd && echo "{VERIFIER}" >>config.toml &&
+        sed -i 's/^discard_unpacked_layers.*//' config.toml &&
+        printf '#!/bin/sh\\necho it is not signed\\nexit 1\\n' >verifiers/signed && chmod 755 verifiers/signed""")
+    node.kill_containerd()
+
+    result = run(node, refused)
+
+    assert (result.exit_code, result.outcomes()) == (0, [("skipped", "policy")])
+    assert "it is not signed" in result.stderr
+    assert node.images() == {}
 
 
 def answer_for(path: str, kind: str) -> int | None:

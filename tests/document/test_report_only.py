@@ -29,6 +29,7 @@ def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(nod
     node.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")  # what nothing holds goes now
     references["successor"] = pushed("team/kept", "new", images.image("successor"))
     named = [reference for name, reference in references.items() if name != "old"]
+    node.shell("rm -rf /run/prefetch-images/named")
     before = state(node)
 
     result = run(node, *named, reportOnly=True, keep=1, pin=True)

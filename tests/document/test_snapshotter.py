@@ -1,17 +1,20 @@
 """Images are unpacked where CRI looks for them, or not pulled at all."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from local import images
-from local.node import Node
+from local.node import SOCI, Node
 from local.registry import Registry
 
-from .command import run
+from .command import Result, begin, run
 from .nodes import running
+from .relay import SNAPSHOTS, relaying
 from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds, snapshots
+from .test_time import STALL_SECONDS
 
 OWN = {"architecture": OWN_ARCHITECTURE}
 
@@ -76,3 +79,53 @@ def test_without_a_working_snapshotter_nothing_counts_as_cached(soci: Node, push
     soci.kill_snapshotter()
 
     assert run(soci, reference).outcomes() == [("skipped", "snapshotter")]
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_snapshotter_that_fetches_by_itself_and_blocks_meanwhile_is_waited_for(soci: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("blocking", **OWN))
+    prepare = f"{SNAPSHOTS}/Prepare"
+    with relaying(soci.socket.parents[1] / SOCI.removeprefix("/run/")) as relay:
+        relay.hold(prepare)
+        command = begin(soci, reference, limit=100)
+        relay.wait_for(prepare)
+        time.sleep(STALL_SECONDS + 8)
+        relay.release(prepare)
+        result = Result(command.wait(60))
+
+    assert (result.outcomes(), result.only()["attempts"]) == ([("pulled", "")], 1), result.stderr
+
+
+def test_a_snapshotter_with_a_disk_of_its_own_fills_that(node: Node, pushed) -> None:
+    root = "/var/lib/snapshots"
+    large = pushed("team/large", "v1", images.image("large", **OWN, layer_bytes=12 << 20))
+    small = pushed("team/small", "v1", images.image("small", **OWN))
+    settings = f"[plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = '{root}'"
+    node.shell(f"""mkdir {root} && mount -t tmpfs -o size=20m snapshots {root} &&
+        echo "{settings}" >>/etc/containerd/config.toml""")
+    node.kill_containerd()
+
+    result = run(node, large, small)
+
+    node.shell(f"umount --lazy {root}")
+    assert result.of(small)["status"] == "pulled"
+    assert (result.of(large)["status"], result.of(large)["reason"]) == ("skipped", "no-space")
+    assert root in result.stderr
+
+
+RUNTIMES = {
+    "1.7": """plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata""",
+    "2.1": """plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata""",
+}
+
+
+def test_a_runtime_class_with_another_snapshotter_is_told(node: Node, pushed, containerd: str) -> None:
+    reference = pushed("team/app", "v1", images.image("for kata too", **OWN))
+    table = f"[{RUNTIMES[containerd]}]\nruntime_type = 'io.containerd.runc.v2'\nsnapshotter = 'native'"
+    node.shell(f"""echo "{table}" >>/etc/containerd/config.toml""")
+    node.kill_containerd()
+
+    result = run(node, reference)
+
+    assert result.outcomes() == [("pulled", "")]
+    assert "kata" in result.stderr and "native" in result.stderr

@@ -1,0 +1,44 @@
+"""Commands that are killed at random moments, many times: by the kernel, with their agent, by a person."""
+
+import random
+import time
+
+import pytest
+
+from local import images
+from local.front import Front
+from local.node import Node
+
+from .command import begin, run
+from .nodes import CTR
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, node_finds, snapshots
+
+KILLS = 25
+
+
+@pytest.mark.timeout(180)
+def test_commands_killed_at_any_moment_leave_nothing_that_the_next_does_not_clear(
+    fronted: Node, front: Front, pushed
+) -> None:
+    singles = [images.image(f"{number}", architecture=OWN_ARCHITECTURE, layer_bytes=1 << 20) for number in range(3)]
+    references = [pushed(f"team/app{number}", "v1", single) for number, single in enumerate(singles)]
+    front.bytes_per_second = 4 << 20
+    seed = time.time_ns()
+    moments = random.Random(seed)
+    for _ in range(KILLS):
+        command = begin(fronted, *references, keep=1, pin=True, maxParallelImagePulls=2)
+        time.sleep(moments.uniform(0, 1))
+        command.kill()
+        if len(fronted.images()) == 3 * len(references):
+            for name in fronted.images():
+                fronted.shell(f"{CTR} images rm {name}")
+
+    result = run(fronted, *references, keep=1, pin=True)
+
+    assert result.exit_code == 0, f"seed {seed}: {result.stderr}"
+    for reference, single in zip(references, singles, strict=True):
+        found = {node_finds(fronted, name) for name in (by_tag(reference), by_digest(reference))}
+        assert found == {image_id(single)}, f"seed {seed}"
+        assert fronted.pinned(by_tag(reference)), f"seed {seed}"
+    fronted.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")
+    assert snapshots(fronted, "overlayfs") == len(references), f"seed {seed}"
