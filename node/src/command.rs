@@ -9,7 +9,6 @@ use std::{cell::RefCell, collections::HashSet, panic::AssertUnwindSafe, time::Du
 
 use futures_util::{
     FutureExt, StreamExt,
-    future::join_all,
     stream::{self, FuturesUnordered},
 };
 use prefetch::outcome::{NodeReason, Status};
@@ -26,7 +25,7 @@ use self::{
 use crate::{
     containerd::{
         config::Config,
-        inventory::{Inventory, confirm},
+        inventory::{Inventory, confirm_all},
         leftovers,
     },
     context::{Context, SOCKET},
@@ -236,16 +235,12 @@ impl<'a> Command<'a> {
     /// Reports the images that kubelet finds; where CRI does not find one that seems to be there, it is looked at again when
     /// it has its turn.
     async fn report_complete(&self, inventory: &Inventory) -> Result<(), Failure> {
-        let complete = self
-            .works
-            .iter()
-            .filter(|work| work.is_left() && inventory.is_complete(&work.image));
-        let confirmed = complete.map(|work| async move {
-            let is_found = confirm(&self.context.containerd, &work.image);
-            Ok::<_, Failure>((work, self.context.time.until_deadline(is_found).await??))
-        });
-        for confirmed in join_all(confirmed).await {
-            let (work, is_found) = confirmed?;
+        let is_complete = |work: &&Work| work.is_left() && inventory.is_complete(&work.image);
+        let complete: Vec<_> = self.works.iter().filter(is_complete).collect();
+        let images: Vec<_> = complete.iter().map(|work| &work.image).collect();
+        let confirmed = confirm_all(&self.context.containerd, &images);
+        let confirmed = self.context.time.until_deadline(confirmed).await??;
+        for (work, is_found) in complete.into_iter().zip(confirmed) {
             work.is_doubtful.set(!is_found);
             if is_found {
                 work.report_without_bytes(&self.speech, Status::Cached, None);

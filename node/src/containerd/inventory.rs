@@ -8,6 +8,7 @@ use tonic::Status;
 use super::{
     Containerd,
     content::Blob,
+    cri::CriImage,
     images::Name,
     snapshots::{Kind, Snapshot, is_missing},
 };
@@ -162,9 +163,37 @@ pub async fn confirm(containerd: &Containerd, image: &Image) -> Result<bool, Fai
     let (by_digest, by_tag) =
         tokio::try_join!(containerd.image_status(&by_digest), by_tag).map_err(|status| unanswered(&status))?;
     let is_same = |other: Option<_>| {
-        other.is_some_and(|other: super::cri::CriImage| by_digest.as_ref().is_some_and(|one| one.id == other.id))
+        other.is_some_and(|other: CriImage| by_digest.as_ref().is_some_and(|one| one.id == other.id))
     };
     Ok(by_digest.is_some() && by_tag.is_none_or(is_same))
+}
+
+/// Tells of each image whether kubelet finds it now: as [`confirm`] does, but of many by one list.
+///
+/// # Errors
+/// `interrupted` where CRI does not answer.
+pub async fn confirm_all(containerd: &Containerd, images: &[&Image]) -> Result<Vec<bool>, Failure> {
+    match images {
+        [] => Ok(Vec::new()),
+        [image] => Ok(vec![confirm(containerd, image).await?]),
+        _ => {
+            let found = containerd.cri_images().await.map_err(|status| unanswered(&status))?;
+            let names: HashSet<_> = found.iter().flat_map(names_of).collect();
+            Ok(images.iter().map(|image| is_among(&names, image)).collect())
+        }
+    }
+}
+
+/// Returns the names by which kubelet finds an image, each with the image's id.
+fn names_of(image: &CriImage) -> impl Iterator<Item = (&str, &str)> {
+    let names = image.tags.iter().chain(&image.digests);
+    names.map(|name| (image.id.as_str(), name.as_str()))
+}
+
+fn is_among(names: &HashSet<(&str, &str)>, image: &Image) -> bool {
+    let (by_digest, by_tag) = (image.name_by_digest(), image.name_by_tag());
+    let mut ids = names.iter().filter(|(_, name)| *name == by_digest).map(|(id, _)| *id);
+    ids.any(|id| by_tag.as_deref().is_none_or(|by_tag| names.contains(&(id, by_tag))))
 }
 
 /// Makes a failure of what containerd did not answer to.

@@ -141,6 +141,27 @@ fn labels_of_layers_and_of_others_lead_nowhere() {
     assert!(!leads_on("containerd.io/distribution.source.r.io"));
 }
 
+#[test]
+fn an_image_is_among_those_that_kubelet_finds_by_both_names_of_one_image() {
+    let found = |id: &str, tags: &[&str], digests: &[String]| CriImage {
+        id: id.to_owned(),
+        tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        digests: digests.to_vec(),
+        ..CriImage::default()
+    };
+    let is_found = |images: &[CriImage], image: &Image| is_among(&images.iter().flat_map(names_of).collect(), image);
+    let by_digest = [image().name_by_digest()];
+    let untagged = Image::new("r.io", "app", None, &digest(1)).expect("an image");
+
+    assert!(is_found(
+        &[found("1", &["r.io/app:v1", "r.io/app:v2"], &by_digest)],
+        &image()
+    ));
+    assert!(!is_found(&[found("1", &["r.io/app:v1"], &[])], &image()));
+    let moved = [found("1", &[], &by_digest), found("2", &["r.io/app:v1"], &[])];
+    assert!(!is_found(&moved, &image()) && is_found(&moved, &untagged));
+}
+
 proptest! {
     #[test]
     fn labels_that_lead_in_circles_end(
