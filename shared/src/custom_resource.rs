@@ -85,7 +85,12 @@ struct Answer<'a> {
     stack_id: &'a str,
     request_id: &'a str,
     logical_resource_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Value>,
 }
+
+/// What a resource has become: its attributes where it has any, or the reason for which the deployment fails.
+pub type Outcome<'a> = Result<Option<&'a Value>, &'a str>;
 
 /// Answers CloudFormation.
 #[derive(Debug)]
@@ -102,13 +107,13 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Sends what has become of a request; the error is the reason for which the deployment fails.
+    /// Sends what has become of a request.
     ///
     /// It is sent again where the network or S3, which takes it for CloudFormation, fails for a moment.
     ///
     /// # Errors
     /// [`AnswerError`] where it was not taken.
-    pub async fn send(&self, request: &Request, outcome: Result<(), &str>) -> Result<(), AnswerError> {
+    pub async fn send(&self, request: &Request, outcome: Outcome<'_>) -> Result<(), AnswerError> {
         let (host, path) = split(&request.response_url).ok_or(AnswerError::NoAddress)?;
         let path = path.to_owned();
         let operation = Operation::builder()
@@ -147,8 +152,8 @@ impl Answers {
 }
 
 /// Writes the answer; a reason that does not fit is cut.
-fn answer(request: &Request, outcome: Result<(), &str>) -> String {
-    let answer = |reason: Option<String>| {
+fn answer(request: &Request, outcome: Outcome<'_>) -> String {
+    let answer = |data: Option<&Value>, reason: Option<String>| {
         let physical_resource_id = request.physical_resource_id.as_ref();
         let answer = Answer {
             status: if reason.is_none() { "SUCCESS" } else { "FAILED" },
@@ -158,14 +163,15 @@ fn answer(request: &Request, outcome: Result<(), &str>) -> String {
             stack_id: &request.stack_id,
             request_id: &request.id,
             logical_resource_id: &request.logical_resource_id,
+            data,
         };
         json!(answer).to_string()
     };
     match outcome {
-        Ok(()) => answer(None),
+        Ok(data) => answer(data, None),
         Err(reason) => {
-            let room = MAX_ANSWER.saturating_sub(answer(Some(String::new())).len());
-            answer(Some(cut(reason, room)))
+            let room = MAX_ANSWER.saturating_sub(answer(None, Some(String::new())).len());
+            answer(None, Some(cut(reason, room)))
         }
     }
 }
@@ -216,7 +222,10 @@ mod tests {
     async fn an_answer_goes_to_the_address_as_it_was_signed_with_no_content_type() {
         let (host, requests) = listen(&[200]);
         let request = request(&format!("{host}{PATH}"), Some("the one"));
-        Answers::default().send(&request, Ok(())).await.unwrap();
+        Answers::default()
+            .send(&request, Ok(Some(&json!({"Colour": "red"}))))
+            .await
+            .unwrap();
         let [(head, body)] = requests.join().unwrap().try_into().unwrap();
         assert!(
             head.starts_with(&format!("put {} http/1.1\r\n", PATH.to_lowercase())),
@@ -229,7 +238,7 @@ mod tests {
         assert!(!head.contains("content-type") && !head.contains("chunked"), "{head}");
         let expected = json!({
             "Status": "SUCCESS", "PhysicalResourceId": "the one", "StackId": "the stack", "RequestId": "the request",
-            "LogicalResourceId": "Checked",
+            "LogicalResourceId": "Checked", "Data": {"Colour": "red"},
         });
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
     }
@@ -262,7 +271,10 @@ mod tests {
             ("https:///x".to_owned(), "names no address"),
             ("https://a b/x".to_owned(), "could not be answered"),
         ] {
-            let error = Answers::default().send(&request(&url, None), Ok(())).await.unwrap_err();
+            let error = Answers::default()
+                .send(&request(&url, None), Ok(None))
+                .await
+                .unwrap_err();
             let error = report(&error);
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("Signature"), "{error}");

@@ -70,7 +70,7 @@ impl SettingsCheck {
         let outcome = match &decision {
             Decision::Accepted { message } => {
                 info!("accepted: {message}");
-                Ok(())
+                Ok(None)
             }
             Decision::Refused { message } => {
                 warn!("refused: {message}");

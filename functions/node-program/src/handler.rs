@@ -1,0 +1,134 @@
+//! From CloudFormation's request to its answer.
+
+use std::time::Duration;
+
+use lambda_runtime::Diagnostic;
+use prefetch::{
+    aws,
+    custom_resource::{AnswerError, Answers, Request, RequestType},
+    report::report,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tracing::{error, info, warn};
+
+use crate::{artifact::Artifact, programs::Processor, repository::Repository};
+
+/// What is left of an invocation to answer with, three times if need be ([`Answers::send`]).
+const TO_ANSWER: Duration = Duration::from_secs(16);
+/// Stands for the digest of a program that was not built; an output of a stack is never empty.
+const NONE: &str = "none";
+
+/// What the function works with.
+#[derive(Debug)]
+pub struct NodeProgram {
+    /// How CloudFormation is answered.
+    pub answers: Answers,
+    /// What is published.
+    pub artifact: Artifact,
+    /// Where, or why that is not known: what cannot be used is answered too.
+    pub repository: Result<Repository, String>,
+}
+
+/// What was answered: what `sam local invoke` shows.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", rename_all = "lowercase")]
+pub enum Decision {
+    /// The programs are in the repository, and the document gets these attributes.
+    Published {
+        /// The repository and the digests.
+        attributes: Value,
+    },
+    /// The deployment fails, and the document stays with the programs that it names.
+    Refused {
+        /// Why nothing could be published.
+        message: String,
+    },
+    /// A deletion goes on; the repository goes with all that is in it.
+    Left,
+}
+
+/// Why CloudFormation was not answered: it waits until the resource's time is over, and fails the deployment then.
+#[derive(Debug, Error)]
+pub enum PublishError {
+    /// The event is none of CloudFormation's.
+    #[error("the event is no request of CloudFormation's to a custom resource")]
+    NoRequest(#[source] serde_json::Error),
+    /// The answer was not taken.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+}
+
+impl From<PublishError> for Diagnostic {
+    fn from(error: PublishError) -> Self {
+        Self {
+            error_type: "PublishError".to_owned(),
+            error_message: report(&error),
+        }
+    }
+}
+
+impl NodeProgram {
+    /// Publishes the programs and answers CloudFormation by which digests, or why not.
+    ///
+    /// # Errors
+    /// [`PublishError`] where nobody can be answered.
+    pub async fn handle(&self, payload: Value) -> Result<Decision, PublishError> {
+        let answered = self.answer(payload).await;
+        answered.inspect_err(|error| error!("{}", report(error)))
+    }
+
+    async fn answer(&self, payload: Value) -> Result<Decision, PublishError> {
+        let request: Request = serde_json::from_value(payload).map_err(PublishError::NoRequest)?;
+        let decision = aws::sparing(TO_ANSWER, self.decide(request.request_type)).await;
+        let outcome = match &decision {
+            Decision::Published { attributes } => {
+                info!("published: {attributes}");
+                Ok(Some(attributes))
+            }
+            Decision::Refused { message } => {
+                warn!("refused: {message}");
+                Err(message.as_str())
+            }
+            Decision::Left => Ok(None),
+        };
+        self.answers.send(&request, outcome).await?;
+        Ok(decision)
+    }
+
+    async fn decide(&self, request: RequestType) -> Decision {
+        match request {
+            // What is in the repository is another document's too, until the stack is gone.
+            RequestType::Delete => Decision::Left,
+            RequestType::Create | RequestType::Update => self.publish().await,
+        }
+    }
+
+    async fn publish(&self) -> Decision {
+        match self.attributes().await {
+            Ok(attributes) => Decision::Published { attributes },
+            Err(message) => Decision::Refused { message },
+        }
+    }
+
+    /// Pushes the programs and returns what the document gets.
+    async fn attributes(&self) -> Result<Value, String> {
+        let digest = |processor| self.artifact.program_digest(processor).unwrap_or(NONE);
+        if self.artifact.is_empty() {
+            return Err("no program was built into this function: sam build does".to_owned());
+        }
+        let repository = self.repository.as_ref().map_err(Clone::clone)?;
+        let pushed = repository.push(&self.artifact).await;
+        pushed.map_err(|error| report(&error))?;
+        Ok(json!({
+            "Repository": format!("{}/{}", repository.registry, repository.name),
+            "Tag": self.artifact.tag,
+            Processor::X86_64.attribute(): digest(Processor::X86_64),
+            Processor::Arm64.attribute(): digest(Processor::Arm64),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_ecr::{
+    operation::{
+        batch_check_layer_availability::BatchCheckLayerAvailabilityOutput,
+        complete_layer_upload::{CompleteLayerUploadError, CompleteLayerUploadOutput},
+        initiate_layer_upload::InitiateLayerUploadOutput,
+        put_image::{PutImageError, PutImageOutput},
+        upload_layer_part::{UploadLayerPartError, UploadLayerPartOutput},
+    },
+    types::{
+        Layer, LayerAvailability,
+        error::{ImageAlreadyExistsException, LayerAlreadyExistsException},
+    },
+};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use prefetch::fault;
+
+use super::*;
+use crate::programs::Program;
+
+const CREATE: &str = include_str!("../../../../events/node-program.create.json");
+const UPDATE: &str = include_str!("../../../../events/node-program.update.json");
+const DELETE: &str = include_str!("../../../../events/node-program.delete.json");
+const BOTH: [Program; 2] = [
+    Program {
+        processor: Processor::X86_64,
+        content: b"0123456789",
+    },
+    Program {
+        processor: Processor::Arm64,
+        content: b"abc",
+    },
+];
+
+/// ECR with one repository.
+#[derive(Clone, Debug, Default)]
+struct Ecr {
+    calls: Arc<Mutex<Vec<String>>>,
+    available: Vec<String>,
+    /// Whether what is uploaded or put is there already.
+    is_there: bool,
+    fails: Option<&'static str>,
+}
+
+#[tokio::test]
+async fn a_deployment_pushes_both_programs_in_parts_and_tells_the_document_their_digests() {
+    for event in [CREATE, UPDATE] {
+        let ecr = Ecr::default();
+        let artifact = Artifact::of(&BOTH, "0.1.0");
+        let expected = json!({
+            "Repository": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/prod-nodeprograms",
+            "Tag": artifact.tag,
+            "X8664Digest": artifact.program_digest(Processor::X86_64),
+            "Arm64Digest": artifact.program_digest(Processor::Arm64),
+        });
+        assert_eq!(
+            decided(event, &BOTH, &ecr).await,
+            Decision::Published { attributes: expected }
+        );
+        let uploaded: Vec<String> = ["0-1", "0-3 4-7 8-9", "0-2"]
+            .iter()
+            .zip(&artifact.blobs)
+            .flat_map(|(parts, blob)| {
+                let parts = parts.split(' ').map(|part| format!("part {part}"));
+                let end = format!("complete {}", blob.digest);
+                ["initiate".to_owned()].into_iter().chain(parts).chain([end])
+            })
+            .collect();
+        let put = format!("put {} {}", artifact.tag, artifact.digest);
+        assert_eq!(ecr.calls(), [&["check".to_owned()][..], &uploaded, &[put]].concat());
+    }
+}
+
+#[tokio::test]
+async fn what_the_repository_has_is_not_uploaded_again() {
+    let artifact = Artifact::of(&BOTH, "0.1.0");
+    let ecr = Ecr {
+        available: artifact.blobs.iter().map(|blob| blob.digest.clone()).collect(),
+        is_there: true,
+        ..Ecr::default()
+    };
+    assert!(matches!(decided(UPDATE, &BOTH, &ecr).await, Decision::Published { .. }));
+    assert_eq!(
+        ecr.calls(),
+        ["check".to_owned(), format!("put {} {}", artifact.tag, artifact.digest)]
+    );
+}
+
+#[tokio::test]
+async fn what_another_has_uploaded_meanwhile_is_taken() {
+    let ecr = Ecr {
+        is_there: true,
+        ..Ecr::default()
+    };
+    assert!(matches!(decided(CREATE, &BOTH, &ecr).await, Decision::Published { .. }));
+}
+
+#[tokio::test]
+async fn a_program_that_was_not_built_is_told_by_a_word() {
+    let Decision::Published { attributes } = decided(CREATE, &BOTH[..1], &Ecr::default()).await else {
+        panic!("one program is enough");
+    };
+    assert_eq!(attributes["Arm64Digest"], "none");
+    assert_ne!(attributes["X8664Digest"], "none");
+}
+
+#[tokio::test]
+async fn a_deployment_fails_with_the_cause_where_nothing_can_be_published() {
+    for call in ["check", "initiate", "part", "complete", "put"] {
+        let ecr = Ecr {
+            fails: Some(call),
+            ..Ecr::default()
+        };
+        let Decision::Refused { message } = decided(CREATE, &BOTH, &ecr).await else {
+            panic!("{call} fails");
+        };
+        assert!(message.contains("AccessDeniedException"), "{message}");
+    }
+    let Decision::Refused { message } = decided(CREATE, &[], &Ecr::default()).await else {
+        panic!("there is nothing to publish");
+    };
+    assert!(message.contains("no program was built"), "{message}");
+    let unset = program(&BOTH, Err("REPOSITORY_NAME is missing".to_owned()));
+    let message = "REPOSITORY_NAME is missing".to_owned();
+    assert_eq!(unset.decide(RequestType::Create).await, Decision::Refused { message });
+}
+
+#[tokio::test]
+async fn a_deletion_touches_nothing_and_never_fails() {
+    let ecr = Ecr {
+        fails: Some("check"),
+        ..Ecr::default()
+    };
+    for programs in [&BOTH[..], &[]] {
+        assert_eq!(decided(DELETE, programs, &ecr).await, Decision::Left);
+    }
+    assert!(ecr.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_an_error() {
+    let program = program(&BOTH, Err(String::new()));
+    for event in [json!(null), json!({}), json!({"RequestType": "Create"})] {
+        let error = program.handle(event).await.unwrap_err();
+        assert!(error.to_string().contains("no request of CloudFormation's"), "{error}");
+    }
+}
+
+async fn decided(event: &str, programs: &[Program], ecr: &Ecr) -> Decision {
+    let request: Request = serde_json::from_str(event).unwrap();
+    let repository = Repository {
+        ecr: ecr.client(),
+        registry: "123456789012.dkr.ecr.eu-west-1.amazonaws.com".to_owned(),
+        name: "prod-nodeprograms".to_owned(),
+    };
+    program(programs, Ok(repository)).decide(request.request_type).await
+}
+
+fn program(programs: &[Program], repository: Result<Repository, String>) -> NodeProgram {
+    NodeProgram {
+        answers: Answers::default(),
+        artifact: Artifact::of(programs, "0.1.0"),
+        repository,
+    }
+}
+
+impl Ecr {
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// Notes a call, and tells whether it fails.
+    fn note(&self, call: String) -> bool {
+        let fails = self.fails.is_some_and(|name| call.starts_with(name));
+        self.calls.lock().unwrap().push(call);
+        fails
+    }
+
+    fn client(&self) -> aws_sdk_ecr::Client {
+        let ecr = self.clone();
+        let check = mock!(aws_sdk_ecr::Client::batch_check_layer_availability).then_compute_response(move |_| {
+            use aws_sdk_ecr::operation::batch_check_layer_availability::BatchCheckLayerAvailabilityError as E;
+            if ecr.note("check".to_owned()) {
+                return fault!(aws_sdk_ecr, E, "AccessDeniedException");
+            }
+            let layer = |digest: &String| {
+                let layer = Layer::builder().layer_digest(digest);
+                layer.layer_availability(LayerAvailability::Available).build()
+            };
+            let layers = ecr.available.iter().map(layer).collect();
+            MockResponse::Output(
+                BatchCheckLayerAvailabilityOutput::builder()
+                    .set_layers(Some(layers))
+                    .build(),
+            )
+        });
+        let ecr = self.clone();
+        let initiate = mock!(aws_sdk_ecr::Client::initiate_layer_upload).then_compute_response(move |_| {
+            use aws_sdk_ecr::operation::initiate_layer_upload::InitiateLayerUploadError as E;
+            if ecr.note("initiate".to_owned()) {
+                return fault!(aws_sdk_ecr, E, "AccessDeniedException");
+            }
+            MockResponse::Output(
+                InitiateLayerUploadOutput::builder()
+                    .upload_id("upload")
+                    .part_size(4)
+                    .build(),
+            )
+        });
+        let ecr = self.clone();
+        let part = mock!(aws_sdk_ecr::Client::upload_layer_part).then_compute_response(move |input| {
+            let (first, last) = (input.part_first_byte().unwrap(), input.part_last_byte().unwrap());
+            assert_eq!(input.layer_part_blob().unwrap().as_ref().len() as i64, last - first + 1);
+            if ecr.note(format!("part {first}-{last}")) {
+                return fault!(aws_sdk_ecr, UploadLayerPartError, "AccessDeniedException");
+            }
+            MockResponse::Output(UploadLayerPartOutput::builder().build())
+        });
+        let ecr = self.clone();
+        let complete = mock!(aws_sdk_ecr::Client::complete_layer_upload).then_compute_response(move |input| {
+            if ecr.note(format!("complete {}", input.layer_digests()[0])) {
+                return fault!(aws_sdk_ecr, CompleteLayerUploadError, "AccessDeniedException");
+            }
+            if ecr.is_there {
+                let there = LayerAlreadyExistsException::builder().build();
+                return MockResponse::Error(CompleteLayerUploadError::LayerAlreadyExistsException(there));
+            }
+            MockResponse::Output(CompleteLayerUploadOutput::builder().build())
+        });
+        let ecr = self.clone();
+        let put = mock!(aws_sdk_ecr::Client::put_image).then_compute_response(move |input| {
+            assert_eq!(
+                input.image_manifest_media_type(),
+                Some("application/vnd.oci.image.manifest.v1+json")
+            );
+            if ecr.note(format!(
+                "put {} {}",
+                input.image_tag().unwrap(),
+                input.image_digest().unwrap()
+            )) {
+                return fault!(aws_sdk_ecr, PutImageError, "AccessDeniedException");
+            }
+            if ecr.is_there {
+                let there = ImageAlreadyExistsException::builder().build();
+                return MockResponse::Error(PutImageError::ImageAlreadyExistsException(there));
+            }
+            MockResponse::Output(PutImageOutput::builder().build())
+        });
+        mock_client!(
+            aws_sdk_ecr,
+            RuleMode::MatchAny,
+            [&check, &initiate, &part, &complete, &put]
+        )
+    }
+}
