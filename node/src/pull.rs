@@ -176,7 +176,7 @@ impl<'a> Pull<'a> {
             return Err(Failure::new(NodeReason::ReportOnly, detail));
         }
         self.ballast = self.command.room().await.ballast(size_of(&description));
-        let ended = watch::pull(
+        watch::pull(
             self.command,
             self.work,
             &description,
@@ -184,13 +184,7 @@ impl<'a> Pull<'a> {
             login.as_ref(),
             inventory,
         )
-        .await;
-        if let Err(cause) = ended {
-            if cause.is_login_too_old {
-                self.login = Some(context.login_anew(&self.work.image).await);
-            }
-            return Err(cause.failure);
-        }
+        .await?;
         if description.fit != Fit::Own
             && let Ok(held) = context.describe_held(&self.work.image).await
         {

@@ -81,11 +81,11 @@ def test_a_mirror_that_is_down_is_passed_over(mirrored: Node, mirror: Registry, 
 
 @pytest.mark.parametrize("containerd", ["2.1"])
 def test_a_mirror_that_swallows_what_it_is_asked_is_passed_over(
-    tmp_path: Path, registry: Registry, mirror: Registry, pushed
+    tmp_path: Path, containerd: str, registry: Registry, mirror: Registry, pushed
 ) -> None:
     reference = pushed("team/app", "v1", images.image("original", architecture=OWN_ARCHITECTURE))
     mirror.pause(stall=True)
-    node = Node(tmp_path / "node", "node", registry, neighbours=[mirror], mirrors={HOST: mirror})
+    node = Node(tmp_path / "node", "node", registry, containerd, neighbours=[mirror], mirrors={HOST: mirror})
     with running(node) as node:
         assert run(node, reference).outcomes() == [("pulled", "")]
     mirror.resume()

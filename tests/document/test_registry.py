@@ -112,12 +112,10 @@ def test_what_a_registry_answers_for_layers_is_told(fronted: Node, front: Front,
 
     result = run(fronted, *references.values(), maxParallelImagePulls=5)
 
-    for status, reference in references.items():
+    for reference in references.values():
         report = result.of(reference)
-        # What is there and cannot be fetched may be had later.
-        expected = ("denied", 1) if status == 403 else ("registry", 4)
-        assert (report["status"], report["reason"], report["attempts"]) == ("failed", *expected)
-    assert HOST in next(line for line in result.stderr.splitlines() if "app403" in line)
+        # What is there and cannot be fetched may be had later, a login that has become too old for it among it.
+        assert (report["status"], report["reason"], report["attempts"]) == ("failed", "registry", 4)
     assert fronted.images() == {}
 
 
@@ -146,6 +144,7 @@ def test_a_store_that_cannot_be_written_is_none_of_the_registrys_doing(
 ) -> None:
     reference = pushed("team/app", "v1", images.image("unwritten", **LAYER))
     with running(Node(tmp_path / "node", "node", registry, containerd, disk_mib=64)) as node:
+        assert run(node, pushed("team/first", "v1", images.image("first", **OWN))).outcomes() == [("pulled", "")]
         node.shell(f"chattr +i {INGESTS}")
 
         result = run(node, reference)
@@ -165,8 +164,8 @@ bin_dir = "/etc/containerd/verifiers"
 @pytest.mark.parametrize("containerd", ["2.1"])
 def test_what_an_image_verifier_refuses_is_told_as_policy(node: Node, pushed) -> None:
     refused = pushed("team/app", "v1", images.image("unsigned", **OWN))
-    node.shell(f"""mkdir /etc/containerd/verifiers && cd /etc/containerd && echo "{VERIFIER}" >>config.toml &&
-        sed -i 's/^discard_unpacked_layers.*//' config.toml &&
+    node.shell(f"""mkdir /etc/containerd/verifiers && cd /etc/containerd &&
+        sed -i 's/^discard_unpacked_layers.*//' config.toml && cat >>config.toml <<'END'\n{VERIFIER}END
         printf '#!/bin/sh\\necho it is not signed\\nexit 1\\n' >verifiers/signed && chmod 755 verifiers/signed""")
     node.kill_containerd()
 

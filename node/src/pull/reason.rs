@@ -36,7 +36,7 @@ const WORDS: &[(&[&str], NodeReason)] = &[
     // a page instead of a manifest
     (&["text/html"], NodeReason::Registry),
     (&["invalid character '<'"], NodeReason::Registry),
-    // what is there and cannot be fetched may be had later, also where a login has become too old for it
+    // what is there and cannot be fetched may be had later
     (&["failed to copy"], NodeReason::Registry),
     (&["401 Unauthorized"], NodeReason::Denied),
     (&["403 Forbidden"], NodeReason::Denied),
@@ -46,41 +46,25 @@ const WORDS: &[(&[&str], NodeReason)] = &[
     (&["not found"], NodeReason::NotFound),
 ];
 
-/// The words with which a registry refuses a login.
+/// The words with which a host refuses a login, or what stands for one.
 const REFUSALS: [&str; 3] = ["401 Unauthorized", "403 Forbidden", "authorization failed"];
-
-/// What a pull ended with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// The failure.
-    pub failure: Failure,
-    /// Whether the registry refused the login in the middle of the transfer: another one may do.
-    pub is_login_too_old: bool,
-}
 
 /// Tells from containerd's answer why it did not pull an image.
 #[must_use]
-pub fn of_status(image: &Image, status: &Status) -> Cause {
+pub fn of_status(image: &Image, status: &Status) -> Failure {
     let detail = shown(status.message());
-    let message = without_names(image, status.message());
-    let told = |reason| Cause {
-        failure: Failure::new(reason, detail.clone()),
-        is_login_too_old: false,
-    };
     if std::error::Error::source(status).is_some() {
-        return told(NodeReason::Interrupted); // containerd did not answer: the connection is at an end
+        return Failure::new(NodeReason::Interrupted, detail); // containerd did not answer: the connection is at an end
     }
-    if let Some(host) = refusing_layers_host(image, status.message()) {
-        let detail = format!("{host}, which has the layers, refuses them: {detail}");
-        return Cause {
-            failure: Failure::new(NodeReason::Denied, detail),
-            is_login_too_old: false,
+    let message = without_names(image, status.message());
+    if message.contains("failed to copy") && REFUSALS.iter().any(|words| message.contains(words)) {
+        let detail = match refusing_host(status.message()) {
+            Some(host) => format!("{host} refuses the layers: {detail}"),
+            None => detail,
         };
+        return Failure::new(NodeReason::Denied, detail);
     }
-    Cause {
-        is_login_too_old: message.contains("failed to copy") && REFUSALS.iter().any(|words| message.contains(words)),
-        ..told(of_words(&message, status.code()))
-    }
+    Failure::new(of_words(&message, status.code()), detail)
 }
 
 fn of_words(message: &str, code: Code) -> NodeReason {
@@ -113,16 +97,14 @@ fn is_store_protected(message: &str) -> bool {
     })
 }
 
-/// Returns the host that refused layers, where that is not the registry: an object store that the registry leads to.
-fn refusing_layers_host(image: &Image, message: &str) -> Option<String> {
-    let is_refusal = message.contains("failed to copy") && message.contains("403 Forbidden");
-    let address = message
-        .split("https://")
-        .last()
-        .filter(|_| is_refusal && message.contains("https://"))?;
-    let host = address.split(['/', '?', ':', '"', ' ']).next()?;
-    let registry = image.registry().split(':').next().unwrap_or_default();
-    (!host.is_empty() && host != registry).then(|| host.to_owned())
+/// Returns the host that refused layers, of the last address that is named: it may be the registry, whose login has become
+/// too old, or an object store to which that leads.
+fn refusing_host(message: &str) -> Option<&str> {
+    let (_, address) = message.rsplit_once("https://")?;
+    address
+        .split(['/', '?', '"', ' '])
+        .next()
+        .filter(|host| !host.is_empty())
 }
 
 /// Returns a message as people may see it: an address may be signed, and none of what follows its `?` is shown.
@@ -180,9 +162,7 @@ mod tests {
     }
 
     fn reason(message: &str) -> NodeReason {
-        of_status(&image("registry.example/team/app:v1"), &Status::unknown(message))
-            .failure
-            .reason
+        of_status(&image("registry.example/team/app:v1"), &Status::unknown(message)).reason
     }
 
     #[test]
@@ -272,7 +252,7 @@ mod tests {
             (Status::permission_denied("no"), NodeReason::Denied),
             (Status::internal("something"), NodeReason::Registry),
         ] {
-            assert_eq!(of_status(&image, &status).failure.reason, expected, "{status:?}");
+            assert_eq!(of_status(&image, &status).reason, expected, "{status:?}");
         }
     }
 
@@ -285,20 +265,16 @@ mod tests {
             );
             of_status(&image, &Status::unknown(message))
         };
-        let bucket = of("starport.s3.eu-west-1.amazonaws.com");
-        assert_eq!(bucket.failure.reason, NodeReason::Denied);
-        assert!(
-            bucket
-                .failure
-                .detail
-                .starts_with("starport.s3.eu-west-1.amazonaws.com, which has the layers")
-        );
-        assert!(!bucket.failure.detail.contains("secret") && !bucket.is_login_too_old);
-        let registry = of("registry.example");
-        assert_eq!(
-            (registry.failure.reason, registry.is_login_too_old),
-            (NodeReason::Registry, true)
-        );
+        for host in ["starport.s3.eu-west-1.amazonaws.com", "registry.example:5000"] {
+            let failure = of(host);
+            assert_eq!(failure.reason, NodeReason::Denied);
+            assert!(
+                failure.detail.starts_with(&format!("{host} refuses the layers: ")),
+                "{}",
+                failure.detail
+            );
+            assert!(!failure.detail.contains("secret"));
+        }
     }
 
     #[test]
@@ -320,7 +296,7 @@ mod tests {
                 ),
             ] {
                 assert_eq!(
-                    of_status(&image, &Status::unknown(message)).failure.reason,
+                    of_status(&image, &Status::unknown(message)).reason,
                     NodeReason::Registry
                 );
             }
@@ -332,7 +308,7 @@ mod tests {
         fn whatever_containerd_says_is_told_without_queries_on_one_line(message in "\\PC{0,200}", query in "[a-z=&]{1,20}") {
             let image = image("registry.example/team/app:v1");
             let status = Status::unknown(format!("{message} https://bucket.example/x?SECRET{query}: 403\n"));
-            let detail = of_status(&image, &status).failure.detail;
+            let detail = of_status(&image, &status).detail;
             prop_assert!(!detail.contains("SECRET") && !detail.contains('\n'));
         }
     }

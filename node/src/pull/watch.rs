@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::{
     progress::{self, Look, Progress},
-    reason::{self, Cause},
+    reason,
 };
 use crate::{
     command::{Command, work::Work},
@@ -36,7 +36,7 @@ pub async fn pull(
     attempt: u32,
     login: Option<&Login>,
     inventory: &Inventory,
-) -> Result<(), Cause> {
+) -> Result<(), Failure> {
     let context = command.context;
     let image = work.image.name_by_digest();
     let request = async {
@@ -48,13 +48,13 @@ pub async fn pull(
         tokio::select! {
             biased;
             answer = request => answer,
-            failure = watch_disk(command) => Err(failure.into()),
-            failure = watch_progress(context, progress, progress::limit(attempt)) => Err(failure.into()),
+            failure = watch_disk(command) => Err(failure),
+            failure = watch_progress(context, progress, progress::limit(attempt)) => Err(failure),
         }
     };
     match context.time.until_deadline(Box::pin(watched)).await {
         Ok(ended) => ended,
-        Err(failure) => Err(failure.into()),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -124,13 +124,4 @@ async fn look(containerd: &Containerd, snapshotter: &str) -> Result<Look, Status
         ingests,
         is_unpacking: snapshots.iter().any(|snapshot| snapshot.key.starts_with("extract-")),
     })
-}
-
-impl From<Failure> for Cause {
-    fn from(failure: Failure) -> Self {
-        Self {
-            failure,
-            is_login_too_old: false,
-        }
-    }
 }
