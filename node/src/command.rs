@@ -187,21 +187,20 @@ impl<'a> Command<'a> {
         if !is_work_left && self.parameters.keep == 0 {
             return None;
         }
-        match self.wait_for_turn().await {
-            Turn::Work(lock) => {
-                // what was seen before others were at work is old
-                let is_fresh = has_looked && began.elapsed() < crate::context::FRESH;
-                if is_fresh || self.look_again().await {
-                    self.bring_the_rest().await;
-                    self.keep_the_newest().await;
-                }
-                lock
-            }
+        // what was seen before others were at work is old
+        let (lock, is_fresh) = match self.wait_for_turn().await {
+            Turn::Work(lock) => (lock, has_looked && began.elapsed() < crate::context::FRESH),
+            Turn::WorkAfterAnother(lock) => (Some(lock), false),
             Turn::GivenUp(reason) => {
                 self.fail_the_rest(reason);
-                None
+                return None;
             }
+        };
+        if is_fresh || self.look_again().await {
+            self.bring_the_rest().await;
+            self.keep_the_newest().await;
         }
+        lock
     }
 
     /// Looks what is there, and brings the rest, for one who has the lock.

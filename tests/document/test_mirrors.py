@@ -84,10 +84,10 @@ def test_a_mirror_that_swallows_what_it_is_asked_is_passed_over(
     tmp_path: Path, containerd: str, registry: Registry, mirror: Registry, pushed
 ) -> None:
     reference = pushed("team/app", "v1", images.image("original", architecture=OWN_ARCHITECTURE))
-    mirror.pause(stall=True)
+    mirror.pause(stall=True)  # containerd gives it 10 seconds for each question
     node = Node(tmp_path / "node", "node", registry, containerd, neighbours=[mirror], mirrors={HOST: mirror})
     with running(node) as node:
-        assert run(node, reference).outcomes() == [("pulled", "")]
+        assert run(node, reference, limit=110).outcomes() == [("pulled", "")]
     mirror.resume()
 
 

@@ -107,4 +107,4 @@ def test_lines_come_as_images_are_done(fronted: Node, front: Front, pushed) -> N
     quick = pushed("team/quick", "v1", images.image("quick", architecture=OWN_ARCHITECTURE))
     front.bytes_per_second = 500_000
 
-    assert [report["image"] for report in run(fronted, slow, quick).reports] == [quick, slow]
+    assert [report["image"] for report in run(fronted, slow, quick, maxParallelImagePulls=2).reports] == [quick, slow]

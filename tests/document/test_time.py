@@ -42,7 +42,7 @@ def test_one_image_that_stalls_does_not_keep_another(fronted: Node, front: Front
     good = pushed("team/good", "v1", images.image("good", architecture=OWN_ARCHITECTURE))
     front.hold()
 
-    result = run(fronted, stalled, good, limit=8)
+    result = run(fronted, stalled, good, limit=8, maxParallelImagePulls=2)
 
     assert (result.of(good)["status"], result.of(stalled)["reason"]) == ("pulled", "timeout")
     assert result.of(good)["seconds"] < 3 < result.of(stalled)["seconds"]
@@ -63,7 +63,7 @@ def test_a_registry_that_stalls_is_reported_before_ssm_ends_the_command(node: No
 def test_a_containerd_that_hangs_is_reported_before_ssm_ends_the_command(fronted: Node, front: Front, pushed) -> None:
     references = [pushed(f"team/app{number}", "v1", images.image(f"hung {number}", **LAYER)) for number in range(2)]
     front.hold()
-    command = begin(fronted, *references, limit=10)
+    command = begin(fronted, *references, limit=10, maxParallelImagePulls=2)
     assert eventually(lambda: len(front.being_pulled()), 2)
     fronted.freeze()
 

@@ -23,8 +23,10 @@ const WORTHWHILE: Duration = Duration::from_secs(5);
 
 /// What became of a command's wish to work.
 pub(super) enum Turn {
-    /// It works, at once or after another; it has the lock, which one that only reports does not take.
+    /// It works at once; it has the lock, which one that only reports does not take.
     Work(Option<Lock>),
+    /// It works after another, which may have brought what it asks for.
+    WorkAfterAnother(Lock),
     /// It does not: the reason has been said.
     GivenUp(NodeReason),
 }
@@ -82,7 +84,7 @@ impl Command<'_> {
         };
         drop(waiting);
         Ok(Some(match lock {
-            Ok(lock) => Turn::Work(Some(lock?)),
+            Ok(lock) => Turn::WorkAfterAnother(lock?),
             Err(Failure { reason, .. }) => Turn::GivenUp(reason),
         }))
     }

@@ -66,6 +66,8 @@ struct AuthConfig {
     username: String,
     #[prost(string, tag = "2")]
     password: String,
+    #[prost(string, tag = "4")]
+    server_address: String,
 }
 
 impl fmt::Debug for AuthConfig {
@@ -242,11 +244,22 @@ fn pull_request(image: &str, login: Option<&Login>, runtime_handler: &str) -> Pu
         auth: login.map(|login| AuthConfig {
             username: login.user.clone(),
             password: login.password.clone(),
+            server_address: server_address(image),
         }),
         sandbox_config: (!runtime_handler.is_empty()).then(|| PodSandboxConfig {
             annotations: BTreeMap::from(annotations),
         }),
     }
+}
+
+/// Returns whose login it is. Without that, containerd gives it to every host that asks for one, as mirrors and other servers of
+/// a `hosts.toml` may.
+fn server_address(image: &str) -> String {
+    let host = match image.split('/').next().unwrap_or_default() {
+        "docker.io" => "registry-1.docker.io",
+        registry => registry,
+    };
+    format!("https://{host}")
 }
 
 impl From<Image> for CriImage {
