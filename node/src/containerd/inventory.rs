@@ -168,20 +168,17 @@ pub async fn confirm(containerd: &Containerd, image: &Image) -> Result<bool, Fai
     Ok(by_digest.is_some() && by_tag.is_none_or(is_same))
 }
 
-/// Tells of each image whether kubelet finds it now: as [`confirm`] does, but of many by one list.
+/// Tells of each image whether kubelet finds it now: as [`confirm`] does, but of any number by one list.
 ///
 /// # Errors
 /// `interrupted` where CRI does not answer.
 pub async fn confirm_all(containerd: &Containerd, images: &[&Image]) -> Result<Vec<bool>, Failure> {
-    match images {
-        [] => Ok(Vec::new()),
-        [image] => Ok(vec![confirm(containerd, image).await?]),
-        _ => {
-            let found = containerd.cri_images().await.map_err(|status| unanswered(&status))?;
-            let names: HashSet<_> = found.iter().flat_map(names_of).collect();
-            Ok(images.iter().map(|image| is_among(&names, image)).collect())
-        }
+    if images.is_empty() {
+        return Ok(Vec::new());
     }
+    let found = containerd.cri_images().await.map_err(|status| unanswered(&status))?;
+    let names: HashSet<_> = found.iter().flat_map(names_of).collect();
+    Ok(images.iter().map(|image| is_among(&names, image)).collect())
 }
 
 /// Returns the names by which kubelet finds an image, each with the image's id.
