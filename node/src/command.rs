@@ -30,7 +30,7 @@ use crate::{
     },
     context::{Context, SOCKET},
     description::Description,
-    disk::Limits,
+    disk::{Limits, pinned},
     failure::Failure,
     host::Host,
     keep::{self, Age, Wish, lately},
@@ -280,7 +280,7 @@ impl<'a> Command<'a> {
         let wish = Wish {
             images: &images,
             keep: self.parameters.keep,
-            pin: self.parameters.pin || self.age() == Age::Pinned,
+            pin: self.is_pinning(),
             report_only: self.parameters.report_only,
         };
         if let (Age::Pinned, Some(words)) = (self.age(), Age::Pinned.words()) {
@@ -290,6 +290,11 @@ impl<'a> Command<'a> {
         if time.until_end(Box::pin(tidied)).await.is_err() {
             self.speech.say("there was no time to let go of all older images");
         }
+    }
+
+    /// Returns true where images of ours are pinned while they are kept.
+    fn is_pinning(&self) -> bool {
+        self.parameters.pin || self.age() == Age::Pinned
     }
 
     /// Returns how images fare on a node whose kubelet removes them by age.
@@ -385,14 +390,19 @@ impl<'a> Command<'a> {
                 percent: self.parameters.image_gc_high_threshold_percent,
                 kubelet: self.context.facts().kubelet.clone(),
             };
-            let images = self
-                .context
-                .time
-                .until_deadline(self.context.containerd.cri_images())
-                .await;
-            let images = images.map_or_else(|_| Vec::new(), Result::unwrap_or_default);
-            let pinned = images.iter().filter(|image| image.pinned).map(|image| image.size).sum();
-            Room::on(&self.context.host, &self.context.config, limits, pinned)
+            for file in &limits.kubelet.unreadable {
+                self.speech
+                    .say(&format!("kubelet's {file} cannot be read: its defaults count"));
+            }
+            let context = self.context;
+            let pinned = match context.fresh_inventory().await {
+                Ok(inventory) => {
+                    let bytes = pinned::bytes(&context.containerd, &inventory);
+                    context.time.until_deadline(bytes).await.unwrap_or(0)
+                }
+                Err(_) => 0,
+            };
+            Room::on(&context.host, &context.config, limits, pinned, self.is_pinning())
         };
         self.room.get_or_init(|| Box::pin(find)).await
     }

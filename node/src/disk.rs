@@ -4,6 +4,8 @@ use std::{io, os::unix::fs::MetadataExt, path::Path};
 
 use crate::kubelet::{Settings, Threshold};
 
+pub mod pinned;
+
 /// Bytes for each inode that an image is taken to need: what ext4 makes an inode for (mke2fs.conf, `inode_ratio`). An image of
 /// smaller files than that is known only while it is unpacked.
 const BYTES_PER_INODE: u64 = 16 << 10;

@@ -123,6 +123,18 @@ pub async fn tidy(
     }
 }
 
+/// Pins one image at once, if it is ours: where kubelet removes by age, it may not wait for the end of the command.
+///
+/// # Errors
+/// containerd's.
+pub async fn pin(containerd: &Containerd, inventory: &Inventory, image: &Image) -> Result<(), Status> {
+    let is_it = |ours: &&Ours| name_by_digest(ours) == image.name_by_digest();
+    match ours::ours(inventory).iter().find(is_it) {
+        Some(ours) => pins::pin(containerd, inventory, ours).await,
+        None => Ok(()),
+    }
+}
+
 fn words(image: &Ours, decision: &Decision, keep: usize) -> Option<String> {
     let name = name_by_digest(image);
     match decision {

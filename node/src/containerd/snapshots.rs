@@ -51,6 +51,20 @@ struct Info {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct UsageRequest {
+    #[prost(string, tag = "1")]
+    snapshotter: String,
+    #[prost(string, tag = "2")]
+    key: String,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct UsageResponse {
+    #[prost(int64, tag = "1")]
+    size: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct PrepareRequest {
     #[prost(string, tag = "1")]
     snapshotter: String,
@@ -82,6 +96,21 @@ impl Containerd {
             )
             .await?;
         Ok(parts.into_iter().flat_map(|part| part.info).map(snapshot).collect())
+    }
+
+    /// Returns the bytes that one takes, without those below it; of a committed one containerd remembers them.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub async fn snapshot_bytes(&self, snapshotter: &str, key: &str) -> Result<u64, Status> {
+        let request = UsageRequest {
+            snapshotter: snapshotter.to_owned(),
+            key: key.to_owned(),
+        };
+        let answer: UsageResponse = self
+            .ask("/containerd.services.snapshots.v1.Snapshots/Usage", request)
+            .await?;
+        Ok(u64::try_from(answer.size).unwrap_or(0))
     }
 
     /// Makes an empty one, for its removal makes a snapshotter clean up. Garbage collection takes it where it stays behind.

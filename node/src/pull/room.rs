@@ -60,6 +60,8 @@ pub struct Room {
     limits: Limits,
     /// Bytes that kubelet can never get back.
     pinned: u64,
+    /// Whether what is pulled is to be pinned as well.
+    pins: bool,
     reserved: RefCell<HashMap<usize, Size>>,
 }
 
@@ -113,7 +115,7 @@ impl Room {
     /// Finds the file systems: containerd's own and, where that is another, the snapshotter's. A snapshotter outside containerd
     /// may download by itself.
     #[must_use]
-    pub fn on(host: &Host, config: &Config, limits: Limits, pinned: u64) -> Self {
+    pub fn on(host: &Host, config: &Config, limits: Limits, pinned: u64, pins: bool) -> Self {
         let (root, snapshots) = (host.path(&config.root), host.path(&config.snapshotter_root));
         let device = |folder: &Path| Usage::of(folder).ok().map(|usage| usage.device);
         let is_same = device(&root) == device(&snapshots);
@@ -126,6 +128,7 @@ impl Room {
             stores,
             limits,
             pinned,
+            pins,
             reserved: RefCell::default(),
         }
     }
@@ -188,8 +191,13 @@ impl Room {
     /// Tells why so much more does not fit; none where it does, or where a disk cannot be read.
     fn refusal(&self, size: Size) -> Option<String> {
         self.stores.iter().find_map(|(folder, part)| {
-            let usage = Usage::of(folder).ok()?;
-            self.limits.refusal(usage, size.on(*part), self.pinned)
+            let (usage, need) = (Usage::of(folder).ok()?, size.on(*part));
+            let pinned = match part {
+                Part::Compressed => 0,
+                Part::All | Part::Unpacked if self.pins => self.pinned.saturating_add(need.bytes),
+                Part::All | Part::Unpacked => self.pinned,
+            };
+            self.limits.refusal(usage, need, pinned)
         })
     }
 }
