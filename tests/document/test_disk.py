@@ -183,7 +183,7 @@ def test_inodes_that_run_short_are_no_space(tmp_path: Path, containerd: str, fro
     with running(Node(tmp_path / "node", "node", front, containerd, disk_mib=64, disk_inodes=3_000)) as node:
         set_kubelet(node, evictionHard={"nodefs.inodesFree": "5%", "imagefs.inodesFree": "5%"})
         if when == "before the pull":
-            node.shell(f"mkdir {FILLER} && cd {FILLER} && seq 2800 | xargs touch")
+            node.shell(f"mkdir {FILLER} && cd {FILLER} && seq 2880 | xargs touch")
 
         result = run(node, reference)
 
