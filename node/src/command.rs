@@ -24,11 +24,12 @@ use self::{
 };
 use crate::{
     containerd::{
+        SOCKET,
         config::Config,
         inventory::{Inventory, confirm_all},
         leftovers,
     },
-    context::{Context, SOCKET},
+    context::Context,
     description::Description,
     disk::{Limits, pinned},
     failure::Failure,

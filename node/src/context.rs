@@ -11,7 +11,7 @@ use prefetch::{image::Image, manifest::MAX_BYTES, outcome::NodeReason};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    containerd::{Containerd, LOOK_UP, config::Config, inventory::Inventory},
+    containerd::{Containerd, LOOK_UP, SOCKET, config::Config, inventory::Inventory},
     description::{self, Description, Runner},
     failure::Failure,
     host::Host,
@@ -21,8 +21,6 @@ use crate::{
     time::Time,
 };
 
-/// containerd's socket, a path of the host.
-pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// How old what is known of containerd may be where a pull begins.
 pub const FRESH: Duration = Duration::from_secs(5);
 

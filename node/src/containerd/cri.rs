@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn a_pull_for_the_default_runtime_has_no_pod() {
         let request = pull_request("r.io/a", Some(&login()), "");
-        let expected = b"\x0a\x11\x0a\x06r.io/a\x92\x01\x06r.io/a\x12\x0d\x0a\x03AWS\x12\x06secret";
+        let expected = b"\x0a\x11\x0a\x06r.io/a\x92\x01\x06r.io/a\x12\x1b\x0a\x03AWS\x12\x06secret\x22\x0chttps://r.io";
         assert_eq!(request.encode_to_vec(), expected);
     }
 

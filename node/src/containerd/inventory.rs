@@ -126,12 +126,6 @@ impl Inventory {
             .collect()
     }
 
-    /// Tells whether anything is being unpacked.
-    #[must_use]
-    pub fn is_unpacking(&self) -> bool {
-        self.snapshots.keys().any(|key| key.starts_with(UNPACKING))
-    }
-
     fn is_of_snapshot(&self, label: &str) -> bool {
         let snapshotter = label.strip_prefix(SNAPSHOT).and_then(|rest| rest.split('/').next());
         snapshotter == Some(self.snapshotter.as_str())

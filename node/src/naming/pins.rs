@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     PINNED,
@@ -118,7 +118,10 @@ fn without(name: &Name, marks: &[&str]) -> BTreeMap<String, String> {
 
 async fn set(containerd: &Containerd, labels: Labels<'_>) -> Result<(), Status> {
     for (name, labels) in labels {
-        containerd.label_name(name, &labels).await?;
+        match containerd.label_name(name, &labels).await {
+            Err(status) if status.code() != Code::NotFound => return Err(status),
+            _ => {} // a name that is gone pins nothing
+        }
     }
     Ok(())
 }
