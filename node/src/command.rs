@@ -309,6 +309,11 @@ impl<'a> Command<'a> {
         if left.is_empty() {
             return;
         }
+        for (handler, snapshotter) in self.context.other_runtimes() {
+            let words =
+                format!("runtime class {handler} unpacks into {snapshotter}: images are brought for it as well");
+            self.speech.say(&words);
+        }
         let describing = stream::iter(&left)
             .map(|work| self.description_of(work))
             .buffer_unordered(DESCRIBED_AT_ONCE)

@@ -124,6 +124,16 @@ impl Context {
         })
     }
 
+    /// Returns the runtime classes for which an image has to be pulled apart, one for each snapshotter: name and snapshotter.
+    pub fn other_runtimes(&self) -> impl Iterator<Item = &(String, String)> {
+        let all = &self.config.other_snapshotters;
+        let first = |(number, (_, snapshotter)): &(usize, &(String, String))| {
+            all.iter().position(|(_, other)| other == snapshotter) == Some(*number)
+        };
+        let apart = all.iter().enumerate().filter(first).map(|(_, runtime)| runtime);
+        apart.filter(|_| self.config.discards_layers)
+    }
+
     /// Returns the server of CRI's image service that kubelet asks, where that is not containerd itself: SOCI's snapshotter
     /// passes on what it is asked, and learns the login by it.
     pub fn other_image_service(&self) -> Option<Containerd> {

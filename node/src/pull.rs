@@ -234,13 +234,14 @@ impl<'a> Pull<'a> {
             return Err(Failure::new(NodeReason::TooLarge, detail));
         }
         let room = self.command.room().await;
-        let (mut size, mut is_exact) = (size_of(description), false);
+        let copies = 1 + u64::try_from(context.other_runtimes().count()).unwrap_or(0);
+        let (mut size, mut is_exact) = (size_of(description).unpacked_times(copies), false);
         loop {
             match room.reserve(self.work.number, size) {
                 RoomAnswer::Reserved => return Ok(()),
                 RoomAnswer::Refused(why) if is_exact => return Err(Failure::new(NodeReason::NoSpace, why)),
                 RoomAnswer::Refused(_) => {
-                    size = self.missing(description, inventory, login).await;
+                    size = self.missing(description, inventory, login).await.unpacked_times(copies);
                     is_exact = true;
                 }
                 RoomAnswer::Wait => {

@@ -151,7 +151,10 @@ impl Command<'_> {
     async fn clear(&self, work: &Work, before: &Before, reason: NodeReason) -> Result<(), Failure> {
         let containerd = &self.context.containerd;
         let inventory = self.context.inventory(Instant::now()).await?;
-        let is_lacking = !inventory.has_content(&work.image) || work.is_doubtful.get() || self.is_foreign(work).await;
+        let is_lacking = reason == NodeReason::RuntimeClass
+            || !inventory.has_content(&work.image)
+            || work.is_doubtful.get()
+            || self.is_foreign(work).await;
         if is_lacking && !self.is_brought_under_another_name(work) {
             naming::remove_new_names(containerd, &work.image, before).await?;
         }

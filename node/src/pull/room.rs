@@ -91,6 +91,15 @@ impl Size {
         }
     }
 
+    /// Returns what an image takes that is unpacked into so many snapshotters.
+    #[must_use]
+    pub fn unpacked_times(self, times: u64) -> Self {
+        Self {
+            unpacked: self.unpacked.saturating_mul(times),
+            ..self
+        }
+    }
+
     fn plus(self, other: Self) -> Self {
         Self {
             compressed: self.compressed.saturating_add(other.compressed),

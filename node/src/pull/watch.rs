@@ -41,7 +41,8 @@ pub async fn pull(
     let image = work.image.name_by_digest();
     let request = async {
         let answer = ask(context, &image, login).await;
-        answer.map_err(|status| reason::of_status(&work.image, &status))
+        answer.map_err(|status| reason::of_status(&work.image, &status))?;
+        pull_for_other_runtimes(context, work, &image, login).await
     };
     let progress = begin(description, inventory);
     let watched = async {
@@ -68,6 +69,32 @@ async fn ask(context: &Context, image: &str, login: Option<&Login>) -> Result<()
         }
     }
     Box::pin(context.containerd.pull_image(image, login, DEFAULT_RUNTIME)).await
+}
+
+/// Pulls an image once more for each runtime class that unpacks into another snapshotter: where layers are discarded, its
+/// pods would find the image there and fail to start from it (containerd#11390).
+async fn pull_for_other_runtimes(
+    context: &Context,
+    work: &Work,
+    image: &str,
+    login: Option<&Login>,
+) -> Result<(), Failure> {
+    for (handler, snapshotter) in context.other_runtimes() {
+        let pulled = Box::pin(context.containerd.pull_image(image, login, handler)).await;
+        pulled.map_err(|status| {
+            let Failure { reason, detail } = reason::of_status(&work.image, &status);
+            let reason = if reason.is_retryable() {
+                reason
+            } else {
+                NodeReason::RuntimeClass
+            };
+            Failure::new(
+                reason,
+                format!("runtime class {handler}, which unpacks into {snapshotter}: {detail}"),
+            )
+        })?;
+    }
+    Ok(())
 }
 
 /// Tells whether an image service does not run, or is none.
