@@ -125,7 +125,8 @@ mod tests {
         fn a_name_matches_itself_and_a_star(name in "[a-z0-9.-]{0,20}", pattern in "[\\PC*?\\[\\]^\\\\-]{0,20}") {
             prop_assert!(matches(&name, &name));
             prop_assert!(matches("*", &name));
-            matches(&pattern, &name);
+            let longer = matches(&format!("*{pattern}"), &format!("{name}{name}"));
+            prop_assert!(!matches(&pattern, &name) || longer);
         }
 
         #[test]

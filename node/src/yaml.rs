@@ -84,7 +84,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_it_is_it_is_read_to_its_end(text in "([\\PC\n]|- |\\? |: |\\[|\\{|&a|\\*a|!!str ){0,200}") {
-            read(&text);
+            prop_assert_eq!(read(&text), read(&text));
         }
     }
 }

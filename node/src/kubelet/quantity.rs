@@ -120,7 +120,8 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_written_is_read(text in "[0-9.]{0,12}([%a-zA-Z]{0,3}|[eE]-?[0-9]{0,4})", all in any::<u64>()) {
-            Threshold::parse(&text).of(all);
+            let threshold = Threshold::parse(&text);
+            prop_assert!(threshold.of(all / 2) <= threshold.of(all));
         }
 
         #[test]

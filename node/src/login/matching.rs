@@ -106,9 +106,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_pattern_is_it_is_decided(pattern in "[\\PC*?\\[\\]:/.@-]{0,40}", image in "[a-z0-9.:/\\[\\]-]{0,40}") {
-            matches(&pattern, &image);
-            matches(&key(&pattern), &image);
+        fn what_takes_an_image_takes_those_below_it(pattern in "(https://)?[*?\\PC\\[\\].:/@-]{0,20}", image in "[a-z0-9.:-]{1,20}/[a-z/]{0,9}") {
+            let below = format!("{image}x");
+            for pattern in [key(&pattern), pattern, image.clone()] {
+                prop_assert!(!matches(&pattern, &image) || matches(&pattern, &below));
+            }
         }
     }
 }

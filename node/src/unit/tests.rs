@@ -117,7 +117,9 @@ fn flags_come_from_the_command_line_with_variables_as_nodeadm_writes_them() {
 proptest::proptest! {
     #[test]
     fn whatever_a_unit_holds_is_read_to_its_end(text in "([\\PC\\n\"'\\\\=\\$\\{\\}#]|Environment=|ExecStart=){0,80}") {
-        environment(&text);
-        line::environment_file(&text);
+        let of_file = line::environment_file(&text).into_iter();
+        for (name, _) in environment(&text).into_iter().chain(of_file) {
+            proptest::prop_assert!(!name.is_empty() && !name.contains(['=', '\0']));
+        }
     }
 }
