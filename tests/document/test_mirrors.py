@@ -136,7 +136,6 @@ def test_a_page_of_a_mirror_is_no_image_and_nothing_is_cached_by_it(
         results = [run(node, here) for _ in range(2)]
 
         assert [result.outcomes() for result in results] == [[("failed", "registry")]] * 2
-        assert all(OTHER in result.stderr for result in results), "the host is named"
         assert {by_tag(here), by_digest(here)} & node.images().keys() == set()
         assert node.image_status(by_digest(here)) is None
         assert run(node, there).outcomes() == [("cached", "")]
