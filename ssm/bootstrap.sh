@@ -20,13 +20,14 @@ readonly MAX_BYTES=16777216     # of the program
 readonly ADMIN_WAIT_SECONDS=60  # for an admin container that is set, to start
 readonly PREVIOUS=2             # programs of other deployments that stay
 
-folder=/var/lib/prefetch-images host='' enter=(env) plugins=/etc/eks/image-credential-provider
+folder=/var/lib/prefetch-images host='' arguments=() enter=(env) plugins=/etc/eks/image-credential-provider
 
 main() {
     read_parameters
     if [[ -n ${in_admin-} ]]; then
         # The host's mounts as they are now; its own /run, /tmp and /var may be mounted noexec.
         folder=/.bottlerocket/host-containers/current/prefetch-images host=/proc/1/root
+        arguments=(--host-root=admin-container)
         enter=(nsenter --target 1 --mount --) plugins=/usr/libexec/kubernetes/kubelet/plugins
     elif [[ -e /etc/bottlerocket-release ]]; then
         hand_over_to_admin
@@ -165,7 +166,7 @@ become_program() {
     SSM_executionTimeout=$((left > 5 ? left : 5))
     shopt -s execfail
     # shellcheck disable=SC2093 # where it fails
-    exec "$file"
+    exec "$file" "${arguments[@]}"
     refuse "$file cannot be executed"
 }
 
