@@ -382,6 +382,10 @@ class Running:
         """Returns what the script has said on standard error so far."""
         return _text(self._output["stderr"])
 
+    def output(self) -> str:
+        """Returns what the script has printed so far."""
+        return _text(self._output["stdout"])
+
     def pids(self) -> list[int]:
         """Returns the script's processes, the script itself first."""
         return descendants(self._process.pid)

@@ -230,6 +230,7 @@ def test_a_terminated_command_reports_what_it_did_not_finish(
     before = node.processes().keys()
     registry.pause(stall=True)
     command = begin(node, done, *references)
+    assert eventually(lambda: done in command.output())
     wait_until_at_work(node)
 
     command.signal(signal.SIGTERM)
