@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benches.pulls import VERSIONS, Bench, Cost, bench_running, in_turn, push, registry_running
+from benches.pulls import VERSIONS, Bench, Cost, bench_running, in_turn, program_of, push, registry_running
 from benches.table import Row
 
 ROUNDS = 3
@@ -28,7 +28,7 @@ def measure(build: Path) -> Iterator[Row]:
             "4 medium": [push(registry, f"medium{number}", **MEDIUM) for number in range(4)],
         }
         for containerd in VERSIONS:
-            with bench_running(registry, containerd) as bench:
+            with bench_running(registry, containerd, program_of(build)) as bench:
                 for what, references in sets.items():
                     for row in at_once(bench, references):
                         yield replace(row, what=f"{containerd}: {what}, {row.what}")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import random
 import re
 import resource
@@ -16,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import images
-from local.document import DOCUMENT
+from local import document, images, program
 from local.node import Completed, Node, Running
 from local.registry import Registry
 
@@ -26,8 +26,7 @@ LIMIT_SECONDS = 600
 HOST = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 SAMPLE_SECONDS = 0.005
 
-COMMAND = json.loads(DOCUMENT.read_text())
-SCRIPT = "\n".join(COMMAND["mainSteps"][0]["inputs"]["runCommand"])
+PARAMETERS_OF_DOCUMENT = json.loads(document.DOCUMENT.read_text())["parameters"]
 # The machine's disk may be as full as it likes: it is no node's.
 PARAMETERS = {"executionTimeout": str(LIMIT_SECONDS), "imageGCHighThresholdPercent": "100"}
 RIVALS = Path(__file__).parent / "rivals"
@@ -54,29 +53,24 @@ class Cost:
     requests: int
 
 
-@dataclass(frozen=True)
-class Memory:
-    """The most MB that a command had at once: its shells, and all its processes."""
-
-    shells: float
-    processes: float
-
-
 Pull = Callable[[], Running]
 
 
 class Bench:
     """A registry, and a node on which commands pull from it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, program_file: Path) -> None:
         self.node = node
         self.registry = node.registry
+        content = program_file.read_bytes()
+        node.install(content)
+        self._script = document.script(program.attributes(f"{HOST}/program", {platform.machine(): content}))
 
     def document(self, references: Sequence[str], **parameters: str) -> Running:
         """Starts our document as the SSM agent does, with its defaults for parameters that are not given."""
-        defaults = {name: about["default"] for name, about in COMMAND["parameters"].items() if "default" in about}
+        defaults = {name: about["default"] for name, about in PARAMETERS_OF_DOCUMENT.items() if "default" in about}
         given = defaults | PARAMETERS | parameters | {"images": " ".join(references)}
-        return self.node.begin(SCRIPT, {f"SSM_{name}": value for name, value in given.items()})
+        return self.node.begin(self._script, {f"SSM_{name}": value for name, value in given.items()})
 
     def ctr(self, references: Sequence[str]) -> Running:
         """Starts the two lines that people send to their nodes; they pull by tag, as people do."""
@@ -101,16 +95,14 @@ class Bench:
         containerd = self._containerd_seconds() - containerd
         return Cost(ran.seconds, containerd + children, len(self.registry.requests()) - requests)
 
-    def memory(self, pull: Pull) -> Memory:
-        """Runs a command to its end and returns what it had of memory, sampled: the sampling slows it down."""
+    def memory(self, pull: Pull) -> float:
+        """Runs a command to its end and returns the most MB its processes had at once, sampled: which slows it down."""
         running, ended = pull(), threading.Event()
-        shells, everything = [0.0], [0.0]
+        peaks = [0.0]
 
         def sample() -> None:
             while not ended.wait(SAMPLE_SECONDS):
-                parts = [(program(pid), *resident(pid)) for pid in processes(running)]
-                shells.append(together(part for part in parts if part[0] in ("bash", "sh")))
-                everything.append(together(parts))
+                peaks.append(together((executable(pid), *resident(pid)) for pid in processes(running)))
 
         sampler = threading.Thread(target=sample)
         sampler.start()
@@ -119,7 +111,7 @@ class Bench:
         finally:
             ended.set()
             sampler.join()
-        return Memory(max(shells), max(everything))
+        return max(peaks)
 
     def wipe(self) -> None:
         """Removes everything that containerd holds, and waits until the disk has it all."""
@@ -145,13 +137,13 @@ def registry_running() -> Iterator[Registry]:
 
 
 @contextlib.contextmanager
-def bench_running(registry: Registry, containerd: str) -> Iterator[Bench]:
-    """Runs a node with a containerd of this version."""
+def bench_running(registry: Registry, containerd: str, program_file: Path) -> Iterator[Bench]:
+    """Runs a node with a containerd of this version, which has the program."""
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder, "node"), containerd, registry, containerd)
         node.start()
         try:
-            yield Bench(node)
+            yield Bench(node, program_file)
         finally:
             node.stop()
 
@@ -229,7 +221,7 @@ def processes(running: Running) -> list[int]:
     return []
 
 
-def program(pid: int) -> str:
+def executable(pid: int) -> str:
     """Returns the name of the program that a process runs."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/exe").readlink().name

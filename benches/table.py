@@ -16,7 +16,7 @@ class Below:
         """Returns the target in words."""
         return f"< {quantity(self.limit, unit)}"
 
-    def met(self, ours: float, rival: float | None) -> bool:
+    def met(self, ours: float, rivals: Mapping[str, float]) -> bool:
         """Tells whether it is reached."""
         return ours < self.limit
 
@@ -31,9 +31,27 @@ class PartOfRival:
         """Returns the target in words."""
         return "≤ rival" if self.parts == 1 else f"≤ 1/{self.parts} of rival"
 
-    def met(self, ours: float, rival: float | None) -> bool:
+    def met(self, ours: float, rivals: Mapping[str, float]) -> bool:
         """Tells whether it is reached."""
-        return rival is not None and ours * self.parts <= rival
+        return bool(rivals) and ours * self.parts <= min(rivals.values())
+
+
+@dataclass(frozen=True)
+class Above:
+    """Ours is at most a part of one rival's by name, and so many seconds more."""
+
+    rival: str
+    part: float = 1
+    seconds: float = 0
+
+    def text(self, unit: str) -> str:
+        """Returns the target in words."""
+        more = f" + {quantity(self.seconds, unit)}" if self.seconds else ""
+        return f"≤ {'' if self.part == 1 else f'{self.part} × '}{self.rival}{more}"
+
+    def met(self, ours: float, rivals: Mapping[str, float]) -> bool:
+        """Tells whether it is reached."""
+        return ours <= rivals[self.rival] * self.part + self.seconds
 
 
 @dataclass(frozen=True)
@@ -46,12 +64,12 @@ class Exactly:
         """Returns the target in words."""
         return quantity(self.number, unit)
 
-    def met(self, ours: float, rival: float | None) -> bool:
+    def met(self, ours: float, rivals: Mapping[str, float]) -> bool:
         """Tells whether it is reached."""
         return ours == self.number
 
 
-Target = Below | PartOfRival | Exactly
+Target = Below | PartOfRival | Above | Exactly
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ class Row:
     def _met(self) -> str:
         if self.target is None or self.ours is None:
             return ""
-        return "yes" if self.target.met(self.ours, self._best) else "**no**"
+        return "yes" if self.target.met(self.ours, self.rivals) else "**no**"
 
 
 def head(rivals: Sequence[str]) -> tuple[str, ...]:
