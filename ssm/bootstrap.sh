@@ -234,7 +234,7 @@ pass_on() {
 
 # Ends a command that was handed over; an image of which nothing came is to be tried again.
 report_interrupted() {
-    local image
+    local image IFS=' ' # a signal that comes while a line is read finds read's
     trap '' TERM INT HUP
     for image in $pending; do
         exit_code=1

@@ -1,5 +1,6 @@
 //! One command from its parameters to its exit code.
 
+mod ours;
 mod settle;
 mod stop;
 mod turn;
@@ -34,10 +35,8 @@ use crate::{
     disk::{Limits, pinned},
     failure::Failure,
     host::Host,
-    keep::{self, Age, Wish, lately},
     lock::Lock,
     login::{Answer, Login},
-    naming::ours,
     parameters::Parameters,
     pull::{self, room::Room},
     report::{Line, Speech},
@@ -82,7 +81,11 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
     let time = Time::of(parameters, began);
     let speech = Speech::new(parameters.report_only);
-    let config = match Config::of(&host, time.deadline().into_std()).await {
+    let config = tokio::select! {
+        config = Config::of(&host, time.deadline().into_std()) => config,
+        () = stop.happens() => Err(Failure::new(NodeReason::Interrupted, "the command was ended")),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(failure) => return Ok(fail_all(parameters, &speech, &failure)),
     };
@@ -167,16 +170,6 @@ impl<'a> Command<'a> {
         None
     }
 
-    /// Remembers what the command names, so that no other one lets go of it at once.
-    fn note_what_is_named(&self) {
-        if self.parameters.report_only {
-            return;
-        }
-        if let Err(error) = lately::note(&self.context.host, &self.parameters.images) {
-            self.speech.say(&format!("what is named cannot be noted: {error}"));
-        }
-    }
-
     /// Looks what is there, and brings the rest in turn with other commands; returns the lock, for the next.
     async fn prefetch(&self) -> Option<Lock> {
         let began = Instant::now();
@@ -248,59 +241,6 @@ impl<'a> Command<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Sets right what an image of ours carries, whose names somebody has written anew.
-    async fn set_right(&self, inventory: &Inventory, work: &Work) {
-        if self.parameters.report_only {
-            return;
-        }
-        let Context { time, containerd, .. } = self.context;
-        let set = time
-            .until_end(ours::set_right(containerd, inventory, &work.image))
-            .await;
-        if let Ok(Err(status)) = set {
-            let name = work.image.name_by_digest();
-            self.speech
-                .say(&format!("could not label {name}: {}", status.message()));
-        }
-    }
-
-    /// Keeps the newest images of ours in each repository, pinned where that is wanted, and lets go of the older ones.
-    async fn keep_the_newest(&self) {
-        let Context {
-            time, containerd, host, ..
-        } = self.context;
-        if self.parameters.keep == 0 || time.is_over() {
-            return;
-        }
-        let Ok(inventory) = self.context.inventory(Instant::now()).await else {
-            return;
-        };
-        let images: Vec<_> = self.works.iter().map(|work| (&work.image, work.presence())).collect();
-        let wish = Wish {
-            images: &images,
-            keep: self.parameters.keep,
-            pin: self.is_pinning(),
-            report_only: self.parameters.report_only,
-        };
-        if let (Age::Pinned, Some(words)) = (self.age(), Age::Pinned.words()) {
-            self.speech.say(words);
-        }
-        let tidied = keep::tidy(containerd, host, &inventory, &wish, |words| self.speech.say(words));
-        if time.until_end(Box::pin(tidied)).await.is_err() {
-            self.speech.say("there was no time to let go of all older images");
-        }
-    }
-
-    /// Returns true where images of ours are pinned while they are kept.
-    fn is_pinning(&self) -> bool {
-        self.parameters.pin || self.age() == Age::Pinned
-    }
-
-    /// Returns how images fare on a node whose kubelet removes them by age.
-    pub fn age(&self) -> Age {
-        Age::of(&self.context.facts().kubelet, self.parameters.keep)
     }
 
     /// Brings the images that are left, so many at a time; registries are asked about all of them meanwhile.

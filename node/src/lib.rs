@@ -2,7 +2,6 @@
 //!
 //! One command reads its parameters, looks which of its images containerd holds, and pulls the rest through the call that
 //! kubelet itself makes. It prints one line of JSON for each image.
-#![allow(unused, clippy::todo, clippy::unused_async)] // while it is built
 
 pub mod command;
 pub mod containerd;

@@ -2,6 +2,7 @@
 
 pub mod progress;
 pub mod reason;
+mod retry;
 pub mod room;
 mod watch;
 
@@ -331,34 +332,6 @@ impl<'a> Pull<'a> {
         self.name(&inventory).await.ok()
     }
 
-    /// Tells whether the same may succeed later. A refused login may, if a login helper failed at it, or has another now.
-    async fn may_pass(&mut self, failure: &Failure) -> bool {
-        if self.command.parameters.report_only || failure.reason != NodeReason::Denied {
-            return !self.command.parameters.report_only && failure.reason.is_retryable();
-        }
-        let refused = self.answer().await;
-        if self.is_login_renewed && !matches!(refused, Answer::Failed(_)) {
-            return false;
-        }
-        self.is_login_renewed = true;
-        let renewed = self.command.context.login_anew(&self.work.image).await;
-        let may_pass = matches!(renewed, Answer::Failed(_)) || renewed != refused;
-        self.login = Some(renewed);
-        may_pass
-    }
-
-    /// Sleeps 1 to 2 seconds after the first attempt, 2 to 4 after the second, 4 to 8 after the third; returns false where
-    /// there is no time for it.
-    async fn back_off(&self, attempt: u32) -> bool {
-        let least = Duration::from_secs(1 << attempt.saturating_sub(1));
-        let pause = least + least.mul_f64(a_fraction());
-        if pause >= self.command.context.time.left() {
-            return false;
-        }
-        tokio::time::sleep(pause).await;
-        true
-    }
-
     async fn answer(&self) -> Answer {
         match &self.login {
             Some(own) => own.clone(),
@@ -413,11 +386,4 @@ fn refuse_foreign(description: &Description) -> Result<(), Failure> {
 
 fn size_of(description: &Description) -> Size {
     description.content.as_ref().map_or_else(Size::default, Size::of)
-}
-
-/// Returns a number from 0 to 1 that differs between nodes, so that they do not all try again at once.
-fn a_fraction() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(std::process::id()) >> 32;
-    f64::from(u32::try_from(random).unwrap_or(0)) / f64::from(u32::MAX)
 }

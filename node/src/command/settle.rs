@@ -17,7 +17,6 @@ use crate::{
     },
     description::Fit,
     failure::Failure,
-    keep::{self, Age},
     naming::{self, Before},
 };
 
@@ -53,21 +52,6 @@ impl Command<'_> {
             .tell_failure(&work.talk, &work.image, come.attempts, &failure);
         work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
         self.clean_up(work, &Before::default(), NodeReason::Interrupted).await;
-    }
-
-    /// Pins an image at once where kubelet removes what is unused by age, at any moment.
-    async fn spare_from_age(&self, inventory: &Inventory, work: &Work) {
-        if self.age() != Age::Pinned {
-            return;
-        }
-        let pinned = keep::pin(&self.context.containerd, inventory, &work.image);
-        let failure = match self.context.time.until_end(Box::pin(pinned)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(status)) => unanswered(&status),
-            Err(failure) => failure,
-        };
-        let words = format!("could not pin {}: {}", work.image.name_by_digest(), failure.detail);
-        self.speech.say(&words);
     }
 
     /// Looks until containerd answers, or the time is over.

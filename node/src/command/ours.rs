@@ -1,0 +1,91 @@
+//! What a command does for images of ours beside bringing them: they are labelled, pinned, kept, and let go.
+
+use tokio::time::Instant;
+
+use super::{Command, work::Work};
+use crate::{
+    containerd::inventory::{Inventory, unanswered},
+    context::Context,
+    keep::{self, Age, Wish, lately},
+    naming::ours,
+};
+
+impl Command<'_> {
+    /// Remembers what the command names, so that no other one lets go of it at once.
+    pub(super) fn note_what_is_named(&self) {
+        if self.parameters.report_only {
+            return;
+        }
+        if let Err(error) = lately::note(&self.context.host, &self.parameters.images) {
+            self.speech.say(&format!("what is named cannot be noted: {error}"));
+        }
+    }
+
+    /// Sets right what an image of ours carries, whose names somebody has written anew.
+    pub(super) async fn set_right(&self, inventory: &Inventory, work: &Work) {
+        if self.parameters.report_only {
+            return;
+        }
+        let Context { time, containerd, .. } = self.context;
+        let set = time
+            .until_end(ours::set_right(containerd, inventory, &work.image))
+            .await;
+        if let Ok(Err(status)) = set {
+            let name = work.image.name_by_digest();
+            self.speech
+                .say(&format!("could not label {name}: {}", status.message()));
+        }
+    }
+
+    /// Keeps the newest images of ours in each repository, pinned where that is wanted, and lets go of the older ones.
+    pub(super) async fn keep_the_newest(&self) {
+        let Context {
+            time, containerd, host, ..
+        } = self.context;
+        if self.parameters.keep == 0 || time.is_over() {
+            return;
+        }
+        let Ok(inventory) = self.context.inventory(Instant::now()).await else {
+            return;
+        };
+        let images: Vec<_> = self.works.iter().map(|work| (&work.image, work.presence())).collect();
+        let wish = Wish {
+            images: &images,
+            keep: self.parameters.keep,
+            pin: self.is_pinning(),
+            report_only: self.parameters.report_only,
+        };
+        if let (Age::Pinned, Some(words)) = (self.age(), Age::Pinned.words()) {
+            self.speech.say(words);
+        }
+        let tidied = keep::tidy(containerd, host, &inventory, &wish, |words| self.speech.say(words));
+        if time.until_end(Box::pin(tidied)).await.is_err() {
+            self.speech.say("there was no time to let go of all older images");
+        }
+    }
+
+    /// Returns true where images of ours are pinned while they are kept.
+    pub(super) fn is_pinning(&self) -> bool {
+        self.parameters.pin || self.age() == Age::Pinned
+    }
+
+    /// Returns how images fare on a node whose kubelet removes them by age.
+    pub fn age(&self) -> Age {
+        Age::of(&self.context.facts().kubelet, self.parameters.keep)
+    }
+
+    /// Pins an image at once where kubelet removes what is unused by age, at any moment.
+    pub(super) async fn spare_from_age(&self, inventory: &Inventory, work: &Work) {
+        if self.age() != Age::Pinned {
+            return;
+        }
+        let pinned = keep::pin(&self.context.containerd, inventory, &work.image);
+        let failure = match self.context.time.until_end(Box::pin(pinned)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(status)) => unanswered(&status),
+            Err(failure) => failure,
+        };
+        let words = format!("could not pin {}: {}", work.image.name_by_digest(), failure.detail);
+        self.speech.say(&words);
+    }
+}
