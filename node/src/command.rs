@@ -36,7 +36,7 @@ use crate::{
     failure::Failure,
     host::Host,
     lock::Lock,
-    login::{Answer, Login},
+    login::Answer,
     parameters::Parameters,
     pull::{self, room::Room},
     report::{Line, Speech},

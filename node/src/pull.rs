@@ -268,9 +268,7 @@ impl<'a> Pull<'a> {
 
     /// Gives the image the names that it lacks.
     async fn name(&mut self, inventory: &Inventory) -> Result<Come, Failure> {
-        let Command {
-            context, parameters, ..
-        } = self.command;
+        let Command { parameters, .. } = self.command;
         let is_pulled = self.status == Status::Pulled;
         let note = if parameters.report_only {
             None

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use proptest::{collection, prelude::*};
 
 use super::*;
