@@ -130,7 +130,7 @@ def test_a_page_of_a_mirror_is_no_image_and_nothing_is_cached_by_it(
     node = Node(tmp_path / "node", "node", registry, containerd, neighbours=[other])
     with running(node) as node:
         assert run(node, there).outcomes() == [("pulled", "")]
-        text = f'server = "https://{OTHER}"\n'
+        text = f'server = "https://{OTHER}"\n[host]\n'  # without a table, 1.7 reads none of it
         node.shell(f"mkdir -p {SETTINGS} && echo '{text}' >{SETTINGS}/hosts.toml")
 
         results = [run(node, here) for _ in range(2)]
