@@ -24,6 +24,7 @@ demo: tools local ## Deploys on a local cloud, pushes an image, launches a node,
 
 .PHONY: test
 test: ## Runs everything: lints, unit tests, the deployed stack on real containerd
+	@$(MAKE) --no-print-directory tools
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit build scripts
 	pytest tests
 
@@ -64,14 +65,18 @@ build: $(TOOLS)/.ready ## Builds the functions as they are deployed (sam build)
 # In a folder of its own, so that no later sam deploy takes it to an account.
 .PHONY: local
 local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the local cloud
-	cargo lambda build --locked
-	SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
+	NODE_PROGRAM=quick cargo lambda build --locked
+	NODE_PROGRAM=quick SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
 demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
 	python -m local.document
+
+.PHONY: reproducible
+reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes
+	python -m local.reproducible
 
 .PHONY: check
 check: $(TOOLS)/.ready ## Says what a deployment with samconfig.toml and PARAMETERS would do, or why not; no account

@@ -16,6 +16,7 @@ from ministack.services import ecr
 
 from local import events
 from local.api import ApiError, Response, answer, check
+from local.layer_uploads import LayerUploads
 from local.registry import Registry
 from local.settings import ACCOUNT, REGISTRY_HOST
 
@@ -78,7 +79,10 @@ class Ecr:
         self._deleted: dict[str, float] = {}
         """When each repository was deleted last."""
         self._lock = threading.Lock()
+        self._uploads = LayerUploads(registry)
         self.operations = {
+            **self._uploads.operations,
+            "PutImage": self.put_image,
             "DescribeRepositories": self.describe_repositories,
             "DescribeImages": self.describe_images,
             "BatchGetImage": self.get_images,
@@ -91,6 +95,7 @@ class Ecr:
     def install(self) -> None:
         """Puts these operations in front of ministack's."""
         SERVICE_HANDLERS["ecr"] = self.handle
+        ecr._delete_repository = self._delete_with_stack
 
     async def handle(self, method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:
         """Answers one request."""
@@ -172,6 +177,12 @@ class Ecr:
             found.append(row)
         return {"images": found, "failures": failures}
 
+    def put_image(self, request: dict) -> dict:
+        """PutImage; the registry tells a moment later, and then the image is known."""
+        images = self._repository(request["repositoryName"])
+        tagged = {tag: image.digest for image in images.values() for tag in image.tags}
+        return self._uploads.put_image(request, tagged)
+
     def delete_images(self, request: dict) -> dict:
         """BatchDeleteImage: a tag goes alone while others stay, a digest goes with all its tags."""
         deleted, failures = [], []
@@ -214,6 +225,13 @@ class Ecr:
         self.images.pop(name, None)
         self._deleted[name] = time.time()
         return {"repository": ecr._repo_shape(ecr._repositories.pop(name))}
+
+    def _delete_with_stack(self, request: dict) -> Response:
+        """Deletes a repository as CloudFormation does."""
+        try:
+            return answer(self.delete_repository(request))
+        except ApiError as error:
+            return error.response()
 
     def authorize(self, request: dict) -> dict:
         """GetAuthorizationToken: the login of the registry."""

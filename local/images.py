@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 OCI = "application/vnd.oci.image"
@@ -178,11 +179,8 @@ def push(
     user: str = "AWS",
 ) -> str:
     """Pushes an artifact, its blobs and children first, as `docker push` does, and returns its digest."""
-    session = _Session(registry_url, ca, user, password)
-    try:
+    with Session(registry_url, ca, user, password) as session:
         upload(session.request, repository, tag, artifact)
-    finally:
-        session.close()
     return artifact.digest
 
 
@@ -191,12 +189,13 @@ def upload(request: Request, repository: str, tag: str | None, artifact: Artifac
     for child in artifact.children:
         upload(request, repository, None, child)
     for name, blob in artifact.blobs.items():
-        _upload_blob(request, repository, name, blob)
+        upload_blob(request, repository, name, blob)
     path = f"/v2/{repository}/manifests/{tag or artifact.digest}"
     request("PUT", path, artifact.manifest, {"Content-Type": artifact.media_type}, STORED)
 
 
-def _upload_blob(request: Request, repository: str, name: str, blob: bytes) -> None:
+def upload_blob(request: Request, repository: str, name: str, blob: bytes) -> None:
+    """Uploads a blob in one piece, where it is not there yet."""
     status, _ = request("HEAD", f"/v2/{repository}/blobs/{name}", b"", OCTETS, (200, 404))
     if status == 200:
         return
@@ -206,7 +205,7 @@ def _upload_blob(request: Request, repository: str, name: str, blob: bytes) -> N
     request("PUT", f"{target.path}?{query}digest={name}", blob, OCTETS, STORED)
 
 
-class _Session:
+class Session:
     """Speaks the registry's HTTP API over one connection."""
 
     def __init__(self, url: str, ca: Path, user: str, password: str) -> None:
@@ -214,12 +213,20 @@ class _Session:
         self._connection = http.client.HTTPSConnection(urlsplit(url).netloc, timeout=60, context=context)
         self._login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
     def request(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], accept: Sequence[int]
     ) -> tuple[int, str]:
+        """Sends a request, as Request says."""
         self._connection.request(method, path, body, {**headers, "Authorization": self._login})
         response = self._connection.getresponse()
         answer = response.read()

@@ -20,7 +20,7 @@ def artifact(programs: Mapping[str, bytes]) -> images.Artifact:
 
 
 def attributes(repository: str, programs: Mapping[str, bytes]) -> dict[str, str]:
-    """Returns what the document's references to the published program stand for; empty where there is no program."""
+    """Returns what the document's references to the published program stand for."""
     digests = {name: programs.get(processor) for processor, name in DIGESTS.items()}
-    known = {name: images.digest(program) if program else "" for name, program in digests.items()}
+    known = {name: images.digest(program) if program else "none" for name, program in digests.items()}
     return {"Repository": repository, **known}

@@ -16,6 +16,7 @@ def inventory(cloud: LocalCloud) -> dict[str, list]:
         "policies": [p["PolicyName"] for p in client("iam").list_policies(Scope="Local")["Policies"]],
         "profiles": [p["InstanceProfileName"] for p in client("iam").list_instance_profiles()["InstanceProfiles"]],
         "machines": [m["name"] for m in client("stepfunctions").list_state_machines()["stateMachines"]],
+        "repositories": [r["repositoryName"] for r in client("ecr").describe_repositories()["repositories"]],
         "documents": [
             d["Name"]
             for d in client("ssm").list_documents(Filters=[{"Key": "Owner", "Values": ["Self"]}])["DocumentIdentifiers"]

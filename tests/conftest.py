@@ -37,6 +37,7 @@ WITH_A_CLOUD = (
     "test_local_simulation.py",
     "test_local_states.py",
     "test_local_stores.py",
+    "test_node_program.py",
     "test_observe.py",
     "test_results.py",
     "test_results_faults.py",

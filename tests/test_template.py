@@ -491,18 +491,21 @@ def test_an_alarm_has_its_resources_name_after_the_stacks(name):
     assert len(words) < 255 - 128
 
 
+OF_OTHERS = ("BakePlan", "NodeProgram", "SettingsCheck")
+"""What bake-plan fails with is what its bake fails with, and the other two what the deployment does."""
+
+
 def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
     watched = {(alarm["MetricName"], reference(alarm["Dimensions"][0]["Value"])) for alarm in ALARMS.values()}
     for queue in QUEUES:
         letters = ("ApproximateNumberOfMessagesVisible", f"{queue}.QueueName")
         assert (letters in watched) is queue.endswith("DeadLetters")
-    # What bake-plan fails with is what its bake fails with, and settings-check what the deployment does.
-    assert {("Errors", name) for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")} <= watched
+    assert {("Errors", name) for name in FUNCTIONS if name not in OF_OTHERS} <= watched
     assert {(name, "BakeSnapshot") for name in ("ExecutionsFailed", "ExecutionsTimedOut")} <= watched
     assert {(name, "ClusterName") for name in ("NodesFailed", "CommandsWithoutNodes")} <= watched
 
 
-@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in ("BakePlan", "SettingsCheck")])
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name not in OF_OTHERS])
 def test_an_error_that_a_later_try_heals_is_no_alarm(function):
     """It is one where all have failed, for longer than the tries of an event or a message take."""
     [alarm] = [ALARMS[f"{function}Errors"]]
