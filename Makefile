@@ -26,6 +26,7 @@ demo: tools local ## Deploys on a local cloud, pushes an image, launches a node,
 test: ## Runs everything: lints, unit tests, the deployed stack on real containerd
 	@$(MAKE) --no-print-directory tools
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target unit build scripts
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),5)
 	pytest tests
 
 .PHONY: lint
@@ -44,13 +45,17 @@ clippy:
 scripts: tools
 	ruff check local tests benches verify
 	ruff format --check local tests benches verify
-	shellcheck .cargo/rustc-wrapper ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait
+	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml
 
 .PHONY: unit
 unit: clippy ## Lints and tests the Rust code
 	cargo test --locked --workspace
+
+.PHONY: fuzz
+fuzz: ## Fuzzes each parser of what comes to nodes from outside for FUZZ_SECONDS (60; 5 in make test)
+	node/fuzz/run $(or $(FUZZ_SECONDS),60)
 
 .PHONY: e2e
 e2e: tools local ## Runs the document on real containerd, the local cloud, and the deployed stack on it

@@ -1,13 +1,13 @@
 //! Registries: manifests and configurations by digest, asked as containerd would ask, and nothing believed that its digest
 //! does not stand for.
 
-mod authorization;
+pub mod authorization;
 mod certificates;
 mod client;
 mod connection;
-mod endpoint;
+pub mod endpoint;
 pub mod hosts;
-mod proxy;
+pub mod proxy;
 mod refusal;
 
 use std::{

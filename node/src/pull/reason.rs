@@ -7,7 +7,7 @@
 use prefetch::{image::Image, outcome::NodeReason};
 use tonic::{Code, Status};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 
 /// The most of a cause that is kept, in characters.
 const MAX_DETAIL: usize = 1_000;
@@ -107,27 +107,11 @@ fn refusing_host(message: &str) -> Option<&str> {
         .filter(|host| !host.is_empty())
 }
 
-/// Returns a message as people may see it: an address may be signed, and none of what follows its `?` is shown.
-#[must_use]
-pub fn shown(message: &str) -> String {
-    let mut shown = String::with_capacity(message.len().min(MAX_DETAIL));
-    let mut is_query = false;
-    for character in message.chars() {
-        if is_query && (character == '"' || character.is_whitespace()) {
-            is_query = false;
-        }
-        match character {
-            _ if is_query => {}
-            '?' => {
-                is_query = true;
-                shown.push_str("?…");
-            }
-            character if character.is_control() => shown.push(' '),
-            character => shown.push(character),
-        }
-    }
-    let length = shown.chars().count();
-    shown.chars().skip(length.saturating_sub(MAX_DETAIL)).collect()
+/// Returns a message as people may see it: its end, where the cause stands.
+fn shown(message: &str) -> String {
+    let line = one_line(message);
+    let length = line.chars().count();
+    line.chars().skip(length.saturating_sub(MAX_DETAIL)).collect()
 }
 
 /// Returns a message without the image's own names, which may hold any word.

@@ -21,11 +21,14 @@ use super::{
     connection::Dialer,
     hosts::url::without_default_port,
     proxy::Proxies,
-    refusal::{Rank, Refusal, printable},
+    refusal::{Rank, Refusal},
 };
 
 /// How many redirects are followed, as by containerd (`net/http`).
 const MAX_REDIRECTS: usize = 10;
+
+/// The longest words of somebody else's that stand in a failure, in characters.
+const MAX_WORDS: usize = 400;
 
 /// Asks hosts, by one set of settings; cheap to clone.
 #[derive(Clone, Debug)]
@@ -181,7 +184,7 @@ fn explanation_in(body: &[u8]) -> Option<String> {
         .into_iter()
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>();
-    Some(printable(&text.join(": "))).filter(|text| !text.is_empty())
+    Some(shortened(&text.join(": "))).filter(|text| !text.is_empty())
 }
 
 /// Returns where an answer leads on to, if anywhere.
@@ -232,7 +235,11 @@ fn cause(error: &dyn Error) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    printable(&error.to_string())
+    shortened(&error.to_string())
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -263,10 +270,12 @@ mod tests {
     fn a_registry_explains_itself_on_one_line() {
         let body = br#"{"errors":[{"code":"DENIED","message":"not\nauthorized\u001b[0m https://s3/x?sig=secret","detail":{}}]}"#;
         let text = explanation_in(body).unwrap();
+        let refusal = Refusal::unusable("reg.example", &text);
         assert!(
-            text.starts_with("DENIED: not authorized") && !text.contains("secret"),
-            "{text}"
+            refusal.failure.detail.starts_with("reg.example DENIED: not authorized"),
+            "{text:?}"
         );
+        assert!(!refusal.failure.detail.contains("secret"), "{text:?}");
         for other in ["", "{}", "<html>", r#"{"errors":[]}"#, r#"{"errors":[{}]}"#] {
             assert_eq!(explanation_in(other.as_bytes()), None, "{other}");
         }

@@ -50,10 +50,13 @@ pub struct Endpoint {
 /// A question about one image.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
+    /// The repository.
     pub repository: &'a str,
+    /// What of it.
     pub kind: Kind,
     /// A digest, or a tag.
     pub reference: &'a str,
+    /// The login of the registry.
     pub login: Option<&'a Login>,
 }
 
@@ -65,11 +68,13 @@ pub struct Document {
     pub digest: Option<String>,
     /// Whether it is a page for people.
     pub is_page: bool,
+    /// The body.
     pub bytes: Vec<u8>,
 }
 
 impl Endpoint {
     /// Makes the endpoints of a host: one, or two where it may speak TLS or not (containerd, `ConfigureHosts`).
+    #[must_use]
     pub fn of(config: &HostConfig, registry: &str) -> Vec<Self> {
         let own_host = if registry == "docker.io" {
             "registry-1.docker.io"
@@ -116,6 +121,9 @@ impl Endpoint {
     }
 
     /// Asks, and reads what is answered with status 200.
+    ///
+    /// # Errors
+    /// Any other answer, or none.
     pub async fn ask(&self, client: &Client, method: &Method, question: Question<'_>) -> Result<Document, Refusal> {
         let _permit = self.permits.acquire().await;
         let answer = self.ask_with_token(client, method, question).await?;

@@ -4,9 +4,6 @@ use prefetch::outcome::NodeReason;
 
 use crate::failure::Failure;
 
-/// The longest text of somebody else's that stands in a failure, in characters.
-const MAX_PRINTED: usize = 400;
-
 /// How much an answer tells: what several hosts say counts by it (containerd, `dockerResolver.Resolve`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -71,41 +68,9 @@ impl Refusal {
     }
 }
 
-/// Makes one line of somebody else's text, without what signs an address.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let mut line = String::new();
-    let mut is_signature = false;
-    for character in text.chars().take(MAX_PRINTED) {
-        match character {
-            ' ' | '"' | '\n' => is_signature = false,
-            '?' if !is_signature => {
-                is_signature = true;
-                line.push_str("?…");
-            }
-            _ => {}
-        }
-        let character = if character.is_control() { ' ' } else { character };
-        let is_second_space = character == ' ' && line.ends_with(' ');
-        if !is_signature && !is_second_space {
-            line.push(character);
-        }
-    }
-    line.trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_is_printed_on_one_line_without_what_signs_an_address() {
-        assert_eq!(
-            printable("get https://b/x?X-Amz-Signature=1&y=?2 \"z?q\"\n\u{1b}[1mend\r\n"),
-            "get https://b/x?… \"z?…\" [1mend"
-        );
-        assert_eq!(printable(&"x".repeat(1000)).len(), MAX_PRINTED);
-    }
 
     #[test]
     fn what_tells_more_counts_and_of_equals_the_registrys_own() {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, hash_map};
 
 use super::{Content, MAX_TOTAL, total};
 
-/// Counts the bytes that images take on an empty disk: a layer that several have lies there once compressed, and unpacked
+/// Counts the bytes that images take on an empty disk: what several have lies there once compressed, and a layer is unpacked
 /// once on top of the same layers.
 #[must_use]
 pub fn bytes_on_disk<'a>(contents: impl IntoIterator<Item = &'a Content>) -> u64 {
@@ -12,7 +12,9 @@ pub fn bytes_on_disk<'a>(contents: impl IntoIterator<Item = &'a Content>) -> u64
     let mut unpacked: HashMap<(usize, &str), usize> = HashMap::new();
     let mut bytes = Vec::new();
     for content in contents {
-        bytes.push(content.config_bytes);
+        if compressed.insert(&content.config) {
+            bytes.push(content.config_bytes);
+        }
         let mut below = 0;
         for layer in &content.layers {
             if compressed.insert(&layer.digest) {

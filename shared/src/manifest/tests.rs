@@ -229,7 +229,12 @@ fn a_base_that_images_share_takes_its_room_once_and_a_layer_on_another_base_is_u
     let one = of_layers(&[("base", 100), ("one", 1)]);
     let two = of_layers(&[("base", 100), ("two", 1)]);
     assert_eq!(bytes_on_disk([&one, &two]), 300 + 3 + 3);
-    assert_eq!(bytes_on_disk([&one, &one.clone()]), 303);
+    let with_config = Content {
+        config: digest('c'),
+        config_bytes: 7,
+        ..one.clone()
+    };
+    assert_eq!(bytes_on_disk([&with_config, &with_config.clone()]), 310);
     let other = of_layers(&[("other", 10), ("one", 1)]);
     assert_eq!(bytes_on_disk([&one, &other]), 300 + 3 + 30 + 2);
 }
