@@ -58,8 +58,13 @@ fuzz: ## Fuzzes each parser of what comes to nodes from outside for FUZZ_SECONDS
 	node/fuzz/run $(or $(FUZZ_SECONDS),60)
 
 .PHONY: e2e
-e2e: tools local ## Runs the document on real containerd, the local cloud, and the deployed stack on it
+e2e: tools local program ## Runs the document on real containerd, the local cloud, and the deployed stack on it
 	pytest tests
+
+# Where tests look for what nodes run; `unit` leaves it there too.
+.PHONY: program
+program:
+	cargo build --locked --package prefetch-images
 
 # cargo compiles all functions side by side, sam build alone would do so one after the other; it finds them made.
 .PHONY: build

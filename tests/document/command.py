@@ -18,7 +18,7 @@ DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items()
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
 """What nodes run; another than `cargo build` makes can be named."""
-BUILD = "cargo build --locked --package prefetch-images"
+BUILD = "make program"
 PROGRAMS = {platform.machine(): PROGRAM.read_bytes()} if PROGRAM.exists() else {}
 SCRIPT = document.script(program.attributes(f"{HOST}/prefetch-images/node-program", PROGRAMS))
 """The document's, of a stack that published the program."""
