@@ -16,7 +16,7 @@ umask 077
 readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@'
 
 readonly FETCH_SECONDS=60       # for login and download, or half of what the command has
-readonly MAX_BYTES=16777216     # of the program
+readonly MAX_BYTES=33554432     # of the program
 readonly ADMIN_WAIT_SECONDS=60  # for an admin container that is set, to start
 readonly PREVIOUS=2             # programs of other deployments that stay
 

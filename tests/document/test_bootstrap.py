@@ -10,10 +10,11 @@ import pytest
 
 from local import document, images, program
 from local.node import Completed, Node
+from local.proxy import Proxy
 from local.registry import Registry
 
 from .command import GOOD, HOST, parameters
-from .nodes import leftovers
+from .nodes import free_address, leftovers, running
 from .state import eventually
 from .watch import base64_of, watching_processes
 
@@ -97,6 +98,23 @@ def test_a_login_comes_from_the_aws_cli_where_there_is_no_plugin(tmp_path, regis
         assert "neither kubelet's credential provider nor the AWS CLI gave a login" in ran.stderr
     else:
         assert ran.exit_code == 7, ran.stderr
+
+
+def test_a_proxy_that_only_units_know_leads_to_the_registry(tmp_path, registry, publish) -> None:
+    proxy = Proxy(free_address(), {HOST: registry.address})
+    proxy.start()
+    with running(Node(tmp_path / "node", "node", registry, "2.1", proxy=proxy)) as node:
+        ran = run(node, publish())
+    proxy.stop()
+    assert ran.exit_code == 7, ran.stderr
+    assert proxy.asked() == [f"{HOST}:443"]
+
+
+def test_the_login_goes_to_the_registry_and_not_to_where_it_redirects(fronted, front, publish) -> None:
+    front.redirects = True
+    ran = run(fronted, publish())
+    assert ran.exit_code == 7, ran.stderr
+    assert [request.rpartition(" ")[2] for request in front.requests(REPOSITORY)] == ["307", "200"]
 
 
 def test_no_process_shows_the_login_and_no_file_keeps_it(node, publish, registry) -> None:
