@@ -70,6 +70,8 @@ pub struct Command<'a> {
     occupied: RefCell<HashSet<usize>>,
     is_idle: Notify,
     stop: &'a Stop,
+    /// The node's, once it is this command's turn; it is held until all is cleaned up.
+    lock: RefCell<Option<Lock>>,
 }
 
 /// Runs a command to its end, and returns its exit code: 0 where every image is there or left out, 1 where one is not.
@@ -84,6 +86,7 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let config = tokio::select! {
         config = Config::of(&host, time.deadline().into_std()) => config,
         () = stop.happens() => Err(Failure::new(NodeReason::Interrupted, "the command was ended")),
+        () = sleep_until(time.deadline()) => Err(Failure::new(NodeReason::Timeout, "containerd's settings cannot be had")),
     };
     let config = match config {
         Ok(config) => config,
@@ -98,9 +101,9 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, speech, &stop);
     command.note_what_is_named();
-    if let Some(lock) = command.run(command.prefetch()).await.flatten() {
+    let ended = command.run(command.prefetch()).await;
+    if ended.is_some() && command.lock.borrow().is_some() {
         turn::serve_queue(&command, &stop).await;
-        drop(lock);
     }
     Ok(command.exit_code())
 }
@@ -149,6 +152,7 @@ impl<'a> Command<'a> {
             is_idle: Notify::new(),
             speech,
             stop,
+            lock: RefCell::default(),
         }
     }
 
@@ -170,8 +174,8 @@ impl<'a> Command<'a> {
         None
     }
 
-    /// Looks what is there, and brings the rest in turn with other commands; returns the lock, for the next.
-    async fn prefetch(&self) -> Option<Lock> {
+    /// Looks what is there, and brings the rest in turn with other commands.
+    async fn prefetch(&self) {
         let began = Instant::now();
         let has_looked = match self.context.inventory(began).await {
             Ok(inventory) => self.report_complete(&inventory).await.is_ok(),
@@ -179,7 +183,7 @@ impl<'a> Command<'a> {
         };
         let is_work_left = self.works.iter().any(|work| !work.is_told());
         if !is_work_left && self.parameters.keep == 0 {
-            return None;
+            return;
         }
         // what was seen before others were at work is old
         let (lock, is_fresh) = match self.wait_for_turn().await {
@@ -187,14 +191,14 @@ impl<'a> Command<'a> {
             Turn::WorkAfterAnother(lock) => (Some(lock), false),
             Turn::GivenUp(reason) => {
                 self.fail_the_rest(reason);
-                return None;
+                return;
             }
         };
+        self.lock.replace(lock);
         if is_fresh || self.look_again().await {
             self.bring_the_rest().await;
             self.keep_the_newest().await;
         }
-        lock
     }
 
     /// Looks what is there, and brings the rest, for one who has the lock.
@@ -278,8 +282,8 @@ impl<'a> Command<'a> {
         self.release(work);
         let state = work.state();
         work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
-        if let State::AtWork(attempts) = state {
-            self.clean_up(work, &attempts.before, NodeReason::Interrupted).await;
+        if let State::AtWork(_) = state {
+            self.clean_up(work, NodeReason::Interrupted).await;
         }
     }
 
@@ -362,6 +366,14 @@ impl<'a> Command<'a> {
     /// Notes that an image is being pulled, or waits for its turn.
     pub fn occupy(&self, work: &Work) {
         self.occupied.borrow_mut().insert(work.number);
+    }
+
+    /// Notes that an image has come: others have its turn.
+    pub fn settle(&self, work: &Work) {
+        if let Some(room) = self.room.get() {
+            room.settle(work.number);
+        }
+        self.release(work);
     }
 
     /// Notes that an image is not being pulled any more: its room is free.

@@ -21,6 +21,9 @@ use crate::{
 
 pub use claims::Claims;
 
+/// Comes after every moment of a pull.
+const NEVER: &str = "never";
+
 /// What a command asks for.
 #[derive(Clone, Debug)]
 pub struct Wish<'a> {
@@ -190,13 +193,19 @@ pub fn decide<'a>(
         .collect();
     let mut sorted: Vec<_> = ours.iter().filter(|ours| tidied.contains(&ours.repository)).collect();
     sorted.sort_by_key(|ours| std::cmp::Reverse((&ours.pulled_at, &ours.repository, &ours.digest)));
+    let mut displaced_at: HashMap<&str, &str> = HashMap::new();
     let decide = |image: &'a Ours| {
         let kept = kept.entry(image.repository.clone()).or_default();
         if *kept < wish.keep || named.contains(&name_by_digest(image)) {
             *kept += 1;
+            if *kept <= wish.keep {
+                displaced_at.insert(&image.repository, &image.pulled_at);
+            }
             return (image, if wish.pin { Decision::Pin } else { Decision::Stays });
         }
-        (image, unless_claimed(image, ours, inventory, claims))
+        // without one that is kept, it is displaced by what would be
+        let displaced_at = displaced_at.get(image.repository.as_str()).unwrap_or(&NEVER);
+        (image, unless_claimed(image, displaced_at, ours, inventory, claims))
     };
     sorted.into_iter().map(decide).collect()
 }
@@ -217,13 +226,13 @@ fn would_be(wish: &Wish<'_>) -> HashMap<String, usize> {
     kept
 }
 
-/// Lets an image go, unless somebody else has a claim on it.
-fn unless_claimed(image: &Ours, ours: &[Ours], inventory: &Inventory, claims: &Claims) -> Decision {
+/// Lets an image go that a newer one has displaced at a moment, unless somebody else has a claim on it.
+fn unless_claimed(image: &Ours, displaced_at: &str, ours: &[Ours], inventory: &Inventory, claims: &Claims) -> Decision {
     if claims.is_named_lately(&name_by_digest(image)) {
         return Decision::Stays; // with its pin, if it has one: whoever named it may want that
     }
     let other = others_name(image, ours, inventory).map(|name| format!("it is also named {name}"));
-    match other.or_else(|| claims.on(&image.digest, inventory)) {
+    match other.or_else(|| claims.on(&image.digest, displaced_at, inventory)) {
         None => Decision::LetGo,
         Some(why) if image.is_pinned => Decision::Unpin(why),
         Some(_) => Decision::Stays,

@@ -52,11 +52,11 @@ pub async fn prefetch(command: &Command<'_>, work: &Work) {
             command.see(work, come).await;
         }
         Err(failure) => {
-            let attempts = pull.attempts();
+            let has_begun = pull.attempts().is_some_and(|attempts| attempts.count > 0);
             command.report_failure(work, &failure, pull.bytes());
             pull.ballast = None;
-            if let Some(Attempts { count: 1.., before, .. }) = attempts {
-                command.clean_up(work, &before, failure.reason).await;
+            if has_begun {
+                command.clean_up(work, failure.reason).await;
             }
         }
     }
@@ -133,7 +133,7 @@ impl<'a> Pull<'a> {
             self.fetch(&inventory, attempt).await?;
         }
         drop(slot);
-        self.command.release(self.work);
+        self.command.settle(self.work);
         self.name(&inventory).await
     }
 
@@ -291,12 +291,12 @@ impl<'a> Pull<'a> {
         let Command { context, speech, .. } = self.command;
         let Work { image, talk, .. } = self.work;
         let attempts = self.attempts().filter(|_| self.status == Status::Pulled);
-        let before = attempts.as_ref().map(|attempts| &attempts.before);
+        let before = attempts.map(|_| self.work.before.borrow().clone());
         let digest_of_tag = async || {
             let login = self.login().await;
             context.ask_registry_for_tag(image, login.as_ref()).await
         };
-        let names = naming::add_names(&context.containerd, inventory, image, before, digest_of_tag);
+        let names = naming::add_names(&context.containerd, inventory, image, before.as_ref(), digest_of_tag);
         if context.time.until_end(Box::pin(names)).await?? == Tag::Given {
             return Ok(None);
         }
@@ -348,7 +348,6 @@ impl<'a> Pull<'a> {
         let attempts = self.attempts().unwrap_or(Attempts {
             began: Instant::now(),
             count: 0,
-            before: Before::default(),
         });
         self.work.set(State::AtWork(Attempts {
             count: attempt,
@@ -357,10 +356,7 @@ impl<'a> Pull<'a> {
     }
 
     fn remember_names(&self, inventory: &Inventory) {
-        if let Some(attempts) = self.attempts() {
-            let before = Before::of(inventory, &self.work.image);
-            self.work.set(State::AtWork(Attempts { before, ..attempts }));
-        }
+        self.work.before.replace(Before::of(inventory, &self.work.image));
     }
 
     fn attempts(&self) -> Option<Attempts> {

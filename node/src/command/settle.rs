@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Command,
-    work::{Attempts, Come, State, Work},
+    work::{Come, State, Work},
 };
 use crate::{
     containerd::{
@@ -17,7 +17,7 @@ use crate::{
     },
     description::Fit,
     failure::Failure,
-    naming::{self, Before},
+    naming,
 };
 
 /// How long an image that has come waits for others, to be seen together with them.
@@ -51,7 +51,7 @@ impl Command<'_> {
         self.speech
             .tell_failure(&work.talk, &work.image, come.attempts, &failure);
         work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
-        self.clean_up(work, &Before::default(), NodeReason::Interrupted).await;
+        self.clean_up(work, NodeReason::Interrupted).await;
     }
 
     /// Looks until containerd answers, or the time is over.
@@ -96,17 +96,14 @@ impl Command<'_> {
                     come.push((work, image));
                     continue;
                 }
-                State::AtWork(attempts) => begun.push((work, attempts)),
+                State::AtWork(_) => begun.push(work),
                 State::Left => {}
             }
             work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
         }
         let since = Instant::now();
         join_all(come.into_iter().map(|(work, come)| self.report_seen(work, come, since))).await;
-        let clean_up = |(work, attempts): (_, Attempts)| async move {
-            self.clean_up(work, &attempts.before, reason).await;
-        };
-        join_all(begun.into_iter().map(clean_up)).await;
+        join_all(begun.into_iter().map(|work| self.clean_up(work, reason))).await;
     }
 
     /// Reports every image of which nothing is known yet as failed.
@@ -117,22 +114,18 @@ impl Command<'_> {
     }
 
     /// Removes what attempts that came to nothing left behind, unless the image has become complete by other hands.
-    pub async fn clean_up(&self, work: &Work, before: &Before, reason: NodeReason) {
+    pub async fn clean_up(&self, work: &Work, reason: NodeReason) {
         if self.parameters.report_only {
             return;
         }
-        let cleared = self
-            .context
-            .time
-            .until_end(Box::pin(self.clear(work, before, reason)))
-            .await;
+        let cleared = self.context.time.until_end(Box::pin(self.clear(work, reason))).await;
         if let Ok(Err(failure)) | Err(failure) = cleared {
             let words = format!("could not clear {}: {}", work.image.name_by_digest(), failure.detail);
             self.speech.say(&words);
         }
     }
 
-    async fn clear(&self, work: &Work, before: &Before, reason: NodeReason) -> Result<(), Failure> {
+    async fn clear(&self, work: &Work, reason: NodeReason) -> Result<(), Failure> {
         let containerd = &self.context.containerd;
         let inventory = self.context.inventory(Instant::now()).await?;
         let is_lacking = reason == NodeReason::RuntimeClass
@@ -140,7 +133,8 @@ impl Command<'_> {
             || work.is_doubtful.get()
             || self.is_foreign(work).await;
         if is_lacking && !self.is_brought_under_another_name(work) {
-            naming::remove_new_names(containerd, &work.image, before).await?;
+            let before = work.before.borrow().clone();
+            naming::remove_new_names(containerd, &work.image, &before).await?;
         }
         if matches!(
             reason,

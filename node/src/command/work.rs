@@ -28,6 +28,8 @@ pub struct Work {
     pub talk: Talk,
     /// Whether CRI does not find it although containerd holds it, as it seems, completely.
     pub is_doubtful: Cell<bool>,
+    /// The names that it had before its first attempt.
+    pub before: RefCell<Before>,
     state: RefCell<State>,
 }
 
@@ -45,14 +47,12 @@ pub enum State {
 }
 
 /// An image's attempts so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Attempts {
     /// When the first began.
     pub began: Instant,
     /// How many there were.
     pub count: u32,
-    /// The names that the image had before.
-    pub before: Before,
 }
 
 /// An image that has come.
@@ -79,6 +79,7 @@ impl Work {
             image,
             talk,
             is_doubtful: Cell::new(false),
+            before: RefCell::default(),
             state: RefCell::new(State::Left),
         }
     }

@@ -37,8 +37,8 @@ pub struct Config {
     /// The folder in which that one stores: its own for one outside containerd (`proxy_plugins.<name>.exports.root`), or that
     /// of a plugin with a `root_path`; else below `root`.
     pub snapshotter_root: PathBuf,
-    /// Whether that one runs outside containerd.
-    pub is_outside: bool,
+    /// The snapshotters that run outside containerd.
+    pub outside: Vec<String>,
     /// The folders with settings of registries (`config_path`, one or several), paths of the host.
     pub hosts_folders: Vec<PathBuf>,
     /// Whether layers go once they are unpacked.
@@ -70,7 +70,7 @@ impl Config {
             snapshotter_root: dump
                 .snapshotter_root(snapshotter)
                 .unwrap_or_else(|| root.join(format!("{SNAPSHOTTER}.{snapshotter}"))),
-            is_outside: dump.at(&["proxy_plugins", snapshotter]).is_some(),
+            outside: dump.names(&["proxy_plugins"]),
             hosts_folders: dump.hosts_folders(),
             discards_layers: dump.is_set(&["plugins", IMAGES, "discard_unpacked_layers"])
                 || dump.is_set(&["plugins", CRI, "containerd", "discard_unpacked_layers"]),
@@ -79,6 +79,12 @@ impl Config {
             snapshotter: snapshotter.to_owned(),
             root,
         }
+    }
+
+    /// Returns true where a snapshotter runs outside containerd.
+    #[must_use]
+    pub fn runs_outside(&self, snapshotter: &str) -> bool {
+        self.outside.iter().any(|name| name == snapshotter)
     }
 
     /// Gives the settings of the containerd that runs: kept by an earlier command where the socket is the same, else asked.
@@ -91,6 +97,10 @@ impl Config {
             return Ok(config);
         }
         let (dump, is_whole) = dump(host, deadline).await?;
+        if let Err(error) = toml::from_str::<Table>(&dump) {
+            let detail = format!("what containerd config dump prints is no TOML: {}", error.message());
+            return Err(Failure::new(NodeReason::Interrupted, detail));
+        }
         let mut config = Self::parse(&dump);
         let is_sure = config.ask_for_root(host).await;
         if let (Some(start), true, true) = (start, is_whole, is_sure) {
@@ -101,7 +111,9 @@ impl Config {
 
     /// Asks containerd where a snapshotter outside of it stores, if its settings do not say; false where nobody answers.
     async fn ask_for_root(&mut self, host: &Host) -> bool {
-        if !self.is_outside || self.snapshotter_root != self.root.join(format!("{SNAPSHOTTER}.{}", self.snapshotter)) {
+        if !self.runs_outside(&self.snapshotter)
+            || self.snapshotter_root != self.root.join(format!("{SNAPSHOTTER}.{}", self.snapshotter))
+        {
             return true;
         }
         let containerd = Containerd::at(&host.path(SOCKET));
@@ -132,6 +144,12 @@ impl Dump {
     /// Returns a text that is not empty.
     fn text(&self, path: &[&str]) -> Option<&str> {
         self.at(path)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// Returns the names of the tables in a table.
+    fn names(&self, path: &[&str]) -> Vec<String> {
+        let table = self.at(path).and_then(Value::as_table);
+        table.into_iter().flat_map(Table::keys).cloned().collect()
     }
 
     fn is_set(&self, path: &[&str]) -> bool {

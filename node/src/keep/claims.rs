@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use chrono::{SecondsFormat, TimeDelta, Utc};
 use tonic::Status;
 
 use super::lately;
@@ -22,6 +23,9 @@ use crate::{
 const STARTING: Duration = Duration::from_mins(5);
 /// The same for a pod without any container, as while its first image is pulled.
 const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
+/// How long a newer image has to be there before a pod that is starting has no claim on an older one any more: on a node where
+/// pods start all the time nothing would ever go.
+const DISPLACED: TimeDelta = TimeDelta::hours(1);
 
 /// Who has a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +36,10 @@ pub struct Claims {
     pub named_lately: HashSet<String>,
     /// Why nothing may go; none where that is known.
     pub on_all: Option<String>,
+    /// Whether a pod is just starting, and may want any image that was of use until a moment ago.
+    pub is_pod_starting: bool,
+    /// Before this moment is long ago for a pod that is starting (RFC 3339, as of pulls).
+    pub long_ago: String,
 }
 
 impl Claims {
@@ -44,6 +52,7 @@ impl Claims {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Self {
                     named_lately,
+                    long_ago: (Utc::now() - DISPLACED).to_rfc3339_opts(SecondsFormat::Micros, true),
                     ..Self::of_pods(&of_pods, &pods, now)
                 }
             }
@@ -84,11 +93,8 @@ impl Claims {
                 .flat_map(|container| [container.image.clone(), container.image_ref.clone()])
                 .filter(|image| !image.is_empty())
                 .collect(),
-            named_lately: HashSet::new(),
-            on_all: sandboxes
-                .iter()
-                .any(is_starting)
-                .then(|| "a pod is just starting, and may want it".to_owned()),
+            is_pod_starting: sandboxes.iter().any(is_starting),
+            ..Self::default()
         }
     }
 
@@ -98,9 +104,9 @@ impl Claims {
         self.named_lately.contains(name_by_digest)
     }
 
-    /// Tells why an image may not go; none where it may.
+    /// Tells why an image may not go that a newer one has displaced at a moment; none where it may.
     #[must_use]
-    pub fn on(&self, digest: &str, inventory: &Inventory) -> Option<String> {
+    pub fn on(&self, digest: &str, displaced_at: &str, inventory: &Inventory) -> Option<String> {
         let is_its = |image: &String| {
             image.ends_with(digest)
                 || inventory
@@ -116,7 +122,10 @@ impl Claims {
         if chains.is_empty() {
             return Some("it cannot be told whether a container uses it".to_owned());
         }
-        self.on_all.clone()
+        let may_be_wanted = self.is_pod_starting && displaced_at >= self.long_ago.as_str();
+        self.on_all
+            .clone()
+            .or_else(|| may_be_wanted.then(|| "a pod is just starting, and may want it".to_owned()))
     }
 }
 

@@ -208,7 +208,7 @@ fn while_a_pod_is_starting_nothing_goes() {
         is_alive,
     };
     let now = minutes(100);
-    let is_starting = |containers: &[CriContainer], pod| Claims::of_pods(containers, &[pod], now).on_all.is_some();
+    let is_starting = |containers: &[CriContainer], pod| Claims::of_pods(containers, &[pod], now).is_pod_starting;
     assert!(
         is_starting(&[], pod("a", true, 99))
             && is_starting(&[], pod("a", true, 50))
@@ -236,6 +236,16 @@ fn while_a_pod_is_starting_nothing_goes() {
     let decided = four().decide(&[(image(HERE, 4), Presence::There)], 1, &claims);
     assert!(gone(&decided).is_empty());
     assert!(matches!(&decided[&here(1)], Decision::Unpin(why) if why.contains("just starting")));
+
+    let later = Claims {
+        long_ago: "9999".to_owned(),
+        ..claims
+    };
+    let decided = four().decide(&[(image(HERE, 4), Presence::There)], 1, &later);
+    assert!(
+        gone(&decided).contains(&here(1).as_str()),
+        "the newer one is there for long, and pods start all the time"
+    );
 }
 
 #[test]

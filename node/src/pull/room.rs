@@ -1,7 +1,7 @@
 //! Room for images on the file systems that they fill, shared among those that are pulled beside each other.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
@@ -59,7 +59,7 @@ pub struct Room {
     stores: Vec<(PathBuf, Part)>,
     limits: Limits,
     /// Bytes that kubelet can never get back.
-    pinned: u64,
+    pinned: Cell<u64>,
     /// Whether what is pulled is to be pinned as well.
     pins: bool,
     reserved: RefCell<HashMap<usize, Size>>,
@@ -128,7 +128,7 @@ impl Room {
         let (root, snapshots) = (host.path(&config.root), host.path(&config.snapshotter_root));
         let device = |folder: &Path| Usage::of(folder).ok().map(|usage| usage.device);
         let is_same = device(&root) == device(&snapshots);
-        let stores = match (is_same, config.is_outside) {
+        let stores = match (is_same, config.runs_outside(&config.snapshotter)) {
             (true, _) => vec![(root, Part::All)],
             (false, true) => vec![(root, Part::Compressed), (snapshots, Part::All)],
             (false, false) => vec![(root, Part::Compressed), (snapshots, Part::Unpacked)],
@@ -136,7 +136,7 @@ impl Room {
         Self {
             stores,
             limits,
-            pinned,
+            pinned: Cell::new(pinned),
             pins,
             reserved: RefCell::default(),
         }
@@ -158,6 +158,14 @@ impl Room {
     /// Gives an image's room back.
     pub fn release(&self, number: usize) {
         self.reserved.borrow_mut().remove(&number);
+    }
+
+    /// Gives back the room of an image that has come: where it is to be pinned, it counts among those that never go.
+    pub fn settle(&self, number: usize) {
+        let come = self.reserved.borrow_mut().remove(&number).unwrap_or_default();
+        if self.pins {
+            self.pinned.set(self.pinned.get().saturating_add(come.unpacked));
+        }
     }
 
     /// Tells why a pull cannot go on: others have filled a disk up to a limit.
@@ -203,8 +211,8 @@ impl Room {
             let (usage, need) = (Usage::of(folder).ok()?, size.on(*part));
             let pinned = match part {
                 Part::Compressed => 0,
-                Part::All | Part::Unpacked if self.pins => self.pinned.saturating_add(need.bytes),
-                Part::All | Part::Unpacked => self.pinned,
+                Part::All | Part::Unpacked if self.pins => self.pinned.get().saturating_add(need.bytes),
+                Part::All | Part::Unpacked => self.pinned.get(),
             };
             self.limits.refusal(usage, need, pinned)
         })

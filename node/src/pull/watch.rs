@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     command::{Command, work::Work},
-    containerd::{Containerd, inventory::Inventory},
+    containerd::{inventory::Inventory, snapshots::Snapshot},
     context::Context,
     description::Description,
     failure::Failure,
@@ -40,9 +40,10 @@ pub async fn pull(
     let context = command.context;
     let image = work.image.name_by_digest();
     let request = async {
+        // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
+        pull_for_other_runtimes(command, work, &image, login).await?;
         let answer = ask(context, &image, login).await;
-        answer.map_err(|status| reason::of_status(&work.image, &status))?;
-        pull_for_other_runtimes(context, work, &image, login).await
+        answer.map_err(|status| reason::of_status(&work.image, &status))
     };
     let progress = begin(description, inventory);
     let watched = async {
@@ -71,28 +72,26 @@ async fn ask(context: &Context, image: &str, login: Option<&Login>) -> Result<()
     Box::pin(context.containerd.pull_image(image, login, DEFAULT_RUNTIME)).await
 }
 
-/// Pulls an image once more for each runtime class that unpacks into another snapshotter: where layers are discarded, its
-/// pods would find the image there and fail to start from it (containerd#11390).
+/// Pulls an image for each runtime class that unpacks into another snapshotter: where layers are discarded, its pods would
+/// find the image there and fail to start from it (containerd#11390). One whose snapshotter does not run can have no pods.
 async fn pull_for_other_runtimes(
-    context: &Context,
+    command: &Command<'_>,
     work: &Work,
     image: &str,
     login: Option<&Login>,
 ) -> Result<(), Failure> {
-    for (handler, snapshotter) in context.other_runtimes() {
-        let pulled = Box::pin(context.containerd.pull_image(image, login, handler)).await;
-        pulled.map_err(|status| {
-            let Failure { reason, detail } = reason::of_status(&work.image, &status);
-            let reason = if reason.is_retryable() {
-                reason
-            } else {
-                NodeReason::RuntimeClass
-            };
-            Failure::new(
-                reason,
-                format!("runtime class {handler}, which unpacks into {snapshotter}: {detail}"),
-            )
-        })?;
+    for (handler, snapshotter) in command.context.other_runtimes() {
+        let pulled = Box::pin(command.context.containerd.pull_image(image, login, handler)).await;
+        let Err(status) = pulled else {
+            continue;
+        };
+        let Failure { reason, detail } = reason::of_status(&work.image, &status);
+        let detail = format!("runtime class {handler}, which unpacks into {snapshotter}: {detail}");
+        match reason {
+            NodeReason::Snapshotter => command.speech.say(&format!("left out: {detail}")),
+            reason if reason.is_retryable() => return Err(Failure::new(reason, detail)),
+            _ => return Err(Failure::new(NodeReason::RuntimeClass, detail)),
+        }
     }
     Ok(())
 }
@@ -129,13 +128,18 @@ async fn watch_disk(command: &Command<'_>) -> Failure {
 /// A snapshotter outside containerd may do all the work by itself, of which containerd shows nothing (SOCI's parallel mode
 /// blocks while it fetches): only the deadline ends that.
 async fn watch_progress(context: &Context, mut progress: Progress, limit: Duration) -> Failure {
-    if context.config.is_outside {
+    let config = &context.config;
+    let others = context.other_runtimes().map(|(_, other)| other);
+    if others
+        .chain([&config.snapshotter])
+        .any(|name| config.runs_outside(name))
+    {
         return std::future::pending().await;
     }
     let seconds = limit.as_secs();
     loop {
         sleep(limit / LOOKS_WITHIN_LIMIT).await;
-        let look = Box::pin(look(&context.containerd, &context.config.snapshotter));
+        let look = Box::pin(look(context));
         if let Ok(Ok(look)) = timeout(LOOK_WITHIN, look).await {
             progress.see(&look, Instant::now());
         }
@@ -145,10 +149,16 @@ async fn watch_progress(context: &Context, mut progress: Progress, limit: Durati
     }
 }
 
-async fn look(containerd: &Containerd, snapshotter: &str) -> Result<Look, Status> {
-    let (ingests, snapshots) = tokio::try_join!(containerd.ingests(), containerd.snapshots(snapshotter))?;
-    Ok(Look {
+async fn look(context: &Context) -> Result<Look, Status> {
+    let Context { containerd, config, .. } = context;
+    let is_unpacking = |snapshots: Vec<Snapshot>| snapshots.iter().any(|snapshot| snapshot.key.starts_with("extract-"));
+    let (ingests, snapshots) = tokio::try_join!(containerd.ingests(), containerd.snapshots(&config.snapshotter))?;
+    let mut look = Look {
         ingests,
-        is_unpacking: snapshots.iter().any(|snapshot| snapshot.key.starts_with("extract-")),
-    })
+        is_unpacking: is_unpacking(snapshots),
+    };
+    for (_, other) in context.other_runtimes() {
+        look.is_unpacking |= containerd.snapshots(other).await.is_ok_and(is_unpacking);
+    }
+    Ok(look)
 }

@@ -18,7 +18,7 @@ fn default() -> Config {
         root: PathBuf::from("/var/lib/containerd"),
         snapshotter: "overlayfs".to_owned(),
         snapshotter_root: PathBuf::from("/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs"),
-        is_outside: false,
+        outside: Vec::new(),
         hosts_folders: Vec::new(),
         discards_layers: false,
         other_snapshotters: Vec::new(),
@@ -48,7 +48,7 @@ fn a_runtime_class_with_another_snapshotter_is_named() {
 #[test]
 fn a_snapshotter_outside_containerd_stores_in_its_own_folder() {
     let config = Config::parse(SOCI);
-    assert!(config.is_outside && config.discards_layers);
+    assert!(config.runs_outside("soci") && config.discards_layers);
     assert_eq!(config.snapshotter, "soci");
     assert_eq!(config.snapshotter_root, Path::new("/var/lib/soci-snapshotter"));
 }
@@ -61,7 +61,7 @@ fn a_snapshotter_with_a_folder_of_its_own_stores_there() {
     );
     assert_eq!(config.snapshotter_root, Path::new("/pool"));
     assert_eq!(config.root, Path::new("/data"));
-    assert!(!config.is_outside);
+    assert_eq!(config.outside, [] as [&str; 0]);
 }
 
 #[test]
