@@ -164,9 +164,8 @@ impl Context {
 
     /// Asks for a login anew, beside which others still use the one before.
     pub async fn login_anew(&self, image: &Image) -> Answer {
-        let within = self.time.left().min(LOOK_UP);
         let logins = &self.facts().logins;
-        Box::pin(logins.get(image.registry(), image.repository(), within)).await
+        Box::pin(logins.get(image.registry(), image.repository(), self.time.left())).await
     }
 
     /// Describes an image by what its registry says.

@@ -67,7 +67,7 @@ impl Logins {
     #[must_use]
     pub fn on(host: &Host) -> Self {
         let kubelet = Unit::of(host, "kubelet.service");
-        let mut environment = environment::merged(host, &kubelet);
+        let mut environment = environment::for_helpers(host, &kubelet);
         if host.is_bottlerocket() {
             environment
                 .entry("HOME".to_owned())
@@ -80,8 +80,8 @@ impl Logins {
         }
     }
 
-    /// Gets the login for an image, `registry/repository`, anew: whoever asks keeps it. A helper has so long at most, and
-    /// nothing of it outlives that.
+    /// Gets the login for an image, `registry/repository`, anew: whoever asks keeps it. All helpers together have so long at
+    /// most, each of them half a minute, and nothing of them outlives that.
     ///
     /// Kubelet's providers that are for the image are asked in their order, until one gives a login; then the AWS CLI, for
     /// ECR's registries.

@@ -1,6 +1,6 @@
 //! Runs a login helper: on no command line, with an end.
 
-use std::{collections::BTreeMap, io, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, env, ffi::OsString, io, path::Path, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
@@ -58,7 +58,8 @@ fn with(words: &str) -> String {
 
 /// Runs a program with further variables in its environment, and returns what it prints.
 ///
-/// It has a process group of its own, which is killed as a whole once its time is over, or this future is dropped.
+/// It has a process group of its own, which is killed as a whole once its time is over, or this future is dropped. Where this
+/// process itself is killed, `timeout` ends it.
 ///
 /// # Errors
 /// Where it gives no answer in time.
@@ -69,16 +70,17 @@ pub async fn run(
     within: Duration,
 ) -> Result<Vec<u8>, HelperError> {
     let (program, arguments) = words.split_first().ok_or(HelperError::Missing)?;
-    let mut command = Command::new(program);
-    command.args(arguments).envs(environment).process_group(0);
+    if !is_there(program, environment) {
+        return Err(HelperError::Missing);
+    }
+    let mut command = Command::new("timeout");
+    command.arg("--kill-after=1").arg((within.as_secs() + 2).to_string());
+    command.arg(program).args(arguments).envs(environment).process_group(0);
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut group = Group(command.spawn().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => HelperError::Missing,
-        _ => HelperError::Start(error),
-    })?);
+    let mut group = Group(command.spawn().map_err(HelperError::Start)?);
     let (mut answer, mut complaint) = (Vec::new(), Vec::new());
     let ended = timeout(within, group.talk(request, &mut answer, &mut complaint)).await;
     let words = last_words(&complaint);
@@ -89,6 +91,16 @@ pub async fn run(
         Ok(Ok(ended)) if !ended.success() => Err(HelperError::Failed { ended, words }),
         Ok(Ok(_)) => Ok(answer),
     }
+}
+
+/// Tells whether there is a program, by its path, or by its name in the folders of `PATH`.
+fn is_there(program: &str, environment: &BTreeMap<String, String>) -> bool {
+    if program.contains('/') {
+        return Path::new(program).exists();
+    }
+    let folders = environment.get("PATH").map(OsString::from);
+    let folders = folders.or_else(|| env::var_os("PATH")).unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// A child and its process group, which does not outlive it.
@@ -147,21 +159,24 @@ async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>, at_most:
     }
 }
 
-/// Reads to the end and keeps the end.
+/// Reads to the end and keeps the end, of a longer text a byte more than is told.
 async fn read_end(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     let Some(mut from) = from else { return };
     let mut part = [0; 1024];
     while let Ok(length @ 1..) = from.read(&mut part).await {
         into.extend_from_slice(part.get(..length).unwrap_or_default());
-        into.drain(..into.len().saturating_sub(MAX_WORDS));
+        into.drain(..into.len().saturating_sub(MAX_WORDS + 1));
     }
 }
 
-/// Puts the end of what a helper complained of on one line, without the user and the password of an address.
+/// Puts the end of what a helper complained of on one line, without the user and the password of an address. The first word
+/// of what is cut off may be a part of such an address.
 fn last_words(complaint: &[u8]) -> String {
+    let is_cut = complaint.len() > MAX_WORDS;
     let text = String::from_utf8_lossy(complaint);
     let words: Vec<_> = text
         .split(|character: char| character.is_whitespace() || character.is_control())
+        .skip(usize::from(is_cut))
         .filter(|word| !word.is_empty())
         .map(without_user)
         .collect();
@@ -208,6 +223,23 @@ mod tests {
         .await
         .unwrap_err();
         assert_eq!(error.to_string(), "exit status: 3: first at http://…@proxy:3128");
+    }
+
+    #[tokio::test]
+    async fn of_a_long_complaint_no_part_of_a_password_is_told() {
+        let end = "x".repeat(470);
+        let script = format!("echo 'at http://me:secret@proxy:3128 {end} end' >&2; exit 3");
+        let error = shell(&script, LONG).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("exit status: 3: {end} end"));
+    }
+
+    #[tokio::test]
+    async fn timeout_ends_a_helper_that_hangs_where_the_command_was_killed() {
+        let environment = BTreeMap::new();
+        let words = ["/bin/sh", "-c", "tr '\\0' ' ' </proc/$PPID/cmdline"].map(str::to_owned);
+        let parent = run(&words, &environment, b"", LONG).await.unwrap();
+        let parent = String::from_utf8(parent).unwrap();
+        assert!(parent.starts_with("timeout --kill-after=1 22 /bin/sh "), "{parent}");
     }
 
     #[tokio::test]
