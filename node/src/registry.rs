@@ -34,7 +34,7 @@ use self::{
 use crate::{
     failure::Failure,
     host::Host,
-    login::{self, Login},
+    login::{Login, environment},
 };
 
 /// How long a mirror may take before the next host is asked.
@@ -74,7 +74,7 @@ impl fmt::Debug for Registries {
 }
 
 impl Registries {
-    /// Reads the node's certificates and proxies (of the units of kubelet and containerd) when they are first needed.
+    /// Reads the node's certificates and proxies (of the units of containerd and kubelet) when they are first needed.
     /// `hosts_folders` are containerd's.
     #[must_use]
     pub fn on(host: &Host, hosts_folders: Vec<PathBuf>) -> Self {
@@ -163,6 +163,7 @@ impl Registries {
         asked.sort_by_key(|(endpoint, _)| endpoint.is_silent.load(Ordering::Relaxed));
         let mut refusal = Refusal::unusable(registry, "has no host that may be asked");
         let last = asked.len().saturating_sub(1);
+        let has_own = asked.iter().any(|(endpoint, _)| endpoint.namespace.is_none());
         for (number, (endpoint, client)) in asked.into_iter().enumerate() {
             let limit = if number == last {
                 deadline
@@ -180,6 +181,7 @@ impl Registries {
             endpoint.set_silent(answer.is_err());
             match answer.unwrap_or_else(|_| Err(Refusal::silent(host))) {
                 Ok(answer) => return Ok(answer),
+                Err(later) if has_own && endpoint.namespace.is_some() => refusal = refusal.or_later(later.of_mirror()),
                 Err(later) => refusal = refusal.or_later(later),
             }
         }
@@ -212,7 +214,7 @@ impl Shared {
     fn make_client(&self, config: &HostConfig) -> Result<Client, Failure> {
         let environment = self
             .environment
-            .get_or_init(|| login::environment::of_units(&self.host));
+            .get_or_init(|| environment::for_registries(&self.host, environment::own_proxies()));
         let certificates = self
             .certificates
             .get_or_init(|| Certificates::of(&self.host, environment));

@@ -206,7 +206,8 @@ fn redirected(url: &Uri, answer: &Answer) -> Result<Option<Uri>, Refusal> {
 fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?;
     let scheme = base.scheme_str()?;
-    let text = if location.contains("://") {
+    let has_scheme = |(scheme, _): (&str, &str)| !scheme.contains(['/', '?']);
+    let text = if location.split_once("://").is_some_and(has_scheme) {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -255,6 +256,10 @@ mod tests {
                 Some("https://bucket.example/a?sig=1"),
             ),
             ("/other", Some("https://reg.example:5000/other")),
+            (
+                "/login?to=https://x.example/",
+                Some("https://reg.example:5000/login?to=https://x.example/"),
+            ),
             ("next", Some("https://reg.example:5000/v2/app/blobs/next")),
             ("//cdn.example/x", Some("https://cdn.example/x")),
             ("ftp://a/b", None),

@@ -43,8 +43,8 @@ pub struct Endpoint {
     /// Whether it was silent, so that others are asked first.
     pub is_silent: AtomicBool,
     permits: Semaphore,
-    /// The last token for each repository.
-    tokens: Mutex<HashMap<String, HeaderValue>>,
+    /// The last token for each repository, with the login for which it was given.
+    tokens: Mutex<HashMap<String, (Option<Login>, HeaderValue)>>,
 }
 
 /// A question about one image.
@@ -156,7 +156,8 @@ impl Endpoint {
             return Ok(answer);
         };
         let token = self.fetch_token(client, &challenge, question).await?;
-        self.tokens().insert(question.repository.to_owned(), token.clone());
+        let given = (question.login.cloned(), token.clone());
+        self.tokens().insert(question.repository.to_owned(), given);
         client
             .send(method, url, &self.headers(question.kind, Some(token)))
             .await
@@ -181,10 +182,12 @@ impl Endpoint {
             .map_err(|_| Refusal::unusable(&self.url.authority, "has no such address"))
     }
 
-    /// Takes what a host is told at once: the token that it gave for the repository, else the login of the registry.
+    /// Takes what a host is told at once: the token that it gave for the repository and this login, else the login of the
+    /// registry.
     fn authorization(&self, question: Question<'_>) -> Option<HeaderValue> {
         let known = self.tokens().get(question.repository).cloned();
-        known.or_else(|| self.login(question))
+        let known = known.filter(|(login, _)| login.as_ref() == question.login);
+        known.map(|(_, token)| token).or_else(|| self.login(question))
     }
 
     fn login(&self, question: Question<'_>) -> Option<HeaderValue> {
@@ -239,7 +242,7 @@ impl Endpoint {
         self.is_registry && url.scheme_str() == Some("https") && (is_itself || is_verified)
     }
 
-    fn tokens(&self) -> MutexGuard<'_, HashMap<String, HeaderValue>> {
+    fn tokens(&self) -> MutexGuard<'_, HashMap<String, (Option<Login>, HeaderValue)>> {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,8 @@ use crate::failure::Failure;
 /// How much an answer tells: what several hosts say counts by it (containerd, `dockerResolver.Resolve`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
+    /// A mirror has no such image: the registry itself may have it.
+    NotInMirror,
     /// It is none of a registry, or none at all.
     Unusable,
     /// It has no such image.
@@ -62,6 +64,14 @@ impl Refusal {
         }
     }
 
+    /// Takes it for what a mirror says, where the registry itself is asked as well.
+    pub fn of_mirror(mut self) -> Self {
+        if self.rank == Rank::NotThere {
+            self.rank = Rank::NotInMirror;
+        }
+        self
+    }
+
     /// Takes the one of two that tells more; of equals the later, which is the registry's own after its mirrors'.
     pub fn or_later(self, later: Self) -> Self {
         if later.rank >= self.rank { later } else { self }
@@ -80,7 +90,9 @@ mod tests {
             Refusal::new(Rank::Refused, NodeReason::Denied, String::new()),
         ];
         assert_eq!(silent.clone().or_later(not_there.clone()), not_there);
-        assert_eq!(refused.clone().or_later(not_there), refused);
+        assert_eq!(refused.clone().or_later(not_there.clone()), refused);
+        assert_eq!(not_there.clone().of_mirror().or_later(silent.clone()), silent);
+        assert_eq!(silent.clone().or_later(not_there.of_mirror()), silent);
         assert_eq!(Refusal::unusable("page", "x").or_later(silent.clone()), silent);
     }
 }

@@ -180,6 +180,41 @@ async fn tokens_are_fetched_where_the_registry_says_and_kept() {
 }
 
 #[tokio::test]
+async fn a_token_given_without_a_login_does_not_stand_for_one() {
+    let challenge = r#"Bearer realm="https://auth.example/token""#;
+    let internet = Internet::start(|asked| match (asked.host.as_str(), asked.authorization.as_str()) {
+        ("auth.example", "") => says(200, r#"{"token":"anybody"}"#),
+        ("auth.example", _) => says(200, r#"{"token":"us"}"#),
+        (_, "Bearer us") => says(200, MANIFEST),
+        (_, "Bearer anybody") => says(403, ""),
+        _ => with_header(401, "WWW-Authenticate", challenge, b""),
+    })
+    .await;
+    let registries = internet.registries();
+    let digest = sha256(MANIFEST);
+    let asked = registries.get("reg.example", "team/app", Kind::Manifest, &digest, None, WITHIN);
+    assert_eq!(asked.await.unwrap_err().reason, NodeReason::Denied);
+    assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
+}
+
+#[tokio::test]
+async fn a_mirror_that_has_no_such_image_does_not_speak_for_a_silent_registry() {
+    let internet = Internet::start(|asked| match asked.host.as_str() {
+        "mirror.example" => says(404, ""),
+        _ => Does::Nothing,
+    });
+    let internet = internet
+        .await
+        .with("certs.d/reg.example/hosts.toml", "[host.'https://mirror.example']")
+        .with("certs.d/docker.io/hosts.toml", "server = 'https://mirror.example'");
+    let within = Duration::from_secs(1);
+    let registries = internet.registries();
+    let of = async |registry| registries.digest_of_tag(registry, "app", "tag", None, within).await;
+    assert_eq!(of("reg.example").await.unwrap_err().reason, NodeReason::Timeout);
+    assert_eq!(of("docker.io").await, Ok(None), "it stands for the registry");
+}
+
+#[tokio::test]
 async fn a_host_that_gives_tokens_gets_the_login_by_verified_tls_alone() {
     let plain = r#"Bearer realm="http://127.0.0.1:1/token""#;
     let internet = Internet::start(move |_| with_header(401, "WWW-Authenticate", plain, b"")).await;
