@@ -113,19 +113,31 @@ def test_a_snapshotter_with_a_disk_of_its_own_fills_that(node: Node, pushed) -> 
     assert f"of {20 << 20} are used" in result.stderr, "of that disk"
 
 
-RUNTIMES = {
-    "1.7": """plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata""",
-    "2.1": """plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata""",
+KATA = """
+[{runtimes}.kata]
+runtime_type = 'io.containerd.runc.v2'
+snapshotter = 'native'
+"""
+KATAS = {
+    "1.7": KATA.format(runtimes="plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes"),
+    "2.1": KATA.format(runtimes="plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes")
+    + f"""[plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata]
+platform = 'linux/{OWN_ARCHITECTURE}'
+snapshotter = 'native'
+""",
 }
 
 
-def test_a_runtime_class_with_another_snapshotter_is_told(node: Node, pushed, containerd: str) -> None:
+def test_an_image_is_brought_for_a_runtime_class_with_another_snapshotter_too(
+    node: Node, pushed, containerd: str
+) -> None:
     reference = pushed("team/app", "v1", images.image("for kata too", **OWN))
-    table = f"[{RUNTIMES[containerd]}]\nruntime_type = 'io.containerd.runc.v2'\nsnapshotter = 'native'"
-    node.shell(f"""echo "{table}" >>/etc/containerd/config.toml""")
+    node.shell(f"cat >>/etc/containerd/config.toml <<'END'\n{KATAS[containerd]}END")
     node.kill_containerd()
 
     result = run(node, reference)
 
     assert result.outcomes() == [("pulled", "")]
     assert "kata" in result.stderr and "native" in result.stderr
+    assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 1)
+    assert run(node, reference).outcomes() == [("cached", "")]
