@@ -51,7 +51,8 @@ read_parameters() {
     export SSM_images SSM_executionTimeout SSM_imageGCHighThresholdPercent SSM_maxParallelImagePulls SSM_maxImageGiB
     export SSM_keep SSM_pin SSM_reportOnly
     # It is reckoned with here; all else the program judges.
-    [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ ]] || refuse "executionTimeout is no whole number from 5 to 172800"
+    [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ && $SSM_executionTimeout -ge 5 && $SSM_executionTimeout -le 172800 ]] ||
+        refuse "executionTimeout is no whole number from 5 to 172800"
 }
 
 refuse() {

@@ -79,6 +79,7 @@ def test_a_mirror_that_is_down_is_passed_over(mirrored: Node, mirror: Registry, 
     assert run(mirrored, reference).outcomes() == [("pulled", "")]
 
 
+@pytest.mark.timeout(200)
 @pytest.mark.parametrize("containerd", ["2.1"])
 def test_a_mirror_that_swallows_what_it_is_asked_is_passed_over(
     tmp_path: Path, containerd: str, registry: Registry, mirror: Registry, pushed
@@ -87,7 +88,7 @@ def test_a_mirror_that_swallows_what_it_is_asked_is_passed_over(
     mirror.pause(stall=True)  # containerd gives it 10 seconds for each question
     node = Node(tmp_path / "node", "node", registry, containerd, neighbours=[mirror], mirrors={HOST: mirror})
     with running(node) as node:
-        assert run(node, reference, limit=110).outcomes() == [("pulled", "")]
+        assert run(node, reference, limit=150).outcomes() == [("pulled", "")]
     mirror.resume()
 
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from local.node import Node
+from local.node import Completed, Node
 
-from .command import A_DIGEST, GOOD, HOST, PARAMETERS, begin, run
+from .command import A_DIGEST, GOOD, HOST, PARAMETERS, begin, install, run
 
 METACHARACTERS = ";&|<>()$`\\\"'*?[]#~=%!{}^, \t\n\r"
 HOSTILE_IMAGES = [
@@ -90,6 +90,16 @@ def test_hostile_values_are_refused_by_the_program_of_a_caller_who_bypasses_the_
     assert quick_node.shell("ls /run/harmed 2>/dev/null || true") == ""
 
 
+def test_the_bootstrap_lets_no_value_become_a_command(quick_node: Node) -> None:
+    for name, usual in USUAL.items():
+        for value in (f"{usual}$(touch /run/harmed)", f"{usual}\ntouch /run/harmed", f"'; touch /run/harmed; '{usual}"):
+            result = run(quick_node, GOOD, env={f"SSM_{name}": value})
+            assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    for value in HOSTILE_IMAGES[::4]:
+        assert run(quick_node, GOOD, env={"SSM_images": value}).exit_code == 2
+    assert quick_node.shell("ls /run/harmed 2>/dev/null || true") == ""
+
+
 def test_a_pin_without_an_end_is_refused(quick_node: Node) -> None:
     result = run(quick_node, GOOD, pin=True, keep=0)
 
@@ -151,9 +161,15 @@ def accepted(name: str, value: str) -> bool:
     return bool(re.fullmatch(PARAMETERS[name]["allowedPattern"], value))
 
 
+def run_program(node: Node, values: dict[str, str]) -> Completed:
+    """Runs the program as the bootstrap does, which hands over what it was given."""
+    install(node)
+    return node.run("#!/bin/sh\nexec /var/lib/prefetch-images/*", values, 10)
+
+
 def assert_refused(node: Node, name: str, value: str) -> None:
     """Fails where the program does anything but say that a value cannot be used."""
     values = {**{f"SSM_{other}": usual for other, usual in USUAL.items()}, f"SSM_{name}": value}
-    completed = begin(node, GOOD, env=values).wait(10)
+    completed = run_program(node, values) if name != "executionTimeout" else begin(node, GOOD, env=values).wait(10)
     assert (completed.exit_code, completed.stdout) == (2, ""), value[:100]
     assert completed.stderr.count("\n") == 1 and len(completed.stderr) < 500, value[:100]
