@@ -131,6 +131,8 @@ impl Processor {
         cargo.current_dir(root).env_clear();
         cargo.envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed_on)));
         cargo.env("CARGO_ENCODED_RUSTFLAGS", remappings(root)?.join("\u{1f}"));
+        // The program reports a fault before its stack is unwound (node/src/report/fault.rs), and is a fifth smaller without.
+        cargo.env("CARGO_PROFILE_RELEASE_PANIC", "abort");
         cargo.args(["lambda", "build", "--locked", "--package", "prefetch-images"]);
         cargo.arg("--target").arg(format!("{}.{GLIBC}", self.target));
         let other = self.other_compiler.map(|compiler| root.join(compiler));

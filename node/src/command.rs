@@ -6,10 +6,10 @@ mod stop;
 mod turn;
 pub mod work;
 
-use std::{cell::RefCell, collections::HashSet, panic::AssertUnwindSafe, time::Duration};
+use std::{cell::RefCell, collections::HashSet, time::Duration};
 
 use futures_util::{
-    FutureExt, StreamExt,
+    StreamExt,
     stream::{self, FuturesUnordered},
 };
 use prefetch::outcome::{NodeReason, Status};
@@ -19,10 +19,7 @@ use tokio::{
 };
 
 pub use self::stop::Stop;
-use self::{
-    turn::Turn,
-    work::{State, Work},
-};
+use self::{turn::Turn, work::Work};
 use crate::{
     containerd::{
         SOCKET,
@@ -156,21 +153,15 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Does a command's work until it ends, a signal ends it, or it comes to nothing by a fault. Whatever ends it, every image
-    /// is reported.
+    /// Does a command's work until it ends, a signal ends it, or its time is over. Whatever ends it, every image is reported.
     async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let reason = tokio::select! {
             biased;
             () = self.stop.happens() => NodeReason::Interrupted,
-            ended = AssertUnwindSafe(Box::pin(work)).catch_unwind() => match ended {
-                Ok(ended) => return Some(ended),
-                Err(_) => NodeReason::Interrupted,
-            },
+            ended = Box::pin(work) => return Some(ended),
             () = sleep_until(self.context.time.end()) => NodeReason::Timeout,
         };
-        if AssertUnwindSafe(self.end(reason)).catch_unwind().await.is_err() {
-            self.fail_the_rest(reason);
-        }
+        self.end(reason).await;
         None
     }
 
@@ -262,29 +253,12 @@ impl<'a> Command<'a> {
             .map(|work| self.description_of(work))
             .buffer_unordered(DESCRIBED_AT_ONCE)
             .for_each(|_| std::future::ready(()));
-        let bringing: FuturesUnordered<_> = left.iter().map(|work| self.bring(work)).collect();
+        let bringing: FuturesUnordered<_> = left.iter().map(|work| pull::prefetch(self, work)).collect();
         tokio::join!(
             describing,
             bringing.for_each(|()| std::future::ready(())),
             self.remove_leftovers()
         );
-    }
-
-    /// Brings one image, and reports it also where that comes to nothing by a fault.
-    async fn bring(&self, work: &Work) {
-        if AssertUnwindSafe(Box::pin(pull::prefetch(self, work)))
-            .catch_unwind()
-            .await
-            .is_ok()
-        {
-            return;
-        }
-        self.release(work);
-        let state = work.state();
-        work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
-        if let State::AtWork(_) = state {
-            self.clean_up(work, NodeReason::Interrupted).await;
-        }
     }
 
     async fn remove_leftovers(&self) {

@@ -8,15 +8,18 @@ pub mod introspection;
 pub mod inventory;
 pub mod leases;
 pub mod leftovers;
+mod raw;
 pub mod snapshots;
 pub mod start;
 
 use std::{
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    pin::Pin,
     time::Duration,
 };
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
@@ -29,10 +32,11 @@ use tonic::{
     metadata::MetadataValue,
     transport::{Channel, Endpoint},
 };
-use tonic_prost::ProstCodec;
 
 /// Where containerd listens, on the host.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
+use self::raw::Raw;
+
 /// The namespace in which CRI keeps its images.
 pub const NAMESPACE: &str = "k8s.io";
 /// How long one question may take.
@@ -64,39 +68,41 @@ impl Containerd {
     }
 
     /// Asks for one answer, within `LOOK_UP`.
-    async fn ask<Q, A>(&self, method: &'static str, question: Q) -> Result<A, Status>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        within(LOOK_UP, self.call(method, question)).await
+    async fn ask<Q: Message, A: Message + Default>(&self, method: &'static str, question: Q) -> Result<A, Status> {
+        let answer = within(LOOK_UP, self.call_raw(method, question.encode_to_vec())).await?;
+        decode(answer)
     }
 
     /// Asks for one answer, without a limit of time.
-    async fn call<Q, A>(&self, method: &'static str, question: Q) -> Result<A, Status>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        let mut client = self.client().await?;
-        let path = PathAndQuery::from_static(method);
-        let answer = client.unary(request(method, question), path, ProstCodec::default());
-        Ok(answer.await?.into_inner())
+    async fn call<Q: Message, A: Message + Default>(&self, method: &'static str, question: Q) -> Result<A, Status> {
+        decode(self.call_raw(method, question.encode_to_vec()).await?)
     }
 
     /// Asks for an answer in parts, and returns all of them, within `LOOK_UP`.
-    async fn list<Q, A>(&self, method: &'static str, question: Q) -> Result<Vec<A>, Status>
-    where
-        Q: Message + 'static,
-        A: Message + Default + 'static,
-    {
-        within(LOOK_UP, async {
+    async fn list<Q: Message, A: Message + Default>(
+        &self,
+        method: &'static str,
+        question: Q,
+    ) -> Result<Vec<A>, Status> {
+        let parts = within(LOOK_UP, self.list_raw(method, question.encode_to_vec())).await?;
+        parts.into_iter().map(decode).collect()
+    }
+
+    fn call_raw(&self, method: &'static str, question: Vec<u8>) -> Call<'_, Bytes> {
+        Box::pin(async move {
             let mut client = self.client().await?;
             let path = PathAndQuery::from_static(method);
-            let answer = client.server_streaming(request(method, question), path, ProstCodec::default());
+            Ok(client.unary(request(method, question), path, Raw).await?.into_inner())
+        })
+    }
+
+    fn list_raw(&self, method: &'static str, question: Vec<u8>) -> Call<'_, Vec<Bytes>> {
+        Box::pin(async move {
+            let mut client = self.client().await?;
+            let path = PathAndQuery::from_static(method);
+            let answer = client.server_streaming(request(method, question), path, Raw);
             all(answer.await?.into_inner()).await
         })
-        .await
     }
 
     async fn client(&self) -> Result<Grpc<Channel>, Status> {
@@ -106,23 +112,30 @@ impl Containerd {
     }
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+/// A call that goes on. It is some 10 KB large, and so are not those who make it.
+type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Status>> + 'a>>;
+
+async fn within<T>(limit: Duration, call: Call<'_, T>) -> Result<T, Status> {
     let seconds = limit.as_secs();
-    tokio::time::timeout(limit, Box::pin(call)) // a call is some 10 KB large: callers are not to be
+    tokio::time::timeout(limit, call)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {seconds} seconds"))))
 }
 
-async fn all<A: Message>(mut stream: Streaming<A>) -> Result<Vec<A>, Status> {
+async fn all(mut stream: Streaming<Bytes>) -> Result<Vec<Bytes>, Status> {
     let (mut parts, mut bytes) = (Vec::new(), 0);
     while let Some(part) = stream.message().await? {
-        bytes += part.encoded_len();
+        bytes += part.len();
         if bytes > MAX_ANSWER {
             return Err(Status::out_of_range(format!("an answer above {MAX_ANSWER} bytes")));
         }
         parts.push(part);
     }
     Ok(parts)
+}
+
+fn decode<A: Message + Default>(answer: Bytes) -> Result<A, Status> {
+    A::decode(answer).map_err(|error| Status::internal(format!("an answer that cannot be read: {error}")))
 }
 
 /// Adds the namespace, which containerd's own services want to be told.

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 
 fn run(host: Host) -> Result<u8, String> {
     let parameters = Parameters::read(|name| env::var(name).ok())?;
-    report::say_faults_on_one_line();
+    report::fault::report_for(&parameters.images);
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("it cannot begin: {error}"))?;
     let code = runtime.block_on(command::run(&parameters, host, Instant::now()));

@@ -1,5 +1,7 @@
 //! What a command says: a line of JSON for each image, and words for people within what SSM returns.
 
+pub mod fault;
+
 use std::{
     cell::Cell,
     fmt,
@@ -18,8 +20,6 @@ use crate::failure::Failure;
 const MAX_TALK: usize = 7_000;
 /// Of these, the part that the command itself may say; its images share the rest.
 const OWN_TALK: usize = MAX_TALK / 5;
-/// The most that is said of a fault, in characters.
-const MAX_FAULT: usize = 500;
 /// The most of an image's name that is said, in characters: its end.
 const MAX_NAME: usize = 60;
 /// The most of a cause that is said, and the least to which one is cut, in characters.
@@ -112,6 +112,7 @@ impl Speech {
     pub fn report(&self, line: &Line) {
         if self.has_lines {
             print(io::stdout().lock(), &line.to_string());
+            fault::told(line.image);
         }
     }
 
@@ -149,14 +150,6 @@ pub fn refuse(why: &str) {
 /// Says which program this is.
 pub fn print_version(name: &str, version: &str) {
     print(io::stdout().lock(), &format!("{name} {version}"));
-}
-
-/// Says of a fault of this program on one line what it is; whoever catches it reports the images.
-pub fn say_faults_on_one_line() {
-    std::panic::set_hook(Box::new(|fault| {
-        let line: String = one_line(&fault.to_string()).chars().take(MAX_FAULT).collect();
-        print(io::stderr().lock(), &format!("prefetch-images: {line}"));
-    }));
 }
 
 /// Prints a line; returns false where nobody reads it any more, which is no reason to end.
