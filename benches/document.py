@@ -8,7 +8,7 @@ from benches.away import away
 from benches.pulls import VERSIONS, Bench, Cost, bench_running, in_turn, program_of, push, registry_running
 from benches.table import Above, Below, Exactly, Row, Target
 from local import document
-from local.node import Running
+from local.running import Running
 
 LARGE_ROUNDS = 7
 SMALL_ROUNDS = 12
@@ -53,7 +53,9 @@ def measure(build: Path) -> Iterator[Row]:
                 ):
                     yield replace(row, what=f"{containerd}: {row.what}")
             with away(registry, AWAY_MILLISECONDS) as distant, bench_running(distant, containerd, program) as bench:
-                for row in cold(bench, f"{MANY} small cold, away", small[OURS], SMALL_ROUNDS, Above("PullImage", part=0.6)):
+                for row in cold(
+                    bench, f"{MANY} small cold, away", small[OURS], SMALL_ROUNDS, Above("PullImage", part=0.6)
+                ):
                     yield replace(row, what=f"{containerd}: {row.what}")
 
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import document, images, program
-from local.node import Completed, Node, Running
+from local.node import Node
 from local.registry import Registry
+from local.running import Completed, Running
 
 VERSIONS = ("2.1", "1.7")
 LIMIT_SECONDS = 600

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local.child import descendants
-from local.node import ENVIRONMENT, OWN_FILES, START_LIMIT_SECONDS, Node, Running
+from local.node import ENVIRONMENT, OWN_FILES, START_LIMIT_SECONDS, Node
 from local.registry import Registry
+from local.running import Running
 
 FILES = OWN_FILES / "bottlerocket"
 MACHINE = "/run/machine"
@@ -191,7 +192,7 @@ class BottlerocketNode(Node):
         file.write_text(script + "\n")
         file.chmod(0o700)
         command = ["sh", "-c", f"/var/lib/amazon/ssm/{number}/_script.sh"]
-        return Running(self, self._enter_control(command), {**CONTAINER_ENVIRONMENT, **env})
+        return Running(self.alive, self._enter_control(command), {**CONTAINER_ENVIRONMENT, **env})
 
     def shell(self, command: str) -> str:
         """Runs a shell command on the host with this machine's programs, for a host has no shell."""

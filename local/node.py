@@ -9,11 +9,9 @@ import shutil
 import signal
 import stat
 import subprocess
-import threading
 import time
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +19,7 @@ from local import cri
 from local.child import Child, descendants
 from local.proxy import Proxy
 from local.registry import TOOLS, Registry
+from local.running import Completed, Running
 
 START_LIMIT_SECONDS = 20
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
@@ -57,16 +56,6 @@ while containerd || true; [ -e "$folder/again" ]; do
     sleep 1
 done
 """
-
-
-@dataclass(frozen=True)
-class Completed:
-    """How a command ended; the exit code is None where it was killed by its time limit or died with its node."""
-
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    seconds: float
 
 
 class Node:
@@ -145,14 +134,14 @@ class Node:
         """Runs a script as the SSM agent does: a file, `sh -c`, SIGKILL to its group after `timeout` seconds."""
         return self.begin(script, env).wait(timeout)
 
-    def begin(self, script: str, env: Mapping[str, str]) -> "Running":
+    def begin(self, script: str, env: Mapping[str, str]) -> Running:
         """Starts a script as `run` does and returns without waiting for its end."""
         folder = self.folder / "orchestration" / str(next(self._numbers))
         folder.mkdir(parents=True)
         file = folder / "_script.sh"
         file.write_text(script + "\n")
         file.chmod(0o700)
-        return Running(self, self._enter(["sh", "-c", str(file)]), {**ENVIRONMENT, **env})
+        return Running(self.alive, self._enter(["sh", "-c", str(file)]), {**ENVIRONMENT, **env})
 
     def install(self, program: bytes) -> None:
         """Puts the program of a stack where the bootstrap looks for it, as an earlier command has done."""
@@ -356,82 +345,6 @@ class Node:
                 self.kill_running()
                 raise RuntimeError(f"node {self.name}: SOCI's snapshotter did not start")
             time.sleep(0.03)
-
-
-class Running:
-    """A command that a node is running."""
-
-    def __init__(self, node: Node, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self._node = node
-        self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            command,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=_default_signals,
-        )
-        self._output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._readers = [threading.Thread(target=self._read, args=[name], daemon=True) for name in self._output]
-        for reader in self._readers:
-            reader.start()
-
-    def errors(self) -> str:
-        """Returns what the script has said on standard error so far."""
-        return _text(self._output["stderr"])
-
-    def output(self) -> str:
-        """Returns what the script has printed so far."""
-        return _text(self._output["stdout"])
-
-    def pids(self) -> list[int]:
-        """Returns the script's processes, the script itself first."""
-        return descendants(self._process.pid)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to every process of the script, as systemd does when it stops the agent."""
-        for pid in self.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def kill(self) -> None:
-        """Ends the script and all that it has started by SIGKILL, and waits for the end."""
-        self.signal(signal.SIGKILL)
-        self.wait(10)
-
-    def wait(self, timeout: float) -> Completed:
-        """Waits for the end, which comes by SIGKILL to the process group after `timeout` seconds."""
-        expired = threading.Event()
-        killer = threading.Timer(timeout, self._expire, [expired])
-        killer.start()
-        for reader in self._readers:
-            reader.join()
-        self._process.wait()
-        killer.cancel()
-        ended = self._process.returncode if not expired.is_set() and self._node.alive() else None
-        stdout, stderr = (_text(self._output[name]) for name in ("stdout", "stderr"))
-        return Completed(ended, stdout, stderr, time.monotonic() - self._started)
-
-    def _read(self, name: str) -> None:
-        with getattr(self._process, name) as pipe:
-            while chunk := pipe.read1():
-                self._output[name] += chunk
-
-    def _expire(self, expired: threading.Event) -> None:
-        expired.set()
-        os.killpg(self._process.pid, signal.SIGKILL)
-
-
-def _text(output: bytes | bytearray) -> str:
-    return output.decode(errors="replace")
-
-
-def _default_signals() -> None:
-    """Undoes what this process was started with: a shell cannot trap what was ignored when it began."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _write(file: Path, content: str, mode: int = 0o644) -> None:

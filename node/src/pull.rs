@@ -300,7 +300,7 @@ impl<'a> Pull<'a> {
         if context.time.until_end(Box::pin(names)).await?? == Tag::Given {
             return Ok(None);
         }
-        let attempt = attempts.as_ref().map_or(0, |attempts| attempts.count);
+        let attempt = attempts.as_ref().map_or(1, |attempts| attempts.count.max(1));
         let cause = "the tag stands for another image by now and stays there";
         speech.tell(talk, image, attempt, NodeReason::TagMoved, cause);
         Ok(Some(NodeReason::TagMoved))

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from local import document, program
-from local.node import Completed, Node, Running
+from local.node import Node
+from local.running import Completed, Running
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 A_DIGEST = "sha256:" + "a" * 64

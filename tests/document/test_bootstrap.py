@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from local import document, images, program
-from local.node import Completed, Node
+from local.node import Node
 from local.proxy import Proxy
 from local.registry import Registry
+from local.running import Completed
 
 from .command import GOOD, HOST, parameters
 from .nodes import free_address, leftovers, running
