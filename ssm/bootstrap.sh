@@ -31,6 +31,8 @@ main() {
         enter=(nsenter --target 1 --mount --) plugins=/usr/libexec/kubernetes/kubelet/plugins
     elif [[ -e /etc/bottlerocket-release ]]; then
         hand_over_to_admin
+    else
+        [[ $BASH_VERSION != 4.[0-3].* ]] || refuse "Amazon Linux 2 is not supported (bash $BASH_VERSION, it takes 4.4)"
     fi
     choose_program
     is_here || fetch
@@ -92,7 +94,7 @@ is_program() {
 fetch() {
     local partial=$file.$$ seconds=$((SSM_executionTimeout / 2)) authority=$host/etc/pki/tls/certs/ca-bundle.crt
     local end password=''
-    [[ -e $folder || -L $folder ]] || mkdir -p "$folder" 2>/dev/null
+    [[ -e $folder || -L $folder ]] || mkdir -p "$folder" || fail "there is no folder $folder"
     [[ $(stat --format '%F %u %a' "$folder") == 'directory 0 700' ]] ||
         refuse "$folder is no folder that belongs to root and that nobody else may read: remove it"
     end=$((SECONDS + (seconds < FETCH_SECONDS ? seconds : FETCH_SECONDS)))
@@ -103,7 +105,7 @@ fetch() {
     log_in
     [[ -z $host || ! -r $authority ]] || export CURL_CA_BUNDLE=$authority
     # The login goes to the registry alone, not to where it redirects.
-    in_time curl --config - --fail --silent --show-error --location --proto =https --connect-timeout 10 --retry 3 \
+    in_time 1 curl --disable --config - --fail --silent --show-error --location --proto =https --connect-timeout 10 --retry 3 \
         --max-filesize "$MAX_BYTES" --output "$partial" \
         "https://${REPOSITORY%%/*}/v2/${REPOSITORY#*/}/blobs/sha256:$digest" \
         < <(printf 'user = "AWS:%s"\n' "$password") || fail "curl ended with $?, asking for sha256:$digest in $REPOSITORY"
@@ -112,21 +114,33 @@ fetch() {
     remove_older
 }
 
-# Runs a command until the fetch has to end, at most.
+# Runs a command for what the fetch has left, at most, or a half of it, where others come after: <1 or 2> <command>
 in_time() {
-    timeout --foreground --kill-after 1 "$((SECONDS < end ? end - SECONDS : 1))" "$@"
+    local seconds=$(((end - SECONDS) / $1))
+    timeout --foreground --kill-after 1 $((seconds > 1 ? seconds : 1)) "${@:2}"
 }
 
 # Takes the proxy that containerd's or kubelet's unit has, which reach the registry through it.
 take_proxies() {
-    local line units="$host/etc/systemd/system"
+    local line
     while IFS= read -r line; do
         line=${line//[\"\']/}
         export "$(tr '[:upper:]' '[:lower:]' <<<"${line%%=*}")=${line#*=}"
     done < <(
-        cat "$host/etc/network/proxy.env" "$units"/{containerd,kubelet}.service.d/*.conf 2>/dev/null |
-            grep -oiE "\b(https?|no)_proxy=(\"[^\"]*\"|[^\"' ]+)"
+        { cat "$host/etc/network/proxy.env"; list_settings containerd; list_settings kubelet; } 2>/dev/null |
+            grep -v '^\s*[#;]' | grep -oiE "\b(https?|no)_proxy=(\"[^\"]*\"|'[^']*'|[^\"' ]+)"
     )
+}
+
+# Prints the lines of a unit and its drop-ins, then those of the files that its environment comes from: <unit>
+list_settings() {
+    local lines file
+    lines=$(cat "$host"/{usr/lib,etc,run}/systemd/system/"$1".service{,.d/*.conf})
+    echo "${lines//%%/%}"
+    while IFS= read -r file; do
+        cat "$host${file#-}"
+        echo
+    done < <(sed -n 's/^\s*EnvironmentFile=\s*//p' <<<"$lines")
 }
 
 # Sets $password to the registry's, from kubelet's credential provider, else from the AWS CLI.
@@ -136,7 +150,7 @@ log_in() {
         [[ -z $host ]] || export HOME=/root
         profile=$(sed --quiet "$profile" "$host/etc/kubernetes/kubelet/credential-provider-config.yaml" 2>/dev/null)
         [[ -z $profile ]] || export AWS_PROFILE=$profile
-        in_time "${enter[@]}" "$plugins/ecr-credential-provider" < <(
+        in_time 2 "${enter[@]}" "$plugins/ecr-credential-provider" < <(
             printf '{"kind":"CredentialProviderRequest","apiVersion":"credentialprovider.kubelet.k8s.io/v1","image":"%s"}' \
                 "$REPOSITORY"
         )
@@ -145,7 +159,7 @@ log_in() {
         password=${BASH_REMATCH[1]}
     elif [[ $REPOSITORY =~ ^[0-9]{12}\.dkr[.-]ecr(-fips)?\.([a-z0-9-]+)\. ]]; then
         region=${BASH_REMATCH[2]}
-        password=$(in_time aws ecr get-login-password --region "$region" </dev/null)
+        password=$(in_time 2 aws ecr get-login-password --region "$region" </dev/null)
     fi
     [[ $password =~ ^[a-zA-Z0-9+/=._-]+$ ]] || fail "neither kubelet's credential provider nor the AWS CLI gave a login"
 }
@@ -177,7 +191,7 @@ become_program() {
 # itself over to the admin container, and passes on what it prints
 # (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec).
 hand_over_to_admin() {
-    local line code='' margin=$((SSM_executionTimeout / 20))
+    local line code='' margin=$((SSM_executionTimeout / 20)) seconds
     [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
         refuse "images is no list of references with one space between two"
     pending=" $SSM_images "
@@ -185,6 +199,7 @@ hand_over_to_admin() {
     trap report_interrupted TERM INT HUP
     wait_for_admin
     margin=$((margin < 1 ? 1 : margin > 7 ? 7 : margin))
+    seconds=$((SSM_executionTimeout - SECONDS - margin))
     # Both of the script's outputs come back as one; apiclient ends with 1 also where it has lost the script.
     while IFS= read -r line; do
         case $line in
@@ -193,7 +208,7 @@ hand_over_to_admin() {
             ?*) echo "$line" >&2 ;;
         esac
     done < <(
-        payload | timeout --foreground $((SSM_executionTimeout - SECONDS - margin)) "$apiclient" exec -T admin bash 2>&1
+        payload | timeout --foreground $((seconds > 1 ? seconds : 1)) "$apiclient" exec -T admin bash 2>&1
         printf '\nexit %s\n' "${PIPESTATUS[1]}"
     )
     [[ $code != 2 ]] || exit 2
@@ -223,7 +238,8 @@ wait_for_admin() {
     done
 }
 
-pending='' exit_code=0 # of a command that was handed over: the images without a report, and whether one failed
+# Of a command that was handed over: the images without a report, and whether one failed.
+pending='' exit_code=0
 
 # Passes a report on: <line>
 pass_on() {
@@ -235,7 +251,8 @@ pass_on() {
 
 # Ends a command that was handed over; an image of which nothing came is to be tried again.
 report_interrupted() {
-    local image IFS=' ' # a signal that comes while a line is read finds read's
+    # A signal that comes while a line is read finds read's.
+    local image IFS=' '
     trap '' TERM INT HUP
     for image in $pending; do
         exit_code=1

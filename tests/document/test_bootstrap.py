@@ -205,6 +205,42 @@ def test_a_folder_that_others_may_write_is_refused(node, publish, harm) -> None:
     assert FOLDER in ran.stderr
 
 
+def test_a_folder_that_cannot_be_made_now_may_be_made_another_time(node, publish) -> None:
+    folder = stand_in(node, "mkdir", "echo 'No space left on device' >&2; exit 1")
+    ran = run(node, publish(), PATH=f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin")
+    assert (ran.exit_code, ran.stdout) == (1, "")
+    assert "No space left on device" in ran.stderr and f"there is no folder {FOLDER}" in ran.stderr
+
+
+def test_a_bash_as_old_as_amazon_linux_2_has_is_refused(node, publish) -> None:
+    ran = run(node, publish().replace("set -u", 'BASH_VERSION="4.2.46(2)-release"\nset -u', 1))
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert "Amazon Linux 2 is not supported" in ran.stderr
+    assert stored(node) == []
+
+
+def test_roots_own_settings_of_curl_do_not_count(node, publish) -> None:
+    node.shell("echo verbose >/run/.curlrc")
+    ran = run(node, publish(), CURL_HOME="/run")
+    node.shell("rm /run/.curlrc")
+    assert (ran.exit_code, ran.stderr) == (7, "")
+
+
+def test_a_plugin_that_hangs_leaves_time_for_the_aws_cli(tmp_path, registry, publish) -> None:
+    node = Node(tmp_path / "node", "node", registry, "2.1", login="aws-cli")
+    node.start()
+    try:
+        plugin = "/etc/eks/image-credential-provider/ecr-credential-provider"
+        node.shell(
+            f"mkdir -p $(dirname {plugin}) && printf '#!/bin/sh\nexec sleep 60\n' >{plugin} && chmod 755 {plugin}"
+        )
+        ran = run(node, publish(), limit=24)
+    finally:
+        node.stop()
+    assert ran.exit_code == 7, ran.stderr
+    assert ran.seconds < 12
+
+
 def test_what_cannot_be_executed_is_refused_with_the_cause(node, publish) -> None:
     node.shell(f"mkdir -m 0700 {FOLDER} && mount -t tmpfs -o noexec,mode=700 noexec {FOLDER}")
     ran = run(node, publish())
@@ -289,8 +325,13 @@ def test_programs_of_earlier_deployments_go_but_for_the_newest(node, publish) ->
 
 def a_machine(node: Node, name: str) -> str:
     """Returns a folder with a uname that names another processor."""
-    file = node.folder / "standins/uname"
+    return stand_in(node, "uname", f"echo {name}")
+
+
+def stand_in(node: Node, program: str, body: str) -> str:
+    """Returns a folder with a program that does something else."""
+    file = node.folder / "standins" / program
     file.parent.mkdir(exist_ok=True)
-    file.write_text(f"#!/bin/sh\necho {name}\n")
+    file.write_text(f"#!/bin/sh\n{body}\n")
     file.chmod(0o755)
     return str(file.parent)
