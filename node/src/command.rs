@@ -98,8 +98,8 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, speech, &stop);
     command.note_what_is_named();
-    let ended = command.run(command.prefetch()).await;
-    if ended.is_some() && command.lock.borrow().is_some() {
+    let may_serve = command.run(command.prefetch()).await == Some(true);
+    if may_serve && command.lock.borrow().is_some() {
         turn::serve_queue(&command, &stop).await;
     }
     Ok(command.exit_code())
@@ -165,8 +165,9 @@ impl<'a> Command<'a> {
         None
     }
 
-    /// Looks what is there, and brings the rest in turn with other commands.
-    async fn prefetch(&self) {
+    /// Looks what is there, and brings the rest in turn with other commands; returns true where it had its turn, and a
+    /// containerd that answers.
+    async fn prefetch(&self) -> bool {
         let began = Instant::now();
         let has_looked = match self.context.inventory(began).await {
             Ok(inventory) => self.report_complete(&inventory).await.is_ok(),
@@ -174,7 +175,7 @@ impl<'a> Command<'a> {
         };
         let is_work_left = self.works.iter().any(|work| !work.is_told());
         if !is_work_left && self.parameters.keep == 0 {
-            return;
+            return false;
         }
         // what was seen before others were at work is old
         let (lock, is_fresh) = match self.wait_for_turn().await {
@@ -182,14 +183,16 @@ impl<'a> Command<'a> {
             Turn::WorkAfterAnother(lock) => (Some(lock), false),
             Turn::GivenUp(reason) => {
                 self.fail_the_rest(reason);
-                return;
+                return false;
             }
         };
         self.lock.replace(lock);
-        if is_fresh || self.look_again().await {
+        let has_containerd = is_fresh || self.look_again().await;
+        if has_containerd {
             self.bring_the_rest().await;
             self.keep_the_newest().await;
         }
+        has_containerd
     }
 
     /// Looks what is there, and brings the rest, for one who has the lock.
@@ -247,6 +250,18 @@ impl<'a> Command<'a> {
         for (handler, snapshotter) in self.context.other_runtimes() {
             let words =
                 format!("runtime class {handler} unpacks into {snapshotter}: images are brought for it as well");
+            self.speech.say(&words);
+        }
+        let Config {
+            unreached_snapshotters,
+            discards_layers,
+            ..
+        } = &self.context.config;
+        for (handler, snapshotter) in unreached_snapshotters.iter().filter(|_| *discards_layers) {
+            let words = format!(
+                "runtime class {handler} unpacks into {snapshotter}, for which containerd pulls nothing and keeps no layers: set \
+                 its runtime_platforms, or its pods cannot start"
+            );
             self.speech.say(&words);
         }
         let describing = stream::iter(&left)

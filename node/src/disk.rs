@@ -150,8 +150,9 @@ impl Limits {
     /// Refuses where pinned images alone come to what kubelet's collection goes down to: from then on it would fail for good.
     fn refusal_by_pins(&self, usage: Usage, pinned: u64) -> Option<String> {
         let low = self.kubelet.image_gc_low_threshold_percent;
+        let collects = self.kubelet.image_gc_high_threshold_percent < 100;
         let is_too_much = u128::from(pinned) * 100 >= u128::from(usage.capacity) * u128::from(low);
-        (pinned > 0 && usage.capacity > 0 && low < 100 && is_too_much)
+        (pinned > 0 && usage.capacity > 0 && collects && is_too_much)
             .then(|| format!("kubelet's garbage collection goes down to {low} %, and would never get there"))
     }
 

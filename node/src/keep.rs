@@ -232,7 +232,8 @@ fn unless_claimed(image: &Ours, displaced_at: &str, ours: &[Ours], inventory: &I
         return Decision::Stays; // with its pin, if it has one: whoever named it may want that
     }
     let other = others_name(image, ours, inventory).map(|name| format!("it is also named {name}"));
-    match other.or_else(|| claims.on(&image.digest, displaced_at, inventory)) {
+    match other.or_else(|| claims.on(&image.digest, inventory)) {
+        None if claims.may_be_wanted(displaced_at) => Decision::Stays, // unpinned, kubelet might remove it
         None => Decision::LetGo,
         Some(why) if image.is_pinned => Decision::Unpin(why),
         Some(_) => Decision::Stays,

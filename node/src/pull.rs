@@ -125,9 +125,7 @@ impl<'a> Pull<'a> {
         } else {
             context.inventory(Instant::now()).await?
         };
-        if attempt == 1 {
-            self.remember_names(&inventory);
-        }
+        self.remember_names(&inventory);
         self.was_there = self.is_there(&inventory).await?;
         if !self.was_there {
             self.fetch(&inventory, attempt).await?;
@@ -291,7 +289,7 @@ impl<'a> Pull<'a> {
         let Command { context, speech, .. } = self.command;
         let Work { image, talk, .. } = self.work;
         let attempts = self.attempts().filter(|_| self.status == Status::Pulled);
-        let before = attempts.map(|_| self.work.before.borrow().clone());
+        let before = attempts.and_then(|_| self.work.before.borrow().clone());
         let digest_of_tag = async || {
             let login = self.login().await;
             context.ask_registry_for_tag(image, login.as_ref()).await
@@ -356,7 +354,8 @@ impl<'a> Pull<'a> {
     }
 
     fn remember_names(&self, inventory: &Inventory) {
-        self.work.before.replace(Before::of(inventory, &self.work.image));
+        let mut before = self.work.before.borrow_mut();
+        before.get_or_insert_with(|| Before::of(inventory, &self.work.image));
     }
 
     fn attempts(&self) -> Option<Attempts> {

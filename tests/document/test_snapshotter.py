@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from local import images
+from local.front import Front
 from local.node import SOCI, Node
 from local.registry import Registry
 
@@ -113,31 +114,51 @@ def test_a_snapshotter_with_a_disk_of_its_own_fills_that(node: Node, pushed) -> 
     assert f"of {20 << 20} are used" in result.stderr, "of that disk"
 
 
-KATA = """
-[{runtimes}.kata]
-runtime_type = 'io.containerd.runc.v2'
-snapshotter = 'native'
-"""
-KATAS = {
-    "1.7": KATA.format(runtimes="plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes"),
-    "2.1": KATA.format(runtimes="plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes")
-    + f"""[plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata]
-platform = 'linux/{OWN_ARCHITECTURE}'
-snapshotter = 'native'
-""",
+RUNTIME = "[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.kata]\nruntime_type = 'io.containerd.runc.v2'"
+KATA = {
+    "1.7": f"{RUNTIME}\nsnapshotter = 'native'",
+    "2.1": "[plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata]\nsnapshotter = 'native'",
 }
 
 
 def test_an_image_is_brought_for_a_runtime_class_with_another_snapshotter_too(
-    node: Node, pushed, containerd: str
+    fronted: Node, front: Front, pushed, containerd: str
 ) -> None:
-    reference = pushed("team/app", "v1", images.image("for kata too", **OWN))
-    node.shell(f"cat >>/etc/containerd/config.toml <<'END'\n{KATAS[containerd]}END")
-    node.kill_containerd()
+    reference = pushed("team/app", "v1", images.image("for kata too", layers=2, **OWN))
+    configure(fronted, KATA[containerd])
+    refused = []
+    front.refusals = lambda path: 503 if "/blobs/" in path and len(refused) < 2 and not refused.append(path) else None
+
+    result = run(fronted, reference)
+
+    assert result.outcomes() == [("pulled", "")], "not cached by the half that came first"
+    assert (snapshots(fronted, "native"), snapshots(fronted, "overlayfs")) == (2, 2)
+    assert "kata" in result.stderr and "native" in result.stderr
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_a_runtime_class_for_which_containerd_pulls_nothing_is_told(node: Node, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("not for kata", **OWN))
+    table = "plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata"
+    configure(node, f"[{table}]\nruntime_type = 'io.containerd.runc.v2'\nsnapshotter = 'native'")
 
     result = run(node, reference)
 
     assert result.outcomes() == [("pulled", "")]
-    assert "kata" in result.stderr and "native" in result.stderr
-    assert (snapshots(node, "native"), snapshots(node, "overlayfs")) == (1, 1)
+    assert "kata" in result.stderr and "runtime_platforms" in result.stderr
+
+
+def test_a_runtime_class_whose_snapshotter_does_not_run_costs_nothing(node: Node, pushed, containerd: str) -> None:
+    reference = pushed("team/app", "v1", images.image("without devmapper", **OWN))
+    configure(node, KATA[containerd].replace("native", "none"))
+
+    result = run(node, reference)
+
+    assert (result.exit_code, result.outcomes()) == (0, [("pulled", "")]), result.stderr
     assert run(node, reference).outcomes() == [("cached", "")]
+
+
+def configure(node: Node, table: str) -> None:
+    """Adds a table to containerd's settings, and starts it anew."""
+    node.shell(f"""echo "{table}" >>/etc/containerd/config.toml""")
+    node.kill_containerd()

@@ -132,8 +132,8 @@ impl Command<'_> {
             || !inventory.has_content(&work.image)
             || work.is_doubtful.get()
             || self.is_foreign(work).await;
-        if is_lacking && !self.is_brought_under_another_name(work) {
-            let before = work.before.borrow().clone();
+        let before = work.before.borrow().clone().filter(|_| is_lacking);
+        if let Some(before) = before.filter(|_| !self.is_brought_under_another_name(work)) {
             naming::remove_new_names(containerd, &work.image, &before).await?;
         }
         if matches!(

@@ -8,8 +8,9 @@ use std::{
 };
 
 use prefetch::outcome::NodeReason;
+use tokio::time::Instant;
 
-use super::{Command, Stop};
+use super::{Command, Stop, work::Work};
 use crate::{
     context::Context,
     failure::Failure,
@@ -20,6 +21,9 @@ use crate::{
 
 /// The least time in which something of the queue is begun.
 const WORTHWHILE: Duration = Duration::from_secs(5);
+/// How long a command goes on with the queue: what it says itself is known once it has ended. What is left then is done by the
+/// next, the hourly reconcile's at the latest.
+const SERVE: Duration = Duration::from_mins(5);
 
 /// What became of a command's wish to work.
 pub(super) enum Turn {
@@ -104,7 +108,8 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
     let (locks, queue) = (Locks::in_folder(&folder), Queue::in_folder(&folder));
     queue.clear_unfinished()?;
     let mut served: Vec<PathBuf> = Vec::new();
-    let may_go_on = || context.time.left() > WORTHWHILE && !stop.has_happened();
+    let began = Instant::now();
+    let may_go_on = || context.time.left() > WORTHWHILE && began.elapsed() < SERVE && !stop.has_happened();
     while may_go_on() && !locks.is_waited_for() {
         let Some(entry) = queue.next(&served, SystemTime::now())? else {
             break;
@@ -115,9 +120,10 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
         let command = Command::new(context, &entry.parameters, own.speech.without_lines(), stop);
         command.run(command.bring_all()).await;
         own.speech.go_on_from(&command.speech);
-        if may_go_on() {
-            entry.remove()?;
+        if stop.has_happened() || command.works.iter().any(Work::was_interrupted) {
+            break; // it stays for the next
         }
+        entry.remove()?;
         served.push(entry.file().to_owned());
     }
     Ok(())

@@ -28,8 +28,8 @@ pub struct Work {
     pub talk: Talk,
     /// Whether CRI does not find it although containerd holds it, as it seems, completely.
     pub is_doubtful: Cell<bool>,
-    /// The names that it had before its first attempt.
-    pub before: RefCell<Before>,
+    /// The names that it had at the first look before a pull; none as long as nobody has looked.
+    pub before: RefCell<Option<Before>>,
     state: RefCell<State>,
 }
 
@@ -111,6 +111,13 @@ impl Work {
     #[must_use]
     pub fn has_failed(&self) -> bool {
         matches!(*self.state.borrow(), State::Told(Status::Failed, _))
+    }
+
+    /// Tells whether it was reported as ended before its end, by the time or by containerd.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        let reasons = [Some(NodeReason::Interrupted), Some(NodeReason::Timeout)];
+        matches!(*self.state.borrow(), State::Told(Status::Failed, reason) if reasons.contains(&reason))
     }
 
     /// Tells whether it has been pulled by this command.

@@ -43,8 +43,10 @@ pub struct Config {
     pub hosts_folders: Vec<PathBuf>,
     /// Whether layers go once they are unpacked.
     pub discards_layers: bool,
-    /// Runtime handlers with a snapshotter other than CRI's own: name, snapshotter.
+    /// Runtime handlers for which CRI pulls into another snapshotter than its own: name, snapshotter.
     pub other_snapshotters: Vec<(String, String)>,
+    /// Runtime handlers with another snapshotter into which CRI pulls nothing: name, snapshotter.
+    pub unreached_snapshotters: Vec<(String, String)>,
     /// Whether CRI is switched off, as where kubelet uses Docker.
     pub is_cri_disabled: bool,
 }
@@ -74,6 +76,7 @@ impl Config {
             hosts_folders: dump.hosts_folders(),
             discards_layers: dump.is_set(&["plugins", IMAGES, "discard_unpacked_layers"])
                 || dump.is_set(&["plugins", CRI, "containerd", "discard_unpacked_layers"]),
+            unreached_snapshotters: dump.unreached_snapshotters(snapshotter),
             other_snapshotters: dump.other_snapshotters(snapshotter),
             is_cri_disabled: dump.is_cri_disabled(),
             snapshotter: snapshotter.to_owned(),
@@ -171,14 +174,28 @@ impl Dump {
         folders.map(PathBuf::from).collect()
     }
 
+    /// Returns the runtimes for which a pull unpacks into another snapshotter: containerd 2 looks at `runtime_platforms` alone
+    /// (internal/cri/server/images, `snapshotterFromPodSandboxConfig`; seen on 2.1).
     fn other_snapshotters(&self, own: &str) -> Vec<(String, String)> {
-        let tables = [
-            self.at(&["plugins", RUNTIME, "containerd", "runtimes"]),
-            self.at(&["plugins", IMAGES, "runtime_platforms"]),
-            self.at(&["plugins", CRI, "containerd", "runtimes"]),
-        ];
+        self.snapshotters(
+            own,
+            &[
+                &["plugins", IMAGES, "runtime_platforms"],
+                &["plugins", CRI, "containerd", "runtimes"],
+            ],
+        )
+    }
+
+    fn unreached_snapshotters(&self, own: &str) -> Vec<(String, String)> {
+        let reached = self.other_snapshotters(own);
+        let mut all = self.snapshotters(own, &[&["plugins", RUNTIME, "containerd", "runtimes"]]);
+        all.retain(|runtime| !reached.contains(runtime));
+        all
+    }
+
+    fn snapshotters(&self, own: &str, tables: &[&[&str]]) -> Vec<(String, String)> {
+        let tables = tables.iter().map(|path| self.at(path));
         let mut others: Vec<_> = tables
-            .into_iter()
             .flatten()
             .filter_map(Value::as_table)
             .flatten()

@@ -60,22 +60,24 @@ pub async fn remove_leftovers(
     inventory: &Inventory,
 ) -> Result<BTreeSet<String>, Status> {
     remove_files(&host.path(RUN));
+    let mut removed = Ok(()); // what cannot be removed keeps nothing else
     let names = inventory.snapshots.keys();
     for name in names.filter(|name| process(name).is_some_and(is_gone)) {
-        containerd.remove_snapshot(&inventory.snapshotter, name).await?;
+        removed = removed.and(containerd.remove_snapshot(&inventory.snapshotter, name).await);
     }
     let leases = containerd.leases().await?;
     let of_ours = leases.iter().map(|lease| &lease.id);
     for id in of_ours.filter(|id| process(id).is_some_and(is_gone)) {
-        containerd.remove_lease(id, false).await?;
+        removed = removed.and(containerd.remove_lease(id, false).await);
     }
     let Some(start) = Start::of(host).filter(|start| !is_checked(host, *start)) else {
-        return Ok(BTreeSet::new());
+        return removed.map(|()| BTreeSet::new());
     };
     let stale: BTreeSet<_> = start.moment().map(|start| stale(&leases, start)).unwrap_or_default();
     for id in &stale {
-        containerd.remove_lease(id, false).await?;
+        removed = removed.and(containerd.remove_lease(id, false).await);
     }
+    removed?;
     write(&host.path(RUN), CHECKED, start.to_string().as_bytes()).ok(); // the next command looks again
     Ok(stale)
 }

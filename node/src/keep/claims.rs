@@ -104,9 +104,15 @@ impl Claims {
         self.named_lately.contains(name_by_digest)
     }
 
-    /// Tells why an image may not go that a newer one has displaced at a moment; none where it may.
+    /// Tells whether a pod that is just starting may want an image that a newer one has displaced at a moment.
     #[must_use]
-    pub fn on(&self, digest: &str, displaced_at: &str, inventory: &Inventory) -> Option<String> {
+    pub fn may_be_wanted(&self, displaced_at: &str) -> bool {
+        self.is_pod_starting && displaced_at >= self.long_ago.as_str()
+    }
+
+    /// Tells why an image may not go, or be pinned any more; none where it may.
+    #[must_use]
+    pub fn on(&self, digest: &str, inventory: &Inventory) -> Option<String> {
         let is_its = |image: &String| {
             image.ends_with(digest)
                 || inventory
@@ -122,10 +128,7 @@ impl Claims {
         if chains.is_empty() {
             return Some("it cannot be told whether a container uses it".to_owned());
         }
-        let may_be_wanted = self.is_pod_starting && displaced_at >= self.long_ago.as_str();
-        self.on_all
-            .clone()
-            .or_else(|| may_be_wanted.then(|| "a pod is just starting, and may want it".to_owned()))
+        self.on_all.clone()
     }
 }
 

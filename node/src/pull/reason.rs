@@ -27,6 +27,7 @@ const WORDS: &[(&[&str], NodeReason)] = &[
     (&["distribution.manifest.v1+"], NodeReason::Platform),
     (&["no signatures"], NodeReason::Platform),
     (&["snapshotter not loaded"], NodeReason::Snapshotter),
+    (&["snapshotter must be provided"], NodeReason::Snapshotter),
     (&["extraction snapshot", "dial unix"], NodeReason::Snapshotter),
     // by containerd's garbage collection, or another pull
     (&["failed to extract"], NodeReason::Interrupted),

@@ -1,6 +1,6 @@
 //! A pull while it goes on: it is cut off where it makes no progress, where a disk fills, and at the command's deadline.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use prefetch::outcome::NodeReason;
 use tokio::time::{Instant, sleep, timeout};
@@ -21,8 +21,6 @@ use crate::{
 
 /// How often the disk is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a look at the progress may take: a containerd that hangs makes none.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// So many looks at the progress are taken within its limit.
 const LOOKS_WITHIN_LIMIT: u32 = 6;
 
@@ -96,10 +94,14 @@ async fn pull_for_other_runtimes(
     Ok(())
 }
 
-/// Tells whether an image service does not run, or is none.
+/// Tells whether an image service does not run, or is none; one that breaks off is one.
 fn is_none(status: &Status) -> bool {
-    let is_unreachable = status.code() == Code::Unavailable && std::error::Error::source(status).is_some();
-    status.code() == Code::Unimplemented || is_unreachable
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    let kinds = causes
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .map(io::Error::kind);
+    let is_unreachable = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+    status.code() == Code::Unimplemented || kinds.into_iter().any(is_unreachable)
 }
 
 fn begin(description: &Description, inventory: &Inventory) -> Progress {
@@ -140,7 +142,7 @@ async fn watch_progress(context: &Context, mut progress: Progress, limit: Durati
     loop {
         sleep(limit / LOOKS_WITHIN_LIMIT).await;
         let look = Box::pin(look(context));
-        if let Ok(Ok(look)) = timeout(LOOK_WITHIN, look).await {
+        if let Ok(Ok(look)) = timeout(limit, look).await {
             progress.see(&look, Instant::now());
         }
         if progress.quiet_for(Instant::now()) >= limit {

@@ -22,6 +22,7 @@ fn default() -> Config {
         hosts_folders: Vec::new(),
         discards_layers: false,
         other_snapshotters: Vec::new(),
+        unreached_snapshotters: Vec::new(),
         is_cri_disabled: false,
     }
 }
@@ -41,8 +42,17 @@ fn the_settings_of_eks_are_read_from_both_versions() {
 fn a_runtime_class_with_another_snapshotter_is_named() {
     let config = Config::parse(KATA);
     let expected = [("kata-fc".to_owned(), "devmapper".to_owned())];
-    assert_eq!(config.other_snapshotters, expected);
+    assert_eq!(
+        config.unreached_snapshotters, expected,
+        "containerd 2 looks at runtime_platforms"
+    );
+    assert!(config.other_snapshotters.is_empty());
     assert_eq!(config.snapshotter, "overlayfs");
+
+    let platforms = "[plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata-fc]\nsnapshotter = 'devmapper'\n";
+    let config = Config::parse(&format!("{KATA}\n{platforms}"));
+    assert_eq!(config.other_snapshotters, expected);
+    assert!(config.unreached_snapshotters.is_empty());
 }
 
 #[test]
