@@ -125,6 +125,12 @@ class Bench:
         return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
+def program_of(build: Path) -> Path:
+    """Returns the nodes' program for this machine, as `sam build` has put it into a function."""
+    processor = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+    return build.parent.parent / f"target/node-program/{processor}/lambda/prefetch-images/bootstrap"
+
+
 @contextlib.contextmanager
 def registry_running() -> Iterator[Registry]:
     """Runs a registry, with TLS and a login as long as ECR's, on loopback."""

@@ -47,7 +47,7 @@ class Above:
     def text(self, unit: str) -> str:
         """Returns the target in words."""
         more = f" + {quantity(self.seconds, unit)}" if self.seconds else ""
-        return f"≤ {'' if self.part == 1 else f'{self.part} × '}{self.rival}{more}"
+        return f"≤ {'' if self.part == 1 else f'{self.part} of '}{self.rival}{more}"
 
     def met(self, ours: float, rivals: Mapping[str, float]) -> bool:
         """Tells whether it is reached."""
