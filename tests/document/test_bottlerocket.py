@@ -1,4 +1,4 @@
-"""Bottlerocket: the script starts in the control container and does its work from the admin container."""
+"""Bottlerocket: the bootstrap starts in the control container, and the program works from the admin container."""
 
 import contextlib
 import re

@@ -12,7 +12,7 @@ use serde::Serialize;
 /// (aws-cli#4006).
 const STARTS_WITHIN: Duration = Duration::from_mins(5);
 /// The oldest agent that runs the document: the first that knows schema 2.2 and its preconditions (amazon-ssm-agent, release
-/// notes and history). That parameters come as environment variables takes 3.3.2746.0, and the script does without.
+/// notes and history). That parameters come as environment variables takes 3.3.2746.0, and the bootstrap does without.
 const OLDEST: [u32; 4] = [2, 0, 822, 0];
 const OLDEST_TEXT: &str = "2.0.822.0";
 
