@@ -97,13 +97,14 @@ class LayerUploads:
         digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
         if request.get("imageDigest", digest) != digest:
             raise ApiError("ImageDigestDoesNotMatchException", "The image's digest is another than the specified one.")
+        # Also where the digest is the same (aws/containers-roadmap#2179).
+        if tag in tagged and ecr._repositories[name]["imageTagMutability"] == "IMMUTABLE":
+            message = f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten"
+            raise ApiError("ImageTagAlreadyExistsException", f"{message} because the tag is immutable.")
         if tagged.get(tag) == digest:
             raise ApiError(
                 "ImageAlreadyExistsException", f"Image with digest '{digest}' and tag '{tag}' already exists."
             )
-        if tag in tagged and ecr._repositories[name]["imageTagMutability"] == "IMMUTABLE":
-            message = f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten"
-            raise ApiError("ImageTagAlreadyExistsException", f"{message} because the tag is immutable.")
         body = json.loads(manifest)
         with self._session() as registry:
             missing = [

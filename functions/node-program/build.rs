@@ -1,8 +1,8 @@
 //! Builds the nodes' program for both processors, so that `sam build` alone builds all that is deployed.
 //!
-//! A release has both; where one cannot be built, for want of its standard library, that is said and the other is there
-//! alone. Any other build has none, for lints and unit tests need none, unless `NODE_PROGRAM` is `quick`: then it has one for
-//! this machine, not optimised, as the local cloud's nodes take it.
+//! A release has both, or fails; where `NODE_PROGRAM` is `incomplete`, one that lacks its processor's standard library is left
+//! out, which is said. Any other build has none, for lints and unit tests need none, unless `NODE_PROGRAM` is `quick`: then it
+//! has one for this machine, not optimised, as the local cloud's nodes take it.
 
 use std::{
     env,
@@ -43,6 +43,10 @@ const PASSED_ON: [&str; 12] = [
 /// What else it may: from where cargo fetches crates.
 const PASSED_ON_BY_PREFIX: [&str; 4] = ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_"];
 
+/// What helps where there is no standard library of a processor.
+const LACKING: &str = ", for its standard library is not here and rustup could not fetch it (make tools installs a compiler \
+                       that has it; with NODE_PROGRAM=incomplete it is left out, and its nodes are not prefetched to)";
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
@@ -53,7 +57,8 @@ fn main() -> Result<()> {
         .canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let release = env::var("PROFILE")? == "release";
-    let quick = env::var("NODE_PROGRAM").is_ok_and(|value| value == "quick");
+    let wanted = env::var("NODE_PROGRAM").unwrap_or_default();
+    let quick = wanted == "quick";
     if release || quick {
         for source in SOURCES {
             println!("cargo::rerun-if-changed={}", root.join(source).display());
@@ -62,7 +67,7 @@ fn main() -> Result<()> {
     for processor in Processor::ALL {
         let file = out.join(processor.name);
         if release || quick && processor.is_this_machines() {
-            processor.build(&root, release, &file)?;
+            processor.build(&root, release, wanted == "incomplete", &file)?;
         } else {
             fs::write(&file, "")?;
         }
@@ -97,8 +102,8 @@ impl Processor {
         self.target.starts_with(env::consts::ARCH)
     }
 
-    /// Puts the program into a file; an empty one where this machine has no standard library for it, which is said.
-    fn build(self, root: &Path, release: bool, file: &Path) -> Result<()> {
+    /// Puts the program into a file; an empty one where this machine has no standard library for it and it may be lacking.
+    fn build(self, root: &Path, release: bool, may_lack: bool, file: &Path) -> Result<()> {
         let folder = root.join("target/node-program").join(self.name);
         let mut cargo = self.cargo(root)?;
         cargo
@@ -113,9 +118,11 @@ impl Processor {
             fs::copy(folder.join("lambda/prefetch-images/bootstrap"), file)?;
             return Ok(());
         }
-        if self.has_standard_library()? || self.is_this_machines() {
+        let lacks = !self.has_standard_library()? && !self.is_this_machines();
+        if !(lacks && may_lack) {
             let said = String::from_utf8_lossy(&built.stderr);
-            return Err(format!("the nodes' program for {} could not be built:\n{said}", self.target).into());
+            let why = if lacks { LACKING } else { "" };
+            return Err(format!("no program for {} could be built{why}:\n{said}", self.target).into());
         }
         println!(
             "cargo::warning=there is no program for nodes with {} processors, which will not be prefetched to: no standard \

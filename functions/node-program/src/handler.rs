@@ -7,13 +7,14 @@ use prefetch::{
     aws,
     custom_resource::{AnswerError, Answers, Request, RequestType},
     report::report,
+    settings::SettingsError,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-use crate::{artifact::Artifact, programs::Processor, repository::Repository};
+use crate::{artifact::Artifact, programs::Processor, repository::Repository, settings::Settings};
 
 /// What is left of an invocation to answer with, three times if need be ([`Answers::send`]).
 const TO_ANSWER: Duration = Duration::from_secs(16);
@@ -27,8 +28,10 @@ pub struct NodeProgram {
     pub answers: Answers,
     /// What is published.
     pub artifact: Artifact,
-    /// Where, or why that is not known: what cannot be used is answered too.
-    pub repository: Result<Repository, String>,
+    /// ECR's client.
+    pub ecr: aws_sdk_ecr::Client,
+    /// A look-up from variable name to value; what cannot be used is answered too.
+    pub variable: fn(&str) -> Option<String>,
 }
 
 /// What was answered: what `sam local invoke` shows.
@@ -81,7 +84,7 @@ impl NodeProgram {
 
     async fn answer(&self, payload: Value) -> Result<Decision, PublishError> {
         let request: Request = serde_json::from_value(payload).map_err(PublishError::NoRequest)?;
-        let decision = aws::sparing(TO_ANSWER, self.decide(request.request_type)).await;
+        let decision = aws::sparing(TO_ANSWER, self.decide(&request)).await;
         let outcome = match &decision {
             Decision::Published { attributes } => {
                 info!("published: {attributes}");
@@ -97,28 +100,28 @@ impl NodeProgram {
         Ok(decision)
     }
 
-    async fn decide(&self, request: RequestType) -> Decision {
-        match request {
+    async fn decide(&self, request: &Request) -> Decision {
+        match request.request_type {
             // What is in the repository is another document's too, until the stack is gone.
             RequestType::Delete => Decision::Left,
-            RequestType::Create | RequestType::Update => self.publish().await,
+            RequestType::Create | RequestType::Update => self.publish(&request.resource_properties).await,
         }
     }
 
-    async fn publish(&self) -> Decision {
-        match self.attributes().await {
+    async fn publish(&self, properties: &Value) -> Decision {
+        match self.attributes(properties).await {
             Ok(attributes) => Decision::Published { attributes },
             Err(message) => Decision::Refused { message },
         }
     }
 
     /// Pushes the programs and returns what the document gets.
-    async fn attributes(&self) -> Result<Value, String> {
+    async fn attributes(&self, properties: &Value) -> Result<Value, String> {
         let digest = |processor| self.artifact.program_digest(processor).unwrap_or(NONE);
         if self.artifact.is_empty() {
             return Err("no program was built into this function: sam build does".to_owned());
         }
-        let repository = self.repository.as_ref().map_err(Clone::clone)?;
+        let repository = self.repository(properties).map_err(|error| report(&error))?;
         let pushed = repository.push(&self.artifact).await;
         pushed.map_err(|error| report(&error))?;
         Ok(json!({
@@ -127,6 +130,21 @@ impl NodeProgram {
             Processor::X86_64.attribute(): digest(Processor::X86_64),
             Processor::Arm64.attribute(): digest(Processor::Arm64),
         }))
+    }
+
+    /// Returns where programs are published.
+    ///
+    /// The endpoint is the property's: the environment of a function's version stays as it was when that was published.
+    fn repository(&self, properties: &Value) -> Result<Repository, SettingsError> {
+        let settings = Settings::read(|name| match (name, properties["RegistryEndpoint"].as_str()) {
+            ("REGISTRY_ENDPOINT", Some(endpoint)) => Some(endpoint.to_owned()),
+            _ => (self.variable)(name),
+        })?;
+        Ok(Repository {
+            ecr: self.ecr.clone(),
+            registry: settings.registry,
+            name: settings.repository,
+        })
     }
 }
 

@@ -9,25 +9,20 @@ mod settings;
 use std::env;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, custom_resource::Answers, log, report::report};
+use prefetch::{aws, custom_resource::Answers, log};
 use serde_json::Value;
 
-use crate::{artifact::Artifact, handler::NodeProgram, repository::Repository, settings::Settings};
+use crate::{artifact::Artifact, handler::NodeProgram};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     log::init();
     let ecr = aws_sdk_ecr::Client::new(&aws::patient_config().await);
-    let settings = Settings::read(|name| env::var(name).ok());
-    let repository = settings.map(|settings| Repository {
-        ecr,
-        registry: settings.registry,
-        name: settings.repository,
-    });
     let program = NodeProgram {
         answers: Answers::default(),
         artifact: Artifact::of(&programs::built(), env!("CARGO_PKG_VERSION")),
-        repository: repository.map_err(|error| report(&error)),
+        ecr,
+        variable: |name| env::var(name).ok(),
     };
     run(service_fn(|event: LambdaEvent<Value>| {
         aws::until(event.context.deadline(), program.handle(event.payload))

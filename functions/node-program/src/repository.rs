@@ -129,11 +129,13 @@ impl Repository {
     }
 }
 
-/// Returns true where the repository has this very manifest under this tag.
+/// Returns true where the repository has this very manifest under this tag, which is made of its digest.
+///
+/// Of an immutable tag ECR says that it exists, whatever the digest (aws/containers-roadmap#2179).
 fn is_there(error: &SdkError<PutImageError>) -> bool {
     error
         .as_service_error()
-        .is_some_and(PutImageError::is_image_already_exists_exception)
+        .is_some_and(|error| error.is_image_already_exists_exception() || error.is_image_tag_already_exists_exception())
 }
 
 fn is_uploaded(error: &SdkError<CompleteLayerUploadError>) -> bool {

@@ -10,7 +10,7 @@ use aws_sdk_ecr::{
     },
     types::{
         Layer, LayerAvailability,
-        error::{ImageAlreadyExistsException, LayerAlreadyExistsException},
+        error::{ImageAlreadyExistsException, ImageTagAlreadyExistsException, LayerAlreadyExistsException},
     },
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
@@ -38,18 +38,24 @@ const BOTH: [Program; 2] = [
 struct Ecr {
     calls: Arc<Mutex<Vec<String>>>,
     available: Vec<String>,
-    /// Whether what is uploaded or put is there already.
-    is_there: bool,
+    /// Whether what is uploaded or put is there already, and how ECR says so of a manifest.
+    is_there: Option<There>,
     fails: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum There {
+    Image,
+    Tag,
 }
 
 #[tokio::test]
 async fn a_deployment_pushes_both_programs_in_parts_and_tells_the_document_their_digests() {
-    for event in [CREATE, UPDATE] {
+    for (event, host) in [(CREATE, "ecr"), (UPDATE, "ecr-fips")] {
         let ecr = Ecr::default();
         let artifact = Artifact::of(&BOTH, "0.1.0");
         let expected = json!({
-            "Repository": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/prod-nodeprograms",
+            "Repository": format!("123456789012.dkr.{host}.eu-west-1.amazonaws.com/prod-nodeprograms"),
             "Tag": artifact.tag,
             "X8664Digest": artifact.program_digest(Processor::X86_64),
             "Arm64Digest": artifact.program_digest(Processor::Arm64),
@@ -75,22 +81,24 @@ async fn a_deployment_pushes_both_programs_in_parts_and_tells_the_document_their
 #[tokio::test]
 async fn what_the_repository_has_is_not_uploaded_again() {
     let artifact = Artifact::of(&BOTH, "0.1.0");
-    let ecr = Ecr {
-        available: artifact.blobs.iter().map(|blob| blob.digest.clone()).collect(),
-        is_there: true,
-        ..Ecr::default()
-    };
-    assert!(matches!(decided(UPDATE, &BOTH, &ecr).await, Decision::Published { .. }));
-    assert_eq!(
-        ecr.calls(),
-        ["check".to_owned(), format!("put {} {}", artifact.tag, artifact.digest)]
-    );
+    for is_there in [There::Image, There::Tag] {
+        let ecr = Ecr {
+            available: artifact.blobs.iter().map(|blob| blob.digest.clone()).collect(),
+            is_there: Some(is_there),
+            ..Ecr::default()
+        };
+        assert!(matches!(decided(UPDATE, &BOTH, &ecr).await, Decision::Published { .. }));
+        assert_eq!(
+            ecr.calls(),
+            ["check".to_owned(), format!("put {} {}", artifact.tag, artifact.digest)]
+        );
+    }
 }
 
 #[tokio::test]
 async fn what_another_has_uploaded_meanwhile_is_taken() {
     let ecr = Ecr {
-        is_there: true,
+        is_there: Some(There::Tag),
         ..Ecr::default()
     };
     assert!(matches!(decided(CREATE, &BOTH, &ecr).await, Decision::Published { .. }));
@@ -121,9 +129,12 @@ async fn a_deployment_fails_with_the_cause_where_nothing_can_be_published() {
         panic!("there is nothing to publish");
     };
     assert!(message.contains("no program was built"), "{message}");
-    let unset = program(&BOTH, Err("REPOSITORY_NAME is missing".to_owned()));
-    let message = "REPOSITORY_NAME is missing".to_owned();
-    assert_eq!(unset.decide(RequestType::Create).await, Decision::Refused { message });
+    let mut unset = program(&BOTH, &Ecr::default());
+    unset.variable = |_| None;
+    let Decision::Refused { message } = unset.decide(&serde_json::from_str(CREATE).unwrap()).await else {
+        panic!("nothing says where to");
+    };
+    assert!(message.contains("REPOSITORY_NAME"), "{message}");
 }
 
 #[tokio::test]
@@ -140,7 +151,7 @@ async fn a_deletion_touches_nothing_and_never_fails() {
 
 #[tokio::test]
 async fn what_is_no_request_is_an_error() {
-    let program = program(&BOTH, Err(String::new()));
+    let program = program(&BOTH, &Ecr::default());
     for event in [json!(null), json!({}), json!({"RequestType": "Create"})] {
         let error = program.handle(event).await.unwrap_err();
         assert!(error.to_string().contains("no request of CloudFormation's"), "{error}");
@@ -149,19 +160,25 @@ async fn what_is_no_request_is_an_error() {
 
 async fn decided(event: &str, programs: &[Program], ecr: &Ecr) -> Decision {
     let request: Request = serde_json::from_str(event).unwrap();
-    let repository = Repository {
-        ecr: ecr.client(),
-        registry: "123456789012.dkr.ecr.eu-west-1.amazonaws.com".to_owned(),
-        name: "prod-nodeprograms".to_owned(),
-    };
-    program(programs, Ok(repository)).decide(request.request_type).await
+    program(programs, ecr).decide(&request).await
 }
 
-fn program(programs: &[Program], repository: Result<Repository, String>) -> NodeProgram {
+fn program(programs: &[Program], ecr: &Ecr) -> NodeProgram {
     NodeProgram {
         answers: Answers::default(),
         artifact: Artifact::of(programs, "0.1.0"),
-        repository,
+        ecr: ecr.client(),
+        variable: |name| {
+            let value = match name {
+                "REPOSITORY_NAME" => "prod-nodeprograms",
+                "ACCOUNT_ID" => "123456789012",
+                "AWS_REGION" => "eu-west-1",
+                // What the version's environment still says.
+                "REGISTRY_ENDPOINT" => "standard",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        },
     }
 }
 
@@ -211,7 +228,8 @@ impl Ecr {
         let ecr = self.clone();
         let part = mock!(aws_sdk_ecr::Client::upload_layer_part).then_compute_response(move |input| {
             let (first, last) = (input.part_first_byte().unwrap(), input.part_last_byte().unwrap());
-            assert_eq!(input.layer_part_blob().unwrap().as_ref().len() as i64, last - first + 1);
+            let size = i64::try_from(input.layer_part_blob().unwrap().as_ref().len()).unwrap();
+            assert_eq!(size, last - first + 1);
             if ecr.note(format!("part {first}-{last}")) {
                 return fault!(aws_sdk_ecr, UploadLayerPartError, "AccessDeniedException");
             }
@@ -222,7 +240,7 @@ impl Ecr {
             if ecr.note(format!("complete {}", input.layer_digests()[0])) {
                 return fault!(aws_sdk_ecr, CompleteLayerUploadError, "AccessDeniedException");
             }
-            if ecr.is_there {
+            if ecr.is_there.is_some() {
                 let there = LayerAlreadyExistsException::builder().build();
                 return MockResponse::Error(CompleteLayerUploadError::LayerAlreadyExistsException(there));
             }
@@ -241,11 +259,16 @@ impl Ecr {
             )) {
                 return fault!(aws_sdk_ecr, PutImageError, "AccessDeniedException");
             }
-            if ecr.is_there {
-                let there = ImageAlreadyExistsException::builder().build();
-                return MockResponse::Error(PutImageError::ImageAlreadyExistsException(there));
-            }
-            MockResponse::Output(PutImageOutput::builder().build())
+            let there = match ecr.is_there {
+                None => return MockResponse::Output(PutImageOutput::builder().build()),
+                Some(There::Image) => {
+                    PutImageError::ImageAlreadyExistsException(ImageAlreadyExistsException::builder().build())
+                }
+                Some(There::Tag) => {
+                    PutImageError::ImageTagAlreadyExistsException(ImageTagAlreadyExistsException::builder().build())
+                }
+            };
+            MockResponse::Error(there)
         });
         mock_client!(
             aws_sdk_ecr,
