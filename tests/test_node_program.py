@@ -8,7 +8,7 @@ import pytest
 from account import inventory
 
 from local import images
-from local.client import LocalCloud, until
+from local.client import ROOT, LocalCloud, until
 from local.stack import TEMPLATE, Stack
 
 CLUSTER = {"aws:eks:cluster-name": "programs"}
@@ -142,7 +142,9 @@ def variant(folder: Path, number: int) -> Path:
     assert program > 0, "the build has a program; make local makes one"
     content[program + PADDING] = number
     function.write_bytes(content)
-    return folder / TEMPLATE.name
+    template = folder / TEMPLATE.name
+    template.write_text(template.read_text().replace("../../", f"{ROOT}/"))
+    return template
 
 
 def repository(stack: Stack) -> str:

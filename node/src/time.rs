@@ -85,3 +85,51 @@ async fn within<T>(end: Instant, work: impl Future<Output = T>) -> Result<T, Fai
     let over = |_| Failure::new(NodeReason::Timeout, "the time for the command is over");
     tokio::time::timeout_at(end, work).await.map_err(over)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::Parameters;
+
+    fn time_of(seconds: u64) -> Time {
+        let parameters = Parameters {
+            images: Vec::new(),
+            execution_timeout: Duration::from_secs(seconds),
+            image_gc_high_threshold_percent: 85,
+            max_parallel_image_pulls: 1,
+            max_image_bytes: None,
+            keep: 0,
+            pin: false,
+            report_only: false,
+        };
+        Time::of(&parameters, Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_ends_at_the_deadline_and_cleaning_up_a_little_later() {
+        let time = time_of(100);
+        let forever = std::future::pending::<()>();
+        assert_eq!(
+            time.until_deadline(forever).await.unwrap_err().reason,
+            NodeReason::Timeout
+        );
+        assert!(time.is_over());
+        assert_eq!(time.began().elapsed().as_secs(), 90);
+        assert!(time.until_end(tokio::time::sleep(Duration::from_secs(4))).await.is_ok());
+        assert!(
+            time.until_end(tokio::time::sleep(Duration::from_secs(4)))
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_is_ended_has_three_seconds_left_and_never_more_than_it_had() {
+        let time = time_of(100);
+        time.hurry();
+        assert_eq!(time.left(), HURRY);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        time.hurry();
+        assert_eq!(time.left().as_secs(), 1);
+    }
+}

@@ -188,3 +188,48 @@ impl Work {
         self.set(State::Told(status, reason));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work() -> (Work, Speech) {
+        let image = format!("registry.example/app:v1@sha256:{}", "a".repeat(64));
+        let speech = Speech::new(false);
+        let talk = speech.talk_of_each(1);
+        (Work::new(0, image.parse().unwrap(), talk), speech.without_lines())
+    }
+
+    #[test]
+    fn an_image_is_told_once_as_what_was_known_first() {
+        let (work, speech) = work();
+        assert!(work.is_left() && !work.is_told());
+        work.report_without_bytes(&speech, Status::Cached, None);
+        work.report_without_bytes(&speech, Status::Failed, Some(NodeReason::Timeout));
+        assert!(work.is_told() && !work.has_failed());
+        assert_eq!(work.presence(), Presence::There);
+    }
+
+    #[test]
+    fn what_would_be_pulled_is_counted_as_if_it_were() {
+        let (work, speech) = work();
+        work.report_only(&speech, 7);
+        assert!(!work.has_failed() && !work.was_pulled());
+        assert_eq!(work.presence(), Presence::WouldBe);
+    }
+
+    #[test]
+    fn what_has_come_was_pulled_though_nobody_has_seen_it_yet() {
+        let (work, speech) = work();
+        work.set(State::Come(Come {
+            status: Status::Pulled,
+            note: None,
+            bytes: 7,
+            attempts: 1,
+            spent: Duration::ZERO,
+        }));
+        assert!(work.was_pulled() && work.presence() == Presence::Missing);
+        work.report_without_bytes(&speech, Status::Failed, Some(NodeReason::Interrupted));
+        assert!(work.has_failed() && !work.was_pulled());
+    }
+}
