@@ -38,6 +38,9 @@ pub struct Request {
     /// The resource's properties, whose numbers and booleans are texts.
     #[serde(default)]
     pub resource_properties: Value,
+    /// Those before an update.
+    #[serde(default)]
+    pub old_resource_properties: Value,
     /// The id by which CloudFormation knows the resource, once it is created.
     physical_resource_id: Option<String>,
     #[serde(rename = "RequestId")]

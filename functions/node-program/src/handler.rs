@@ -104,32 +104,51 @@ impl NodeProgram {
         match request.request_type {
             // What is in the repository is another document's too, until the stack is gone.
             RequestType::Delete => Decision::Left,
-            RequestType::Create | RequestType::Update => self.publish(&request.resource_properties).await,
+            RequestType::Create | RequestType::Update => self.publish(request).await,
         }
     }
 
-    async fn publish(&self, properties: &Value) -> Decision {
-        match self.attributes(properties).await {
+    async fn publish(&self, request: &Request) -> Decision {
+        match self.attributes(request).await {
             Ok(attributes) => Decision::Published { attributes },
             Err(message) => Decision::Refused { message },
         }
     }
 
     /// Pushes the programs and returns what the document gets.
-    async fn attributes(&self, properties: &Value) -> Result<Value, String> {
+    async fn attributes(&self, request: &Request) -> Result<Value, String> {
         let digest = |processor| self.artifact.program_digest(processor).unwrap_or(NONE);
         if self.artifact.is_empty() {
             return Err("no program was built into this function: sam build does".to_owned());
         }
-        let repository = self.repository(properties).map_err(|error| report(&error))?;
-        let pushed = repository.push(&self.artifact).await;
-        pushed.map_err(|error| report(&error))?;
+        let repository = self.repository(&request.resource_properties);
+        let repository = repository.map_err(|error| report(&error))?;
+        if let Err(error) = repository.push(&self.artifact).await {
+            // What failed a deployment must not fail its rollback too: nobody gets a stack out of that without AWS.
+            if !self.is_taken_back(request) {
+                return Err(report(&error));
+            }
+            warn!(
+                "published by an earlier deployment, which is gone back to: {}",
+                report(&error)
+            );
+        }
         Ok(json!({
             "Repository": format!("{}/{}", repository.registry, repository.name),
             "Tag": self.artifact.tag,
             Processor::X86_64.attribute(): digest(Processor::X86_64),
             Processor::Arm64.attribute(): digest(Processor::Arm64),
         }))
+    }
+
+    /// Returns true where an update goes back to this version of the function, which has published its programs then.
+    fn is_taken_back(&self, request: &Request) -> bool {
+        let own = (self.variable)("AWS_LAMBDA_FUNCTION_VERSION").and_then(|version| version.parse().ok());
+        let (before, now) = (
+            version(&request.old_resource_properties),
+            version(&request.resource_properties),
+        );
+        request.request_type == RequestType::Update && now.is_some() && now == own && before > now
     }
 
     /// Returns where programs are published.
@@ -146,6 +165,12 @@ impl NodeProgram {
             name: settings.repository,
         })
     }
+}
+
+/// Returns which version of the function a resource's properties name.
+fn version(properties: &Value) -> Option<u64> {
+    let (_, version) = properties["Version"].as_str()?.rsplit_once(':')?;
+    version.parse().ok()
 }
 
 #[cfg(test)]

@@ -138,6 +138,32 @@ async fn a_deployment_fails_with_the_cause_where_nothing_can_be_published() {
 }
 
 #[tokio::test]
+async fn a_rollback_does_not_fail_for_what_the_deployment_failed_for() {
+    let ecr = Ecr {
+        fails: Some("put"),
+        ..Ecr::default()
+    };
+    let update = |before: u8, now: u8| {
+        let of = |version| format!("arn:aws:lambda:us-east-1:123456789012:function:prod-NodeProgram-x:{version}");
+        let mut request: Value = serde_json::from_str(UPDATE).unwrap();
+        request["OldResourceProperties"]["Version"] = of(before).into();
+        request["ResourceProperties"]["Version"] = of(now).into();
+        request.to_string()
+    };
+    // The function is version 2.
+    for (before, now, is_published) in [(3, 2, true), (1, 2, false), (2, 2, false), (4, 3, false), (2, 1, false)] {
+        let decision = decided(&update(before, now), &BOTH, &ecr).await;
+        assert_eq!(
+            matches!(decision, Decision::Published { .. }),
+            is_published,
+            "{before} to {now}"
+        );
+    }
+    let created = CREATE.replacen("Create", "Update", 1);
+    assert!(matches!(decided(&created, &BOTH, &ecr).await, Decision::Refused { .. }));
+}
+
+#[tokio::test]
 async fn a_deletion_touches_nothing_and_never_fails() {
     let ecr = Ecr {
         fails: Some("check"),
@@ -173,6 +199,7 @@ fn program(programs: &[Program], ecr: &Ecr) -> NodeProgram {
                 "REPOSITORY_NAME" => "prod-nodeprograms",
                 "ACCOUNT_ID" => "123456789012",
                 "AWS_REGION" => "eu-west-1",
+                "AWS_LAMBDA_FUNCTION_VERSION" => "2",
                 // What the version's environment still says.
                 "REGISTRY_ENDPOINT" => "standard",
                 _ => return None,
