@@ -10,16 +10,14 @@ use prefetch::{
     command::{Handling, images_of_commands, parameters},
     fields::FieldError,
     image::Image,
+    manifest::Content,
     settings::Settings as Shared,
 };
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    error::PlanError, input::Cluster, manifest::Content, network::NetworkInterface, settings::Settings,
-    volume::needed_gib,
-};
+use crate::{error::PlanError, input::Cluster, network::NetworkInterface, settings::Settings, volume::needed_gib};
 
 /// How many images the snapshot's tags name at most: a resource has 50 tags (EC2 user guide), some of which say other things.
 const MAX_TAGS: usize = 35;

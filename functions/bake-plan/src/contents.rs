@@ -7,19 +7,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::{
     bake::Architecture,
     image::{Image, MANIFEST_MEDIA_TYPES},
+    manifest::{Content, Entry, Index, MAX_DEPTH, Manifest, PlatformMatcher},
 };
 
-use crate::{
-    error::AwsError,
-    manifest::{Content, Manifest, child},
-};
+use crate::error::AwsError;
 
 /// How many manifests one BatchGetImage is asked for (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
 /// How many questions are put to ECR at once.
 const AT_ONCE: usize = 16;
-/// Through how many indexes an image is looked for, as the document looks.
-const DEPTH: usize = 3;
 
 /// A repository and a digest in it.
 type Key = (String, String);
@@ -41,7 +37,7 @@ impl Contents {
     ) -> Result<Self, AwsError> {
         let mut manifests = HashMap::new();
         let mut wanted: BTreeSet<Key> = images.map(key).collect();
-        for _ in 0..=DEPTH {
+        for _ in 0..=MAX_DEPTH {
             let read = manifests_of(client, &wanted).await?;
             wanted = read
                 .iter()
@@ -58,10 +54,10 @@ impl Contents {
     /// What is no index may be for any architecture: its manifest does not tell.
     pub fn of(&self, image: &Image, architecture: Architecture) -> Option<&Content> {
         let (repository, mut digest) = key(image);
-        for _ in 0..=DEPTH {
+        for _ in 0..=MAX_DEPTH {
             match self.0.get(&(repository.clone(), digest.clone()))? {
                 Manifest::Image(content) => return Some(content),
-                Manifest::Index(children) => digest.clone_from(&child(children, architecture)?.digest),
+                Manifest::Index(index) => digest.clone_from(&entry_for(index, architecture)?.digest),
             }
         }
         None
@@ -78,14 +74,19 @@ fn led_to<'a>(
     manifest: &'a Manifest,
     architectures: &'a [Architecture],
 ) -> impl Iterator<Item = Key> + 'a {
-    let children = match manifest {
-        Manifest::Index(children) => children.as_slice(),
-        Manifest::Image(_) => &[],
+    let index = match manifest {
+        Manifest::Index(index) => Some(index),
+        Manifest::Image(_) => None,
     };
-    let children = architectures
+    let entries = architectures
         .iter()
-        .filter_map(|architecture| child(children, *architecture));
-    children.map(|child| (repository.to_owned(), child.digest.clone()))
+        .filter_map(move |architecture| entry_for(index?, *architecture));
+    entries.map(|entry| (repository.to_owned(), entry.digest.clone()))
+}
+
+/// Picks what a node of an architecture takes of an index.
+fn entry_for(index: &Index, architecture: Architecture) -> Option<&Entry> {
+    index.entry_for(&PlatformMatcher::linux(&architecture.to_string()))
 }
 
 async fn manifests_of(client: &Client, wanted: &BTreeSet<Key>) -> Result<HashMap<Key, Manifest>, AwsError> {
@@ -131,7 +132,7 @@ async fn get(client: &Client, repository: &str, digests: &[&str]) -> Result<Vec<
         };
         let text = texts.get(digest);
         let text = text.ok_or_else(|| AwsError::Manifest(name.clone(), failure()))?;
-        let manifest = Manifest::parse(text).map_err(|error| AwsError::Malformed(name.clone(), error))?;
+        let manifest = Manifest::parse(text.as_bytes()).map_err(|error| AwsError::Malformed(name.clone(), error))?;
         Ok(((repository.to_owned(), (*digest).to_owned()), manifest))
     };
     digests.iter().map(manifest).collect()

@@ -6,7 +6,10 @@ use aws_sdk_ec2::{
 };
 use aws_sdk_ecr::operation::batch_get_image::BatchGetImageError;
 use lambda_runtime::Diagnostic;
-use prefetch::{bake::input::InputError, ecr::ImagesError, fields::FieldError, report::report, resolve::ResolveError};
+use prefetch::{
+    bake::input::InputError, ecr::ImagesError, fields::FieldError, manifest::ManifestError, report::report,
+    resolve::ResolveError,
+};
 use thiserror::Error;
 
 /// Why there is no plan.
@@ -51,7 +54,7 @@ pub enum AwsError {
     Manifest(String, String),
     /// A manifest is none.
     #[error("the manifest {0} cannot be understood")]
-    Malformed(String, #[source] serde_json::Error),
+    Malformed(String, #[source] ManifestError),
 }
 
 impl From<InputError> for PlanError {

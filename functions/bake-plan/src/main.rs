@@ -5,7 +5,6 @@ mod contents;
 mod error;
 mod handler;
 mod input;
-mod manifest;
 mod network;
 mod nodes;
 mod settings;
