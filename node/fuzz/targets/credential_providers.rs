@@ -12,6 +12,6 @@ fuzz_target!(|text: &str| {
         }
         let environment = provider.environment(std::collections::BTreeMap::new());
         assert!(!environment.keys().any(|name| name.contains(['=', '\0'])));
-        provider.request("reg.example/team/app");
+        assert!(!provider.request("reg.example/team/app").contains('\n'));
     }
 });
