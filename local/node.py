@@ -24,6 +24,11 @@ from local.running import Completed, Running
 START_LIMIT_SECONDS = 20
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 SOCI = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
+# A kubelet that lets this machine's own disk be as full as it is.
+ANY_DISK = {
+    "imageGCHighThresholdPercent": 100,
+    "evictionHard": {f"{fs}.available": "0%" for fs in ("imagefs", "nodefs")},
+}
 OWN_FILES = Path(__file__).parent / "node_files"
 
 # /tmp is the node's own, with nothing in it but the node's folder where that lies there. A containerd that was killed
@@ -263,7 +268,7 @@ class Node:
         _write(etc / "containerd/base-runtime-spec.json", json.dumps({"ociVersion": "1.1.0"}))
         if self.snapshotter == "soci":
             _write(etc / "soci-snapshotter-grpc/config.toml", (OWN_FILES / "soci-snapshotter.toml").read_text())
-            kubelet = {"kind": "KubeletConfiguration", "imageServiceEndpoint": f"unix://{SOCI}"}
+            kubelet = {"kind": "KubeletConfiguration", "imageServiceEndpoint": f"unix://{SOCI}", **ANY_DISK}
             _write(etc / "kubernetes/kubelet/config.json", json.dumps(kubelet))
         if self.proxy:
             for unit in ("containerd", "kubelet"):

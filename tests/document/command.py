@@ -63,12 +63,19 @@ def begin(
     node: Node,
     *references: str,
     limit: int = 60,
+    script: str = SCRIPT,
     env: Mapping[str, str] = MappingProxyType({}),
     **settings: object,
 ) -> Running:
-    """Starts the document and returns without waiting for its end; `settings` are further parameters, by name."""
-    install(node)
-    return node.begin(SCRIPT, {**parameters(*references, limit=limit, **settings), **env})
+    """Starts the document, or another script, and returns without waiting for its end.
+
+    `settings` are further parameters, by name. Where a node has no disk of its own, this machine's may be quite full.
+    """
+    if script == SCRIPT:
+        install(node)
+    if not node.disk_mib:
+        settings = {"imageGCHighThresholdPercent": 100, **settings}
+    return node.begin(script, {**parameters(*references, limit=limit, **settings), **env})
 
 
 def install(node: Node) -> None:

@@ -357,7 +357,7 @@ def test_what_an_agent_without_env_var_writes_into_the_text_arrives(node: Bottle
     reference = pushed("team/app", "v1", images.image("old agent"))
 
     install(node)
-    assert Result(node.run(substituted(reference), {}, 60)).statuses() == ["pulled"]
+    assert Result(node.run(substituted(reference, imageGCHighThresholdPercent=100), {}, 60)).statuses() == ["pulled"]
 
 
 def test_no_process_shows_the_password_and_no_file_keeps_it(node: BottlerocketNode, pushed, registry: Registry) -> None:

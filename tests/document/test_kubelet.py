@@ -7,7 +7,7 @@ import pytest
 
 from local import images
 from local.front import Front
-from local.node import Node
+from local.node import ANY_DISK, Node
 
 from .command import run
 from .nodes import running
@@ -16,7 +16,6 @@ from .test_keep import later, release
 
 MIB = 1 << 20
 SMALL = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 12 * MIB}  # needs 36 MiB: 12 compressed, 24 unpacked
-NO_EVICTION = {"imagefs.available": "0%", "nodefs.available": "0%"}
 DROP_INS = "/etc/kubernetes/kubelet/config.json.d"
 
 
@@ -31,7 +30,7 @@ def small(tmp_path: Path, containerd: str, front: Front) -> Iterator[Node]:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"imageGCHighThresholdPercent": 56, "evictionHard": NO_EVICTION}, "56 %"),
+        ({"imageGCHighThresholdPercent": 56, "evictionHard": ANY_DISK["evictionHard"]}, "56 %"),
         ({"evictionHard": {"imagefs.available": "50%"}}, "imagefs.available"),
         ({"evictionHard": {"imagefs.available": "40Mi"}}, "imagefs.available"),
     ],
@@ -84,7 +83,7 @@ def test_what_kubelet_pulled_alone_does_not_become_ours(node: Node, pushed) -> N
 
 
 def test_where_kubelet_removes_by_age_what_is_kept_is_pinned(node: Node, pushed) -> None:
-    set_kubelet(node, imageMaximumGCAge="168h")
+    set_kubelet(node, imageMaximumGCAge="168h", **ANY_DISK)
     reference = pushed("team/app", "v1", release("aged"))
 
     result = run(node, reference, keep=1)
@@ -96,7 +95,7 @@ def test_where_kubelet_removes_by_age_what_is_kept_is_pinned(node: Node, pushed)
 
 @pytest.mark.parametrize("containerd", ["2.1"])
 def test_where_kubelet_removes_by_age_and_nothing_is_kept_nothing_is_brought(node: Node, pushed) -> None:
-    set_kubelet(node, imageMaximumGCAge="168h")
+    set_kubelet(node, imageMaximumGCAge="168h", **ANY_DISK)
     reference = pushed("team/app", "v1", release("aged"))
 
     result = run(node, reference)

@@ -125,7 +125,7 @@ def test_layers_that_the_registry_has_elsewhere_are_fetched_without_the_login(
 
 def test_an_agent_that_substitutes_text_runs_the_same(node: Node, pushed) -> None:
     reference = pushed("team/app", "v1", images.image("old agent"))
-    script = substituted(reference, keep=1, pin=True)
+    script = substituted(reference, keep=1, pin=True, imageGCHighThresholdPercent=100)
     install(node)
 
     assert Result(node.run(script, {}, 60)).outcomes() == [("pulled", "")]
