@@ -23,4 +23,4 @@ def attributes(repository: str, programs: Mapping[str, bytes]) -> dict[str, str]
     """Returns what the document's references to the published program stand for."""
     digests = {name: programs.get(processor) for processor, name in DIGESTS.items()}
     known = {name: images.digest(program) if program else "none" for name, program in digests.items()}
-    return {"Repository": repository, **known}
+    return {"Repository": repository, "Deployment": "a deployment", **known}

@@ -13,7 +13,7 @@ export LC_ALL=C
 umask 077
 
 # Written by the stack's deployment. A digest is none where no program was built for the processor.
-readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@'
+readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@' # @Deployment@
 
 readonly FETCH_SECONDS=60       # for login and download, or half of what the command has
 readonly MAX_BYTES=33554432     # of the program

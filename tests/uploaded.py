@@ -1,6 +1,7 @@
 """The stack for tests that are not about its deployment: SAM uploads it once, CloudFormation deploys it."""
 
 import functools
+import hashlib
 import tempfile
 from pathlib import Path
 
@@ -13,13 +14,13 @@ QUICK = {"Delay": 0.5, "MaxAttempts": 180}
 class Uploaded(Stack):
     """One deployment of what SAM has uploaded: each `sam deploy` takes ten seconds of a processor."""
 
-    def deploy(self, **parameters: str) -> None:
+    def deploy(self, template: Path = TEMPLATE, **parameters: str) -> None:
         """Creates the stack, or updates it; parameters that are not named have their defaults."""
         cloudformation = self.cloud.client("cloudformation")
         verb = "update" if self._is_there() else "create"
         getattr(cloudformation, f"{verb}_stack")(
             StackName=self.name,
-            TemplateURL=uploaded(self.cloud),
+            TemplateURL=uploaded(self.cloud, template),
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )
@@ -37,16 +38,17 @@ class Uploaded(Stack):
 
 
 @functools.cache
-def uploaded(cloud: LocalCloud) -> str:
+def uploaded(cloud: LocalCloud, built: Path) -> str:
     """Has SAM upload what was built and returns the address of the template that names it.
 
     It lies under a prefix of its own: `sam delete` removes what other deployments have uploaded.
     """
     with tempfile.NamedTemporaryFile(suffix=".yaml") as template:
         where = ["--resolve-s3", "--s3-prefix", "uploaded", "--output-template-file", template.name]
-        sam(cloud, "package", "--template-file", str(TEMPLATE), *where)
+        sam(cloud, "package", "--template-file", str(built), *where)
         body = Path(template.name).read_bytes()
     s3 = cloud.client("s3")
     [bucket] = [row["Name"] for row in s3.list_buckets()["Buckets"] if row["Name"].startswith("aws-sam-cli-managed")]
-    s3.put_object(Bucket=bucket, Key="uploaded/template", Body=body)
-    return f"https://s3.{cloud.region}.amazonaws.com/{bucket}/uploaded/template"
+    key = f"uploaded/{hashlib.sha256(body).hexdigest()}.template"
+    s3.put_object(Bucket=bucket, Key=key, Body=body)
+    return f"https://s3.{cloud.region}.amazonaws.com/{bucket}/{key}"

@@ -43,8 +43,9 @@ pub struct Request {
     pub old_resource_properties: Value,
     /// The id by which CloudFormation knows the resource, once it is created.
     physical_resource_id: Option<String>,
+    /// The request's own id.
     #[serde(rename = "RequestId")]
-    id: String,
+    pub id: String,
     /// Whoever has it may answer: it stands in no log.
     #[serde(rename = "ResponseURL")]
     response_url: String,

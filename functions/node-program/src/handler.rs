@@ -116,6 +116,10 @@ impl NodeProgram {
     }
 
     /// Pushes the programs and returns what the document gets.
+    ///
+    /// The request's id makes each document another one: SSM refuses one that it has had, and CloudFormation takes that for
+    /// no change, so that the newest would stay in force where an older one is gone back to (UpdateDocument,
+    /// DuplicateDocumentContent; aws-cloudformation-resource-providers-ssm, UpdateHandler).
     async fn attributes(&self, request: &Request) -> Result<Value, String> {
         let digest = |processor| self.artifact.program_digest(processor).unwrap_or(NONE);
         if self.artifact.is_empty() {
@@ -134,6 +138,7 @@ impl NodeProgram {
             );
         }
         Ok(json!({
+            "Deployment": request.id,
             "Repository": format!("{}/{}", repository.registry, repository.name),
             "Tag": self.artifact.tag,
             Processor::X86_64.attribute(): digest(Processor::X86_64),

@@ -54,7 +54,9 @@ async fn a_deployment_pushes_both_programs_in_parts_and_tells_the_document_their
     for (event, host) in [(CREATE, "ecr"), (UPDATE, "ecr-fips")] {
         let ecr = Ecr::default();
         let artifact = Artifact::of(&BOTH, "0.1.0");
+        let request: Value = serde_json::from_str(event).unwrap();
         let expected = json!({
+            "Deployment": request["RequestId"],
             "Repository": format!("123456789012.dkr.{host}.eu-west-1.amazonaws.com/prod-nodeprograms"),
             "Tag": artifact.tag,
             "X8664Digest": artifact.program_digest(Processor::X86_64),
