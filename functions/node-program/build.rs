@@ -15,12 +15,14 @@ use std::{
 /// What the program asks of the C library: Amazon Linux 2 has 2.26.
 const GLIBC: &str = "2.26";
 /// What the program is made of, for both processors and by both compilers.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
     ".cargo",
     ".tools/rust-arm64/rustc",
     "Cargo.lock",
     "Cargo.toml",
     "node/Cargo.toml",
+    "node/build.rs",
+    "node/no-unwinding.ld",
     "node/src",
     "shared/Cargo.toml",
     "shared/src",

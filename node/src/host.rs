@@ -68,7 +68,7 @@ impl Host {
         let mut names: Vec<_> = entries
             .filter_map(|entry| entry.file_name().into_string().ok())
             .collect();
-        names.sort();
+        names.sort_unstable();
         names
     }
 

@@ -192,7 +192,7 @@ pub fn decide<'a>(
         .map(|(image, _)| repository(image))
         .collect();
     let mut sorted: Vec<_> = ours.iter().filter(|ours| tidied.contains(&ours.repository)).collect();
-    sorted.sort_by_key(|ours| std::cmp::Reverse((&ours.pulled_at, &ours.repository, &ours.digest)));
+    sorted.sort_unstable_by_key(|ours| std::cmp::Reverse((&ours.pulled_at, &ours.repository, &ours.digest)));
     let mut displaced_at: HashMap<&str, &str> = HashMap::new();
     let decide = |image: &'a Ours| {
         let kept = kept.entry(image.repository.clone()).or_default();
@@ -217,7 +217,7 @@ fn would_be(wish: &Wish<'_>) -> HashMap<String, usize> {
         .iter()
         .filter(|(_, presence)| *presence == Presence::WouldBe)
         .collect();
-    images.sort_by_key(|(image, _)| image.name_by_digest());
+    images.sort_unstable_by_key(|(image, _)| image.name_by_digest());
     images.dedup_by_key(|(image, _)| image.name_by_digest());
     let mut kept = HashMap::new();
     for (image, _) in images {

@@ -204,7 +204,7 @@ impl Dump {
             })
             .filter(|(_, snapshotter)| !snapshotter.is_empty() && snapshotter != own)
             .collect();
-        others.sort();
+        others.sort_unstable();
         others.dedup();
         others
     }

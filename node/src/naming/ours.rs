@@ -33,7 +33,9 @@ pub struct Ours {
 pub fn ours(inventory: &Inventory) -> Vec<Ours> {
     let names = inventory.names.values();
     let mut all: Vec<_> = names.filter_map(|name| of_name(inventory, name)).collect();
-    all.sort_by(|a, b| (&a.repository, &b.pulled_at, &a.digest).cmp(&(&b.repository, &a.pulled_at, &b.digest)));
+    all.sort_unstable_by(|a, b| {
+        (&a.repository, &b.pulled_at, &a.digest).cmp(&(&b.repository, &a.pulled_at, &b.digest))
+    });
     all
 }
 
@@ -55,7 +57,7 @@ fn of_name(inventory: &Inventory, name: &Name) -> Option<Ours> {
     };
     let of_ours: Vec<_> = inventory.names.values().filter(is_ours).collect();
     let mut names: Vec<_> = of_ours.iter().map(|name| name.name.clone()).collect();
-    names.sort();
+    names.sort_unstable();
     Some(Ours {
         repository: repository.to_owned(),
         digest: digest.clone(),
