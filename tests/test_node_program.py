@@ -16,6 +16,8 @@ from local.stack import TEMPLATE, Stack
 
 pytestmark = pytest.mark.timeout(240)  # a deployment by SAM takes up to a minute of a busy machine
 
+PARAMETERS = {"ClusterName": "programs", "ImageGCHighThresholdPercent": "100"}
+"""This machine's disk, which is the nodes' too, may be quite full."""
 CLUSTER = {"aws:eks:cluster-name": "programs"}
 ELF = b"\x7fELF"
 PADDING = 15
@@ -25,7 +27,7 @@ PADDING = 15
 @pytest.fixture(scope="module")
 def stack(cloud):
     stack = Uploaded(cloud, name="Programs")
-    stack.deploy(ClusterName="programs")
+    stack.deploy(**PARAMETERS)
     yield stack
     stack.delete()
 
@@ -62,15 +64,14 @@ def test_the_repository_is_immutable_and_keeps_the_newest_twenty(cloud, stack):
 
 
 def test_no_rule_takes_the_program_for_an_image(cloud, stack):
-    [event] = [
-        event for event in cloud.events("ECR Image Action") if event["detail"]["repository-name"] == repository(stack)
-    ]
+    own = repository(stack)
+    [event] = until(lambda: events_of(cloud, own), 10, "ECR's event")
     assert stack.invoke("ImagePush", event)["decision"] == "ignored"
     cloud.push("team/app", "v1", images.image("app"))
     node = cloud.launch(CLUSTER, online_after=0)
     [command] = until(lambda: sent_to(stack, node), 60, "the launch's command")
     assert "team/app:v1" in command["Parameters"]["images"][0]
-    assert repository(stack) not in command["Parameters"]["images"][0]
+    assert own not in command["Parameters"]["images"][0]
     [line] = until(lambda: stack.report(command["CommandId"], node), 60, "the node's report")
     assert line["status"] == "pulled"
     cloud.terminate(node)
@@ -78,12 +79,12 @@ def test_no_rule_takes_the_program_for_an_image(cloud, stack):
 
 def test_another_program_is_another_version_and_the_one_before_stays_for_commands_on_their_way(cloud, stack, other):
     before = digests(stack)
-    stack.deploy(template=other, ClusterName="programs")
+    stack.deploy(template=other, **PARAMETERS)
     after = digests(stack)
     assert after != before
     assert named(cloud, stack) == after
     assert len(held(cloud, stack)) == 2
-    stack.deploy(ClusterName="programs")
+    stack.deploy(**PARAMETERS)
     assert digests(stack) == named(cloud, stack) == before
     assert len(held(cloud, stack)) == 2
 
@@ -93,7 +94,7 @@ def test_where_the_program_cannot_be_published_the_document_stays_as_it_was(clou
     cloud.throttle("ecr", "PutImage", 10_000, code="AccessDeniedException")
     try:
         with pytest.raises(WaiterError):
-            stack.deploy(template=variant(tmp_path, 2), ClusterName="programs")
+            stack.deploy(template=variant(tmp_path, 2), **PARAMETERS)
     finally:
         cloud.forget_faults()
     assert re.search(r"the manifest sha256:\w+ could not be put: .*AccessDeniedException", reasons(cloud, stack))
@@ -110,7 +111,7 @@ def test_a_deployment_that_is_rolled_back_after_the_document_finds_its_program(c
     )
     template.write_text(text.replace("\nResources:\n", f"\nResources:\n{spoiled}", 1))
     with pytest.raises(WaiterError):
-        stack.deploy(template=template, ClusterName="programs")
+        stack.deploy(template=template, **PARAMETERS)
     assert status(cloud, stack) == "UPDATE_ROLLBACK_COMPLETE"
     assert digests(stack) == before
     images_held = held(cloud, stack)
@@ -164,6 +165,11 @@ def digests(stack: Stack) -> tuple[str, ...]:
     """Returns the digests of the programs that the stack names."""
     outputs = stack.outputs()
     return outputs["NodeProgramX8664Digest"], outputs["NodeProgramArm64Digest"]
+
+
+def events_of(cloud: LocalCloud, repository: str) -> list[dict]:
+    """Returns the events that ECR has raised of a repository."""
+    return [event for event in cloud.events("ECR Image Action") if event["detail"]["repository-name"] == repository]
 
 
 def held(cloud: LocalCloud, stack: Stack) -> list[str]:
