@@ -68,6 +68,16 @@ impl Usage {
         Some(100_u8.saturating_sub(u8::try_from(free).unwrap_or(100)))
     }
 
+    /// Gives back what something takes, as far as it takes anything yet.
+    #[must_use]
+    pub fn without(self, need: Need) -> Self {
+        Self {
+            available: self.available.saturating_add(need.bytes).min(self.capacity),
+            free_inodes: self.free_inodes.saturating_add(need.inodes).min(self.inodes),
+            ..self
+        }
+    }
+
     fn after(self, need: Need) -> Self {
         Self {
             available: self.available.saturating_sub(need.bytes),

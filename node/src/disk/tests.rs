@@ -52,6 +52,12 @@ fn at_84_01_percent_kubelet_counts_85_and_the_guard_does_as_well() {
 }
 
 #[test]
+fn what_others_are_to_take_is_given_back_up_to_all_there_is() {
+    assert_eq!(usage(10_000, 1700).without(bytes(300)), usage(10_000, 2000));
+    assert_eq!(usage(10_000, 1700).without(bytes(u64::MAX)), usage(10_000, 10_000));
+}
+
+#[test]
 fn a_hundred_percent_is_no_limit_but_the_disk_itself() {
     assert_eq!(limits(100).refusal(usage(1000, 10), bytes(10), 0), None);
     assert!(

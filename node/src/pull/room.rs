@@ -142,14 +142,14 @@ impl Room {
         }
     }
 
-    /// Reserves room for an image, beside what others have reserved.
+    /// Reserves room for an image, beside what others have reserved; some of that they may have taken already.
     pub fn reserve(&self, number: usize, size: Size) -> Answer {
         let others = self.reserved_by_others(number);
-        let Some(refusal) = self.refusal(size.plus(others)) else {
+        let Some(refusal) = self.refusal(size.plus(others), Size::default()) else {
             self.reserved.borrow_mut().insert(number, size);
             return Answer::Reserved;
         };
-        match self.refusal(size) {
+        match self.refusal(size, others) {
             None if others != Size::default() => Answer::Wait,
             alone => Answer::Refused(alone.unwrap_or(refusal)),
         }
@@ -171,7 +171,7 @@ impl Room {
     /// Tells why a pull cannot go on: others have filled a disk up to a limit.
     #[must_use]
     pub fn is_full(&self) -> Option<String> {
-        self.refusal(Size::default())
+        self.refusal(Size::default(), Size::default())
     }
 
     /// Holds back some room for a containerd that is going to have little: without any it cannot even remove what filled the
@@ -205,10 +205,11 @@ impl Room {
         others.fold(Size::default(), |sum, (_, size)| sum.plus(*size))
     }
 
-    /// Tells why so much more does not fit; none where it does, or where a disk cannot be read.
-    fn refusal(&self, size: Size) -> Option<String> {
+    /// Tells why so much more does not fit once others have gone; none where it does, or where a disk cannot be read.
+    fn refusal(&self, size: Size, others: Size) -> Option<String> {
         self.stores.iter().find_map(|(folder, part)| {
-            let (usage, need) = (Usage::of(folder).ok()?, size.on(*part));
+            let usage = Usage::of(folder).ok()?.without(others.on(*part));
+            let need = size.on(*part);
             let pinned = match part {
                 Part::Compressed => 0,
                 Part::All | Part::Unpacked if self.pins => self.pinned.get().saturating_add(need.bytes),
