@@ -353,7 +353,7 @@ async fn a_schedules_job_of_many_commands_is_sent_as_long_as_the_function_runs_a
         "false",
     );
     cloud.state(|state| {
-        for k in 0..100 {
+        for k in 0..400 {
             let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
             state.repositories.insert(format!("team/app-{k}"), tags);
         }
@@ -1604,8 +1604,8 @@ async fn a_reconcile_that_stops_in_the_middle_says_so_and_the_next_one_goes_on_t
     // The next hour's, and Lambda's next try.
     for later in [3600, 120] {
         let cloud = large();
-        // SSM takes two groups, and then nothing.
-        for before in [12, 0, 0, 0, 0, 0] {
+        // SSM takes some commands, and then nothing.
+        for before in [3, 0, 0, 0, 0, 0] {
             cloud.fail("SendCommand", before, "ThrottlingException");
         }
         let error = cloud.invoke(reconcile.clone(), 0).await.unwrap_err();
