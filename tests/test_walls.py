@@ -179,7 +179,8 @@ def test_what_is_not_there_fails_the_deployment_with_awss_words(cloud, parameter
     stack = Uploaded(cloud, "nothing")
     with pytest.raises(WaiterError):
         stack.deploy(ClusterName="nothing", **parameters)
-    events = cloud.client("cloudformation").describe_stack_events(StackName="nothing")["StackEvents"]
+    pages = cloud.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName="nothing")
+    events = [event for page in pages for event in page["StackEvents"]]
     assert any(reason in event.get("ResourceStatusReason", "") for event in events)
     stack.delete()
 
