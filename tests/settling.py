@@ -12,7 +12,7 @@ from local.stack import Stack
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 NAMESPACE = "EKSImagePrefetch"
-SECONDS = 30
+SECONDS = 60
 """How long anything may take to be settled."""
 
 _numbers = itertools.count(1)

@@ -202,6 +202,7 @@ def test_an_event_costs_the_calls_that_are_promised(cloud, stack, node):
     assert cloud.calls(function=function) == {}
 
 
+@pytest.mark.timeout(300)
 def test_an_update_changes_the_document_in_place_and_a_delete_leaves_nothing(cloud, tmp_path):
     stack = Stack(cloud, name="short-lived")
     before = inventory(cloud)
