@@ -73,7 +73,7 @@ def test_no_rule_takes_the_program_for_an_image(cloud, stack):
     assert "team/app:v1" in command["Parameters"]["images"][0]
     assert own not in command["Parameters"]["images"][0]
     lines = until(lambda: stack.report(command["CommandId"], node), 60, "the node's report")
-    assert ["pulled"] == [line["status"] for line in lines if "/team/app:v1@" in line["image"]]
+    assert [line["status"] for line in lines if "/team/app:v1@" in line["image"]] == ["pulled"]
     cloud.terminate(node)
 
 

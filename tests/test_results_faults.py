@@ -8,7 +8,6 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import until
-from local.stack import Stack
 
 CLUSTER = {"aws:eks:cluster-name": "faults"}
 SDK_TRIES = 3
