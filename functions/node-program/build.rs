@@ -12,9 +12,9 @@ use std::{
     process::Command,
 };
 
-/// What the program asks of the C library: Amazon Linux 2 has 2.26.
+/// Names the oldest C library that the program runs with: Amazon Linux 2 has 2.26.
 const GLIBC: &str = "2.26";
-/// What the program is made of, for both processors and by both compilers.
+/// Lists what the program is made of, for both processors and by both compilers.
 const SOURCES: [&str; 10] = [
     ".cargo",
     ".tools/rust-arm64/rustc",
@@ -27,7 +27,7 @@ const SOURCES: [&str; 10] = [
     "shared/Cargo.toml",
     "shared/src",
 ];
-/// What the program's build may take from its environment, so that two builds of one commit are the same bytes.
+/// Lists what the program's build takes from its environment, so that two builds of one commit are the same bytes.
 const PASSED_ON: [&str; 12] = [
     "CARGO_HOME",
     "HOME",
@@ -42,10 +42,10 @@ const PASSED_ON: [&str; 12] = [
     "https_proxy",
     "HTTPS_PROXY",
 ];
-/// What else it may: from where cargo fetches crates.
+/// Lists how the names of further variables begin that it takes: those that say from where cargo fetches crates.
 const PASSED_ON_BY_PREFIX: [&str; 4] = ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_SOURCE_"];
 
-/// What helps where there is no standard library of a processor.
+/// Says what helps where there is no standard library of a processor.
 const LACKING: &str = ", for its standard library is not here and rustup could not fetch it (make tools installs a compiler \
                        that has it; with NODE_PROGRAM=incomplete it is left out, and its nodes are not prefetched to)";
 

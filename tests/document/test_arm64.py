@@ -1,5 +1,6 @@
 """The program for arm64, run by an emulator on a node of another processor: it starts, reads, asks and reports."""
 
+import os
 import platform
 
 import pytest
@@ -14,8 +15,9 @@ EMULATOR = TOOLS / "qemu-arm64/emulator/usr/bin/qemu-aarch64-static"
 PROGRAM = ROOT / "target/node-program/arm64/lambda/prefetch-images/bootstrap"
 SCRIPT = f"#!/bin/bash\nexec {EMULATOR} -L {TOOLS / 'qemu-arm64/libc'} {PROGRAM}"
 
+# CI is Debian's, which has an emulator: there its lack is a failure.
 pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or not EMULATOR.exists(),
+    platform.machine() != "x86_64" or not (EMULATOR.exists() or "CI" in os.environ),
     reason="local/install-node-tools unpacks an emulator on Debian for x86_64, where rustup has no arm64",
 )
 

@@ -8,7 +8,7 @@ use crate::programs::{Processor, Program};
 
 /// The media type of the artifact's manifest.
 pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-/// What the artifact is: no image, so that no rule takes it for one.
+/// Names the artifact for what it is, so that no rule takes it for an image.
 const ARTIFACT_TYPE: &str = "application/vnd.eks-image-prefetch.program.v1";
 /// The media type of a configuration that there is not (OCI image specification, guidance for an empty descriptor).
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
@@ -23,7 +23,7 @@ pub struct Artifact {
     pub manifest: String,
     /// The manifest's digest.
     pub digest: String,
-    /// The one tag, which tells the version and, with it, what it is of.
+    /// Names the version, and the manifest by the beginning of its digest.
     pub tag: String,
     digests: Vec<(Processor, String)>,
 }

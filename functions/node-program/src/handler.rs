@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::{artifact::Artifact, programs::Processor, repository::Repository, settings::Settings};
 
-/// What is left of an invocation to answer with, three times if need be ([`Answers::send`]).
+/// Keeps so much of an invocation for its answer, which is sent three times if need be ([`Answers::send`]).
 const TO_ANSWER: Duration = Duration::from_secs(16);
 /// Stands for the digest of a program that was not built; an output of a stack is never empty.
 const NONE: &str = "none";

@@ -128,8 +128,7 @@ impl Command<'_> {
     async fn clear(&self, work: &Work, reason: NodeReason) -> Result<(), Failure> {
         let containerd = &self.context.containerd;
         let inventory = self.context.inventory(Instant::now()).await?;
-        let is_lacking = reason == NodeReason::RuntimeClass
-            || !inventory.has_content(&work.image)
+        let is_lacking = !inventory.has_content(&work.image)
             || work.is_doubtful.get()
             || self.is_foreign(work).await;
         let before = work.before.borrow().clone().filter(|_| is_lacking);

@@ -120,11 +120,11 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
         let command = Command::new(context, &entry.parameters, own.speech.without_lines(), stop);
         command.run(command.bring_all()).await;
         own.speech.go_on_from(&command.speech);
-        if stop.has_happened() || command.works.iter().any(Work::was_interrupted) {
-            break; // it stays for the next
-        }
-        entry.remove()?;
         served.push(entry.file().to_owned());
+        let is_cut_off = stop.has_happened() || context.time.is_over();
+        if !is_cut_off && !command.works.iter().any(Work::was_interrupted) {
+            entry.remove()?; // else it stays for the next command, and keeps no other entry from its turn
+        }
     }
     Ok(())
 }

@@ -113,11 +113,13 @@ impl Work {
         matches!(*self.state.borrow(), State::Told(Status::Failed, _))
     }
 
-    /// Tells whether it was reported as ended before its end, by the time or by containerd.
+    /// Tells whether it was reported as ended by the command's end or containerd's.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
-        let reasons = [Some(NodeReason::Interrupted), Some(NodeReason::Timeout)];
-        matches!(*self.state.borrow(), State::Told(Status::Failed, reason) if reasons.contains(&reason))
+        matches!(
+            *self.state.borrow(),
+            State::Told(Status::Failed, Some(NodeReason::Interrupted))
+        )
     }
 
     /// Tells whether it has been pulled by this command.
