@@ -128,9 +128,7 @@ impl Command<'_> {
     async fn clear(&self, work: &Work, reason: NodeReason) -> Result<(), Failure> {
         let containerd = &self.context.containerd;
         let inventory = self.context.inventory(Instant::now()).await?;
-        let is_lacking = !inventory.has_content(&work.image)
-            || work.is_doubtful.get()
-            || self.is_foreign(work).await;
+        let is_lacking = !inventory.has_content(&work.image) || work.is_doubtful.get() || self.is_foreign(work).await;
         let before = work.before.borrow().clone().filter(|_| is_lacking);
         if let Some(before) = before.filter(|_| !self.is_brought_under_another_name(work)) {
             naming::remove_new_names(containerd, &work.image, &before).await?;
