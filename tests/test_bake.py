@@ -3,6 +3,7 @@
 import string
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,7 +197,7 @@ def test_what_ec2_takes_fifteen_seconds_to_list_is_cleaned_up_all_the_same(bakes
 
 
 def boots_with(bakes: Bakes, wanted: list[str], **launch: Any) -> None:
-    """Asserts that an instance that is launched so has images, which it asks no registry for."""
+    """Asserts that an instance that is launched so has images, for which it asks no registry."""
     ec2, ssm = bakes.cloud.client("ec2"), bakes.cloud.client("ssm")
     [instance] = ec2.run_instances(
         ImageId=bakes.cloud.ami(),
@@ -209,7 +210,8 @@ def boots_with(bakes: Bakes, wanted: list[str], **launch: Any) -> None:
     )["Instances"]
     node = instance["InstanceId"]
     until(lambda: bakes.cloud.state()["nodes"].get(node, {}).get("online"), 20, f"{node} to be online")
-    bakes.cloud.turn_registry(up=False)
+    requests = Path(bakes.cloud.folder, "registry/registry.log")
+    before = requests.read_text().count("/v2/baked/")
     try:
         sent = ssm.send_command(
             DocumentName=bakes.resources["PrefetchImages"],
@@ -220,8 +222,8 @@ def boots_with(bakes: Bakes, wanted: list[str], **launch: Any) -> None:
         assert {row["image"]: row["status"] for row in report} == dict.fromkeys(wanted, "cached")
         for image in wanted:
             assert bakes.cloud.image_status(node, image.partition("@")[0])
+        assert requests.read_text().count("/v2/baked/") == before
     finally:
-        bakes.cloud.turn_registry(up=True)
         bakes.cloud.terminate(node)
 
 

@@ -129,7 +129,7 @@ def test_more_images_than_a_command_takes_are_pulled_by_several(bakes):
     assert names(bake["images"]) == pushed
     assert names(bakes.details(bake["snapshotId"])["images"]) == pushed
     commands = [command for command in bakes.stack.commands("bake-snapshot") if "many/app" in str(command)]
-    assert len(commands) > 2
+    assert len(commands) == 2
     for place, command in enumerate(reversed(commands), 1):
         assert command["Comment"] == f"bake-snapshot x86_64 {place}/{len(commands)}"
     assert [image for command in reversed(commands) for image in command["Parameters"]["images"][0].split()] == pushed

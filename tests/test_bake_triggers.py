@@ -45,7 +45,8 @@ def ten(bakes) -> list[str]:
 
 @pytest.fixture
 def plain(cloud):
-    """A stack that was told nothing of clocks and pushes, and what there was before it."""
+    """A stack that was told nothing of clocks and pushes, and what there was before it: a repository with an image."""
+    cloud.push("plain/app", "v1", images.image("first"))
     before = inventory(cloud)
     stack = Uploaded(cloud, "plain")
     stack.deploy(ClusterName="plain", Repositories="plain/*")
@@ -155,7 +156,7 @@ def test_who_says_nothing_of_clock_and_pushes_bakes_when_asked_and_of_a_deleted_
     bakes = Bakes(cloud, stack)
     for rule in ("BakeAfterPush", "BakeSnapshotScheduled"):
         assert cloud.client("events").describe_rule(Name=bakes.resources[rule])["State"] == "DISABLED"
-    bakes.script(pulled(bakes.push("plain/app", "v1", images.image("plain"))))
+    bakes.script(pulled(bakes.push("plain/app", "v2", images.image("plain"))))
     [bake] = bakes.bake(architectures=["x86_64"]).values()
     assert len(cloud.executions(bakes.machine)) == 1
     stack.delete()

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from document.command import PROGRAMS
 from roles import make_role
 
-from local import images
+from local import document, images, program
 from local.client import LocalCloud, until
-from local.document import DOCUMENT
 
 NAMED = '[settings.kubernetes]\nhostname-override = "builder"\n'
 ADMIN = "[settings.host-containers.admin]\nenabled = true\n"
@@ -60,9 +60,11 @@ def test_a_builder_whose_admin_container_is_off_pulls_nothing(ec2, launch, prefe
     ec2.terminate_instances(InstanceIds=[builder])
 
 
-def test_a_builder_that_may_have_no_token_is_denied_the_pull(ec2, launch, prefetch):
+def test_a_builder_that_may_have_no_token_is_denied_the_program(ec2, launch, prefetch):
     builder = launch(IamInstanceProfile={"Name": "builders-without-ecr"})
-    assert outcomes(prefetch(builder)) == ["failed", "failed"]
+    report = prefetch(builder)
+    assert outcomes(report) == ["failed", "failed"]
+    assert "the program could not be fetched" in report["StandardErrorContent"]
     ec2.terminate_instances(InstanceIds=[builder])
 
 
@@ -149,7 +151,11 @@ def launch(cloud: LocalCloud, ec2) -> Callable[..., str]:
 def prefetch(cloud: LocalCloud) -> Callable[[str], dict]:
     """Has a node prefetch two images, and returns what is known of the command there."""
     ssm = cloud.client("ssm")
-    ssm.create_document(Name="builders-prefetch", DocumentType="Command", Content=DOCUMENT.read_text())
+    cloud.push("builders-program", "v1", program.artifact(PROGRAMS))
+    content = json.loads(document.DOCUMENT.read_text())
+    script = document.script(program.attributes(f"{cloud.registry_host}/builders-program", PROGRAMS))
+    content["mainSteps"][0]["inputs"]["runCommand"] = script.splitlines()
+    ssm.create_document(Name="builders-prefetch", DocumentType="Command", Content=json.dumps(content))
     digests = {name: cloud.push(f"builders/{name}", "v1", images.multi_platform(name)) for name in ("a", "b")}
     references = [f"{cloud.registry_host}/builders/{name}:v1@{digest}" for name, digest in digests.items()]
 
