@@ -139,7 +139,10 @@ impl Processor {
         let mut cargo = Command::new(env::var("CARGO")?);
         cargo.current_dir(root).env_clear();
         cargo.envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_passed_on)));
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", remappings(root)?.join("\u{1f}"));
+        let mut flags = remappings(root)?;
+        // What several functions have in common is there once: 75 KB of the program for x86_64; for arm64 LLVM does so unasked.
+        flags.push("-Cllvm-args=-enable-machine-outliner=always".to_owned());
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         // The program reports a fault before its stack is unwound (node/src/report/fault.rs), and is a fifth smaller without.
         cargo.env("CARGO_PROFILE_RELEASE_PANIC", "abort");
         cargo.args(["lambda", "build", "--locked", "--package", "prefetch-images"]);

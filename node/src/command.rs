@@ -8,10 +8,7 @@ pub mod work;
 
 use std::{cell::RefCell, collections::HashSet, time::Duration};
 
-use futures_util::{
-    StreamExt,
-    stream::{self, FuturesUnordered},
-};
+use futures_util::future::join_all;
 use prefetch::outcome::{NodeReason, Status};
 use tokio::{
     sync::{Notify, OnceCell, Semaphore},
@@ -46,6 +43,8 @@ const BOOT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many images are described at once.
 const DESCRIBED_AT_ONCE: usize = 8;
+/// How many small images take the place of one: what takes longest of them is the way to the registry and back, not bytes.
+pub const SMALL_AT_ONCE: u32 = 4;
 /// Where containerd's program may be.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
 
@@ -59,8 +58,9 @@ pub struct Command<'a> {
     pub speech: Speech,
     /// Its images.
     pub works: Vec<Work>,
-    /// How many images may be pulled at once.
+    /// How many small images may be pulled at once.
     pub slots: Semaphore,
+    describing: Semaphore,
     descriptions: Vec<OnceCell<Result<Description, Failure>>>,
     room: OnceCell<Room>,
     /// The images that are being pulled, or wait for their turn.
@@ -142,7 +142,8 @@ impl<'a> Command<'a> {
             works: images
                 .map(|(number, image)| Work::new(number, image.clone(), talk()))
                 .collect(),
-            slots: Semaphore::new(parameters.max_parallel_image_pulls),
+            slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
+            describing: Semaphore::new(DESCRIBED_AT_ONCE),
             descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),
             room: OnceCell::new(),
             occupied: RefCell::default(),
@@ -264,16 +265,9 @@ impl<'a> Command<'a> {
             );
             self.speech.say(&words);
         }
-        let describing = stream::iter(&left)
-            .map(|work| self.description_of(work))
-            .buffer_unordered(DESCRIBED_AT_ONCE)
-            .for_each(|_| std::future::ready(()));
-        let bringing: FuturesUnordered<_> = left.iter().map(|work| pull::prefetch(self, work)).collect();
-        tokio::join!(
-            describing,
-            bringing.for_each(|()| std::future::ready(())),
-            self.remove_leftovers()
-        );
+        let describing = join_all(left.iter().map(|work| self.description_of(work)));
+        let bringing = join_all(left.iter().map(|work| pull::prefetch(self, work)));
+        tokio::join!(describing, bringing, self.remove_leftovers());
     }
 
     async fn remove_leftovers(&self) {
@@ -308,6 +302,7 @@ impl<'a> Command<'a> {
     /// What the registry failed with.
     pub async fn description_of(&self, work: &Work) -> Result<Description, Failure> {
         let describe = async {
+            let _turn = self.describing.acquire().await;
             let login = match self.login(work).await {
                 Answer::Given(login) => Some(login),
                 Answer::None | Answer::Failed(_) => None,

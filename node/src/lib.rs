@@ -22,5 +22,6 @@ pub mod queue;
 pub mod registry;
 pub mod report;
 pub mod time;
+pub mod toml;
 pub mod unit;
 pub mod yaml;

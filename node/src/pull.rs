@@ -12,12 +12,12 @@ use prefetch::{
     manifest::Configuration,
     outcome::{NodeReason, Status},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::room::{Answer as RoomAnswer, Size};
 use crate::{
     command::{
-        Command,
+        Command, SMALL_AT_ONCE,
         work::{Attempts, Come, State, Work},
     },
     containerd::inventory::{Inventory, confirm},
@@ -33,6 +33,11 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 4;
 /// After how long CRI knows a name that others have made (seen: 0.3 s).
 const CRI_NOTICES_WITHIN: Duration = Duration::from_millis(500);
+/// Up to which compressed size, in bytes, an image is small: a few of them keep a pod's own pull waiting no longer than one
+/// layer of a larger one does.
+const SMALL: u64 = 8 << 20;
+/// How long an image waits for its size to be known before it counts as large.
+const SIZE_IS_KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// How often an image that waits for room looks for it.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 
@@ -115,7 +120,8 @@ impl<'a> Pull<'a> {
     async fn bring(&mut self, attempt: u32) -> Result<Come, Failure> {
         let Command { context, slots, .. } = self.command;
         self.command.occupy(self.work);
-        let slot = context.time.until_deadline(slots.acquire()).await?;
+        let share = self.share().await;
+        let slot = context.time.until_deadline(slots.acquire_many(share)).await?;
         if context.time.is_over() {
             return Err(Failure::new(NodeReason::Timeout, "the time for the command is over"));
         }
@@ -133,6 +139,18 @@ impl<'a> Pull<'a> {
         drop(slot);
         self.command.settle(self.work);
         self.name(&inventory).await
+    }
+
+    /// Returns how many small images' places the image takes.
+    async fn share(&self) -> u32 {
+        let described = timeout(SIZE_IS_KNOWN_WITHIN, self.command.description_of(self.work)).await;
+        let is_small = match described {
+            Ok(Ok(Description {
+                content: Some(content), ..
+            })) => Size::of(&content).compressed <= SMALL,
+            _ => false,
+        };
+        if is_small { 1 } else { SMALL_AT_ONCE }
     }
 
     /// Tells whether an image is there but for a name. Where CRI does not find what seems to be there, it may only have been

@@ -61,17 +61,34 @@ def test_a_command_of_cached_images_does_not_wait_for_another(fronted: Node, fro
     assert Result(command.wait(60)).outcomes() == [("pulled", "")]
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_no_more_images_are_pulled_at_once_than_allowed(fronted: Node, front: Front, pushed, at_once: int) -> None:
-    references = [pushed(f"team/app{number}", "v1", images.image(f"{number}", **LAYER)) for number in range(4)]
+@pytest.mark.parametrize(
+    ("size", "allowed", "at_once"), [(9 << 20, 1, {1}), (9 << 20, 2, {2}), (9 << 20, 3, {3}), (1 << 20, 1, {3, 4})]
+)
+def test_no_more_images_are_pulled_at_once_than_allowed_of_which_four_small_ones_are_one(
+    fronted: Node, front: Front, pushed, size: int, allowed: int, at_once: set[int]
+) -> None:
+    # Of all that it is asked for, containerd 2 downloads three layers at a time.
+    layer = {"architecture": OWN_ARCHITECTURE, "layer_bytes": size}
+    references = [pushed(f"team/app{number}", "v1", images.image(f"{number}", **layer)) for number in range(6)]
     front.hold()
-    command = begin(fronted, *references, maxParallelImagePulls=at_once)
-    assert eventually(lambda: len(front.being_pulled()), at_once)
-    front.bytes_per_second = 2 << 20
+    command = begin(fronted, *references, maxParallelImagePulls=allowed)
+    assert eventually(lambda: len(front.being_pulled()) in at_once)
+    front.bytes_per_second = 2 * size
     front.release()
 
-    assert Result(command.wait(60)).outcomes() == [("pulled", "")] * 4
-    assert front.most_at_once() == at_once
+    assert Result(command.wait(60)).outcomes() == [("pulled", "")] * 6
+    assert front.most_at_once() in at_once
+
+
+def test_a_small_image_does_not_come_beside_a_large_one(fronted: Node, front: Front, pushed) -> None:
+    references = [
+        pushed(f"team/{size}", "v1", images.image(f"{size}", architecture=OWN_ARCHITECTURE, layer_bytes=size << 20))
+        for size in (1, 9)
+    ]
+    front.bytes_per_second = 5 << 20
+
+    assert run(fronted, *references).outcomes() == [("pulled", "")] * 2
+    assert front.most_at_once() == 1
 
 
 def test_kubelet_and_a_command_may_pull_the_same_image_at_once(fronted: Node, front: Front, pushed) -> None:

@@ -11,13 +11,14 @@ use std::{
 
 use prefetch::outcome::NodeReason;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::{io::AsyncReadExt, process::Command};
-use toml::{Table, Value};
 
 use super::{Containerd, LOOK_UP, SOCKET, start::Start};
 use crate::{
     failure::Failure,
     host::{Host, RUN},
+    toml,
 };
 
 /// The most that is read of the settings, in bytes: EKS's are 8,000.
@@ -62,7 +63,7 @@ impl Config {
     /// Reads what `containerd config dump` prints; what cannot be read has containerd's defaults.
     #[must_use]
     pub fn parse(dump: &str) -> Self {
-        let dump = Dump(toml::from_str(dump).unwrap_or_default());
+        let dump = Dump(toml::read(dump).unwrap_or_default());
         let root = PathBuf::from(dump.text(&["root"]).unwrap_or("/var/lib/containerd"));
         let snapshotter = dump
             .text(&["plugins", IMAGES, "snapshotter"])
@@ -100,7 +101,7 @@ impl Config {
             return Ok(config);
         }
         let (dump, is_whole) = dump(host, deadline).await?;
-        if let Err(error) = toml::from_str::<Table>(&dump) {
+        if let Err(error) = toml::read(&dump) {
             let detail = format!("what containerd config dump prints is no TOML: {}", error.message());
             return Err(Failure::new(NodeReason::Interrupted, detail));
         }
@@ -136,7 +137,7 @@ const RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// The settings as they are printed.
-struct Dump(Table);
+struct Dump(Map<String, Value>);
 
 impl Dump {
     fn at(&self, path: &[&str]) -> Option<&Value> {
@@ -151,8 +152,8 @@ impl Dump {
 
     /// Returns the names of the tables in a table.
     fn names(&self, path: &[&str]) -> Vec<String> {
-        let table = self.at(path).and_then(Value::as_table);
-        table.into_iter().flat_map(Table::keys).cloned().collect()
+        let table = self.at(path).and_then(Value::as_object);
+        table.into_iter().flat_map(Map::keys).cloned().collect()
     }
 
     fn is_set(&self, path: &[&str]) -> bool {
@@ -197,7 +198,7 @@ impl Dump {
         let tables = tables.iter().map(|path| self.at(path));
         let mut others: Vec<_> = tables
             .flatten()
-            .filter_map(Value::as_table)
+            .filter_map(Value::as_object)
             .flatten()
             .filter_map(|(runtime, settings)| {
                 Some((runtime.clone(), settings.get("snapshotter")?.as_str()?.to_owned()))

@@ -70,18 +70,17 @@ pub fn of_registry(host: &Host, folders: &[PathBuf], registry: &str) -> Vec<Host
 /// Parses a `hosts.toml`; nothing where containerd refuses it. Paths in it are below its folder.
 #[must_use]
 pub fn parse(text: &str, folder: &Path) -> Option<Vec<HostConfig>> {
-    let file: written::File = toml::from_str(text).ok()?;
+    let file = written::File::parse(text)?;
     let mut hosts = Vec::new();
-    for (url, settings) in file.host {
+    for (url, settings) in file.hosts {
         let url = Url::parse(&url, settings.override_path)?;
         hosts.push(settings.into_config(Some(url), folder)?);
     }
-    let url = file.server.filter(|server| !server.is_empty());
-    let url = match url {
-        Some(server) => Some(Url::parse(&server, file.settings.override_path)?),
-        None => None,
+    let is_registry = file.server.is_empty();
+    let url = match file.server.as_str() {
+        "" => None,
+        server => Some(Url::parse(server, file.settings.override_path)?),
     };
-    let is_registry = url.is_none();
     let mut server = file.settings.into_config(url, folder)?;
     if is_registry {
         (server.can_pull, server.can_resolve) = (true, true);

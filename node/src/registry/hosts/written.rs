@@ -1,30 +1,52 @@
 //! `hosts.toml` as it is written.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use toml::{Table, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::{HostConfig, Url};
+use crate::toml;
 
 /// How many hosts are read of one file.
 const MAX_HOSTS: usize = 64;
 
-#[derive(Deserialize)]
 pub struct File {
-    pub server: Option<String>,
-    #[serde(default, deserialize_with = "in_order")]
-    pub host: Vec<(String, Settings)>,
-    #[serde(flatten)]
+    pub server: String,
+    pub hosts: Vec<(String, Settings)>,
     pub settings: Settings,
+}
+
+impl File {
+    /// Reads a file; nothing where containerd cannot.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut file = toml::read(text).ok()?;
+        let server = file.remove("server").unwrap_or_default();
+        let server = if server.is_null() {
+            String::new()
+        } else {
+            server.as_str()?.to_owned()
+        };
+        let mut hosts = match file.remove("host") {
+            None => Map::new(),
+            Some(Value::Object(hosts)) => hosts,
+            Some(_) => return None,
+        };
+        let in_order = toml::keys_in_order(text, "host").into_iter().take(MAX_HOSTS);
+        let hosts = in_order.map(|url| {
+            let settings = hosts.remove(&url)?;
+            Some((url, serde_json::from_value(settings).ok()?))
+        });
+        Some(Self {
+            server,
+            hosts: hosts.collect::<Option<_>>()?,
+            settings: serde_json::from_value(Value::Object(file)).ok()?,
+        })
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -34,7 +56,7 @@ pub struct Settings {
     ca: Option<Value>,
     client: Option<Value>,
     skip_verify: Option<bool>,
-    header: Table,
+    header: Map<String, Value>,
     pub override_path: bool,
     dial_timeout: String,
 }
@@ -67,30 +89,6 @@ impl Settings {
     }
 }
 
-/// Reads tables in the order in which they stand.
-fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Settings)>, D::Error> {
-    struct InOrder;
-
-    impl<'de> Visitor<'de> for InOrder {
-        type Value = Vec<(String, Settings)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("tables of hosts")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut hosts = Vec::new();
-            while let Some(entry) = map.next_entry()? {
-                hosts.push(entry);
-                hosts.truncate(MAX_HOSTS);
-            }
-            Ok(hosts)
-        }
-    }
-
-    deserializer.deserialize_map(InOrder)
-}
-
 /// Reads one path, or several.
 fn paths(value: &Value, folder: &Path) -> Option<Vec<PathBuf>> {
     match value {
@@ -117,7 +115,7 @@ fn pairs(value: &Value, folder: &Path) -> Option<Vec<(PathBuf, Option<PathBuf>)>
 }
 
 /// Reads headers with a value or several; none of them is ever printed.
-fn header(table: &Table) -> Option<HeaderMap> {
+fn header(table: &Map<String, Value>) -> Option<HeaderMap> {
     let mut header = HeaderMap::new();
     for (name, value) in table {
         let values: Vec<&str> = match value {
