@@ -32,7 +32,7 @@ use crate::{
     lock::Lock,
     login::Answer,
     parameters::Parameters,
-    pull::{self, room::Room},
+    pull::{self, begun, room::Room},
     report::{Line, Speech},
     time::Time,
 };
@@ -101,6 +101,7 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let may_serve = command.run(command.prefetch()).await == Some(true);
     if may_serve && command.lock.borrow().is_some() {
         turn::serve_queue(&command, &stop).await;
+        begun::forget(&command.context.host);
     }
     Ok(command.exit_code())
 }
@@ -190,6 +191,7 @@ impl<'a> Command<'a> {
         self.lock.replace(lock);
         let has_containerd = is_fresh || self.look_again().await;
         if has_containerd {
+            self.take_over_what_was_begun().await;
             self.bring_the_rest().await;
             self.keep_the_newest().await;
         }

@@ -1,5 +1,6 @@
 //! One image: its attempts, what goes on while it is pulled, and what is left behind where it fails.
 
+pub mod begun;
 pub mod progress;
 pub mod reason;
 mod retry;

@@ -42,3 +42,16 @@ def test_commands_killed_at_any_moment_leave_nothing_that_the_next_does_not_clea
         assert fronted.pinned(by_tag(reference)), f"seed {seed}"
     fronted.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")
     assert snapshots(fronted, "overlayfs") == len(references), f"seed {seed}"
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_what_a_killed_command_had_pulled_but_not_named_is_ours(node: Node, pushed, is_begun: bool) -> None:
+    reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
+    node.kubelet_pulls(by_digest(reference))
+    if is_begun:
+        node.shell(f"mkdir -m 700 -p /run/prefetch-images && echo {reference} >>/run/prefetch-images/begun")
+
+    assert run(node, reference, keep=1, pin=True).outcomes() == [("cached", "")]
+
+    assert node.pinned(by_tag(reference)) == is_begun
+    assert node.shell("ls /run/prefetch-images/begun 2>/dev/null || true") == ""

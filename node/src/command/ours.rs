@@ -1,5 +1,6 @@
 //! What a command does for images of ours beside bringing them: they are labelled, pinned, kept, and let go.
 
+use prefetch::image::Image;
 use tokio::time::Instant;
 
 use super::{Command, work::Work};
@@ -7,7 +8,8 @@ use crate::{
     containerd::inventory::{Inventory, unanswered},
     context::Context,
     keep::{self, Age, Wish, lately},
-    naming::ours,
+    naming::{self, Before, ours},
+    pull::begun,
 };
 
 impl Command<'_> {
@@ -34,6 +36,34 @@ impl Command<'_> {
             let name = work.image.name_by_digest();
             self.speech
                 .say(&format!("could not label {name}: {}", status.message()));
+        }
+    }
+
+    /// Names and labels what a command that was killed had pulled, and nobody has named as ours.
+    pub(super) async fn take_over_what_was_begun(&self) {
+        let Context {
+            time, containerd, host, ..
+        } = self.context;
+        let begun = if self.parameters.report_only {
+            Vec::new()
+        } else {
+            begun::read(host)
+        };
+        if begun.is_empty() {
+            return;
+        }
+        let Ok(inventory) = self.context.inventory(Instant::now()).await else {
+            return;
+        };
+        let is_unlabelled =
+            |image: &&Image| inventory.has_content(image) && ours::pulled_at(&inventory, image).is_none();
+        for image in begun.iter().filter(is_unlabelled) {
+            let before = Before::default();
+            let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
+            if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
+                let words = format!("could not label {}: {}", image.name_by_digest(), failure.detail);
+                self.speech.say(&words);
+            }
         }
     }
 

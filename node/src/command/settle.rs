@@ -42,7 +42,9 @@ impl Command<'_> {
 
     async fn report_seen(&self, work: &Work, come: Come, since: Instant) {
         let inventory = self.look_patiently(since).await;
-        if let Some(inventory) = inventory.filter(|inventory| is_there(inventory, work, come)) {
+        if let Some(inventory) = inventory
+            && let Some(come) = seen(&inventory, work, come)
+        {
             self.spare_from_age(&inventory, work).await;
             return work.report_come(&self.speech, come);
         }
@@ -158,11 +160,18 @@ impl Command<'_> {
     }
 }
 
-fn is_there(inventory: &Inventory, work: &Work, come: Come) -> bool {
-    let has_right_tag = || inventory.is_complete(&work.image);
-    let is_by_digest = || {
-        let name = work.image.name_by_digest();
-        inventory.is_right(&name, work.image.digest()) && inventory.has_content(&work.image)
-    };
-    has_right_tag() || come.note == Some(NodeReason::TagMoved) && is_by_digest()
+/// Returns how an image that has come is there; none where it is not. Its tag may have been given to another one meanwhile.
+fn seen(inventory: &Inventory, work: &Work, come: Come) -> Option<Come> {
+    let Work { image, .. } = work;
+    let is_by_digest = inventory.is_right(&image.name_by_digest(), image.digest()) && inventory.has_content(image);
+    let tag = image.name_by_tag().and_then(|name| inventory.names.get(&name));
+    let is_moved = tag.is_some_and(|name| name.target.digest != image.digest());
+    match come.note {
+        None if is_by_digest && is_moved => Some(Come {
+            note: Some(NodeReason::TagMoved),
+            ..come
+        }),
+        Some(NodeReason::TagMoved) if is_by_digest => Some(come),
+        _ => inventory.is_complete(image).then_some(come),
+    }
 }

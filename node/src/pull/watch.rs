@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
+    begun,
     progress::{self, Look, Progress},
     reason,
 };
@@ -36,6 +37,9 @@ pub async fn pull(
     inventory: &Inventory,
 ) -> Result<(), Failure> {
     let context = command.context;
+    if let Err(error) = begun::note(&context.host, &work.image) {
+        command.speech.say(&format!("what is begun cannot be noted: {error}"));
+    }
     let image = work.image.name_by_digest();
     let request = async {
         // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
