@@ -30,8 +30,17 @@ def away(registry: Registry, milliseconds: float) -> Iterator[Registry]:
         asyncio.run_coroutine_threadsafe(serving, loop).result()
         yield distant
     finally:
+        asyncio.run_coroutine_threadsafe(end_relays(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+async def end_relays() -> None:
+    """Ends all that still goes on beside this."""
+    relays = asyncio.all_tasks() - {asyncio.current_task()}
+    for relay in relays:
+        relay.cancel()
+    await asyncio.gather(*relays, return_exceptions=True)
 
 
 async def later(source: asyncio.StreamReader, sink: asyncio.StreamWriter, seconds: float) -> None:

@@ -69,14 +69,14 @@ fail() {
 
 # --------------------------------------------------------------------------------------------------------- the program
 
-# Sets $digest, in hexadecimal, and $file to the program for this processor.
+# Sets $digest, in hexadecimal, and $file to the program for this processor, which bash knows by itself.
 choose_program() {
     digest=''
-    case $(uname -m) in
+    case $HOSTTYPE in
         x86_64) digest=$X86_64 ;;
         aarch64) digest=$ARM64 ;;
     esac
-    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, $(uname -m)"
+    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, $HOSTTYPE"
     digest=${digest#sha256:} file=$folder/${digest#sha256:}
 }
 
