@@ -98,10 +98,14 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, speech, &stop);
     command.note_what_is_named();
-    let may_serve = command.run(command.prefetch()).await == Some(true);
-    if may_serve && command.lock.borrow().is_some() {
-        turn::serve_queue(&command, &stop).await;
-        begun::forget(&command.context.host);
+    let ended = command.run(command.prefetch()).await;
+    if command.lock.borrow().is_some() {
+        if ended == Some(true) {
+            turn::serve_queue(&command, &stop).await;
+        }
+        if ended != Some(false) {
+            begun::forget(&command.context.host); // all of it is named, or cleared
+        }
     }
     Ok(command.exit_code())
 }

@@ -145,12 +145,11 @@ impl<'a> Pull<'a> {
     /// Returns how many small images' places the image takes.
     async fn share(&self) -> u32 {
         let described = timeout(SIZE_IS_KNOWN_WITHIN, self.command.description_of(self.work)).await;
-        let is_small = match described {
-            Ok(Ok(Description {
-                content: Some(content), ..
-            })) => Size::of(&content).compressed <= SMALL,
-            _ => false,
-        };
+        let content = described
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|described| described.content);
+        let is_small = content.is_some_and(|content| Size::of(&content).compressed <= SMALL);
         if is_small { 1 } else { SMALL_AT_ONCE }
     }
 

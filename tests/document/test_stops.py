@@ -147,6 +147,8 @@ def test_an_end_by_force_at_the_second_tag_leaves_the_first(fronted: Node, front
     front.hold()
     command = begin(fronted, first, second, maxParallelImagePulls=1)
     assert eventually(front.is_asked_in_vain, seconds=20)
+    assert eventually(lambda: by_tag(first) in fronted.images())
+    time.sleep(0.2)  # it is labelled, too
 
     command.signal(signal.SIGTERM)
     result = Result(command.wait(10))
