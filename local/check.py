@@ -135,6 +135,7 @@ def command() -> list[str | Path]:
             machine = int.from_bytes(binary.read(20)[18:], "little")
         if machine == MACHINES.get(platform.machine()):
             return [bootstrap]
+    print("There is no build: settings-check is compiled first, which takes minutes.", file=sys.stderr)
     return ["cargo", "run", "--quiet", "--locked", "--package", "settings-check", "--"]
 
 

@@ -39,7 +39,7 @@ def pushed(cloud: LocalCloud, stack: Stack) -> dict:
     cloud.until_online(node)
     step(f"A push: {REPOSITORY}:v1 into the registry; node {node} runs")
     digest = cloud.push(REPOSITORY, "v1", images.image("v1", layers=3, layer_bytes=8 << 20))
-    event = until(lambda: cloud.events("ECR Image Action"), WAIT, "ECR's event")[0]
+    event = until(lambda: pushes(cloud), WAIT, "ECR's event")[0]
     detail = event["detail"]
     show(
         "event",
@@ -50,7 +50,7 @@ def pushed(cloud: LocalCloud, stack: Stack) -> dict:
 
 def launched(cloud: LocalCloud, stack: Stack) -> dict:
     """Launches a node, which SSM cannot reach at first, and shows the newest image arrive on it."""
-    digest = cloud.events("ECR Image Action")[-1]["detail"]["image-digest"]
+    digest = pushes(cloud)[-1]["detail"]["image-digest"]
     node = cloud.launch(CLUSTER, online_after=4)
     step(f"A launch: node {node}")
     if reachable(cloud, node):
@@ -63,7 +63,7 @@ def launched(cloud: LocalCloud, stack: Stack) -> dict:
 
 def pushed_again(cloud: LocalCloud, stack: Stack) -> dict:
     """Delivers the newest push's event again, and shows that it costs the node milliseconds."""
-    event = cloud.events("ECR Image Action")[-1]
+    event = pushes(cloud)[-1]
     before = {command["CommandId"] for command in stack.commands("push")}
     step("The same event again, as EventBridge may deliver it")
     cloud.send_event(event)
@@ -74,6 +74,11 @@ def pushed_again(cloud: LocalCloud, stack: Stack) -> dict:
     )[0]
     node = next(iter(cloud.state()["nodes"]))
     return reported(cloud, stack, again, node, event["detail"]["image-digest"], "cached")
+
+
+def pushes(cloud: LocalCloud) -> list[dict]:
+    """Returns ECR's events of the demo's repository: the stack's own, with the nodes' program, is another."""
+    return [event for event in cloud.events("ECR Image Action") if event["detail"]["repository-name"] == REPOSITORY]
 
 
 def arrived(cloud: LocalCloud, stack: Stack, trigger: str, node: str, digest: str) -> dict:

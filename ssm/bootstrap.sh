@@ -72,11 +72,11 @@ fail() {
 # Sets $digest, in hexadecimal, and $file to the program for this processor, which bash knows by itself.
 choose_program() {
     digest=''
-    case $HOSTTYPE in
-        x86_64) digest=$X86_64 ;;
-        aarch64) digest=$ARM64 ;;
+    case ${BASH_VERSINFO[5]} in
+        x86_64-*) digest=$X86_64 ;;
+        aarch64-*) digest=$ARM64 ;;
     esac
-    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, $HOSTTYPE"
+    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, ${BASH_VERSINFO[5]}"
     digest=${digest#sha256:} file=$folder/${digest#sha256:}
 }
 

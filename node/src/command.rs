@@ -8,7 +8,7 @@ pub mod work;
 
 use std::{cell::RefCell, collections::HashSet, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::outcome::{NodeReason, Status};
 use tokio::{
     sync::{Notify, OnceCell, Semaphore},
@@ -19,10 +19,10 @@ pub use self::stop::Stop;
 use self::{turn::Turn, work::Work};
 use crate::{
     containerd::{
-        SOCKET,
         config::Config,
         inventory::{Inventory, confirm_all},
         leftovers,
+        start::is_installed,
     },
     context::Context,
     description::Description,
@@ -32,7 +32,7 @@ use crate::{
     lock::Lock,
     login::Answer,
     parameters::Parameters,
-    pull::{self, begun, room::Room},
+    pull::{self, room::Room, slot::SMALL_AT_ONCE},
     report::{Line, Speech},
     time::Time,
 };
@@ -43,11 +43,6 @@ const BOOT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many images are described at once.
 const DESCRIBED_AT_ONCE: usize = 8;
-/// How many small images take the place of one: what takes longest of them is the way to the registry and back, not bytes.
-pub const SMALL_AT_ONCE: u32 = 4;
-/// Where containerd's program may be.
-const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
-
 /// A command at work on a node.
 pub struct Command<'a> {
     /// The node.
@@ -60,7 +55,7 @@ pub struct Command<'a> {
     pub works: Vec<Work>,
     /// How many small images may be pulled at once.
     pub slots: Semaphore,
-    describing: Semaphore,
+    is_described: Notify,
     descriptions: Vec<OnceCell<Result<Description, Failure>>>,
     room: OnceCell<Room>,
     /// The images that are being pulled, or wait for their turn.
@@ -76,7 +71,9 @@ pub struct Command<'a> {
 /// # Errors
 /// Why nothing can be done on this node.
 pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<u8, String> {
-    refuse_without_containerd(&host)?;
+    if !is_installed(&host) {
+        return Err("there is no containerd on this node; it cannot be prefetched to".to_owned());
+    }
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
     let time = Time::of(parameters, began);
     let speech = Speech::new(parameters.report_only);
@@ -98,26 +95,11 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, speech, &stop);
     command.note_what_is_named();
-    let ended = command.run(command.prefetch()).await;
-    if command.lock.borrow().is_some() {
-        if ended == Some(true) {
-            turn::serve_queue(&command, &stop).await;
-        }
-        if ended != Some(false) {
-            begun::forget(&command.context.host); // all of it is named, or cleared
-        }
+    let may_serve = command.run(command.prefetch()).await == Some(true);
+    if may_serve && command.lock.borrow().is_some() {
+        turn::serve_queue(&command, &stop).await;
     }
     Ok(command.exit_code())
-}
-
-fn refuse_without_containerd(host: &Host) -> Result<(), String> {
-    let has_program = PROGRAM_FOLDERS
-        .iter()
-        .any(|folder| host.path(folder).join("containerd").exists());
-    if has_program || host.path(SOCKET).exists() {
-        return Ok(());
-    }
-    Err("there is no containerd on this node; it cannot be prefetched to".to_owned())
 }
 
 fn fail_all(parameters: &Parameters, speech: &Speech, failure: &Failure) -> u8 {
@@ -148,7 +130,7 @@ impl<'a> Command<'a> {
                 .map(|(number, image)| Work::new(number, image.clone(), talk()))
                 .collect(),
             slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
-            describing: Semaphore::new(DESCRIBED_AT_ONCE),
+            is_described: Notify::new(),
             descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),
             room: OnceCell::new(),
             occupied: RefCell::default(),
@@ -271,7 +253,13 @@ impl<'a> Command<'a> {
             );
             self.speech.say(&words);
         }
-        let describing = join_all(left.iter().map(|work| self.description_of(work)));
+        let describing = stream::iter(&left)
+            .map(|work| self.description_of(work))
+            .buffer_unordered(DESCRIBED_AT_ONCE)
+            .for_each(|_| {
+                self.is_described.notify_waiters();
+                std::future::ready(())
+            });
         let bringing = join_all(left.iter().map(|work| pull::prefetch(self, work)));
         tokio::join!(describing, bringing, self.remove_leftovers());
     }
@@ -308,7 +296,6 @@ impl<'a> Command<'a> {
     /// What the registry failed with.
     pub async fn description_of(&self, work: &Work) -> Result<Description, Failure> {
         let describe = async {
-            let _turn = self.describing.acquire().await;
             let login = match self.login(work).await {
                 Answer::Given(login) => Some(login),
                 Answer::None | Answer::Failed(_) => None,
@@ -316,6 +303,17 @@ impl<'a> Command<'a> {
             self.context.describe(&work.image, login.as_ref()).await
         };
         self.descriptions[work.number].get_or_init(|| describe).await.clone()
+    }
+
+    /// Returns what the registry says of an image, once it has been asked; none where it fails.
+    pub async fn described(&self, work: &Work) -> Option<Description> {
+        loop {
+            let notified = self.is_described.notified();
+            if let Some(described) = self.descriptions[work.number].get() {
+                return described.clone().ok();
+            }
+            notified.await;
+        }
     }
 
     /// Returns the login for an image, which all images of its registry share.

@@ -5,6 +5,7 @@ pub mod progress;
 pub mod reason;
 mod retry;
 pub mod room;
+pub mod slot;
 mod watch;
 
 use std::{fs::File, time::Duration};
@@ -13,12 +14,15 @@ use prefetch::{
     manifest::Configuration,
     outcome::{NodeReason, Status},
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use self::room::{Answer as RoomAnswer, Size};
+use self::{
+    begun::Begun,
+    room::{Answer as RoomAnswer, Size},
+};
 use crate::{
     command::{
-        Command, SMALL_AT_ONCE,
+        Command,
         work::{Attempts, Come, State, Work},
     },
     containerd::inventory::{Inventory, confirm},
@@ -34,11 +38,6 @@ use crate::{
 const MAX_ATTEMPTS: u32 = 4;
 /// After how long CRI knows a name that others have made (seen: 0.3 s).
 const CRI_NOTICES_WITHIN: Duration = Duration::from_millis(500);
-/// Up to which compressed size, in bytes, an image is small: a few of them keep a pod's own pull waiting no longer than one
-/// layer of a larger one does.
-const SMALL: u64 = 8 << 20;
-/// How long an image waits for its size to be known before it counts as large.
-const SIZE_IS_KNOWN_WITHIN: Duration = Duration::from_secs(1);
 /// How often an image that waits for room looks for it.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(500);
 
@@ -80,6 +79,7 @@ struct Pull<'a> {
     was_there: bool,
     status: Status,
     ballast: Option<File>,
+    begun: Option<Begun>,
 }
 
 impl<'a> Pull<'a> {
@@ -93,6 +93,7 @@ impl<'a> Pull<'a> {
             was_there: false,
             status: Status::Cached,
             ballast: None,
+            begun: None,
         }
     }
 
@@ -119,10 +120,9 @@ impl<'a> Pull<'a> {
 
     /// Makes one attempt. Others have their turn while it is only named.
     async fn bring(&mut self, attempt: u32) -> Result<Come, Failure> {
-        let Command { context, slots, .. } = self.command;
+        let Command { context, .. } = self.command;
         self.command.occupy(self.work);
-        let share = self.share().await;
-        let slot = context.time.until_deadline(slots.acquire_many(share)).await?;
+        let slot = slot::take(self.command, self.work).await?;
         if context.time.is_over() {
             return Err(Failure::new(NodeReason::Timeout, "the time for the command is over"));
         }
@@ -140,17 +140,6 @@ impl<'a> Pull<'a> {
         drop(slot);
         self.command.settle(self.work);
         self.name(&inventory).await
-    }
-
-    /// Returns how many small images' places the image takes.
-    async fn share(&self) -> u32 {
-        let described = timeout(SIZE_IS_KNOWN_WITHIN, self.command.description_of(self.work)).await;
-        let content = described
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|described| described.content);
-        let is_small = content.is_some_and(|content| Size::of(&content).compressed <= SMALL);
-        if is_small { 1 } else { SMALL_AT_ONCE }
     }
 
     /// Tells whether an image is there but for a name. Where CRI does not find what seems to be there, it may only have been
@@ -193,6 +182,8 @@ impl<'a> Pull<'a> {
             return Err(Failure::new(NodeReason::ReportOnly, detail));
         }
         self.ballast = self.command.room().await.ballast(size_of(&description));
+        self.begun = Begun::note(&context.host, &self.work.image).ok(); // else, killed, it is nobody's
+        let begun = self.begun.as_ref();
         watch::pull(
             self.command,
             self.work,
@@ -200,6 +191,7 @@ impl<'a> Pull<'a> {
             attempt,
             login.as_ref(),
             inventory,
+            begun,
         )
         .await?;
         if description.fit != Fit::Own

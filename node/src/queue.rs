@@ -168,7 +168,9 @@ fn remove(file: &Path) -> io::Result<()> {
 }
 
 /// Returns the name of an entry: what asks for the same has the same.
-fn name_of(text: &[u8]) -> String {
+/// Names a file after what is in it, or stands for it.
+#[must_use]
+pub fn name_of(text: &[u8]) -> String {
     let digest = Sha256::digest(text);
     digest
         .iter()

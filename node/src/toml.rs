@@ -39,8 +39,8 @@ fn value(toml: &DeValue<'_>) -> Value {
         }
         DeValue::Array(items) => items.iter().map(|item| value(item.get_ref())).collect(),
         DeValue::Table(table) => Value::Object(object(table)),
-        // nothing that is read has one, and where one stands in the place of something else it has to be refused
-        DeValue::Float(_) | DeValue::Datetime(_) => Value::Object(Map::new()),
+        // nothing that is read has one: in the place of something else it is refused like any number
+        DeValue::Float(_) | DeValue::Datetime(_) => Value::from(0),
     }
 }
 
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn toml_is_read_to_the_json_that_it_stands_for() {
         let text = "a = [0x1F, 'b', true]\n[c.\"d.e\"]\nf = \"g\"\n[[h]]\ni = 1979-05-27\n";
-        let expected = json!({"a": [31, "b", true], "c": {"d.e": {"f": "g"}}, "h": [{"i": {}}]});
+        let expected = json!({"a": [31, "b", true], "c": {"d.e": {"f": "g"}}, "h": [{"i": 0}]});
         assert_eq!(json!(read(text).unwrap()), expected);
         assert!(read("a = ").is_err());
     }

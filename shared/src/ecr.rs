@@ -222,6 +222,9 @@ impl NewestImages {
             );
         }
         let images = self.images(rule, &repositories, &answers)?;
+        if !answers.values().any(|known| names_an_image(&known.answer)) {
+            *locked(&self.repositories) = None; // as below: the first push may make the first repository
+        }
         let mut unfinished = locked(&self.unfinished);
         if missing.is_some() {
             answers.retain(|_, known| names_an_image(&known.answer));

@@ -1,6 +1,7 @@
 """Commands that are killed at random moments, many times: by the kernel, with their agent, by a person."""
 
 import random
+import signal
 import time
 
 import pytest
@@ -11,9 +12,10 @@ from local.node import Node
 
 from .command import begin, run
 from .nodes import CTR
-from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, node_finds, snapshots
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, node_finds, snapshots
 
 KILLS = 25
+BEGUN = "/run/prefetch-images/begun"
 
 
 @pytest.mark.timeout(180)
@@ -44,14 +46,37 @@ def test_commands_killed_at_any_moment_leave_nothing_that_the_next_does_not_clea
     assert snapshots(fronted, "overlayfs") == len(references), f"seed {seed}"
 
 
-@pytest.mark.parametrize("is_begun", [True, False])
-def test_what_a_killed_command_had_pulled_but_not_named_is_ours(node: Node, pushed, is_begun: bool) -> None:
+@pytest.mark.parametrize("killed", ["after the pull", "long before it", "never"])
+def test_what_a_killed_command_had_pulled_but_not_named_is_ours_and_what_others_pulled_is_not(
+    node: Node, pushed, killed: str
+) -> None:
     reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE))
     node.kubelet_pulls(by_digest(reference))
-    if is_begun:
-        node.shell(f"mkdir -m 700 -p /run/prefetch-images && echo {reference} >>/run/prefetch-images/begun")
+    if killed != "never":
+        node.shell(f"mkdir -m 700 -p {BEGUN} && echo -n {reference} >{BEGUN}/pull")
+    if killed == "long before it":
+        node.shell(f"touch --date '5 seconds ago' {BEGUN}/pull")
 
     assert run(node, reference, keep=1, pin=True).outcomes() == [("cached", "")]
 
-    assert node.pinned(by_tag(reference)) == is_begun
-    assert node.shell("ls /run/prefetch-images/begun 2>/dev/null || true") == ""
+    assert node.pinned(by_tag(reference)) == (killed == "after the pull")
+    assert node.shell(f"ls {BEGUN} 2>/dev/null || true") == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_kubelet_pulls_after_a_command_was_ended_is_not_ours(
+    fronted: Node, front: Front, pushed, number: int
+) -> None:
+    reference = pushed("team/app", "v1", images.image("app", architecture=OWN_ARCHITECTURE, layer_bytes=1 << 20))
+    front.hold()
+    command = begin(fronted, reference)
+    assert eventually(lambda: len(front.being_pulled()), 1)
+    command.kill() if number == signal.SIGKILL else command.signal(number)
+    command.wait(10)
+    time.sleep(2.5)  # for so long it might be ours
+    front.release()
+    fronted.kubelet_pulls(by_tag(reference))
+
+    assert run(fronted, reference, keep=1, pin=True).outcomes() == [("cached", "")]
+
+    assert not fronted.pinned(by_tag(reference))

@@ -1,6 +1,7 @@
 //! What a command does for images of ours beside bringing them: they are labelled, pinned, kept, and let go.
 
-use prefetch::image::Image;
+use std::time::SystemTime;
+
 use tokio::time::Instant;
 
 use super::{Command, work::Work};
@@ -9,7 +10,7 @@ use crate::{
     context::Context,
     keep::{self, Age, Wish, lately},
     naming::{self, Before, ours},
-    pull::begun,
+    pull::begun::Left,
 };
 
 impl Command<'_> {
@@ -44,26 +45,33 @@ impl Command<'_> {
         let Context {
             time, containerd, host, ..
         } = self.context;
-        let begun = if self.parameters.report_only {
+        let left = if self.parameters.report_only {
             Vec::new()
         } else {
-            begun::read(host)
+            Left::all(host)
         };
-        if begun.is_empty() {
+        if left.is_empty() {
             return;
         }
         let Ok(inventory) = self.context.inventory(Instant::now()).await else {
             return;
         };
-        let is_unlabelled =
-            |image: &&Image| inventory.has_content(image) && ours::pulled_at(&inventory, image).is_none();
-        for image in begun.iter().filter(is_unlabelled) {
-            let before = Before::default();
-            let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
-            if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
-                let words = format!("could not label {}: {}", image.name_by_digest(), failure.detail);
-                self.speech.say(&words);
+        for pull in left {
+            let Left { image, until, .. } = &pull;
+            let made = inventory
+                .names
+                .get(&image.name_by_digest())
+                .and_then(|name| name.created_at);
+            let is_by_it = made.is_some_and(|made| SystemTime::from(made) <= *until);
+            if is_by_it && inventory.has_content(image) && ours::pulled_at(&inventory, image).is_none() {
+                let before = Before::default();
+                let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
+                if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
+                    let words = format!("could not label {}: {}", image.name_by_digest(), failure.detail);
+                    self.speech.say(&words);
+                }
             }
+            pull.forget();
         }
     }
 

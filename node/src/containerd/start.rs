@@ -7,6 +7,16 @@ use chrono::{DateTime, Utc};
 use super::SOCKET;
 use crate::host::Host;
 
+/// Where containerd's program may be.
+const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
+
+/// Tells whether a node has a containerd, or somebody who listens as it does.
+#[must_use]
+pub fn is_installed(host: &Host) -> bool {
+    let mut folders = PROGRAM_FOLDERS.iter().map(|folder| host.path(folder));
+    folders.any(|folder| folder.join("containerd").exists()) || host.path(SOCKET).exists()
+}
+
 /// One start of containerd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {

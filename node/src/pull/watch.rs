@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    begun,
+    begun::Begun,
     progress::{self, Look, Progress},
     reason,
 };
@@ -35,11 +35,9 @@ pub async fn pull(
     attempt: u32,
     login: Option<&Login>,
     inventory: &Inventory,
+    begun: Option<&Begun>,
 ) -> Result<(), Failure> {
     let context = command.context;
-    if let Err(error) = begun::note(&context.host, &work.image) {
-        command.speech.say(&format!("what is begun cannot be noted: {error}"));
-    }
     let image = work.image.name_by_digest();
     let request = async {
         // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
@@ -52,7 +50,7 @@ pub async fn pull(
         tokio::select! {
             biased;
             answer = request => answer,
-            failure = watch_disk(command) => Err(failure),
+            failure = watch_disk(command, begun) => Err(failure),
             failure = watch_progress(context, progress, progress::limit(attempt)) => Err(failure),
         }
     };
@@ -118,11 +116,14 @@ fn begin(description: &Description, inventory: &Inventory) -> Progress {
     Progress::new(layers, has_begun, Instant::now())
 }
 
-/// Returns once a disk is full by the limits that the node has.
-async fn watch_disk(command: &Command<'_>) -> Failure {
+/// Returns once a disk is full by the limits that the node has; notes meanwhile that the pull goes on.
+async fn watch_disk(command: &Command<'_>, begun: Option<&Begun>) -> Failure {
     let room = command.room().await;
     loop {
         sleep(LOOK_EVERY).await;
+        if let Some(begun) = begun {
+            begun.touch();
+        }
         if let Some(why) = room.is_full() {
             return Failure::new(NodeReason::NoSpace, why);
         }

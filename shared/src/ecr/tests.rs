@@ -89,6 +89,16 @@ async fn that_a_repository_is_empty_is_known_for_one_invocation_only() {
 }
 
 #[tokio::test]
+async fn that_no_repository_is_the_rules_is_known_for_one_invocation_only() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let newest = registry.newest(r#"[{"name": "a", "repositories": ["a*"]}]"#);
+    registry.state(|state| state.repositories = vec!["stack-nodeprograms-1".to_owned()]);
+    assert!(newest.known("a", 7).await.images.is_empty());
+    registry.state(|state| state.repositories.push("app".to_owned()));
+    assert_eq!(names(&newest.known("a", 8).await.images), ["app:v1"]);
+}
+
+#[tokio::test]
 async fn what_is_done_between_two_scans_leaves_the_second_its_time() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest =

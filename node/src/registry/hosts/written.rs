@@ -36,14 +36,16 @@ impl File {
             Some(Value::Object(hosts)) => hosts,
             Some(_) => return None,
         };
-        let in_order = toml::keys_in_order(text, "host").into_iter().take(MAX_HOSTS);
+        let in_order = toml::keys_in_order(text, "host").into_iter();
         let hosts = in_order.map(|url| {
             let settings = hosts.remove(&url)?;
             Some((url, serde_json::from_value(settings).ok()?))
         });
+        let mut hosts = hosts.collect::<Option<Vec<_>>>()?;
+        hosts.truncate(MAX_HOSTS);
         Some(Self {
             server,
-            hosts: hosts.collect::<Option<_>>()?,
+            hosts,
             settings: serde_json::from_value(Value::Object(file)).ok()?,
         })
     }
