@@ -182,8 +182,8 @@ impl<'a> Pull<'a> {
             return Err(Failure::new(NodeReason::ReportOnly, detail));
         }
         self.ballast = self.command.room().await.ballast(size_of(&description));
+        self.begun = None; // its file would go with it
         self.begun = Begun::note(&context.host, &self.work.image).ok(); // else, killed, it is nobody's
-        let begun = self.begun.as_ref();
         watch::pull(
             self.command,
             self.work,
@@ -191,7 +191,7 @@ impl<'a> Pull<'a> {
             attempt,
             login.as_ref(),
             inventory,
-            begun,
+            self.begun.as_ref(),
         )
         .await?;
         if description.fit != Fit::Own
