@@ -110,6 +110,8 @@ class ManagedNode:
             time.sleep(self.knobs.delay)
         power_cuts = self._power_cuts
         completed = node.run(script, env, timeout)
+        if self.knobs.die_on_command:
+            self.die()  # where the command was quicker
         return None if self.died or self._power_cuts > power_cuts else completed
 
     def die(self) -> None:

@@ -12,9 +12,9 @@ from local.node import SOCI, Node
 from local.registry import Registry
 
 from .command import Result, begin, run
-from .nodes import running
+from .nodes import CTR, running
 from .relay import SNAPSHOTS, relaying
-from .state import OWN_ARCHITECTURE, by_tag, image_id, node_finds, snapshots
+from .state import OWN_ARCHITECTURE, by_tag, eventually, image_id, node_finds, snapshots
 from .test_time import STALL_SECONDS
 
 OWN = {"architecture": OWN_ARCHITECTURE}
@@ -24,6 +24,9 @@ OWN = {"architecture": OWN_ARCHITECTURE}
 def soci(tmp_path: Path, containerd: str, registry: Registry) -> Iterator[Node]:
     """A node with the SOCI snapshotter, which runs beside containerd."""
     with running(Node(tmp_path / "soci", "soci", registry, containerd, snapshotter="soci")) as node:
+        # Where containerd asked for it before it listened, it does so again only after some seconds.
+        ask = f"{CTR} snapshots --snapshotter soci ls >/dev/null 2>&1 && echo answers || true"
+        assert eventually(lambda: node.shell(ask).strip(), "answers", 20)
         yield node
 
 
