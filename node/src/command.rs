@@ -43,6 +43,7 @@ const BOOT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How many images are described at once.
 const DESCRIBED_AT_ONCE: usize = 8;
+
 /// A command at work on a node.
 pub struct Command<'a> {
     /// The node.

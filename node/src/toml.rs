@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue, Error};
 /// Reads TOML.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The parser's.
 pub fn read(text: &str) -> Result<Map<String, Value>, Error> {
     Ok(object(DeTable::parse(text)?.get_ref()))
 }

@@ -33,7 +33,7 @@ pub struct Begun {
 /// A pull whose command was killed.
 #[derive(Debug)]
 pub struct Left {
-    /// What was pulled.
+    /// The image.
     pub image: Image,
     /// Until when the pull may have gone on.
     pub until: SystemTime,

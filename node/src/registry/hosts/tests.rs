@@ -91,9 +91,23 @@ fn what_containerd_refuses_is_refused() {
         "[header]\n'a b' = 'x'",
         "[header]\na = 1",
         "server = 'https://a b'",
+        "host = 1.5",
+        "header = 1.5\n[host.'https://mirror']",
+        "[host.'https://mirror']\nheader = 1979-05-27",
+        "[host]\n'https://mirror' = 1.5",
     ] {
         assert!(parse(text, Path::new("/")).is_none(), "{text}");
     }
+}
+
+#[test]
+fn a_host_beyond_those_that_are_asked_is_read_too() {
+    let names = (0..64).map(|number| format!("[host.'https://m{number}']"));
+    let first: Vec<_> = names.collect();
+    let hosts = |last: &str| first.join("\n") + "\n" + last;
+    assert_eq!(parsed(&hosts("[host.'https://last']\n")).len(), 65, "and the server");
+    let refused = hosts("[host.'https://last']\ncapabilities = 1\n");
+    assert!(parse(&refused, Path::new("/")).is_none());
 }
 
 #[test]
