@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -44,6 +45,12 @@ class Front:
         """How fast each blob is sent."""
         self.breaks_after: int | None = None
         """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
+        self.breaks_each_after: int | None = None
+        """After how many bytes of a layer each connection is closed."""
+        self.ignores_ranges = False
+        """Whether whoever asks for a part of a layer gets all of it."""
+        self.takes_for: dict[str, str] = {}
+        """Blobs, by digest, in whose place others are sent."""
         self.refusals: Callable[[str], int | None] = lambda path: None
         """Says which status a path is answered with instead of what it asks for."""
         self.only_containerd = False
@@ -54,6 +61,8 @@ class Front:
         """What is answered to everything, as HTML with status 200, by one that is no registry."""
         self.refuses_at_blob_host: int | None = None
         """The status that is answered for blobs where they are to be had at BLOB_HOST."""
+        self.sent: Counter[str] = Counter()
+        """How many bytes of each blob were sent, by digest."""
         self.authorizations: set[str] = set()
         """The Authorization headers that came."""
         self._kept_back = 0
@@ -233,9 +242,13 @@ class _Handler(BaseHTTPRequestHandler):
         front = self.server.front
         login = base64.b64encode(f"{front.registry.user}:{front.registry.password}".encode()).decode()
         headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
+        if front.ignores_ranges:
+            headers.pop("Range", None)
         context = ssl.create_default_context(cafile=str(front.ca))
         upstream = http.client.HTTPSConnection(front.registry.address, timeout=60, context=context)
         with contextlib.closing(upstream):
+            for digest, other in front.takes_for.items():
+                path = path.replace(digest, other)
             upstream.request(self.command, path, headers={**headers, "Authorization": f"Basic {login}"})
             response = upstream.getresponse()
             self.send_response(response.status)
@@ -247,21 +260,32 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "HEAD":
                 return
             if not blob or int(response.headers["Content-Length"]) < SMALL:
-                self.wfile.write(response.read())
+                content = response.read()
+                self.wfile.write(content)
+                if blob:
+                    front.sent[blob[2]] += len(content)
                 return
             with front.sending(blob[1]):
-                self._send(response)
+                self._send(response, blob[2])
 
-    def _send(self, response: http.client.HTTPResponse) -> None:
-        front = self.server.front
+    def _send(self, response: http.client.HTTPResponse, digest: str) -> None:
+        front, left = self.server.front, self.server.front.breaks_each_after
         sent = int(response.headers.get("Content-Range", "bytes 0-").removeprefix("bytes ").split("-")[0])
         while chunk := response.read(CHUNK):
             if front.breaks_after is not None and sent + len(chunk) > front.breaks_after:
                 self.wfile.write(chunk[: max(0, front.breaks_after - sent)])
-                self.close_connection = True
-                self.connection.shutdown(socket.SHUT_RDWR)
-                return
+                return self._break()
+            if left is not None and len(chunk) > left:
+                self.wfile.write(chunk[:left])
+                front.sent[digest] += left
+                return self._break()
             self.wfile.write(chunk)
             sent += len(chunk)
+            left = left and left - len(chunk)
+            front.sent[digest] += len(chunk)
             if front.bytes_per_second:
                 time.sleep(len(chunk) / front.bytes_per_second)
+
+    def _break(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_WR)

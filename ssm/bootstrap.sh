@@ -46,12 +46,14 @@ read_parameters() {
     [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
     [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
     [[ -n ${SSM_maxParallelImagePulls+set} ]] || SSM_maxParallelImagePulls='{{ maxParallelImagePulls }}'
+    [[ -n ${SSM_maxConnections+set} ]] || SSM_maxConnections='{{ maxConnections }}'
+    [[ -n ${SSM_maxBandwidthMiB+set} ]] || SSM_maxBandwidthMiB='{{ maxBandwidthMiB }}'
     [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
     [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
     [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
     [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
-    export SSM_images SSM_executionTimeout SSM_imageGCHighThresholdPercent SSM_maxParallelImagePulls SSM_maxImageGiB
-    export SSM_keep SSM_pin SSM_reportOnly
+    export SSM_images SSM_executionTimeout SSM_imageGCHighThresholdPercent SSM_maxParallelImagePulls SSM_maxConnections
+    export SSM_maxBandwidthMiB SSM_maxImageGiB SSM_keep SSM_pin SSM_reportOnly
     # It is reckoned with here; all else the program judges.
     [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ && $SSM_executionTimeout -ge 5 && $SSM_executionTimeout -le 172800 ]] ||
         refuse "executionTimeout is no whole number from 5 to 172800"
@@ -221,7 +223,8 @@ payload() {
     local name value
     echo in_admin=yes
     SSM_executionTimeout=$((SSM_executionTimeout - SECONDS > 5 ? SSM_executionTimeout - SECONDS : 5))
-    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxImageGiB keep pin reportOnly; do
+    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxConnections maxBandwidthMiB \
+        maxImageGiB keep pin reportOnly; do
         value=SSM_$name
         printf '%s=%q\n' "$value" "${!value}"
     done

@@ -29,10 +29,11 @@ use crate::{
     disk::{Limits, pinned},
     failure::Failure,
     host::Host,
+    kubelet,
     lock::Lock,
     login::Answer,
     parameters::Parameters,
-    pull::{self, room::Room, slot::SMALL_AT_ONCE},
+    pull::{self, download::pace::Pace, room::Room, slot::SMALL_AT_ONCE},
     report::{Line, Speech},
     time::Time,
 };
@@ -56,6 +57,10 @@ pub struct Command<'a> {
     pub works: Vec<Work>,
     /// How many small images may be pulled at once.
     pub slots: Semaphore,
+    /// How fast layers are downloaded.
+    pub pace: Pace,
+    /// The one image whose layers are downloaded.
+    pub downloading: Semaphore,
     is_described: Notify,
     descriptions: Vec<OnceCell<Result<Description, Failure>>>,
     room: OnceCell<Room>,
@@ -131,6 +136,8 @@ impl<'a> Command<'a> {
                 .map(|(number, image)| Work::new(number, image.clone(), talk()))
                 .collect(),
             slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
+            pace: Pace::new(parameters.max_connections, parameters.bandwidth),
+            downloading: Semaphore::new(1),
             is_described: Notify::new(),
             descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),
             room: OnceCell::new(),
@@ -315,6 +322,22 @@ impl<'a> Command<'a> {
             }
             notified.await;
         }
+    }
+
+    /// Tells whether a layer is of one of the command's own images.
+    pub fn is_own_layer(&self, digest: &str) -> bool {
+        let described = self
+            .descriptions
+            .iter()
+            .filter_map(|described| described.get()?.as_ref().ok());
+        let mut contents = described.filter_map(|described| described.content.as_ref());
+        contents.any(|content| content.layers.iter().any(|layer| layer.digest == digest))
+    }
+
+    /// Tells whether pods may come, whose own pulls would wait behind one of ours in containerd: kubelet runs, or has run.
+    pub async fn may_have_pods(&self) -> bool {
+        let sandboxes = self.context.containerd.sandboxes().await;
+        kubelet::is_running() || !sandboxes.is_ok_and(|sandboxes| sandboxes.is_empty())
     }
 
     /// Returns the login for an image, which all images of its registry share.

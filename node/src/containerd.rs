@@ -11,6 +11,7 @@ pub mod leftovers;
 mod raw;
 pub mod snapshots;
 pub mod start;
+pub mod write;
 
 use std::{
     os::fd::AsRawFd,

@@ -168,6 +168,11 @@ impl Context {
         Box::pin(logins.get(image.registry(), image.repository(), self.time.left())).await
     }
 
+    /// Returns the node's registries.
+    pub fn registries(&self) -> &Registries {
+        &self.facts().registries
+    }
+
     /// Describes an image by what its registry says.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Kubelet's own settings, as far as they decide what becomes of an image.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -32,6 +32,14 @@ const DEFAULT_EVICTION: [(&str, &str); 4] = [
 ];
 
 const CONTAINERD: [&str; 2] = ["/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock"];
+
+/// Tells whether a process is called kubelet, which may be a pod's as well.
+#[must_use]
+pub fn is_running() -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut names = processes.filter_map(|process| fs::read(process.path().join("comm")).ok());
+    names.any(|name| name == b"kubelet\n")
+}
 
 /// When kubelet removes images; what it is not told has kubelet's defaults.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,6 +22,10 @@ pub struct Parameters {
     pub image_gc_high_threshold_percent: u8,
     /// How many images are pulled at once.
     pub max_parallel_image_pulls: usize,
+    /// Over how many connections the layers of an image are downloaded; 0 leaves all of it to containerd.
+    pub max_connections: usize,
+    /// Bytes per second that these bring at most; none for no limit.
+    pub bandwidth: Option<u64>,
     /// The largest compressed size in bytes; none for no limit.
     pub max_image_bytes: Option<u64>,
     /// How many newest images of ours stay in each repository; 0 to remove none.
@@ -44,6 +48,8 @@ impl Parameters {
         let seconds = number("executionTimeout", 5..=172_800)?;
         let percent = number("imageGCHighThresholdPercent", 1..=100)?;
         let at_once = number("maxParallelImagePulls", 1..=16)?;
+        let connections = number("maxConnections", 0..=20)?;
+        let bandwidth = number("maxBandwidthMiB", 0..=9_999)?;
         let max_image_gib = number("maxImageGiB", 0..=9_999)?;
         let keep = number("keep", 0..=50)?;
         let (pin, report_only) = (switch("pin")?, switch("reportOnly")?);
@@ -55,6 +61,8 @@ impl Parameters {
             execution_timeout: Duration::from_secs(seconds.into()),
             image_gc_high_threshold_percent: u8::try_from(percent).unwrap_or(100),
             max_parallel_image_pulls: usize::try_from(at_once).unwrap_or(1),
+            max_connections: usize::try_from(connections).unwrap_or(0),
+            bandwidth: (bandwidth > 0).then(|| u64::from(bandwidth) << 20),
             max_image_bytes: (max_image_gib > 0).then(|| u64::from(max_image_gib) << 30),
             keep: usize::try_from(keep).unwrap_or(0),
             pin,
@@ -74,6 +82,8 @@ impl Parameters {
                 self.image_gc_high_threshold_percent.to_string(),
             ),
             ("maxParallelImagePulls", self.max_parallel_image_pulls.to_string()),
+            ("maxConnections", self.max_connections.to_string()),
+            ("maxBandwidthMiB", (self.bandwidth.unwrap_or(0) >> 20).to_string()),
             ("maxImageGiB", (self.max_image_bytes.unwrap_or(0) >> 30).to_string()),
             ("keep", self.keep.to_string()),
             ("pin", self.pin.to_string()),
@@ -158,10 +168,12 @@ mod tests {
     use super::*;
 
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-    const DEFAULTS: [(&str, &str); 7] = [
+    const DEFAULTS: [(&str, &str); 9] = [
         ("executionTimeout", "600"),
         ("imageGCHighThresholdPercent", "85"),
         ("maxParallelImagePulls", "1"),
+        ("maxConnections", "3"),
+        ("maxBandwidthMiB", "0"),
         ("maxImageGiB", "0"),
         ("keep", "0"),
         ("pin", "false"),

@@ -1,6 +1,7 @@
 //! One image: its attempts, what goes on while it is pulled, and what is left behind where it fails.
 
 pub mod begun;
+pub mod download;
 pub mod progress;
 pub mod reason;
 mod retry;
@@ -61,6 +62,9 @@ pub async fn prefetch(command: &Command<'_>, work: &Work) {
             command.report_failure(work, &failure, pull.bytes());
             pull.ballast = None;
             if has_begun {
+                if !failure.reason.is_retryable() {
+                    pull.forget_layers().await;
+                }
                 command.clean_up(work, failure.reason).await;
             }
         }
@@ -194,6 +198,7 @@ impl<'a> Pull<'a> {
             self.begun.as_ref(),
         )
         .await?;
+        self.forget_layers().await;
         if description.fit != Fit::Own
             && let Ok(held) = context.describe_held(&self.work.image).await
         {
@@ -312,6 +317,22 @@ impl<'a> Pull<'a> {
         let cause = "the tag stands for another image by now and stays there";
         speech.tell(talk, image, attempt, NodeReason::TagMoved, cause);
         Ok(Some(NodeReason::TagMoved))
+    }
+
+    /// Lets go of layers that were downloaded for the pull, which has come, or never will.
+    async fn forget_layers(&self) {
+        let Command { context, speech, .. } = self.command;
+        let Some(content) = self
+            .description
+            .as_ref()
+            .and_then(|described| described.content.as_ref())
+        else {
+            return;
+        };
+        let forgotten = download::forget(context, &self.work.image, &content.layers);
+        if let Ok(Err(status)) = context.time.until_end(Box::pin(forgotten)).await {
+            speech.say(&format!("the lease of layers cannot be removed: {}", status.message()));
+        }
     }
 
     /// Tells whether somebody else, such as kubelet, may have pulled the image since the last attempt began.

@@ -194,6 +194,8 @@ mod tests {
             execution_timeout: Duration::from_mins(1),
             image_gc_high_threshold_percent: 85,
             max_parallel_image_pulls: 1,
+            max_connections: 3,
+            bandwidth: None,
             max_image_bytes: None,
             keep,
             pin: false,

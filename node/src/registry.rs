@@ -2,6 +2,7 @@
 //! does not stand for.
 
 pub mod authorization;
+pub mod blob;
 mod certificates;
 mod client;
 mod connection;

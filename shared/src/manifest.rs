@@ -71,6 +71,8 @@ pub struct Layer {
     pub bytes: u64,
     /// Its unpacked size as far as it can be told: twice the compressed one, where the manifest does not say it.
     pub unpacked: u64,
+    /// Whether its bytes may be elsewhere than in the image's repository.
+    pub is_elsewhere: bool,
 }
 
 /// What can run an image.
@@ -134,6 +136,7 @@ impl From<written::Descriptor> for Layer {
         let estimate = if is_plain { bytes } else { 2 * bytes };
         Self {
             digest: written.digest(),
+            is_elsewhere: written.urls.is_some(),
             bytes,
             unpacked: written.unpacked_bytes().unwrap_or(estimate),
         }

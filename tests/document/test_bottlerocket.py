@@ -344,8 +344,8 @@ def test_hostile_parameters_reach_no_shell(quick_node: BottlerocketNode) -> None
     ]:
         result = run(quick_node, GOOD, env={"SSM_images": value})
         assert (result.exit_code, result.stdout) == (2, ""), value
-    for name in ("executionTimeout", "imageGCHighThresholdPercent", "maxParallelImagePulls", "maxImageGiB", "keep",
-                 "pin", "reportOnly"):  # fmt: skip
+    for name in ("executionTimeout", "imageGCHighThresholdPercent", "maxParallelImagePulls", "maxConnections",
+                 "maxBandwidthMiB", "maxImageGiB", "keep", "pin", "reportOnly"):  # fmt: skip
         for value in ["'; touch /run/harmed; '", "a[$(touch /run/harmed)]", "1\ntouch /run/harmed", ""]:
             result = run(quick_node, GOOD, env={f"SSM_{name}": value})
             assert (result.exit_code, result.stdout) == (2, ""), (name, value)

@@ -10,6 +10,8 @@ const USABLE: [(&str, &str); 8] = [
     ("executionTimeout", "3600"),
     ("imageGCHighThresholdPercent", "85"),
     ("maxParallelImagePulls", "4"),
+    ("maxConnections", "20"),
+    ("maxBandwidthMiB", "100"),
     ("maxImageGiB", "0"),
     ("keep", "2"),
     ("pin", "false"),

@@ -48,6 +48,8 @@ pub struct Config {
     pub other_snapshotters: Vec<(String, String)>,
     /// Runtime handlers with another snapshotter into which CRI pulls nothing: name, snapshotter.
     pub unreached_snapshotters: Vec<(String, String)>,
+    /// The folder with programs that may refuse an image before it is pulled, a path of the host.
+    pub image_verifiers: PathBuf,
     /// Whether CRI is switched off, as where kubelet uses Docker.
     pub is_cri_disabled: bool,
 }
@@ -77,6 +79,7 @@ impl Config {
             hosts_folders: dump.hosts_folders(),
             discards_layers: dump.is_set(&["plugins", IMAGES, "discard_unpacked_layers"])
                 || dump.is_set(&["plugins", CRI, "containerd", "discard_unpacked_layers"]),
+            image_verifiers: PathBuf::from(dump.text(&["plugins", VERIFIERS, "bin_dir"]).unwrap_or_default()),
             unreached_snapshotters: dump.unreached_snapshotters(snapshotter),
             other_snapshotters: dump.other_snapshotters(snapshotter),
             is_cri_disabled: dump.is_cri_disabled(),
@@ -89,6 +92,12 @@ impl Config {
     #[must_use]
     pub fn runs_outside(&self, snapshotter: &str) -> bool {
         self.outside.iter().any(|name| name == snapshotter)
+    }
+
+    /// Tells whether programs decide which images may be pulled.
+    #[must_use]
+    pub fn has_image_verifiers(&self, host: &Host) -> bool {
+        !self.image_verifiers.as_os_str().is_empty() && !host.list(&self.image_verifiers).is_empty()
     }
 
     /// Gives the settings of the containerd that runs: kept by an earlier command where the socket is the same, else asked.
@@ -133,6 +142,8 @@ const CRI: &str = "io.containerd.grpc.v1.cri";
 /// CRI's plugins in the settings of version 3.
 const IMAGES: &str = "io.containerd.cri.v1.images";
 const RUNTIME: &str = "io.containerd.cri.v1.runtime";
+/// The plugin that asks programs whether an image may be pulled.
+const VERIFIERS: &str = "io.containerd.image-verifier.v1.bindir";
 /// What begins the name of a snapshotter's plugin.
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 

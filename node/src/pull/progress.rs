@@ -85,6 +85,11 @@ impl Progress {
         }
     }
 
+    /// Notes that nothing has to move: others have their turn.
+    pub fn wait(&mut self, now: Instant) {
+        self.quiet_since = now;
+    }
+
     /// Returns for how long nothing has moved.
     #[must_use]
     pub fn quiet_for(&self, now: Instant) -> Duration {

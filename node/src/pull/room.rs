@@ -233,6 +233,7 @@ mod tests {
             digest: digest.to_owned(),
             bytes: 100,
             unpacked: 200,
+            ..Layer::default()
         };
         let content = Content {
             layers: vec![layer("a"), layer("b")],

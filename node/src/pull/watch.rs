@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 
 use super::{
     begun::Begun,
+    download::{self, Handover},
     progress::{self, Look, Progress},
     reason,
 };
@@ -39,11 +40,30 @@ pub async fn pull(
 ) -> Result<(), Failure> {
     let context = command.context;
     let image = work.image.name_by_digest();
-    let request = async {
+    let handover = Handover::default();
+    let layers = async {
+        if let Some(content) = &description.content {
+            let layers = download::layers(command, &work.image, content, login, inventory, &handover);
+            if let Err(Failure { reason, detail }) = Box::pin(layers).await {
+                let words = format!("containerd is left what is missing: {detail}");
+                command.speech.tell(&work.talk, &work.image, attempt, reason, &words);
+            }
+        }
+        handover.begin_to_pull();
+        std::future::pending().await
+    };
+    let pull = async {
+        handover.may_pull().await;
         // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
         pull_for_other_runtimes(command, work, &image, login).await?;
         let answer = ask(context, &image, login).await;
         answer.map_err(|status| reason::of_status(&work.image, &status))
+    };
+    let request = async {
+        tokio::select! {
+            pulled = pull => pulled,
+            never = layers => never,
+        }
     };
     let progress = begin(description, inventory);
     let watched = async {
@@ -51,7 +71,7 @@ pub async fn pull(
             biased;
             answer = request => answer,
             failure = watch_disk(command, begun) => Err(failure),
-            failure = watch_progress(context, progress, progress::limit(attempt)) => Err(failure),
+            failure = watch_progress(command, progress, progress::limit(attempt), &handover) => Err(failure),
         }
     };
     match context.time.until_deadline(Box::pin(watched)).await {
@@ -134,7 +154,13 @@ async fn watch_disk(command: &Command<'_>, begun: Option<&Begun>) -> Failure {
 ///
 /// A snapshotter outside containerd may do all the work by itself, of which containerd shows nothing (SOCI's parallel mode
 /// blocks while it fetches): only the deadline ends that.
-async fn watch_progress(context: &Context, mut progress: Progress, limit: Duration) -> Failure {
+async fn watch_progress(
+    command: &Command<'_>,
+    mut progress: Progress,
+    limit: Duration,
+    handover: &Handover,
+) -> Failure {
+    let Command { context, pace, .. } = command;
     let config = &context.config;
     let others = context.other_runtimes().map(|(_, other)| other);
     if others
@@ -147,7 +173,10 @@ async fn watch_progress(context: &Context, mut progress: Progress, limit: Durati
     loop {
         sleep(limit / LOOKS_WITHIN_LIMIT).await;
         let look = Box::pin(look(context));
-        if let Ok(Ok(look)) = timeout(limit, look).await {
+        let look = timeout(limit, look).await;
+        if handover.is_waiting() || pace.is_giving_way() {
+            progress.wait(Instant::now());
+        } else if let Ok(Ok(look)) = look {
             progress.see(&look, Instant::now());
         }
         if progress.quiet_for(Instant::now()) >= limit {

@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, LOCATION, PROXY_AUTHORIZATION, RANGE, USER_AGENT},
 };
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Incoming};
@@ -42,6 +42,8 @@ pub struct Client {
 pub struct Answer {
     /// Who answered: the host that was asked, or one that it led to.
     pub host: String,
+    /// Where it was found in the end.
+    pub url: Uri,
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -75,7 +77,7 @@ impl Client {
                 return Ok(answer);
             };
             if host_of(&next) != host_of(&url) || next.scheme() != url.scheme() {
-                headers = [USER_AGENT, ACCEPT]
+                headers = [USER_AGENT, ACCEPT, RANGE]
                     .into_iter()
                     .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())))
                     .collect();
@@ -100,6 +102,7 @@ impl Client {
             .into_parts();
         Ok(Answer {
             host,
+            url: url.clone(),
             status: parts.status,
             headers: parts.headers,
             body,
@@ -128,6 +131,23 @@ impl Answer {
                 Err(Refusal::unusable(&host, &format!("answers more than {at_most} bytes")))
             }
             Err(error) => Err(Refusal::unreachable(&host, &cause(error.as_ref()))),
+        }
+    }
+
+    /// Returns the next piece of the body; none at its end.
+    ///
+    /// # Errors
+    /// That the connection breaks off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            return match self.body.frame().await {
+                None => Ok(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Ok(Some(data)),
+                    Err(_) => continue, // trailers
+                },
+                Some(Err(error)) => Err(Refusal::unreachable(&self.host, &cause(&error))),
+            };
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION},
+    header::{ACCEPT, AUTHORIZATION, RANGE},
 };
 use prefetch::{image::MANIFEST_MEDIA_TYPES, manifest::MAX_BYTES};
 use tokio::sync::Semaphore;
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use super::{
     Kind,
     authorization::{Challenge, MAX_TOKEN, token},
+    blob::Part,
     client::{Answer, Client, host_of},
     hosts::{HostConfig, url::Url},
     proxy::basic,
@@ -126,7 +127,7 @@ impl Endpoint {
     /// Any other answer, or none.
     pub async fn ask(&self, client: &Client, method: &Method, question: Question<'_>) -> Result<Document, Refusal> {
         let _permit = self.permits.acquire().await;
-        let answer = self.ask_with_token(client, method, question).await?;
+        let answer = self.ask_with_token(client, method, question, None).await?;
         if answer.status != StatusCode::OK {
             return Err(answer.into_refusal().await);
         }
@@ -138,18 +139,31 @@ impl Endpoint {
         })
     }
 
+    /// Asks for a part of a blob, and returns what is answered before its body is read.
+    ///
+    /// # Errors
+    /// Any answer but that part, or none.
+    pub async fn ask_for_part(&self, client: &Client, question: Question<'_>, part: Part) -> Result<Answer, Refusal> {
+        part.taken(self.ask_with_token(client, &Method::GET, question, Some(part)).await?)
+            .await
+    }
+
     /// Asks, gets a token where one is wanted, and asks again.
     async fn ask_with_token(
         &self,
         client: &Client,
         method: &Method,
         question: Question<'_>,
+        part: Option<Part>,
     ) -> Result<Answer, Refusal> {
         let url = self.address(question)?;
+        let headers = |authorization| {
+            let mut headers = self.headers(question.kind, authorization);
+            headers.extend(part.map(|part| (RANGE, part.header())));
+            headers
+        };
         let known = self.authorization(question);
-        let answer = client
-            .send(method, url.clone(), &self.headers(question.kind, known))
-            .await?;
+        let answer = client.send(method, url.clone(), &headers(known)).await?;
         let challenge = Challenge::in_headers(&answer.headers);
         let is_own = answer.host == host_of(&url);
         let Some(challenge) = challenge.filter(|_| answer.status == StatusCode::UNAUTHORIZED && is_own) else {
@@ -158,9 +172,7 @@ impl Endpoint {
         let token = self.fetch_token(client, &challenge, question).await?;
         let given = (question.login.cloned(), token.clone());
         self.tokens().insert(question.repository.to_owned(), given);
-        client
-            .send(method, url, &self.headers(question.kind, Some(token)))
-            .await
+        client.send(method, url, &headers(Some(token))).await
     }
 
     fn address(&self, question: Question<'_>) -> Result<Uri, Refusal> {

@@ -32,6 +32,7 @@ pub struct Descriptor {
     pub platform: Option<WrittenPlatform>,
     artifact_type: Option<Text>,
     annotations: Option<Annotations>,
+    pub urls: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]

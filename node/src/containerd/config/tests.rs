@@ -23,6 +23,7 @@ fn default() -> Config {
         discards_layers: false,
         other_snapshotters: Vec::new(),
         unreached_snapshotters: Vec::new(),
+        image_verifiers: PathBuf::new(),
         is_cri_disabled: false,
     }
 }
@@ -35,7 +36,14 @@ fn the_settings_of_eks_are_read_from_both_versions() {
         ..default()
     };
     assert_eq!(Config::parse(EKS_1_7), expected);
-    assert_eq!(Config::parse(EKS_2_1), expected);
+    let image_verifiers = PathBuf::from("/opt/containerd/image-verifier/bin");
+    assert_eq!(
+        Config::parse(EKS_2_1),
+        Config {
+            image_verifiers,
+            ..expected
+        }
+    );
 }
 
 #[test]

@@ -1,0 +1,220 @@
+//! How fast a node downloads for commands: over so many connections, within a bandwidth, and not while containerd downloads
+//! for somebody else.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::ramp::{Ramp, Step};
+use crate::containerd::{Containerd, content::Ingest};
+
+/// For how long a rate is measured.
+const MEASURED: Duration = Duration::from_millis(100);
+/// How long new connections may take until they bring something.
+const FLOWING_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked for others.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long others are given way after their downloads were last seen to grow.
+const AFTER: Duration = Duration::from_millis(500);
+/// How long a command gives way in all; beyond that it goes on beside others, over one connection.
+const AT_MOST: Duration = Duration::from_mins(5);
+/// How much of a second's bandwidth may be taken at once.
+const BURST: Duration = Duration::from_millis(100);
+
+/// What all downloads of a command share.
+#[derive(Debug)]
+pub struct Pace {
+    /// How many connections there may be.
+    max_connections: usize,
+    /// Bytes per second; none for no limit.
+    bandwidth: Option<u64>,
+    /// How many connections may be used now.
+    connections: Cell<usize>,
+    /// Connections that have brought something since the last change of their number.
+    flowing: RefCell<HashSet<usize>>,
+    received: Cell<u64>,
+    /// When the bandwidth allows the next bytes.
+    allowed_at: Cell<Option<Instant>>,
+    is_giving_way: Cell<bool>,
+    gave_way: Cell<Duration>,
+    changed: Notify,
+}
+
+impl Pace {
+    /// Takes the limits of a command: connections, and bytes per second.
+    #[must_use]
+    pub fn new(max_connections: usize, bandwidth: Option<u64>) -> Self {
+        Self {
+            max_connections,
+            bandwidth,
+            connections: Cell::new(1),
+            flowing: RefCell::default(),
+            received: Cell::new(0),
+            allowed_at: Cell::new(None),
+            is_giving_way: Cell::new(false),
+            gave_way: Cell::new(Duration::ZERO),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Returns how many connections there may be.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    /// Tells whether there is a limit of bytes per second.
+    #[must_use]
+    pub const fn has_bandwidth(&self) -> bool {
+        self.bandwidth.is_some()
+    }
+
+    /// Tells whether nothing is downloaded at the moment because others download.
+    #[must_use]
+    pub const fn is_giving_way(&self) -> bool {
+        self.is_giving_way.get()
+    }
+
+    /// Begins with another image, or ends with one: nobody is given way until they are seen.
+    pub fn begin(&self) {
+        self.is_giving_way.set(false);
+        self.use_connections(1);
+    }
+
+    /// Returns once a connection may be used.
+    pub async fn turn_of(&self, connection: usize) {
+        loop {
+            let changed = self.changed.notified();
+            let at_most = if self.has_waited_enough() {
+                1
+            } else {
+                self.connections.get()
+            };
+            if connection < at_most && !self.is_giving_way() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Counts what a connection has brought, and returns once it may bring more.
+    pub async fn received(&self, connection: usize, bytes: usize) {
+        self.received.set(self.received.get() + bytes as u64);
+        if !self.flowing.borrow().contains(&connection) {
+            self.flowing.borrow_mut().insert(connection);
+            self.changed.notify_waiters();
+        }
+        if let Some(bandwidth) = self.bandwidth {
+            let now = Instant::now();
+            let earliest = now.checked_sub(BURST).unwrap_or(now);
+            let at = self.allowed_at.get().map_or(earliest, |at| at.max(earliest));
+            let takes = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / bandwidth.max(1));
+            self.allowed_at.set(Some(at + takes));
+            sleep_until(at + takes).await;
+        }
+        while self.is_giving_way() {
+            let changed = self.changed.notified();
+            if self.is_giving_way() {
+                changed.await;
+            }
+        }
+    }
+
+    /// Finds out how many connections are worth it, and returns where no more than containerd would use are; it uses so many
+    /// at a time. `containerds` is how many those are.
+    pub async fn adapt(&self, containerds: usize) {
+        let mut ramp = Ramp::new(self.max_connections, containerds);
+        loop {
+            self.use_connections(ramp.connections);
+            self.flow(ramp.connections).await;
+            let (before, began) = (self.received.get(), Instant::now());
+            sleep(MEASURED).await;
+            if self.is_giving_way() {
+                continue; // nothing was measured
+            }
+            let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+            let step = ramp.step((self.received.get() - before).saturating_mul(1_000_000) / micros);
+            self.use_connections(ramp.connections);
+            match step {
+                Step::More => {}
+                Step::NoHelp => return,
+                Step::Enough => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Returns once all connections bring something, or have had time enough to; some do in any case.
+    async fn flow(&self, connections: usize) {
+        let all = async {
+            loop {
+                let changed = self.changed.notified();
+                if self.flowing.borrow().len() >= connections {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::pin!(all);
+        while timeout(FLOWING_WITHIN, &mut all).await.is_err() {
+            if !self.flowing.borrow().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn use_connections(&self, connections: usize) {
+        self.connections.set(connections);
+        self.flowing.borrow_mut().clear();
+        self.changed.notify_waiters();
+    }
+
+    /// Looks what containerd downloads for others, and gives way as long as that goes on.
+    pub async fn give_way(&self, containerd: &Containerd, own: impl Fn(&str) -> bool) {
+        let mut seen: HashMap<String, u64> = HashMap::new();
+        let mut grew_at: Option<Instant> = None;
+        loop {
+            let began = Instant::now();
+            sleep(LOOK_EVERY).await;
+            let Ok(ingests) = containerd.ingests().await else {
+                continue;
+            };
+            let others = others(ingests, &own);
+            if others
+                .iter()
+                .any(|(reference, offset)| seen.get(reference) != Some(offset))
+            {
+                grew_at = Some(Instant::now());
+            }
+            seen = others;
+            let is_downloading = grew_at.is_some_and(|at| at.elapsed() < AFTER);
+            if self.is_giving_way() {
+                self.gave_way.set(self.gave_way.get() + began.elapsed());
+            }
+            let is_giving_way = is_downloading && !self.has_waited_enough();
+            if self.is_giving_way.replace(is_giving_way) != is_giving_way {
+                self.changed.notify_waiters();
+            }
+        }
+    }
+
+    fn has_waited_enough(&self) -> bool {
+        self.gave_way.get() >= AT_MOST
+    }
+}
+
+/// Returns the layers that are being downloaded for others, with the bytes that are there of each.
+fn others(ingests: Vec<Ingest>, own: impl Fn(&str) -> bool) -> HashMap<String, u64> {
+    let is_other = |ingest: &Ingest| {
+        let layer = ingest.reference.strip_prefix("layer-");
+        layer.is_some_and(|digest| !own(digest))
+    };
+    let others = ingests.into_iter().filter(is_other);
+    others.map(|ingest| (ingest.reference, ingest.offset)).collect()
+}
