@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import asking, calls, cold_start, document, parallel, settling
+from benches import asking, calls, cold_start, document, download, parallel, settling
 from benches.table import markdown
 from local.stack import TEMPLATE
 
@@ -19,6 +19,7 @@ SUBJECTS = {
     "settling": settling,
     "asking": asking,
     "document": document,
+    "download": download,
     "parallel": parallel,
 }
 

@@ -35,7 +35,7 @@ http {{
 
 @contextlib.contextmanager
 def limited(registry: Registry, megabytes_per_second: float) -> Iterator[Registry]:
-    """Runs the host of which a connection brings so much, and gives the registry as nodes find it there; 0 is no limit."""
+    """Runs the host of which a connection brings so much, 0 for no limit, and gives the registry as nodes see it."""
     distant = copy.copy(registry)
     distant.address = free_address()
     certificate, key = registry.authority.issue("limited", registry.hosts, [distant.address])

@@ -20,7 +20,7 @@ def render() -> str:
     """
     document = json.loads((SSM / "document.json").read_text())
     shebang, script = (SSM / "bootstrap.sh").read_text().split("\n", 1)
-    about = "# ssm/bootstrap.sh, without its comments and its indentation"
+    about = "# ssm/bootstrap.sh, without comments and indentation"
     code = [paragraph for text in script.split("\n\n") if (paragraph := without_comments(text))]
     document["mainSteps"][0]["inputs"]["runCommand"] = [shebang, about, *map(_references, code)]
     return json.dumps(document, indent=0, ensure_ascii=False) + "\n"

@@ -42,6 +42,7 @@ main() {
 read_parameters() {
     # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
     # allowedPattern admits none.
+    set -a
     [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
     [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
     [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
@@ -52,8 +53,7 @@ read_parameters() {
     [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
     [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
     [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
-    export SSM_images SSM_executionTimeout SSM_imageGCHighThresholdPercent SSM_maxParallelImagePulls SSM_maxConnections
-    export SSM_maxBandwidthMiB SSM_maxImageGiB SSM_keep SSM_pin SSM_reportOnly
+    set +a
     # It is reckoned with here; all else the program judges.
     [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ && $SSM_executionTimeout -ge 5 && $SSM_executionTimeout -le 172800 ]] ||
         refuse "executionTimeout is no whole number from 5 to 172800"
@@ -78,7 +78,7 @@ choose_program() {
         x86_64-*) digest=$X86_64 ;;
         aarch64-*) digest=$ARM64 ;;
     esac
-    [[ $digest == sha256:* ]] || refuse "the stack was deployed without a program for this processor, ${BASH_VERSINFO[5]}"
+    [[ $digest == sha256:* ]] || refuse "the stack has no program for this processor, ${BASH_VERSINFO[5]}"
     digest=${digest#sha256:} file=$folder/${digest#sha256:}
 }
 
@@ -98,7 +98,7 @@ fetch() {
     local end password=''
     [[ -e $folder || -L $folder ]] || mkdir -p "$folder" || fail "there is no folder $folder"
     [[ $(stat --format '%F %u %a' "$folder") == 'directory 0 700' ]] ||
-        refuse "$folder is no folder that belongs to root and that nobody else may read: remove it"
+        refuse "$folder is no folder of root that nobody else may read: remove it"
     end=$((SECONDS + (seconds < FETCH_SECONDS ? seconds : FETCH_SECONDS)))
     # shellcheck disable=SC2064 # the name as it is now
     trap "rm -f '$partial'" EXIT
@@ -110,7 +110,7 @@ fetch() {
     in_time 1 curl --disable --config - --fail --silent --show-error --location --proto =https --connect-timeout 10 --retry 3 \
         --max-filesize "$MAX_BYTES" --output "$partial" \
         "https://${REPOSITORY%%/*}/v2/${REPOSITORY#*/}/blobs/sha256:$digest" \
-        < <(printf 'user = "AWS:%s"\n' "$password") || fail "curl ended with $?, asking for sha256:$digest in $REPOSITORY"
+        < <(printf 'user = "AWS:%s"\n' "$password") || fail "curl ended with $? for sha256:$digest in $REPOSITORY"
     is_program "$partial" || fail "what $REPOSITORY has for sha256:$digest is something else"
     { chmod 0500 "$partial" && sync "$partial" && mv -fT "$partial" "$file"; } || fail "it could not be put into $folder"
     remove_older
@@ -178,9 +178,14 @@ remove_older() {
     done < <(ls -t "$folder")
 }
 
-become_program() {
+# Takes what has passed from the time that there is.
+count_time() {
     local left=$((SSM_executionTimeout - SECONDS))
     SSM_executionTimeout=$((left > 5 ? left : 5))
+}
+
+become_program() {
+    count_time
     shopt -s execfail
     # shellcheck disable=SC2093 # where it fails
     exec "$file" "${arguments[@]}"
@@ -220,13 +225,11 @@ hand_over_to_admin() {
 # Prints the parameters and this script: bash reads both from its standard input, for arguments are limited and an
 # environment does not come through.
 payload() {
-    local name value
+    local name
     echo in_admin=yes
-    SSM_executionTimeout=$((SSM_executionTimeout - SECONDS > 5 ? SSM_executionTimeout - SECONDS : 5))
-    for name in images executionTimeout imageGCHighThresholdPercent maxParallelImagePulls maxConnections maxBandwidthMiB \
-        maxImageGiB keep pin reportOnly; do
-        value=SSM_$name
-        printf '%s=%q\n' "$value" "${!value}"
+    count_time
+    for name in "${!SSM_@}"; do
+        printf 'export %s=%q\n' "$name" "${!name}"
     done
     cat "$0"
 }

@@ -230,6 +230,8 @@ def test_the_parameters_become_the_rule(cloud, stack):
         MaxConcurrency="10%",
         ImageGCHighThresholdPercent="90",
         MaxParallelImagePulls="4",
+        MaxConnections="5",
+        MaxBandwidthMiB="100",
     )
     event = json.loads((EVENTS / "image-push.tagged.json").read_text())
     [command] = sent_for(tuned, event)
@@ -243,6 +245,8 @@ def test_the_parameters_become_the_rule(cloud, stack):
         "executionTimeout": "3600",
         "imageGCHighThresholdPercent": "90",
         "maxParallelImagePulls": "4",
+        "maxConnections": "5",
+        "maxBandwidthMiB": "100",
         "maxImageGiB": "20",
         "keep": "3",
         "pin": "true",

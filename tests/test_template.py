@@ -580,7 +580,17 @@ def test_a_parameter_takes_what_aws_takes(name, accepted, refused):
     assert not any(re.fullmatch(pattern, value) for value in refused)
 
 
-@pytest.mark.parametrize("name", ["ImageGCHighThresholdPercent", "MaxParallelImagePulls", "MaxImageGiB", "Keep"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ImageGCHighThresholdPercent",
+        "MaxParallelImagePulls",
+        "MaxConnections",
+        "MaxBandwidthMiB",
+        "MaxImageGiB",
+        "Keep",
+    ],
+)
 def test_a_number_that_reaches_the_document_has_its_default_and_its_range(name):
     parameter, documented = TEMPLATE["Parameters"][name], DOCUMENT["parameters"][name[0].lower() + name[1:]]
     assert str(parameter["Default"]) == documented["default"]

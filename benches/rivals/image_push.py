@@ -45,6 +45,8 @@ def send(rule, image):
             "executionTimeout": [SETTINGS["EXECUTION_TIMEOUT_SECONDS"]],
             "imageGCHighThresholdPercent": [SETTINGS["IMAGE_GC_HIGH_THRESHOLD_PERCENT"]],
             "maxParallelImagePulls": [SETTINGS["MAX_PARALLEL_IMAGE_PULLS"]],
+            "maxConnections": [SETTINGS["MAX_CONNECTIONS"]],
+            "maxBandwidthMiB": [SETTINGS["MAX_BANDWIDTH_MIB"]],
             "maxImageGiB": ["0"],
             "keep": ["0"],
             "pin": ["false"],

@@ -329,7 +329,7 @@ impl<'a> Pull<'a> {
         else {
             return;
         };
-        let forgotten = download::forget(context, &self.work.image, &content.layers);
+        let forgotten = download::forget(context, &self.work.image, content);
         if let Ok(Err(status)) = context.time.until_end(Box::pin(forgotten)).await {
             speech.say(&format!("the lease of layers cannot be removed: {}", status.message()));
         }

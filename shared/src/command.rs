@@ -190,6 +190,8 @@ pub struct Handling {
     pub keep: usize,
     /// Whether they are exempt from kubelet's garbage collection.
     pub pin: bool,
+    /// Whether the node is one that starts, which has its network to itself.
+    pub is_starting: bool,
 }
 
 /// Cuts images into those of one command each, in their order: as many as fit by number and by bytes, and at least one.
@@ -210,6 +212,11 @@ pub fn images_of_commands(images: &[Image]) -> impl Iterator<Item = &[Image]> {
 /// The document's parameters, each with its one value.
 #[must_use]
 pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> HashMap<String, Vec<String>> {
+    let connections = if handling.is_starting {
+        settings.launch_max_connections
+    } else {
+        settings.max_connections
+    };
     [
         ("images", images_text(images)),
         ("executionTimeout", settings.execution_timeout.to_string()),
@@ -218,6 +225,8 @@ pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> 
             settings.image_gc_high_threshold.to_string(),
         ),
         ("maxParallelImagePulls", settings.max_parallel_image_pulls.to_string()),
+        ("maxConnections", connections.to_string()),
+        ("maxBandwidthMiB", settings.max_bandwidth_mib.to_string()),
         ("maxImageGiB", handling.max_image_gib.to_string()),
         ("keep", handling.keep.to_string()),
         ("pin", handling.pin.to_string()),
@@ -282,11 +291,15 @@ mod tests {
             execution_timeout: 172_800,
             image_gc_high_threshold: 100,
             max_parallel_image_pulls: 16,
+            max_connections: 20,
+            launch_max_connections: 20,
+            max_bandwidth_mib: 9999,
         };
         let handling = Handling {
             max_image_gib: 9999,
             keep: 50,
             pin: false,
+            is_starting: false,
         };
         let parameters = serde_json::to_string(&parameters(&settings, handling, &[])).unwrap();
         let bytes = document + parameters.len() + MAX_IMAGES_BYTES;

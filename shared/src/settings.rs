@@ -75,6 +75,12 @@ pub struct Settings {
     pub image_gc_high_threshold: i32,
     /// How many images a node pulls at once (`MAX_PARALLEL_IMAGE_PULLS`).
     pub max_parallel_image_pulls: i32,
+    /// Over how many connections a node downloads the layers of an image (`MAX_CONNECTIONS`).
+    pub max_connections: i32,
+    /// The same while it starts (`LAUNCH_MAX_CONNECTIONS`).
+    pub launch_max_connections: i32,
+    /// MiB per second that these bring at most, 0 for no limit (`MAX_BANDWIDTH_MIB`).
+    pub max_bandwidth_mib: i32,
 }
 
 /// Why the settings cannot be used; the message names the variable, its value and what is accepted.
@@ -138,6 +144,9 @@ impl Settings {
             execution_timeout: variables.execution_timeout()?,
             image_gc_high_threshold: variables.whole("IMAGE_GC_HIGH_THRESHOLD_PERCENT", 1..=100)?,
             max_parallel_image_pulls: variables.whole("MAX_PARALLEL_IMAGE_PULLS", 1..=16)?,
+            max_connections: variables.whole("MAX_CONNECTIONS", 0..=20)?,
+            launch_max_connections: variables.whole("LAUNCH_MAX_CONNECTIONS", 0..=20)?,
+            max_bandwidth_mib: variables.whole("MAX_BANDWIDTH_MIB", 0..=9_999)?,
         })
     }
 }
@@ -291,6 +300,9 @@ mod tests {
             "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
             "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => Some("85".to_owned()),
             "MAX_PARALLEL_IMAGE_PULLS" => Some("2".to_owned()),
+            "MAX_CONNECTIONS" => Some("3".to_owned()),
+            "LAUNCH_MAX_CONNECTIONS" => Some("20".to_owned()),
+            "MAX_BANDWIDTH_MIB" => Some("0".to_owned()),
             "REGISTRY_ENDPOINT" => None,
             _ => Some("text".to_owned()),
         })
@@ -326,6 +338,11 @@ mod tests {
                 "MAX_PARALLEL_IMAGE_PULLS",
                 Some("0"),
                 "\"0\" is not accepted: it takes a whole number from 1 to 16",
+            ),
+            (
+                "LAUNCH_MAX_CONNECTIONS",
+                Some("21"),
+                "\"21\" is not accepted: it takes a whole number from 0 to 20",
             ),
             (
                 "REGISTRY_ENDPOINT",

@@ -10,9 +10,12 @@ from local.front import Front
 from local.images import Artifact
 from local.node import Node
 from local.registry import Registry
+from local.running import Running
 
 from .command import HOST
 from .nodes import a_password, free_address, running
+
+KUBELET = "mkdir -p /var/lib/k && cp /bin/sleep /var/lib/k/kubelet && exec /var/lib/k/kubelet 60"
 
 
 @pytest.fixture(params=["1.7", "2.1"])
@@ -73,3 +76,12 @@ def quick_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     with running(Node(folder / "node", "quick", registry, "2.1")) as node:
         yield node
     registry.stop()
+
+
+@pytest.fixture
+def kubelet(fronted: Node) -> Iterator[Running]:
+    """A process that is called kubelet: pods may come."""
+    process = fronted.begin(KUBELET, {})
+    yield process
+    process.kill()
+    process.wait(5)

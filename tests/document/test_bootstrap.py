@@ -256,7 +256,7 @@ def test_what_cannot_be_executed_is_refused_with_the_cause(node, publish) -> Non
 def test_a_processor_without_a_program_is_refused(node) -> None:
     ran = run(node, document.script(program.attributes(f"{HOST}/{REPOSITORY}", {})))
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert f"without a program for this processor, {platform.machine()}" in ran.stderr
+    assert f"no program for this processor, {platform.machine()}" in ran.stderr
 
 
 def test_no_variable_of_the_environment_changes_the_processor(node, publish) -> None:

@@ -9,14 +9,12 @@ from local import images
 from local.front import Front
 from local.images import Artifact
 from local.node import Node
-from local.running import Running
 
 from .command import Result, begin, run
 from .nodes import CTR
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, chain_id, eventually, image_id, layer_digests, node_finds
 
 MIB = 1 << 20
-KUBELET = "mkdir -p /var/lib/k && cp /bin/sleep /var/lib/k/kubelet && exec /var/lib/k/kubelet 60"
 LEASE = "prefetch-images-layers-"
 
 
@@ -172,15 +170,6 @@ def test_layers_that_another_image_has_unpacked_are_not_fetched(fronted: Node, f
 
     assert not set(front.sent) & set(layer_digests(base))
     assert chain_id(image) in fronted.shell(f"{CTR} snapshots ls")
-
-
-@pytest.fixture
-def kubelet(fronted: Node):
-    """A process that is called kubelet: pods may come."""
-    process: Running = fronted.begin(KUBELET, {})
-    yield process
-    process.kill()
-    process.wait(5)
 
 
 def large(content: str, *, layers: int, layer_bytes: int = 12 * MIB) -> Artifact:

@@ -1,6 +1,5 @@
 """Several images, and several commands, at once."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from local import images
 from local.front import Front
 from local.node import Node
-from local.registry import Registry
 
 from .command import Result, begin, run
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, layer_digests, node_finds
@@ -16,18 +14,16 @@ from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, la
 LAYER = {"architecture": OWN_ARCHITECTURE, "layer_bytes": 1 << 20}
 
 
-def test_of_two_commands_at_once_one_pulls_and_the_other_finds_it_cached(
-    node: Node, pushed, registry: Registry
-) -> None:
-    image = images.image("twice", layer_bytes=20_000_000)
+def test_of_two_commands_at_once_one_pulls_and_the_other_finds_it_cached(fronted: Node, front: Front, pushed) -> None:
+    image = images.image("twice", architecture=OWN_ARCHITECTURE, layer_bytes=20_000_000)
     reference = pushed("team/app", "v1", image)
 
-    first, second = begin(node, reference), begin(node, reference)
+    first, second = begin(fronted, reference), begin(fronted, reference)
     results = [Result(command.wait(60)) for command in (first, second)]
 
     assert sorted(result.statuses()[0] for result in results) == ["cached", "pulled"]
-    [layer] = [layer["digest"] for layer in json.loads(image.manifest)["layers"]]
-    assert registry.requests("team/app").count(f"GET /v2/team/app/blobs/{layer} 200") == 1
+    [layer] = layer_digests(image)
+    assert front.sent[layer] == len(image.blobs[layer]), "once"
 
 
 def test_of_many_commands_two_occupy_the_agent_and_no_image_is_lost(fronted: Node, front: Front, pushed) -> None:
@@ -62,16 +58,23 @@ def test_a_command_of_cached_images_does_not_wait_for_another(fronted: Node, fro
 
 
 @pytest.mark.parametrize(
-    ("size", "allowed", "at_once"), [(9 << 20, 1, {1}), (9 << 20, 2, {2}), (9 << 20, 3, {3}), (1 << 20, 1, {3, 4})]
+    ("size", "allowed", "connections", "at_once"),
+    [
+        (9 << 20, 1, 0, {1}),
+        (9 << 20, 2, 0, {2}),
+        (9 << 20, 3, 0, {3}),
+        (9 << 20, 3, 3, {1}),
+        (1 << 20, 1, 3, {3, 4}),
+    ],
 )
-def test_no_more_images_are_pulled_at_once_than_allowed_of_which_four_small_ones_are_one(
-    fronted: Node, front: Front, pushed, size: int, allowed: int, at_once: set[int]
+def test_no_more_images_are_pulled_at_once_than_allowed_and_one_over_our_own_connections(
+    fronted: Node, front: Front, pushed, kubelet, size: int, allowed: int, connections: int, at_once: set[int]
 ) -> None:
     # Of all that it is asked for, containerd 2 downloads three layers at a time.
     layer = {"architecture": OWN_ARCHITECTURE, "layer_bytes": size}
     references = [pushed(f"team/app{number}", "v1", images.image(f"{number}", **layer)) for number in range(6)]
     front.hold()
-    command = begin(fronted, *references, maxParallelImagePulls=allowed)
+    command = begin(fronted, *references, maxParallelImagePulls=allowed, maxConnections=connections)
     assert eventually(lambda: len(front.being_pulled()) in at_once)
     front.bytes_per_second = 2 * size
     front.release()

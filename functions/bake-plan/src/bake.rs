@@ -186,10 +186,14 @@ fn commands(architecture: Architecture, images: &[BakedImage], settings: &Shared
     let of_commands: Vec<&[Image]> = images_of_commands(&images).collect();
     let of = of_commands.len();
     let commands = of_commands.into_iter().enumerate();
+    let handling = Handling {
+        is_starting: true,
+        ..Handling::default()
+    };
     commands
         .map(|(place, images)| Command {
             comment: format!("bake-snapshot {architecture} {}/{of}", place + 1),
-            parameters: parameters(settings, Handling::default(), images).into_iter().collect(),
+            parameters: parameters(settings, handling, images).into_iter().collect(),
         })
         .collect()
 }

@@ -57,7 +57,11 @@ pub async fn pull(
         // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
         pull_for_other_runtimes(command, work, &image, login).await?;
         let answer = ask(context, &image, login).await;
-        answer.map_err(|status| reason::of_status(&work.image, &status))
+        answer.map_err(|status| reason::of_status(&work.image, &status))?;
+        if let Some(words) = handover.words_of_unpacking(&context.host) {
+            command.speech.say(&format!("{image}: {words}"));
+        }
+        Ok(())
     };
     let request = async {
         tokio::select! {

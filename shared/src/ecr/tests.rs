@@ -414,6 +414,9 @@ impl Registry {
                 "CLUSTER_NAME" | "CLUSTER_TAG_KEY" | "DOCUMENT_NAME" => "prod".to_owned(),
                 "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
                 "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+                "MAX_CONNECTIONS" => "3".to_owned(),
+                "LAUNCH_MAX_CONNECTIONS" => "20".to_owned(),
+                "MAX_BANDWIDTH_MIB" => "0".to_owned(),
                 _ => "600".to_owned(),
             })
         });

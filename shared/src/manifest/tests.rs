@@ -217,6 +217,7 @@ fn of_layers(layers: &[(&str, u64)]) -> Content {
         digest: (*digest).to_owned(),
         bytes: *bytes,
         unpacked: 2 * bytes,
+        ..Layer::default()
     });
     Content {
         layers: layers.collect(),

@@ -53,6 +53,7 @@ fn handling(rule: &Rule, trigger: Trigger) -> Handling {
         max_image_gib: rule.max_image_gib,
         keep,
         pin: rule.pin && beside.is_some(),
+        is_starting: trigger == Trigger::Launch,
     }
 }
 
@@ -86,13 +87,15 @@ mod tests {
                 ("executionTimeout", seconds.to_string()),
                 ("imageGCHighThresholdPercent", percent.to_string()),
                 ("maxParallelImagePulls", pulls.to_string()),
+                ("maxConnections", "3".to_owned()),
+                ("maxBandwidthMiB", "100".to_owned()),
                 ("maxImageGiB", gib.to_string()),
                 ("keep", keep.to_string()),
                 ("pin", pin.to_string()),
             ] {
                 prop_assert_eq!(&sent[name], &[value]);
             }
-            prop_assert_eq!(sent.len(), 7);
+            prop_assert_eq!(sent.len(), 9);
             for (name, values) in &sent {
                 prop_assert!(accepted_by_the_document(name, &values[0]), "{} {}", name, values[0]);
             }
@@ -225,6 +228,9 @@ mod tests {
             execution_timeout: seconds,
             image_gc_high_threshold: percent,
             max_parallel_image_pulls: pulls,
+            max_connections: 3,
+            launch_max_connections: 20,
+            max_bandwidth_mib: 100,
         }
     }
 }

@@ -498,5 +498,8 @@ fn settings() -> Settings {
         execution_timeout: 3600,
         image_gc_high_threshold: 85,
         max_parallel_image_pulls: 2,
+        max_connections: 3,
+        launch_max_connections: 20,
+        max_bandwidth_mib: 0,
     }
 }

@@ -60,7 +60,7 @@ async fn the_newest_image_of_every_rule_is_planned_for_the_architecture_of_the_r
                     "comment": "bake-snapshot x86_64 1/1",
                     "parameters": {
                         "images": [image], "executionTimeout": ["3600"], "imageGCHighThresholdPercent": ["85"],
-                        "maxParallelImagePulls": ["2"], "maxImageGiB": ["0"], "keep": ["0"], "pin": ["false"],
+                        "maxParallelImagePulls": ["2"], "maxConnections": ["20"], "maxBandwidthMiB": ["0"], "maxImageGiB": ["0"], "keep": ["0"], "pin": ["false"],
                     },
                 }],
                 "tags": [{
@@ -727,6 +727,9 @@ pub fn setting(name: &str) -> &'static str {
         "EXECUTION_TIMEOUT_SECONDS" => "3600",
         "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85",
         "MAX_PARALLEL_IMAGE_PULLS" => "2",
+        "MAX_CONNECTIONS" => "3",
+        "LAUNCH_MAX_CONNECTIONS" => "20",
+        "MAX_BANDWIDTH_MIB" => "0",
         "ACCOUNT_ID" => "123456789012",
         "REGISTRY_ENDPOINT" => "standard",
         "AWS_REGION" => "eu-central-1",

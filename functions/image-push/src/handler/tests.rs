@@ -633,6 +633,9 @@ fn settings(rules: &str) -> Settings {
             "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
             "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
             "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+            "MAX_CONNECTIONS" => "3".to_owned(),
+            "LAUNCH_MAX_CONNECTIONS" => "20".to_owned(),
+            "MAX_BANDWIDTH_MIB" => "0".to_owned(),
             _ => return None,
         })
     })

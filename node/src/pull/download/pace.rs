@@ -177,7 +177,7 @@ impl Pace {
 
     /// Looks what containerd downloads for others, and gives way as long as that goes on.
     pub async fn give_way(&self, containerd: &Containerd, own: impl Fn(&str) -> bool) {
-        let mut seen: HashMap<String, u64> = HashMap::new();
+        let mut seen: Option<HashMap<String, u64>> = None; // what does not grow, nobody downloads
         let mut grew_at: Option<Instant> = None;
         loop {
             let began = Instant::now();
@@ -186,13 +186,11 @@ impl Pace {
                 continue;
             };
             let others = others(ingests, &own);
-            if others
-                .iter()
-                .any(|(reference, offset)| seen.get(reference) != Some(offset))
-            {
+            let grows = |seen: &HashMap<_, _>| others.iter().any(|(layer, offset)| seen.get(layer) != Some(offset));
+            if seen.as_ref().is_some_and(grows) {
                 grew_at = Some(Instant::now());
             }
-            seen = others;
+            seen = Some(others);
             let is_downloading = grew_at.is_some_and(|at| at.elapsed() < AFTER);
             if self.is_giving_way() {
                 self.gave_way.set(self.gave_way.get() + began.elapsed());

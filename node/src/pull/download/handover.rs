@@ -1,0 +1,63 @@
+//! What the download of an image's layers and the pull after it tell each other.
+
+use std::{cell::Cell, time::Duration};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::host::Host;
+
+/// How long unpacking takes, at least, where it is worth a word.
+const LONG: Duration = Duration::from_secs(10);
+/// Where the program is that containerd unpacks with, if it is there (containerd, `pkg/archive/compression`).
+const UNPIGZ: [&str; 3] = ["/usr/bin/unpigz", "/usr/local/bin/unpigz", "/bin/unpigz"];
+/// What the download of an image's layers tells whoever pulls it afterwards.
+#[derive(Debug, Default)]
+pub struct Handover {
+    pub(super) is_waiting: Cell<bool>,
+    may_pull: Cell<bool>,
+    /// How long the layers took, and when they were all there.
+    pub(super) downloaded: Cell<Option<(Duration, Instant)>>,
+    changed: Notify,
+}
+
+impl Handover {
+    /// Tells whether another image of the command has its turn.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.is_waiting.get()
+    }
+
+    /// Tells people what the pull was waiting for, where it was mostly its unpacking.
+    #[must_use]
+    pub fn words_of_unpacking(&self, host: &Host) -> Option<String> {
+        let (downloading, at) = self.downloaded.get()?;
+        let unpacking = at.elapsed();
+        if unpacking < LONG || unpacking < downloading {
+            return None;
+        }
+        let has_unpigz = UNPIGZ.iter().any(|path| host.path(path).exists());
+        let cure = if has_unpigz {
+            ""
+        } else {
+            "; there is no unpigz (package pigz), which containerd would use"
+        };
+        let (unpacking, downloading) = (unpacking.as_secs(), downloading.as_secs());
+        Some(format!(
+            "unpacking took {unpacking} s after {downloading} s of download: one core's gunzip is the limit{cure}"
+        ))
+    }
+
+    /// Lets the pull begin.
+    pub fn begin_to_pull(&self) {
+        self.may_pull.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns once the pull may begin.
+    pub async fn may_pull(&self) {
+        let changed = self.changed.notified();
+        if !self.may_pull.get() {
+            changed.await;
+        }
+    }
+}
