@@ -8,6 +8,7 @@ pub mod work;
 
 use std::{cell::RefCell, collections::HashSet, time::Duration};
 
+use chrono::Utc;
 use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::outcome::{NodeReason, Status};
 use tokio::{
@@ -22,7 +23,7 @@ use crate::{
         config::Config,
         inventory::{Inventory, confirm_all},
         leftovers,
-        start::is_installed,
+        start::{Start, is_installed},
     },
     context::Context,
     description::Description,
@@ -238,12 +239,27 @@ impl<'a> Command<'a> {
         Ok(())
     }
 
+    /// Waits for a snapshotter outside containerd which a containerd that has just begun may not reach yet, as at boot.
+    async fn wait_for_snapshotter(&self) {
+        let Context { config, host, .. } = self.context;
+        let began = Start::of(host).and_then(Start::moment);
+        let age = || began.and_then(|began| (Utc::now() - began).to_std().ok());
+        let is_young = || age().is_some_and(|age| age < BOOT) && !self.context.time.is_over();
+        while config.runs_outside(&config.snapshotter) && is_young() {
+            match self.context.inventory(Instant::now()).await {
+                Ok(inventory) if inventory.is_snapshotter_missing => sleep(PAUSE).await,
+                _ => return,
+            }
+        }
+    }
+
     /// Brings the images that are left, so many at a time; registries are asked about all of them meanwhile.
     async fn bring_the_rest(&self) {
         let left: Vec<&Work> = self.works.iter().filter(|work| work.is_left()).collect();
         if left.is_empty() {
             return;
         }
+        self.wait_for_snapshotter().await;
         for (handler, snapshotter) in self.context.other_runtimes() {
             let words =
                 format!("runtime class {handler} unpacks into {snapshotter}: images are brought for it as well");

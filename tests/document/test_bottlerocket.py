@@ -18,6 +18,7 @@ from . import nodes
 from .command import A_DIGEST, GOOD, HOST, Result, begin, install, run, substituted
 from .nodes import a_password, free_address
 from .state import by_digest, by_tag, eventually, image_id, node_finds, wait_for_file
+from .test_snapshotter import OLD
 from .watch import base64_of, watching_processes
 
 RUN = "/run/prefetch-images"
@@ -172,6 +173,7 @@ def test_an_admin_container_without_its_powers_is_refused(tmp_path: Path, regist
 def test_images_are_not_pulled_past_a_snapshotter_that_does_not_run(tmp_path: Path, pushed, registry: Registry) -> None:
     reference = pushed("team/app", "v1", images.image("lazy"))
     with running(BottlerocketNode(tmp_path / "soci", "soci", registry, snapshotter="soci")) as node:
+        node.shell(OLD)
         result = run(node, reference)
 
         assert (result.exit_code, result.outcomes()) == (0, [("skipped", "snapshotter")]), result.stderr

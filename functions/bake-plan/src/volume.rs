@@ -30,6 +30,7 @@ mod tests {
             digest: (*digest).to_owned(),
             bytes: *bytes,
             unpacked: 2 * bytes,
+            ..Layer::default()
         });
         Content {
             layers: layers.collect(),
