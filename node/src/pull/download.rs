@@ -79,6 +79,9 @@ pub async fn layers(
         () = pace.give_way(&context.containerd, |digest| command.is_own_layer(digest)) => Ok(()),
     };
     pace.begin();
+    if transfer.is_wrong() {
+        forget(context, image, content).await.ok(); // it ends by itself
+    }
     if brought.is_ok() && !transfer.is_leaving() {
         handover.downloaded.set(Some((began.elapsed(), Instant::now())));
     }

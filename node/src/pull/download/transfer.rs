@@ -73,6 +73,8 @@ pub struct Transfer<'a> {
     has_come: Notify,
     /// Whether no further chunk is begun: containerd does the rest.
     is_leaving: Cell<bool>,
+    /// Whether a layer is something else than its digest stands for.
+    is_wrong: Cell<bool>,
 }
 
 /// A layer whose chunks are downloaded.
@@ -99,7 +101,14 @@ impl<'a> Transfer<'a> {
             has_work: Notify::new(),
             has_come: Notify::new(),
             is_leaving: Cell::new(false),
+            is_wrong: Cell::new(false),
         }
+    }
+
+    /// Tells whether a layer was something else than its digest stands for, of which nothing is to stay.
+    #[must_use]
+    pub const fn is_wrong(&self) -> bool {
+        self.is_wrong.get()
     }
 
     /// Tells whether the rest was left to containerd.
@@ -193,7 +202,7 @@ impl<'a> Transfer<'a> {
             return Ok(());
         };
         if status.code() == Code::FailedPrecondition {
-            self.files.remove(&layer.digest);
+            self.is_wrong.set(true);
             self.source.context.containerd.abort_layer(&layer.digest).await.ok(); // then the pull fails of it
         }
         Err(self.failure(&status))
