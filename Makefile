@@ -50,7 +50,7 @@ scripts: tools
 	ruff format --check local tests benches verify
 	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait
 	sam validate --lint
-	cfn-lint template.yaml examples/bake/node-group.yaml
+	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml
 
 .PHONY: unit
 unit: clippy ## Lints and tests the Rust code

@@ -1,5 +1,5 @@
-"""IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2, SQS,
-Scheduler; and what AWS services may do on somebody's behalf."""
+"""IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2, Auto Scaling,
+SQS, Scheduler; and what AWS services may do on somebody's behalf."""
 
 import json
 import types
@@ -46,6 +46,7 @@ PUBLIC_PARAMETERS = "/aws/service/"
 
 OWN_CHECKS = frozenset(
     {
+        "autoscaling:CompleteLifecycleAction",
         "ec2:CreateSnapshot",
         "ec2:CreateTags",
         "ec2:DeleteSnapshot",

@@ -251,6 +251,8 @@ def _moved(ids: list[str], way: tuple[str, str], allowed: tuple[str, ...], actio
     for id_ in moving:
         ec2._instances[id_]["StateReason"] = None if way == LAUNCH else USER_SHUTDOWN
         at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+        if way == LAUNCH:
+            ec2._instances[id_]["LaunchTime"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
         ec2._instances[id_]["StateTransitionReason"] = "" if way == LAUNCH else f"User initiated ({at})"
     move(moving, way)
     return [

@@ -27,6 +27,7 @@ WITH_A_CLOUD = (
     "test_jobs_schedule.py",
     "test_launches.py",
     "test_local_api.py",
+    "test_local_autoscaling.py",
     "test_local_builders.py",
     "test_local_cloud.py",
     "test_local_commands.py",
@@ -47,6 +48,7 @@ WITH_A_CLOUD = (
     "test_uninstall.py",
     "test_verify.py",
     "test_walls.py",
+    "test_warm_pool.py",
 )
 
 

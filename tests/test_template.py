@@ -179,6 +179,7 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
         assert not any("*" in action for action in actions)
         if statement["Resource"] == "*":
             assert set(actions) <= {
+                "autoscaling:DescribeAutoScalingInstances",
                 "ec2:DescribeFastSnapshotRestores",
                 "ec2:DescribeInstances",
                 "ec2:DescribeLaunchTemplateVersions",

@@ -25,6 +25,7 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 ANSWERING = ("SettingsCheck", "NodeProgram")
 """The functions that answer CloudFormation, which stand in no VPC."""
 ENDPOINTS = {
+    "autoscaling": "autoscaling",
     "dynamodb": "dynamodb",
     "ec2": "ec2",
     "ecr": "ecr.api",

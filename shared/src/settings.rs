@@ -187,6 +187,23 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             })
     }
 
+    /// Reads the name of the lifecycle hook in which instances wait for their launch, where there is one
+    /// (`LAUNCH_HOOK`).
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where it is no name that Auto Scaling takes: letters, digits, `-`, `_` and `/`.
+    pub fn launch_hook(&self) -> Result<Option<String>, SettingsError> {
+        const NAME: &str = "LAUNCH_HOOK";
+        let Some(name) = (self.0)(NAME).filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        if name.chars().all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c)) {
+            Ok(Some(name))
+        } else {
+            Err(refuse(NAME, Some(name), "a lifecycle hook's name, or nothing"))
+        }
+    }
+
     /// Reads whether something is so.
     ///
     /// # Errors

@@ -5,6 +5,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use aws_sdk_autoscaling::{
+    operation::{
+        complete_lifecycle_action::{CompleteLifecycleActionError, CompleteLifecycleActionOutput},
+        describe_auto_scaling_instances::{DescribeAutoScalingInstancesError, DescribeAutoScalingInstancesOutput},
+    },
+    types::AutoScalingInstanceDetails,
+};
 use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
 use aws_sdk_sqs::{
     operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
@@ -28,7 +35,7 @@ use prefetch::{
 };
 use serde_json::{Value, json};
 
-use crate::{handler::NodeResult, message::Ended, settings::Settings, store::Store};
+use crate::{handler::NodeResult, lifecycle::LaunchHook, message::Ended, settings::Settings, store::Store};
 
 pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
@@ -131,6 +138,8 @@ pub struct State {
     pub objects: BTreeMap<String, String>,
     /// Messages by queue, with their delays.
     pub messages: Vec<(String, i32, Value)>,
+    /// The lifecycle state of each instance of the group `nodes`.
+    pub lifecycle: BTreeMap<String, &'static str>,
     pub calls: Calls,
     /// How many commands or invocations a page has.
     pub page: Option<usize>,
@@ -158,13 +167,23 @@ impl Cloud {
     }
 
     pub fn with(max_retries: &'static str) -> Self {
+        Self::of(max_retries, "")
+    }
+
+    /// A cloud where instances wait in a hook of this name for their launch; in none where it is empty.
+    pub fn with_hook(hook: &'static str) -> Self {
+        Self::of("2", hook)
+    }
+
+    fn of(max_retries: &'static str, hook: &'static str) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let settings = settings(max_retries);
+        let settings = settings(max_retries, hook);
         let dynamodb = mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table));
         let result = NodeResult {
             ssm: ssm(&state),
             sqs: sqs(&state),
             s3: s3(&state),
+            hook: (!hook.is_empty()).then(|| LaunchHook::with_client(auto_scaling(&state), hook)),
             store: Store::new(dynamodb, &settings),
             settings,
         };
@@ -378,7 +397,7 @@ fn event(command: String, node: Option<String>) -> String {
     ended.event(DOCUMENT)
 }
 
-fn settings(max_retries: &'static str) -> Settings {
+fn settings(max_retries: &'static str, hook: &'static str) -> Settings {
     let value = |name: &str| match name {
         "CLUSTER_NAME" => "prod",
         "DOCUMENT_NAME" => DOCUMENT,
@@ -390,6 +409,7 @@ fn settings(max_retries: &'static str) -> Settings {
         "RESULT_QUEUE_URL" => "result-queue",
         "OUTCOME_RETENTION_DAYS" => "30",
         "MAX_RETRIES" => max_retries,
+        "LAUNCH_HOOK" => hook,
         other => panic!("{other} is not a setting"),
     };
     Settings::read(|name| Some(value(name).to_owned())).unwrap()
@@ -557,5 +577,54 @@ fn s3(state: &Arc<Mutex<State>>) -> aws_sdk_s3::Client {
     })
 }
 
+fn auto_scaling(state: &Arc<Mutex<State>>) -> aws_sdk_autoscaling::Client {
+    let shared = Arc::clone(state);
+    let describe =
+        mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_instances).then_compute_response(move |input| {
+            let mut state = shared.lock().unwrap();
+            if let Some(code) = state.calls.note("DescribeAutoScalingInstances") {
+                return fault!(aws_sdk_autoscaling, DescribeAutoScalingInstancesError, code);
+            }
+            assert!(
+                (1..=50).contains(&input.instance_ids().len()),
+                "none would be all of the account"
+            );
+            // One that is of no group is left out.
+            let of_group = |id: &String| Some(instance_of_group(id, state.lifecycle.get(id)?));
+            let instances = input.instance_ids().iter().filter_map(of_group).collect();
+            let output = DescribeAutoScalingInstancesOutput::builder();
+            MockResponse::Output(output.set_auto_scaling_instances(Some(instances)).build())
+        });
+    let shared = Arc::clone(state);
+    let complete = mock!(aws_sdk_autoscaling::Client::complete_lifecycle_action).then_compute_response(move |input| {
+        let mut state = shared.lock().unwrap();
+        if let Some(code) = state.calls.note("CompleteLifecycleAction") {
+            return fault!(aws_sdk_autoscaling, CompleteLifecycleActionError, code);
+        }
+        assert_eq!(input.auto_scaling_group_name(), Some("nodes"));
+        assert_eq!(input.lifecycle_hook_name(), Some(HOOK));
+        assert_eq!(input.lifecycle_action_result(), Some("CONTINUE"));
+        state
+            .lifecycle
+            .insert(input.instance_id().unwrap().to_owned(), "Warmed:Stopped");
+        MockResponse::Output(CompleteLifecycleActionOutput::builder().build())
+    });
+    mock_client!(
+        aws_sdk_autoscaling,
+        RuleMode::MatchAny,
+        [&describe, &complete],
+        |config| { config.retry_config(aws_sdk_autoscaling::config::retry::RetryConfig::disabled()) }
+    )
+}
+
+fn instance_of_group(id: &str, state: &str) -> AutoScalingInstanceDetails {
+    let instance = AutoScalingInstanceDetails::builder()
+        .instance_id(id)
+        .lifecycle_state(state);
+    instance.auto_scaling_group_name("nodes").build()
+}
+
+/// The hook in which instances wait, where there is one.
+pub const HOOK: &str = "prefetch";
 /// An error by which DynamoDB says that there is too much to do.
 pub const THROTTLED: &str = "ProvisionedThroughputExceededException";

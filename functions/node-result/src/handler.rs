@@ -20,6 +20,7 @@ use crate::{
     decision::{Decision, Queued, Reason, Settled, Why},
     finding::{Finding, Report, images, targets},
     invocation::Invocation,
+    lifecycle::LaunchHook,
     message::{Call, Ended, Message, Said, call},
     settings::Settings,
     store::{Store, StoreError},
@@ -37,6 +38,8 @@ pub struct NodeResult {
     pub ssm: aws_sdk_ssm::Client,
     pub sqs: aws_sdk_sqs::Client,
     pub s3: aws_sdk_s3::Client,
+    /// The hook in which instances wait for their launch, where there is one.
+    pub hook: Option<LaunchHook>,
     pub store: Store,
     pub settings: Settings,
 }
@@ -65,7 +68,8 @@ impl NodeResult {
     ///
     /// A batch costs one GetCommandInvocation per event, one ListCommands per command that ended as a whole or did not
     /// report fully, and, where something is new, one BatchGetItem, and per trigger and day of the requests one
-    /// TransactWriteItems, PutObject and DeleteItem; for its further tries one BatchGetItem and one SendMessageBatch.
+    /// TransactWriteItems, PutObject and DeleteItem; for its further tries one BatchGetItem and one SendMessageBatch. Where
+    /// the stack has a launch hook, launches cost what [`LaunchHook::release`] says.
     pub async fn handle(&self, payload: Value) -> Answer {
         self.handle_at(payload, std::time::SystemTime::now().into()).await
     }

@@ -9,6 +9,7 @@ mod gate;
 mod handler;
 mod held;
 mod invocation;
+mod lifecycle;
 mod message;
 mod metrics;
 mod outbox;
@@ -25,7 +26,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
-use crate::{handler::NodeResult, settings::Settings, store::Store};
+use crate::{handler::NodeResult, lifecycle::LaunchHook, settings::Settings, store::Store};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -36,6 +37,10 @@ async fn main() -> Result<(), Error> {
         ssm: aws_sdk_ssm::Client::new(&config),
         sqs: aws_sdk_sqs::Client::new(&config),
         s3: aws_sdk_s3::Client::new(&config),
+        hook: settings
+            .launch_hook
+            .as_deref()
+            .map(|hook| LaunchHook::new((&config).into(), hook)),
         store: Store::new(aws_sdk_dynamodb::Client::new(&config), &settings),
         settings,
     };

@@ -31,6 +31,9 @@ pub struct Outbox {
     pub retries: Vec<Delayed>,
     /// The metrics, for the log.
     pub metrics: String,
+    /// Nodes that may go on from the hook of their launch, where the stack has one.
+    #[serde(default)]
+    pub launched: BTreeSet<String>,
     /// When the transaction was written.
     pub created_at: DateTime<Utc>,
 }
@@ -74,7 +77,8 @@ impl Outbox {
     /// How many bytes there are to keep, but for names and keys.
     pub fn size(&self) -> usize {
         let retries: usize = self.retries.iter().map(|retry| retry.body.len()).sum();
-        self.body.len() + retries + self.metrics.len()
+        let launched: usize = self.launched.iter().map(String::len).sum();
+        self.body.len() + retries + self.metrics.len() + launched
     }
 
     /// Adds what has to be done besides.
@@ -82,6 +86,7 @@ impl Outbox {
         self.body += &other.body;
         self.retries.extend(other.retries);
         self.metrics += &other.metrics;
+        self.launched.extend(other.launched);
     }
 }
 
@@ -99,6 +104,9 @@ impl NodeResult {
             self.put_records(outbox).await?;
         }
         self.send(&self.settings.result_queue, &outbox.retries).await?;
+        if let Some(hook) = self.hook.as_ref().filter(|_| !outbox.launched.is_empty()) {
+            hook.release(&outbox.launched, &self.store).await;
+        }
         // Lambda takes stdout to the log, where CloudWatch counts.
         print!("{}", outbox.metrics);
         Ok(self.store.delete_outbox(&outbox.id).await?)

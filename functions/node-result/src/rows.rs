@@ -1,4 +1,4 @@
-//! A job's row as it was read.
+//! Rows as they are read.
 
 use chrono::{DateTime, Utc};
 use prefetch::rows::Counters;
@@ -17,4 +17,11 @@ pub struct JobRow {
     pub slowest_seconds: Option<f64>,
     #[serde(flatten)]
     pub counters: Counters,
+}
+
+/// What is read of a launch's row.
+#[derive(Debug, Deserialize)]
+pub struct LaunchRow {
+    /// The jobs that it became, once their commands were all sent.
+    pub commands: Option<Vec<String>>,
 }

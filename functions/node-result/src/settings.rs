@@ -29,6 +29,9 @@ pub struct Settings {
     pub result_queue: String,
     /// What every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
     pub metrics: Metrics,
+    /// The lifecycle hook in which instances wait until their launch is done with; none where it is empty
+    /// (`LAUNCH_HOOK`).
+    pub launch_hook: Option<String>,
     /// How many more tries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
 }
@@ -52,6 +55,7 @@ impl Settings {
             bucket: variables.text("RECORDS_BUCKET")?,
             node_queue: variables.text("NODE_QUEUE_URL")?,
             result_queue: variables.text("RESULT_QUEUE_URL")?,
+            launch_hook: variables.launch_hook()?,
             max_retries: variables.max_retries()?,
         })
     }
@@ -70,6 +74,7 @@ mod tests {
                 "OUTCOME_RETENTION_DAYS" => "30",
                 "DELIVERY_TIMEOUT_SECONDS" => "600",
                 "EXECUTION_TIMEOUT_SECONDS" => "3600",
+                "LAUNCH_HOOK" => "",
                 _ => "text",
             };
             Some(if asked == name { value } else { usual }.to_owned())
@@ -81,6 +86,7 @@ mod tests {
         for (name, value, accepted) in [
             ("TABLE_NAME", "", "a text that is not empty"),
             ("RECORDS_BUCKET", " ", "a text that is not empty"),
+            ("LAUNCH_HOOK", "a b", "a lifecycle hook's name, or nothing"),
             ("MAX_RETRIES", "6", "a whole number from 0 to 5"),
             ("OUTCOME_RETENTION_DAYS", "0", "a whole number from 1 to 3650"),
             ("DELIVERY_TIMEOUT_SECONDS", "1m", "a whole number from 30 to 2592000"),

@@ -18,7 +18,7 @@ use prefetch::{
 };
 use thiserror::Error;
 
-use crate::{outbox::Outbox, settings::Settings, transaction::items, unit::Unit};
+use crate::{outbox::Outbox, rows::LaunchRow, settings::Settings, transaction::items, unit::Unit};
 
 /// The table.
 pub struct Store {
@@ -42,6 +42,9 @@ pub enum StoreError {
     /// The outbox could not be read.
     #[error("the outbox could not be read")]
     Outbox(#[source] Box<SdkError<QueryError>>),
+    /// The launches of a node could not be read.
+    #[error("the launches of a node could not be read")]
+    Launches(#[source] Box<SdkError<QueryError>>),
     /// An outbox row could not be deleted.
     #[error("an outbox row could not be deleted")]
     Delete(#[source] Box<SdkError<DeleteItemError>>),
@@ -115,6 +118,28 @@ impl Store {
             .map_err(|error| StoreError::Outbox(Box::new(error)))?;
         let page = serde_dynamo::from_items(answer.items.unwrap_or_default())?;
         Ok((page, answer.last_evaluated_key.filter(|key| !key.is_empty())))
+    }
+
+    /// Reads the row of a node's last launch as it is now.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it could not be read.
+    pub async fn last_launch(&self, node: &str) -> Result<Option<LaunchRow>, StoreError> {
+        let request = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :launches")
+            .expression_attribute_values(":launches", AttributeValue::S(Key::launch(node, None).pk))
+            .scan_index_forward(false)
+            .limit(1);
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| StoreError::Launches(Box::new(error)))?;
+        let row = answer.items.unwrap_or_default().into_iter().next();
+        Ok(row.map(serde_dynamo::from_item).transpose()?)
     }
 
     /// Deletes an outbox row: all is done.

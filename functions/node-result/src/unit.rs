@@ -306,7 +306,10 @@ impl Planner<'_> {
 
     fn todo(&self, change: &NodeChange) -> Outbox {
         let retries = retries(change, self.settings.max_retries);
+        let has_hook = self.settings.launch_hook.is_some();
+        let is_launched = has_hook && change.job.trigger == Trigger::Launch && !change.after.retrying;
         Outbox {
+            launched: is_launched.then(|| change.node.clone()).into_iter().collect(),
             body: records(change, self.settings),
             metrics: metrics::of_node(change, !retries.is_empty(), self.settings, self.now),
             retries,

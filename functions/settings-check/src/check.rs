@@ -23,6 +23,7 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
     let others = [
         variables.outcome_retention().err(),
         variables.max_retries().err(),
+        variables.launch_hook().err(),
         variables.allow_any_repository().err(),
     ];
     let mut refused: Vec<String> = others.iter().flatten().map(|error| report(error)).collect();
@@ -79,6 +80,7 @@ mod tests {
             "MAX_CONNECTIONS" => "3",
             "LAUNCH_MAX_CONNECTIONS" => "20",
             "MAX_BANDWIDTH_MIB" => "0",
+            "LAUNCH_HOOK" => "prefetch",
             "OUTCOME_RETENTION_DAYS" => "30",
             "ALLOW_ANY_REPOSITORY" => "false",
             "ACCOUNT_ID" => "123456789012",

@@ -1,5 +1,6 @@
 mod gate;
 mod held;
+mod lifecycle;
 mod not_applicable;
 
 use aws_sdk_dynamodb::types::AttributeValue;
