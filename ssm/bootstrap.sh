@@ -171,7 +171,7 @@ remove_older() {
     local name others=0
     while IFS= read -r name; do
         case $name in
-            "$digest") ;;
+            "$digest" | boot) ;; # reports of the node's boot (examples/boot)
             *.*) [[ -e /proc/${name##*.} ]] || rm -f "$folder/$name" ;;
             *) ((++others <= PREVIOUS)) || rm -f "$folder/$name" ;;
         esac

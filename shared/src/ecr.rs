@@ -202,7 +202,20 @@ impl NewestImages {
     /// [`ImagesError`] where ECR does not even list the repositories.
     pub async fn known_of_rule(&self, rule: &Rule, now: SystemTime) -> Result<Newest, ImagesError> {
         let repositories = self.repositories_of(rule, now).await?;
-        let mut answers = self.remembered(rule, &repositories, now);
+        self.known_of_repositories(rule, &repositories, now).await
+    }
+
+    /// Names the rule's newest images of these repositories, which it takes.
+    ///
+    /// # Errors
+    /// [`ImagesError`] where ECR's answer names no usable image.
+    pub async fn known_of_repositories(
+        &self,
+        rule: &Rule,
+        repositories: &[String],
+        now: SystemTime,
+    ) -> Result<Newest, ImagesError> {
+        let mut answers = self.remembered(rule, repositories, now);
         let unknown = repositories.iter().filter(|name| !answers.contains_key(*name));
         let unknown: Vec<&String> = unknown.collect();
         let missing = self.scan(unknown, &mut answers, now).await;
@@ -221,7 +234,7 @@ impl NewestImages {
                 report(&error)
             );
         }
-        let images = self.images(rule, &repositories, &answers)?;
+        let images = self.images(rule, repositories, &answers)?;
         if !answers.values().any(|known| names_an_image(&known.answer)) {
             *locked(&self.repositories) = None; // as below: the first push may make the first repository
         }

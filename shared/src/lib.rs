@@ -7,6 +7,8 @@ pub mod aws;
 #[cfg(feature = "aws")]
 pub mod bake;
 #[cfg(feature = "aws")]
+pub mod boot;
+#[cfg(feature = "aws")]
 pub mod command;
 #[cfg(feature = "aws")]
 pub mod custom_resource;

@@ -4,6 +4,7 @@
     reason = "a test that meets what it does not expect ends"
 )]
 
+pub mod parameters;
 pub mod time;
 
 use std::{

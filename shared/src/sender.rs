@@ -25,6 +25,7 @@ use crate::{
 pub use delivery::{Delivery, Refusal};
 use doubt::Unanswered;
 use observer::Observer;
+pub(crate) use request::handling;
 use request::send_command_input;
 
 /// Sends commands, or records them where the stack observes.

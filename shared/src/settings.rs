@@ -54,6 +54,31 @@ pub fn max_receives(look_up: impl Fn(&str) -> Option<String>) -> Result<u32, Set
     Ok(count.unsigned_abs())
 }
 
+/// What a document's name ends with, after the stack's own.
+const DOCUMENT_SUFFIX: &str = "-prefetch-images";
+
+/// Reads below which path boot lists are kept (`BOOT_LIST`, `DOCUMENT_NAME`), by a look-up from variable name to value; none
+/// where the stack keeps none.
+///
+/// The document's name tells the stack's: a function's environment has little room.
+///
+/// # Errors
+/// [`SettingsError::Variable`] where one is missing or not accepted.
+pub fn boot_list_path(look_up: impl Fn(&str) -> Option<String>) -> Result<Option<String>, SettingsError> {
+    let variables = Variables::new(look_up);
+    match (variables.0)("BOOT_LIST").as_deref() {
+        Some("Disabled") => Ok(None),
+        Some("Enabled") => {
+            let document = variables.text("DOCUMENT_NAME")?;
+            match document.strip_suffix(DOCUMENT_SUFFIX).filter(|stack| !stack.is_empty()) {
+                Some(stack) => Ok(Some(format!("/{stack}/boot"))),
+                None => Err(refuse("DOCUMENT_NAME", Some(document), "<stack>-prefetch-images")),
+            }
+        }
+        other => Err(refuse("BOOT_LIST", other.map(str::to_owned), "Enabled or Disabled")),
+    }
+}
+
 /// What every function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -379,6 +404,33 @@ mod tests {
         ];
         for (name, value, expected) in cases {
             let error = report(&read(name, value).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn boot_lists_are_below_the_stacks_own_path_where_they_are_kept() {
+        let path = |boot_list: &'static str, document: &'static str| {
+            boot_list_path(|name| {
+                (name == "BOOT_LIST")
+                    .then_some(boot_list)
+                    .or(Some(document))
+                    .map(str::to_owned)
+            })
+        };
+        assert_eq!(path("Disabled", "x").unwrap(), None);
+        let kept = path("Enabled", "eks-image-prefetch-prefetch-images").unwrap();
+        assert_eq!(kept.as_deref(), Some("/eks-image-prefetch/boot"));
+        for (boot_list, document, expected) in [
+            ("Enabled", "-prefetch-images", "it takes <stack>-prefetch-images"),
+            ("Enabled", "x", "DOCUMENT_NAME: \"x\" is not accepted"),
+            (
+                "true",
+                "x",
+                "BOOT_LIST: \"true\" is not accepted: it takes Enabled or Disabled",
+            ),
+        ] {
+            let error = report(&path(boot_list, document).unwrap_err());
             assert!(error.contains(expected), "{error}");
         }
     }

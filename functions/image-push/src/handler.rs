@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use futures_util::{StreamExt, stream};
 use lambda_runtime::Diagnostic;
 use prefetch::{
+    boot::{BootLists, Kept},
     command::{Comment, Destination, Trigger},
-    ecr::ImagesError,
+    ecr::{ImagesError, NewestImages},
     image::Image,
     node::NodeSelector,
     report::{report, word},
@@ -36,6 +37,9 @@ pub enum Decision {
         image: Image,
         /// The commands, one for each rule.
         commands: Vec<Sent>,
+        /// What became of the rules' boot lists, where the stack keeps them.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        boot: Vec<Kept>,
     },
     /// The stack observes: what each rule would have sent was recorded.
     Observed {
@@ -43,6 +47,9 @@ pub enum Decision {
         image: Image,
         /// The jobs, one for each rule.
         commands: Vec<Sent>,
+        /// What became of the rules' boot lists, where the stack keeps them.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        boot: Vec<Kept>,
     },
     /// Nothing was sent, for this reason.
     Ignored(Ignored),
@@ -85,59 +92,74 @@ impl From<PushError> for Diagnostic {
     }
 }
 
-/// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such rule,
-/// beside what ECR is asked where the event does not tell that it is an image.
-///
-/// A rule whose command cannot be sent does not keep the others from theirs.
-///
-/// # Errors
-/// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries, and where ECR cannot be
-/// asked: nothing is sent for what may be no image.
-pub async fn handle(
-    sender: &Sender,
-    ecr: &aws_sdk_ecr::Client,
-    settings: &Settings,
-    payload: Value,
-    now: SystemTime,
-) -> Result<Decision, PushError> {
-    let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
-    let verdict = wanted_image(ecr, settings, payload)
-        .await
-        .inspect_err(|error| error!(event.id = id, "{}", report(error)))?;
-    let Wanted { image, rules } = match verdict {
-        Ok(wanted) => wanted,
-        Err(ignored) => {
-            log_ignored(&id, &ignored);
-            return Ok(Decision::Ignored(ignored));
-        }
-    };
-    let sends = stream::iter(rules).enumerate().map(async |(place, (rule, names))| {
-        let sent = send(sender, settings, rule, &names, (&id, now)).await;
-        if let Err(error) = &sent {
-            error!(
-                event.id = id,
-                image.digest = image.digest(),
-                rule = rule.name,
-                "{}",
-                report(error)
-            );
-        }
-        (place, sent)
-    });
-    let mut sent: Vec<_> = sends.buffer_unordered(AT_ONCE).collect().await;
-    sent.sort_unstable_by_key(|(place, _)| *place);
-    let mut commands = Vec::with_capacity(sent.len());
-    let mut failure = None;
-    for (_, sent) in sent {
-        match sent {
-            Ok(sent) => commands.push(sent),
-            Err(error) => failure = failure.or(Some(error)),
-        }
+/// What the function works with.
+pub struct ImagePush {
+    pub sender: Sender,
+    pub ecr: aws_sdk_ecr::Client,
+    pub images: NewestImages,
+    /// The boot lists, where the stack keeps them.
+    pub boot: Option<BootLists>,
+    pub settings: Settings,
+}
+
+impl ImagePush {
+    /// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such
+    /// rule, beside what ECR is asked where the event does not tell that it is an image. Where the stack keeps boot lists,
+    /// those of the rules come after the commands, and fail none.
+    ///
+    /// A rule whose command cannot be sent does not keep the others from theirs.
+    ///
+    /// # Errors
+    /// [`PushError`] for the first rule whose command could not be sent, after the SDK's own retries, and where ECR cannot be
+    /// asked: nothing is sent for what may be no image.
+    pub async fn handle(&self, payload: Value, now: SystemTime) -> Result<Decision, PushError> {
+        let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
+        let verdict = wanted_image(&self.ecr, &self.settings, payload)
+            .await
+            .inspect_err(|error| error!(event.id = id, "{}", report(error)))?;
+        let wanted = match verdict {
+            Ok(wanted) => wanted,
+            Err(ignored) => {
+                log_ignored(&id, &ignored);
+                return Ok(Decision::Ignored(ignored));
+            }
+        };
+        let commands = self.send(&wanted, &id, now).await;
+        let boot = self.keep_boot_lists(&wanted, now).await;
+        let (image, commands) = (wanted.image, commands?);
+        Ok(if self.sender.observes() {
+            Decision::Observed { image, commands, boot }
+        } else {
+            Decision::Sent { image, commands, boot }
+        })
     }
-    match failure {
-        Some(error) => Err(error),
-        None if sender.observes() => Ok(Decision::Observed { image, commands }),
-        None => Ok(Decision::Sent { image, commands }),
+
+    async fn send(&self, wanted: &Wanted<'_>, id: &str, now: SystemTime) -> Result<Vec<Sent>, PushError> {
+        let sends = wanted.rules.iter().enumerate().map(async |(place, (rule, names))| {
+            let sent = send(&self.sender, &self.settings, rule, names, (id, now)).await;
+            if let Err(error) = &sent {
+                error!(
+                    event.id = id,
+                    image.digest = wanted.image.digest(),
+                    rule = rule.name,
+                    "{}",
+                    report(error)
+                );
+            }
+            (place, sent)
+        });
+        let mut sent: Vec<_> = stream::iter(sends).buffer_unordered(AT_ONCE).collect().await;
+        sent.sort_unstable_by_key(|(place, _)| *place);
+        sent.into_iter().map(|(_, sent)| sent).collect()
+    }
+
+    async fn keep_boot_lists(&self, wanted: &Wanted<'_>, now: SystemTime) -> Vec<Kept> {
+        let Some(boot) = &self.boot else {
+            return Vec::new();
+        };
+        let rules: Vec<&Rule> = wanted.rules.iter().map(|(rule, _)| *rule).collect();
+        let pushed = (wanted.image.repository(), &rules[..]);
+        boot.pushed(&self.settings, &self.images, pushed, now).await
     }
 }
 

@@ -6,13 +6,19 @@ mod wanted;
 
 use std::time::SystemTime;
 
+use aws_sdk_ssm::Client;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
-    aws, log,
+    aws,
+    boot::BootLists,
+    ecr::NewestImages,
+    log,
     sender::Sender,
-    settings::{Outcomes, Settings, from_env},
+    settings::{Outcomes, Settings, boot_list_path, from_env},
 };
 use serde_json::Value;
+
+use crate::handler::ImagePush;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -21,9 +27,15 @@ async fn main() -> Result<(), Error> {
     let outcomes = from_env(Outcomes::read);
     let config = aws::patient_config().await;
     let sender = Sender::new(&config, settings.mode, outcomes);
-    let ecr = aws_sdk_ecr::Client::new(&config);
+    let push = ImagePush {
+        boot: from_env(boot_list_path).map(|path| BootLists::new(Client::new(&config), path, settings.mode)),
+        images: NewestImages::new(&config, &settings)?,
+        ecr: aws_sdk_ecr::Client::new(&config),
+        sender,
+        settings,
+    };
     run(service_fn(|event: LambdaEvent<Value>| {
-        let sent = handler::handle(&sender, &ecr, &settings, event.payload, SystemTime::now());
+        let sent = push.handle(event.payload, SystemTime::now());
         aws::until(event.context.deadline(), sent)
     }))
     .await

@@ -41,7 +41,10 @@ use prefetch::{
     ecr::NewestImages,
     fault,
     instance::tags,
-    mocks::{self, Calls, Table, access_denied},
+    mocks::{
+        self, Calls, Table, access_denied,
+        parameters::{Parameters, parameters},
+    },
     rows::{Item, Key},
     sender::Sender,
     settings::Mode,
@@ -56,6 +59,7 @@ use crate::{
 pub const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 pub const FUNCTION: &str = "arn:aws:lambda:eu-central-1:123456789012:function:jobs";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
+pub const BOOT_PATH: &str = "/eks-image-prefetch/boot";
 pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/*"]}]"#;
 
 /// The value of a setting, as tests have it.
@@ -79,6 +83,7 @@ pub fn setting(name: &str) -> &'static str {
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
         "ALLOW_ANY_REPOSITORY" => "false",
+        "BOOT_LIST" => "Disabled",
         "SCHEDULE_GROUP" => "eks-image-prefetch",
         "SCHEDULE_ROLE_ARN" => "arn:aws:iam::123456789012:role/schedule",
         "JOBS_DEAD_LETTERS_ARN" => "arn:aws:sqs:eu-central-1:123456789012:jobs-dead-letters",
@@ -129,6 +134,7 @@ pub struct State {
     /// The commands in the order of their sending.
     pub commands: Vec<Command>,
     pub table: Table,
+    pub parameters: Parameters,
     /// The instances, and what SSM knows of them.
     pub instances: BTreeMap<String, (Instance, Option<InstanceInformation>)>,
     /// Nodes that SSM refuses whatever it says of them.
@@ -182,6 +188,7 @@ impl Cloud {
             ssm,
             ec2: ec2(&state),
             images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
+            boot: None,
             ecr,
             dynamodb: mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table)),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
@@ -199,6 +206,12 @@ impl Cloud {
         let mut cloud = Self::with(rules, "false");
         cloud.turn(Mode::Observe);
         cloud
+    }
+
+    /// Has the stack keep boot lists.
+    pub fn keep_boot_lists(&mut self) {
+        self.jobs.settings.boot_list_path = Some(BOOT_PATH.to_owned());
+        self.jobs.boot = self.jobs.settings.boot_lists(&self.jobs.ssm);
     }
 
     /// Has the stack be updated to this mode.
@@ -491,10 +504,11 @@ fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
         state.cancelled.push(id);
         MockResponse::Output(CancelCommandOutput::builder().build())
     });
+    let [get, by_path, put, delete] = parameters(state, |state| (&mut state.calls, &mut state.parameters));
     mock_client!(
         aws_sdk_ssm,
         RuleMode::MatchAny,
-        [&send, &nodes, &list, &cancel],
+        [&send, &nodes, &list, &cancel, &get, &by_path, &put, &delete],
         |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
     )
 }

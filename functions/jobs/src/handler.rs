@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
-use prefetch::{aws, command::Trigger, ecr::NewestImages, report::report, sender::Sender};
+use prefetch::{aws, boot::BootLists, command::Trigger, ecr::NewestImages, report::report, sender::Sender};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info};
@@ -35,6 +35,8 @@ pub struct Jobs {
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
     pub images: NewestImages,
+    /// The boot lists, where the stack keeps them.
+    pub boot: Option<BootLists>,
     pub dynamodb: aws_sdk_dynamodb::Client,
     pub scheduler: aws_sdk_scheduler::Client,
     pub settings: Settings,

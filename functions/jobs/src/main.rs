@@ -1,6 +1,7 @@
 //! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what.
 
 mod answer;
+mod boot;
 mod cancel;
 mod choice;
 #[cfg(test)]
@@ -44,6 +45,7 @@ async fn main() -> Result<(), Error> {
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
         images: NewestImages::new(&config, &settings.shared)?,
+        boot: settings.boot_lists(&aws_sdk_ssm::Client::new(&config)),
         dynamodb: aws_sdk_dynamodb::Client::new(&config),
         scheduler: aws_sdk_scheduler::Client::new(&config),
         settings,

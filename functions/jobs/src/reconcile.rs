@@ -14,6 +14,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::{
     aws,
+    boot::Kept,
     command::{Comment, Destination, Trigger, images_of_commands, is_observed_id},
     ecr::{ImagesError, Newest, NewestImages},
     image::Image,
@@ -31,6 +32,7 @@ use thiserror::Error;
 use tracing::{error, info, warn};
 
 use crate::{
+    boot::{self, BootTurn},
     clusters::{NoNodes, no_nodes},
     handler::Jobs,
     idempotency::hash,
@@ -67,6 +69,9 @@ const ASKED: usize = 30;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
     rules: Vec<Reconciled>,
+    /// What became of the rules' boot lists, where the stack keeps them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    boot: Vec<Kept>,
     #[serde(flatten)]
     no_nodes: Option<NoNodes>,
 }
@@ -79,6 +84,13 @@ pub struct Reconciled {
     /// What was decided of it.
     #[serde(flatten)]
     pub decision: Decision,
+}
+
+impl Reconciled {
+    /// Names the rule where it failed.
+    fn failed(&self) -> Option<String> {
+        matches!(self.decision, Decision::Failed { .. }).then(|| self.rule.clone())
+    }
 }
 
 /// What was decided of a rule, and why.
@@ -206,6 +218,7 @@ impl Row {
 pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation, ReconcileError> {
     let rules = &jobs.settings.shared.rules;
     let images = jobs.images.anew(LISTING);
+    let boot = BootTurn::begin(jobs).await;
     let mut turns = Vec::with_capacity(rules.len());
     for (place, rule) in rules.iter().enumerate() {
         turns.push((place, rule, read(jobs, rule).await));
@@ -239,15 +252,14 @@ pub async fn reconcile(jobs: &Jobs, now: DateTime<Utc>) -> Result<Reconciliation
     }
     reconciled.sort_by_key(|(place, _)| *place);
     let reconciled: Vec<Reconciled> = reconciled.into_iter().map(|(_, reconciled)| reconciled).collect();
+    let boot = boot.end(jobs, &images, now).await;
     let no_nodes = warn_of_no_nodes(jobs).await;
-    let failed: Vec<&str> = reconciled
-        .iter()
-        .filter(|reconciled| matches!(reconciled.decision, Decision::Failed { .. }))
-        .map(|reconciled| reconciled.rule.as_str())
-        .collect();
+    let of_rules = reconciled.iter().filter_map(Reconciled::failed);
+    let failed: Vec<String> = of_rules.chain(boot.iter().filter_map(boot::failed)).collect();
     if failed.is_empty() {
         Ok(Reconciliation {
             rules: reconciled,
+            boot,
             no_nodes,
         })
     } else {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use prefetch::{
+    boot::BootLists,
     metrics::Metrics,
-    settings::{Outcomes, SettingsError, Variables},
+    settings::{Outcomes, SettingsError, Variables, boot_list_path},
 };
 
 /// What this function is told by the template through its environment.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub max_retries: u8,
     /// Whether images outside every rule's repositories may be asked for (`ALLOW_ANY_REPOSITORY`).
     pub allow_any_repository: bool,
+    /// Below which path boot lists are kept, where they are (`BOOT_LIST`).
+    pub boot_list_path: Option<String>,
     /// The group of the schedules (`SCHEDULE_GROUP`).
     pub schedule_group: String,
     /// The role by which schedules invoke this function (`SCHEDULE_ROLE_ARN`).
@@ -49,10 +52,17 @@ impl Settings {
             retention,
             max_retries: variables.max_retries()?,
             allow_any_repository: variables.allow_any_repository()?,
+            boot_list_path: boot_list_path(&look_up)?,
             schedule_group: variables.text("SCHEDULE_GROUP")?,
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
         })
+    }
+
+    /// Gives the boot lists, where the stack keeps them.
+    pub fn boot_lists(&self, ssm: &aws_sdk_ssm::Client) -> Option<BootLists> {
+        let path = self.boot_list_path.clone()?;
+        Some(BootLists::new(ssm.clone(), path, self.shared.mode))
     }
 
     /// Gives where what became of jobs is kept.

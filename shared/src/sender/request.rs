@@ -40,7 +40,7 @@ pub fn send_command_input(
 /// pinned. Pushes, launches and reconciles tidy up. What a launch or a reconcile names comes beside `keep`, for a push may have
 /// promoted an image that is none of the newest. A push knows only its own image: it leaves room beside `keep` for as many as
 /// the rule names of those that were not pushed last.
-fn handling(rule: &Rule, trigger: Trigger) -> Handling {
+pub(crate) fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let beside = match trigger {
         Trigger::Push => Some(rule.most_beside_pushes()),
         Trigger::Launch | Trigger::Reconcile => Some(rule.most_named()),

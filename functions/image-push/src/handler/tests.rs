@@ -33,6 +33,8 @@ use serde_json::json;
 
 use super::*;
 
+mod boot;
+
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
@@ -418,15 +420,8 @@ async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_
     let settings = settings(r#"[{"name": "first"}, {"name": "second"}]"#);
     let event = include_str!("../../../../events/image-push.tagged.json");
     let event = serde_json::from_str(event).unwrap();
-    let error = handle(
-        &Sender::sending(client),
-        &Registry::default().client(),
-        &settings,
-        event,
-        now(),
-    )
-    .await
-    .unwrap_err();
+    let push = image_push(Sender::sending(client), &Registry::default(), &settings);
+    let error = push.handle(event, now()).await.unwrap_err();
     let diagnostic = Diagnostic::from(error);
     assert_eq!(diagnostic.error_type, "PushError");
     assert!(
@@ -463,8 +458,8 @@ fn rules_whose_answers_are_slow_or_never_come_keep_no_other_from_its_command() {
             retention: Duration::from_hours(24),
         };
         let sender = Sender::new(&config, settings.mode, outcomes);
-        let ecr = Registry::default().client();
-        let answers = time.run([handle(&sender, &ecr, &settings, event.clone(), now())]);
+        let push = image_push(sender, &Registry::default(), &settings);
+        let answers = time.run([push.handle(event.clone(), now())]);
         let taken = taken.lock().unwrap();
         // All at once, and each once.
         assert_eq!(taken.len(), 8 - usize::from(unanswered.is_some()));
@@ -494,9 +489,8 @@ async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_comm
     let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes);
     let settings = settings(r#"[{"name": "all"}, {"name": "gpu", "nodes": {"team": ["ml"]}}]"#);
     let event: Value = serde_json::from_str(include_str!("../../../../events/image-push.tagged.json")).unwrap();
-    let answer = handle(&sender, &Registry::default().client(), &settings, event.clone(), now())
-        .await
-        .unwrap();
+    let push = image_push(sender, &Registry::default(), &settings);
+    let answer = push.handle(event.clone(), now()).await.unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer["decision"], "observed");
     let commands = answer["commands"].as_array().unwrap();
@@ -511,15 +505,11 @@ async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_comm
         );
     }
     // The same event again is the same job, and another push of the image is another one.
-    let again = handle(&sender, &Registry::default().client(), &settings, event.clone(), now())
-        .await
-        .unwrap();
+    let again = push.handle(event.clone(), now()).await.unwrap();
     assert_eq!(serde_json::to_value(again).unwrap(), answer);
     let mut pushed = event;
     pushed["id"] = "another".into();
-    handle(&sender, &Registry::default().client(), &settings, pushed, now())
-        .await
-        .unwrap();
+    push.handle(pushed, now()).await.unwrap();
     let (calls, table) = &mut *state.lock().unwrap();
     assert_eq!(table.rows.keys().filter(|key| key.sk == "job").count(), 4);
     assert_eq!(calls.take(), ["TransactWriteItems"; 6]);
@@ -539,8 +529,19 @@ async fn answer(sends: &Mock, rules: &str, event: &str) -> Result<Value, PushErr
 async fn answer_with(sends: &Mock, registry: &Registry, settings: &Settings, event: &str) -> Result<Value, PushError> {
     let sender = Sender::sending(mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [sends]));
     let event = serde_json::from_str(event).unwrap();
-    let decision = handle(&sender, &registry.client(), settings, event, now()).await?;
+    let decision = image_push(sender, registry, settings).handle(event, now()).await?;
     Ok(serde_json::to_value(decision).unwrap())
+}
+
+fn image_push(sender: Sender, registry: &Registry, settings: &Settings) -> ImagePush {
+    let ecr = registry.client();
+    ImagePush {
+        sender,
+        images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), settings),
+        ecr,
+        boot: None,
+        settings: settings.clone(),
+    }
 }
 
 /// What ECR says of every digest, and what it was asked.

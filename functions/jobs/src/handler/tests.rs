@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cloud::{Cloud, FUNCTION, auto_mode, command_id, digest, image, node_id, now, request, signed};
 
+mod boot;
 mod observed;
 
 /// The tags by which SSM finds the nodes of the usual rule.

@@ -1,0 +1,42 @@
+#!/bin/bash
+# Pulls the images of the node's rules before kubelet starts (README.md). Whatever fails or hangs: it ends with 0, at the
+# latest some seconds after BOOT_TIMEOUT, and kubelet starts.
+STACK=eks-image-prefetch RULES=default REGION=eu-west-1 # the stack's name, the names of the node's rules, and the Region
+BOOT_TIMEOUT=${BOOT_TIMEOUT:-300}
+
+prefetch_at_boot() {
+    umask 077
+    export AWS_METADATA_SERVICE_TIMEOUT=2 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5 AWS_MAX_ATTEMPTS=4 AWS_RETRY_MODE=standard AWS_PAGER=
+    local folder=/var/lib/prefetch-images/boot rule text settings seconds=0
+    mkdir -p "$folder" && cd "$folder" && exec >log 2>&1 || return
+    # Without --no-block it would wait for units that may wait for this script.
+    if grep -qs '^ *snapshotter *= *"soci"' /etc/containerd/config.toml; then
+        timeout -k 1 10 systemctl start --no-block soci-snapshotter
+    fi
+    timeout -k 1 10 systemctl start --no-block containerd
+
+    ask get-document --name "$STACK-prefetch-images" --document-version "\$LATEST" |
+        jq -er '.Content | fromjson | .mainSteps[0].inputs.runCommand | join("\n")' >script || return
+    for rule in $RULES; do
+        # Values are words of the document's parameters: nothing in a list becomes anything but SSM_<parameter>.
+        text=$(ask get-parameter --name "/$STACK/boot/$rule" | jq -er '.Parameter.Value | fromjson |
+            .parameters + {images} | to_entries[] | if (.key | test("\\A[A-Za-z]+\\z")) and
+            (.value | test("\\A[A-Za-z0-9._/:@% -]+\\z")) then "SSM_\(.key)=\(.value)" else error("no list") end') || continue
+        mapfile -t settings <<<"$text"
+        while [[ ! -S /run/containerd/containerd.sock ]] && ((SECONDS < 60)); do sleep 0.2; done
+        seconds=$((BOOT_TIMEOUT - SECONDS))
+        echo "rule $rule: $seconds seconds"
+        env "${settings[@]}" SSM_executionTimeout="$((seconds > 5 ? seconds : 5))" SSM_maxConnections=20 \
+            bash script >"$rule.stdout" 2>"$rule.stderr"
+        echo "rule $rule: ended with $?"
+    done
+}
+
+ask() {
+    timeout -k 1 $((BOOT_TIMEOUT / 5 + 1)) aws ssm "$@" --region "$REGION" --output json --cli-connect-timeout 5 --cli-read-timeout 10
+}
+
+export -f prefetch_at_boot ask
+export STACK RULES REGION BOOT_TIMEOUT
+timeout --kill-after=3 "$BOOT_TIMEOUT" bash -c prefetch_at_boot </dev/null >/dev/null 2>&1
+true

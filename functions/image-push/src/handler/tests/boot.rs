@@ -1,0 +1,253 @@
+//! Boot lists: what a push makes of them.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecr::{
+    operation::describe_repositories::DescribeRepositoriesOutput, primitives::DateTime, types::Repository,
+};
+use prefetch::{
+    boot::BootLists,
+    mocks::parameters::{Parameters, parameters},
+    settings::Mode,
+};
+
+use super::*;
+
+const PATH: &str = "/eks-image-prefetch/boot";
+const ALL: &str = r#"[{"name": "all", "repositories": ["team/*", "other"]}]"#;
+
+#[tokio::test]
+async fn a_push_brings_its_image_into_the_list_once_and_asks_for_no_other_repository() {
+    let cloud = Cloud::new(&[("team/app", &["v1", "v2"]), ("other", &["v1"])]);
+    cloud.list(
+        ALL,
+        &[image("other", "v1"), image("team/app", "v1"), image("zoo", "v1")],
+    );
+    let answer = cloud.push(ALL).await;
+    assert_eq!(
+        answer["boot"],
+        json!([{"rule": "all", "decision": "written", "images": 3, "leftOut": 0}])
+    );
+    let listed = [image("other", "v1"), image("team/app", "v2"), image("zoo", "v1")];
+    assert_eq!(cloud.listed("all"), listed);
+    assert_eq!(
+        cloud.calls(),
+        ["SendCommand", "DescribeImages", "GetParameter", "PutParameter"]
+    );
+    let again = cloud.push(ALL).await;
+    assert_eq!(again["boot"][0]["decision"], "unchanged");
+    assert_eq!(cloud.calls(), ["SendCommand", "DescribeImages", "GetParameter"]);
+}
+
+#[tokio::test]
+async fn a_first_push_or_one_that_finds_no_list_of_ours_writes_its_own_image() {
+    for before in [None, Some("no list")] {
+        let cloud = Cloud::new(&[("team/app", &["v2"])]);
+        if let Some(text) = before {
+            cloud.state.lock().unwrap().parameters.put(&format!("{PATH}/all"), text);
+        }
+        cloud.push(ALL).await;
+        assert_eq!(cloud.listed("all"), [image("team/app", "v2")]);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_kept_fails_no_push() {
+    for (call, code) in [
+        ("DescribeImages", "ThrottlingException"),
+        ("GetParameter", "AccessDeniedException"),
+        ("PutParameter", "ThrottlingException"),
+        ("PutParameter", "TooManyUpdates"),
+    ] {
+        let cloud = Cloud::new(&[("team/app", &["v2"])]);
+        cloud.state.lock().unwrap().calls.fail(call, 0, code);
+        let answer = cloud.push(ALL).await;
+        assert_eq!(
+            (&answer["decision"], &answer["boot"][0]["decision"]),
+            (&json!("sent"), &json!("failed"))
+        );
+        assert_eq!(cloud.state.lock().unwrap().parameters.held.len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn where_pushes_meet_the_list_is_written_once_more_from_all_that_ecr_has() {
+    let cloud = Cloud::new(&[("team/app", &["v2"]), ("team/web", &["v9"])]);
+    cloud.list(ALL, &[image("team/app", "v1"), image("team/web", "v8")]);
+    let other = cloud.text(ALL, &[image("team/app", "v1"), image("team/web", "v9")]);
+    cloud.state.lock().unwrap().parameters.meanwhile = Some((format!("{PATH}/all"), other));
+    cloud.push(ALL).await;
+    assert_eq!(cloud.listed("all"), [image("team/app", "v2"), image("team/web", "v9")]);
+    assert_eq!(cloud.calls().iter().filter(|call| **call == "PutParameter").count(), 2);
+}
+
+#[tokio::test]
+async fn each_rule_that_wants_the_image_has_its_own_list_and_the_others_are_left_alone() {
+    let rules = r#"[{"name": "a"}, {"name": "b", "newest": 2}, {"name": "c", "repositories": ["x"]}]"#;
+    let cloud = Cloud::new(&[("team/app", &["v1", "v2"])]);
+    cloud.push(rules).await;
+    assert_eq!(cloud.listed("a"), [image("team/app", "v2")]);
+    assert_eq!(cloud.listed("b"), [image("team/app", "v2"), image("team/app", "v1")]);
+    assert!(
+        !cloud
+            .state
+            .lock()
+            .unwrap()
+            .parameters
+            .held
+            .contains_key(&format!("{PATH}/c"))
+    );
+    assert_eq!(
+        cloud.calls().iter().filter(|call| **call == "DescribeImages").count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn where_the_stack_observes_no_list_is_read_or_written() {
+    let cloud = Cloud::new(&[("team/app", &["v2"])]);
+    let lists = BootLists::new(cloud.ssm(), PATH.to_owned(), Mode::Observe);
+    let push = ImagePush {
+        boot: Some(lists),
+        ..cloud.image_push(ALL)
+    };
+    let answer = push.handle(event(), now()).await.unwrap();
+    assert_eq!(json!(answer)["boot"], json!([{"rule": "all", "decision": "observed"}]));
+    assert_eq!(cloud.calls(), ["SendCommand"]);
+}
+
+#[derive(Default)]
+struct State {
+    calls: Calls,
+    parameters: Parameters,
+    /// Repositories with the tags of their images, oldest first.
+    repositories: BTreeMap<String, Vec<String>>,
+}
+
+struct Cloud {
+    state: Arc<Mutex<State>>,
+}
+
+impl Cloud {
+    fn new(repositories: &[(&str, &[&str])]) -> Self {
+        let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
+        let repositories = repositories.iter().map(|(name, of)| ((*name).to_owned(), tags(of)));
+        let state = State {
+            repositories: repositories.collect(),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    async fn push(&self, rules: &str) -> Value {
+        let answer = self.image_push(rules).handle(event(), now()).await;
+        json!(answer.unwrap())
+    }
+
+    fn image_push(&self, rules: &str) -> ImagePush {
+        let (settings, ecr) = (settings(rules), self.ecr());
+        ImagePush {
+            sender: Sender::sending(self.ssm()),
+            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings),
+            ecr,
+            boot: Some(BootLists::new(self.ssm(), PATH.to_owned(), Mode::Send)),
+            settings,
+        }
+    }
+
+    fn text(&self, rules: &str, images: &[String]) -> String {
+        let settings = settings(rules);
+        let images: Vec<Image> = images.iter().map(|image| image.parse().unwrap()).collect();
+        prefetch::boot::BootList::new(&settings, &settings.rules[0], &images).text
+    }
+
+    fn list(&self, rules: &str, images: &[String]) {
+        let text = self.text(rules, images);
+        self.state.lock().unwrap().parameters.put(&format!("{PATH}/all"), &text);
+    }
+
+    fn listed(&self, rule: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        let (text, _) = &state.parameters.held[&format!("{PATH}/{rule}")];
+        let value: Value = serde_json::from_str(text).unwrap();
+        value["images"]
+            .as_str()
+            .unwrap()
+            .split(' ')
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn calls(&self) -> Vec<&'static str> {
+        let calls = self.state.lock().unwrap().calls.take();
+        calls
+            .into_iter()
+            .filter(|call| *call != "DescribeRepositories")
+            .collect()
+    }
+
+    fn ssm(&self) -> Client {
+        let state = Arc::clone(&self.state);
+        let send = mock!(Client::send_command).then_compute_response(move |_| {
+            state.lock().unwrap().calls.note("SendCommand");
+            let command = Command::builder().command_id("command-1").build();
+            MockResponse::Output(SendCommandOutput::builder().command(command).build())
+        });
+        let [get, by_path, put, delete] = parameters(&self.state, |state| (&mut state.calls, &mut state.parameters));
+        mock_client!(
+            aws_sdk_ssm,
+            RuleMode::MatchAny,
+            [&send, &get, &by_path, &put, &delete],
+            |config| config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
+        )
+    }
+
+    fn ecr(&self) -> aws_sdk_ecr::Client {
+        let shared = Arc::clone(&self.state);
+        let images = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
+            let mut state = shared.lock().unwrap();
+            if let Some(code) = state.calls.note("DescribeImages") {
+                return fault!(aws_sdk_ecr, DescribeImagesError, code);
+            }
+            let tags = &state.repositories[input.repository_name().unwrap()];
+            let details = (0..).zip(tags).map(|(place, tag)| {
+                ImageDetail::builder()
+                    .registry_id("123456789012")
+                    .image_digest(digest(tag))
+                    .image_tags(tag)
+                    .image_pushed_at(DateTime::from_secs(place))
+                    .image_manifest_media_type("application/vnd.oci.image.manifest.v1+json")
+                    .artifact_media_type("application/vnd.oci.image.config.v1+json")
+                    .build()
+            });
+            let answer = DescribeImagesOutput::builder().set_image_details(Some(details.collect()));
+            MockResponse::Output(answer.build())
+        });
+        let shared = Arc::clone(&self.state);
+        let list = mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
+            let mut state = shared.lock().unwrap();
+            state.calls.note("DescribeRepositories");
+            let repository = |name: &String| Repository::builder().repository_name(name).build();
+            let repositories = state.repositories.keys().map(repository).collect();
+            let answer = DescribeRepositoriesOutput::builder().set_repositories(Some(repositories));
+            MockResponse::Output(answer.build())
+        });
+        mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&images, &list], |config| {
+            config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
+        })
+    }
+}
+
+fn event() -> Value {
+    serde_json::from_str(include_str!("../../../../../events/image-push.tagged.json")).unwrap()
+}
+
+fn digest(tag: &str) -> String {
+    format!("sha256:{:0<64}", tag.trim_start_matches('v'))
+}
+
+fn image(repository: &str, tag: &str) -> String {
+    format!("{REGISTRY}/{repository}:{tag}@{}", digest(tag))
+}

@@ -1,0 +1,52 @@
+//! The boot lists in a reconcile: what was there before ECR is asked, and what is written after.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use chrono::{DateTime, Utc};
+use prefetch::{
+    boot::{BootError, BootLists, Decision, Kept, Stored},
+    ecr::NewestImages,
+    report::report,
+};
+use tracing::error;
+
+use crate::handler::Jobs;
+
+/// What there was of the lists before ECR was asked; nothing where the stack keeps none.
+pub struct BootTurn<'a>(Option<(&'a BootLists, Result<BTreeMap<String, Stored>, BootError>)>);
+
+impl<'a> BootTurn<'a> {
+    /// Reads what is there; one GetParametersByPath for each ten rules, where the stack keeps lists.
+    pub async fn begin(jobs: &'a Jobs) -> Self {
+        match &jobs.boot {
+            Some(lists) => Self(Some((lists, lists.read().await))),
+            None => Self(None),
+        }
+    }
+
+    /// Makes the lists what they should be, by what ECR was asked since.
+    pub async fn end(self, jobs: &Jobs, images: &NewestImages, now: DateTime<Utc>) -> Vec<Kept> {
+        match self.0 {
+            None => Vec::new(),
+            Some((lists, Ok(stored))) => {
+                let settings = &jobs.settings.shared;
+                lists.reconcile(settings, images, stored, SystemTime::from(now)).await
+            }
+            Some((_, Err(cause))) => {
+                error!(reason = "aws-error", "boot lists: {}", report(&cause));
+                let all = jobs.settings.shared.rules.iter().map(|rule| Kept {
+                    rule: rule.name.clone(),
+                    decision: Decision::Failed {
+                        cause: cause.to_string(),
+                    },
+                });
+                all.collect()
+            }
+        }
+    }
+}
+
+/// Names the list where it could not be kept.
+pub fn failed(kept: &Kept) -> Option<String> {
+    matches!(kept.decision, Decision::Failed { .. }).then(|| format!("boot list of {}", kept.rule))
+}

@@ -1,0 +1,128 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::rule::parse_rules;
+
+const REGISTRY: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+
+fn rule(fields: &str) -> Rule {
+    parse_rules(&format!(r#"[{{"name": "a"{fields}}}]"#)).unwrap().remove(0)
+}
+
+fn settings() -> Settings {
+    Settings::read(|name| {
+        Some(match name {
+            "MODE" => "send".to_owned(),
+            "RULES" => r#"[{"name": "a"}]"#.to_owned(),
+            "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => "600".to_owned(),
+            "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
+            "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+            "REGISTRY_ENDPOINT" => return None,
+            _ => "text".to_owned(),
+        })
+    })
+    .unwrap()
+}
+
+fn image(repository: &str, tag: &str) -> Image {
+    Image::new(REGISTRY, repository, Some(tag), &format!("sha256:{}", "0".repeat(64))).unwrap()
+}
+
+fn images(repositories: &[&str]) -> Vec<Image> {
+    repositories.iter().map(|repository| image(repository, "v1")).collect()
+}
+
+fn repositories(images: &[Image]) -> Vec<&str> {
+    images.iter().map(Image::repository).collect()
+}
+
+#[test]
+fn a_list_holds_what_a_launch_sends_but_for_what_does_not_fit() {
+    let list = BootList::new(
+        &settings(),
+        &rule(r#", "keep": 2, "pin": true, "maxImageGiB": 9"#),
+        &images(&["app"]),
+    );
+    let image = image("app", "v1");
+    assert_eq!(
+        list.text,
+        format!(
+            r#"{{"images":"{image}","parameters":{{"executionTimeout":"600","imageGCHighThresholdPercent":"85","keep":"3","maxImageGiB":"9","maxParallelImagePulls":"2","pin":"true"}}}}"#
+        )
+    );
+    assert_eq!((list.images, list.left_out), (1, 0));
+    let list = BootList::new(&settings(), &rule(""), &vec![image; 100]);
+    assert_eq!(list.images + list.left_out, 100);
+    assert!(list.images > 20);
+}
+
+#[test]
+fn what_is_no_list_of_ours_names_nothing() {
+    for text in [
+        "",
+        "{}",
+        "[]",
+        "null",
+        r#"{"images": "app:v1", "parameters": {}}"#,
+        r#"{"images": 1, "parameters": {}}"#,
+    ] {
+        assert_eq!(images_of(text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_repository_comes_where_a_launch_names_it() {
+    let rules = [
+        (rule(""), ["b", "d", "f"], "c", ["b", "c", "d", "f"]),
+        (rule(""), ["b", "d", "f"], "g", ["b", "d", "f", "g"]),
+        (
+            rule(r#", "repositories": ["f", "b", "d", "c"]"#),
+            ["f", "b", "d"],
+            "c",
+            ["f", "b", "d", "c"],
+        ),
+        (
+            rule(r#", "repositories": ["c", "f", "b", "d"]"#),
+            ["f", "b", "d"],
+            "c",
+            ["c", "f", "b", "d"],
+        ),
+    ];
+    for (rule, listed, repository, expected) in rules {
+        let all = merged(&rule, &images(&listed), repository, images(&[repository]));
+        assert_eq!(repositories(&all), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_list_is_never_larger_than_what_is_free_and_leaves_out_only_what_does_not_fit(
+        names in prop::collection::vec("[a-z]{1,120}", 0..60),
+    ) {
+        let images: Vec<Image> = names.iter().map(|name| image(name, name)).collect();
+        let list = BootList::new(&settings(), &rule(""), &images);
+        prop_assert!(list.text.len() <= MAX_CHARACTERS && list.images <= MAX_IMAGES);
+        prop_assert_eq!(images_of(&list.text), Some(images[..list.images].to_vec()));
+        prop_assert_eq!(list.images + list.left_out, images.len());
+        if let Some(next) = images.get(list.images).filter(|_| list.images < MAX_IMAGES) {
+            prop_assert!(list.text.len() + next.to_string().len() + 1 > MAX_CHARACTERS);
+        }
+    }
+
+    #[test]
+    fn a_push_leaves_the_others_as_they_are_and_brings_its_repository_once(
+        listed in prop::collection::vec("[a-e]", 0..12),
+        repository in "[a-f]",
+        tags in prop::collection::vec("v[0-9]", 0..3),
+    ) {
+        let listed: Vec<Image> = listed.iter().map(|name| image(name, "v1")).collect();
+        let newest: Vec<Image> = tags.iter().map(|tag| image(&repository, tag)).collect();
+        let all = merged(&rule(""), &listed, &repository, newest.clone());
+        let split = |images: &[Image]| -> (Vec<Image>, Vec<Image>) {
+            images.iter().cloned().partition(|image| image.repository() == repository)
+        };
+        prop_assert_eq!(split(&all), (newest, split(&listed).1));
+        let again = merged(&rule(""), &all, &repository, split(&all).0);
+        prop_assert_eq!(again, all);
+    }
+}
