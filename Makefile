@@ -48,7 +48,8 @@ clippy:
 scripts: tools
 	ruff check local tests benches verify
 	ruff format --check local tests benches verify
-	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait
+	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait \
+		examples/boot/boot.sh
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml
 

@@ -158,6 +158,8 @@ def _resource_arn(service, method, path, headers, body, query, region, account) 
         return _document_arn(request.get(DOCUMENT_FIELDS[action], ""))
     if service == "ssm" and request.get("Name", "").startswith(PUBLIC_PARAMETERS):
         return f"arn:aws:ssm:{region}::parameter{request['Name']}"
+    if service == "ssm" and action == "GetParametersByPath":
+        return f"arn:aws:ssm:{region}:{account}:parameter{request.get('Path', '')}"
     if service == "ecr" and action == "DescribeRepositories" and not request.get("repositoryNames"):
         return f"arn:aws:ecr:{region}:{account}:repository/*"
     if service == "ec2" and query.get("Action", [""])[0].startswith("Describe"):

@@ -297,6 +297,17 @@ def test_each_of_several_parameters_needs_permission(cloud):
             call(Names=["/mine/a", "/theirs/a"])
 
 
+def test_parameters_are_listed_by_permission_for_the_path_itself(cloud):
+    role = make_role(cloud, "ssm-lists", "ec2.amazonaws.com")
+    allow = {"Effect": "Allow", "Action": "ssm:GetParametersByPath", "Resource": "arn:aws:ssm:*:*:parameter/mine"}
+    cloud.client("iam").put_role_policy(RoleName="ssm-lists", PolicyName="may", PolicyDocument=policy(allow))
+    ssm = cloud.client("ssm", **credentials(cloud, role))
+    assert ssm.get_parameters_by_path(Path="/mine")["Parameters"] == []
+    for path in ("/mine/deeper", "/", "/theirs"):
+        with refused("AccessDeniedException"):
+            ssm.get_parameters_by_path(Path=path)
+
+
 def test_a_public_parameter_names_the_newest_ami(cloud):
     ssm = cloud.client("ssm")
     name = "/aws/service/bottlerocket/aws-k8s-1.33/arm64/latest/image_id"

@@ -24,6 +24,8 @@ PATH = {"Fn::If": ["HasRolePath", {"Ref": "RolePath"}, {"Ref": "AWS::NoValue"}]}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 ANSWERING = ("SettingsCheck", "NodeProgram")
 """The functions that answer CloudFormation, which stand in no VPC."""
+BOOT_LISTS = ("KeepBootLists", "RemoveBootLists")
+"""The policies by which boot lists are kept."""
 ENDPOINTS = {
     "autoscaling": "autoscaling",
     "dynamodb": "dynamodb",
@@ -185,7 +187,8 @@ def test_a_batch_of_launched_nodes_is_at_most_what_one_command_takes():
 
 
 def test_parameters_of_bakes_lie_below_the_stacks_and_the_clusters_name():
-    of_stack = [arn for arn in parameter_arns(RESOURCES) if "AWS::StackName" in arn]
+    bakes = {name: resource for name, resource in RESOURCES.items() if name not in BOOT_LISTS}
+    of_stack = [arn for arn in parameter_arns(bakes) if "AWS::StackName" in arn]
     assert of_stack
     assert all(":parameter/${AWS::StackName}/${ClusterName}/" in arn for arn in of_stack)
     assert TEMPLATE["Outputs"]["SnapshotParameters"]["Value"] == {"Fn::Sub": "/${AWS::StackName}/${ClusterName}"}
@@ -193,11 +196,32 @@ def test_parameters_of_bakes_lie_below_the_stacks_and_the_clusters_name():
 
 @pytest.mark.parametrize("action", ["ssm:DeleteParameters", "ssm:PutParameter"])
 def test_what_is_written_or_deleted_of_parameters_is_what_bakes_write(action):
+    bakes = {name: resource for name, resource in RESOURCES.items() if name not in BOOT_LISTS}
     arns = [
-        arn for statement in statements(RESOURCES) if action in statement["Action"] for arn in parameter_arns(statement)
+        arn for statement in statements(bakes) if action in statement["Action"] for arn in parameter_arns(statement)
     ]
     assert arns
     assert all(re.search(r"/\$\{ClusterName\}/(x86_64|arm64)/(snapshot|snap-\*)$", arn) for arn in arns)
+
+
+def test_boot_lists_are_parameters_below_a_path_of_their_own_where_the_stack_keeps_them():
+    allowed = {}
+    for name in BOOT_LISTS:
+        assert RESOURCES[name]["Condition"] == "KeepsBootList"
+        for statement in statements(RESOURCES[name]):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert parameter_arns(statement) == [statement["Resource"]["Fn::Sub"]]
+            below = statement["Resource"]["Fn::Sub"].partition(":parameter/")[2]
+            allowed |= {action: (below, len(RESOURCES[name]["Properties"]["Roles"])) for action in actions}
+    path = "${AWS::StackName}/boot"
+    assert allowed == {
+        "ssm:GetParameter": (f"{path}/*", 2),
+        "ssm:PutParameter": (f"{path}/*", 2),
+        "ssm:GetParametersByPath": (path, 1),
+        "ssm:DeleteParameter": (f"{path}/*", 1),
+    }
+    [own] = TEMPLATE["Rules"]["BootListsTakeAPathOfTheirOwn"]["Assertions"]
+    assert own["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ClusterName"}, "boot"]}]}
 
 
 def test_no_command_of_the_readme_names_all_parameters_of_a_stack():

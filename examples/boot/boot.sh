@@ -5,6 +5,8 @@ STACK=eks-image-prefetch RULES=default REGION=eu-west-1 # the stack's name, the 
 BOOT_TIMEOUT=${BOOT_TIMEOUT:-300}
 
 prefetch_at_boot() {
+    # It stays until what it runs has ended: only then does timeout kill what does not.
+    trap exit TERM
     umask 077
     export AWS_METADATA_SERVICE_TIMEOUT=2 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5 AWS_MAX_ATTEMPTS=4 AWS_RETRY_MODE=standard AWS_PAGER=
     local folder=/var/lib/prefetch-images/boot rule text settings seconds=0

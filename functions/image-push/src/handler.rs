@@ -150,7 +150,11 @@ impl ImagePush {
         });
         let mut sent: Vec<_> = stream::iter(sends).buffer_unordered(AT_ONCE).collect().await;
         sent.sort_unstable_by_key(|(place, _)| *place);
-        sent.into_iter().map(|(_, sent)| sent).collect()
+        let mut commands = Vec::with_capacity(sent.len());
+        for (_, sent) in sent {
+            commands.push(sent?);
+        }
+        Ok(commands)
     }
 
     async fn keep_boot_lists(&self, wanted: &Wanted<'_>, now: SystemTime) -> Vec<Kept> {

@@ -5,7 +5,7 @@ use std::error::Error;
 use prefetch::{
     bake::input::Stack,
     report::report,
-    settings::{Settings, Variables},
+    settings::{Settings, Variables, boot_list_path},
     stack_name,
 };
 use serde_json::Value;
@@ -25,6 +25,7 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
         variables.max_retries().err(),
         variables.launch_hook().err(),
         variables.allow_any_repository().err(),
+        boot_list_path(&look_up).err(),
     ];
     let mut refused: Vec<String> = others.iter().flatten().map(|error| report(error)).collect();
     refused.extend(environment::refusal(&look_up));
@@ -70,6 +71,7 @@ mod tests {
     fn setting(name: &str) -> &'static str {
         match name {
             "STACK_NAME" | "DOCUMENT_NAME" => "prefetch-images",
+            "BOOT_LIST" => "Disabled",
             "MODE" => "send",
             "CLUSTER_NAME" => "prod",
             "CLUSTER_TAG_KEY" => "aws:eks:cluster-name",

@@ -81,6 +81,11 @@ impl Store {
         format!("{}/{rule}", self.path)
     }
 
+    fn rule_of(&self, parameter: &Parameter) -> Option<String> {
+        let name = parameter.name()?.strip_prefix(&self.path)?.strip_prefix('/')?;
+        is_name(name).then(|| name.to_owned())
+    }
+
     /// Reads the list of a rule.
     ///
     /// # Errors
@@ -100,16 +105,12 @@ impl Store {
     /// [`BootError::ReadAll`] where SSM cannot be asked.
     pub async fn read_all(&self) -> Result<BTreeMap<String, Stored>, BootError> {
         let request = self.client.get_parameters_by_path().path(&self.path);
-        let mut pages = request.into_paginator().items().send();
+        let mut pages = request.into_paginator().send();
         let mut lists = BTreeMap::new();
-        while let Some(parameter) = pages.next().await {
-            let parameter = parameter.map_err(|error| BootError::ReadAll(self.path.clone(), Box::new(error)))?;
-            let name = parameter
-                .name()
-                .and_then(|name| name.strip_prefix(&self.path)?.strip_prefix('/'));
-            if let Some(rule) = name.filter(|name| is_name(name)).map(str::to_owned) {
-                lists.insert(rule, parameter.into());
-            }
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| BootError::ReadAll(self.path.clone(), Box::new(error)))?;
+            let parameters = page.parameters.into_iter().flatten();
+            lists.extend(parameters.filter_map(|parameter| Some((self.rule_of(&parameter)?, parameter.into()))));
         }
         Ok(lists)
     }

@@ -6,7 +6,7 @@ use aws_sdk_ecr::{
     operation::describe_repositories::DescribeRepositoriesOutput, primitives::DateTime, types::Repository,
 };
 use prefetch::{
-    boot::BootLists,
+    boot::{BootList, BootLists},
     mocks::parameters::{Parameters, parameters},
     settings::Mode,
 };
@@ -74,7 +74,7 @@ async fn a_list_that_cannot_be_kept_fails_no_push() {
 async fn where_pushes_meet_the_list_is_written_once_more_from_all_that_ecr_has() {
     let cloud = Cloud::new(&[("team/app", &["v2"]), ("team/web", &["v9"])]);
     cloud.list(ALL, &[image("team/app", "v1"), image("team/web", "v8")]);
-    let other = cloud.text(ALL, &[image("team/app", "v1"), image("team/web", "v9")]);
+    let other = text(ALL, &[image("team/app", "v1"), image("team/web", "v9")]);
     cloud.state.lock().unwrap().parameters.meanwhile = Some((format!("{PATH}/all"), other));
     cloud.push(ALL).await;
     assert_eq!(cloud.listed("all"), [image("team/app", "v2"), image("team/web", "v9")]);
@@ -157,14 +157,8 @@ impl Cloud {
         }
     }
 
-    fn text(&self, rules: &str, images: &[String]) -> String {
-        let settings = settings(rules);
-        let images: Vec<Image> = images.iter().map(|image| image.parse().unwrap()).collect();
-        prefetch::boot::BootList::new(&settings, &settings.rules[0], &images).text
-    }
-
     fn list(&self, rules: &str, images: &[String]) {
-        let text = self.text(rules, images);
+        let text = text(rules, images);
         self.state.lock().unwrap().parameters.put(&format!("{PATH}/all"), &text);
     }
 
@@ -238,6 +232,12 @@ impl Cloud {
             config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
         })
     }
+}
+
+fn text(rules: &str, images: &[String]) -> String {
+    let settings = settings(rules);
+    let images: Vec<Image> = images.iter().map(|image| image.parse().unwrap()).collect();
+    BootList::new(&settings, &settings.rules[0], &images).text
 }
 
 fn event() -> Value {
