@@ -12,8 +12,11 @@ use tracing::error;
 
 use crate::handler::Jobs;
 
-/// What there was of the lists before ECR was asked; nothing where the stack keeps none.
-pub struct BootTurn<'a>(Option<(&'a BootLists, Result<BTreeMap<String, Stored>, BootError>)>);
+/// What there was of the lists before ECR was asked, by the names of their rules.
+type Before = Result<BTreeMap<String, Stored>, BootError>;
+
+/// The lists, and what there was of them; nothing where the stack keeps none.
+pub struct BootTurn<'a>(Option<(&'a BootLists, Before)>);
 
 impl<'a> BootTurn<'a> {
     /// Reads what is there; one GetParametersByPath for each ten rules, where the stack keeps lists.

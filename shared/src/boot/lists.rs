@@ -24,7 +24,7 @@ use crate::{
 
 /// How long ECR is asked for the images of a repository that was pushed to, or of all where pushes meet.
 const LISTING: Duration = Duration::from_secs(12);
-/// Of how many rules the lists are kept at once: some ten parameters a second are read and written.
+/// Of how many rules the lists are kept at once: Parameter Store throttles all calls of an account together.
 const AT_ONCE: usize = 3;
 
 /// Keeps the lists of a stack.
