@@ -171,7 +171,8 @@ remove_older() {
     local name others=0
     while IFS= read -r name; do
         case $name in
-            "$digest" | boot) ;; # reports of the node's boot (examples/boot)
+            # With the reports of the node's boot (examples/boot).
+            "$digest" | boot) ;;
             *.*) [[ -e /proc/${name##*.} ]] || rm -f "$folder/$name" ;;
             *) ((++others <= PREVIOUS)) || rm -f "$folder/$name" ;;
         esac
