@@ -42,7 +42,7 @@ BY_A_FUNCTION = {
     "more quotes than there is room for": (
         {"Rules": json.dumps([{"name": "gpu", "repositories": ["team/a" for _ in range(220)]}])},
         "environment variable RULES takes 2681 bytes of a function's environment, in which every quote, backslash and "
-        "line break counts twice, and there is room for 2550",
+        "line break counts twice, and there is room for 2470",
     ),
     "half a second": (
         {"DeliveryTimeout": "600.5"},
@@ -111,8 +111,8 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
 
 
 def test_what_lambda_refuses_is_refused_before_anything_is_touched(cloud, stack):
-    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 610}], separators=(",", ":"))
-    assert len(quoted) <= 2500
+    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 580}], separators=(",", ":"))
+    assert len(quoted) <= 2400
     with pytest.raises(WaiterError):
         stack.deploy(ClusterName="checked", Rules=quoted)
     events = cloud.client("cloudformation").describe_stack_events(StackName="checked")["StackEvents"]
@@ -192,8 +192,8 @@ def test_make_check_tells_of_everything_at_once_also_what_sam_would_leave_out():
 
 
 def test_make_check_refuses_more_than_lambda_takes():
-    rules = json.dumps([{"name": "gpu", "repositories": ["a" for _ in range(600)]}], separators=(",", ":"))
-    assert len(rules) <= 2500
+    rules = json.dumps([{"name": "gpu", "repositories": ["a" for _ in range(580)]}], separators=(",", ":"))
+    assert len(rules) <= 2400
     code, _, said = checked(ClusterName="prod", Rules=rules, BakeDefaults="{" + " " * 600 + "}")
     assert (code, "bytes, and Lambda takes 4096: shorten Rules or BakeDefaults" in said) == (1, True), said
 
