@@ -169,7 +169,7 @@ log_in() {
 # Removes what was fetched for other deployments, save for the newest, and what commands that were killed left.
 remove_older() {
     local name others=0
-    while IFS= read -r name; do
+    while read -r name; do
         case $name in
             # With the reports of the node's boot (examples/boot).
             "$digest" | boot) ;;

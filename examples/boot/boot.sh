@@ -28,7 +28,7 @@ prefetch_at_boot() {
         while [[ ! -S /run/containerd/containerd.sock ]] && ((SECONDS < 60)); do sleep 0.2; done
         seconds=$((BOOT_TIMEOUT - SECONDS))
         echo "rule $rule: $seconds seconds"
-        env "${settings[@]}" SSM_executionTimeout="$((seconds > 5 ? seconds : 5))" SSM_maxConnections=20 \
+        env "${settings[@]}" SSM_executionTimeout="$((seconds > 5 ? seconds : 5))" \
             bash script >"$rule.stdout" 2>"$rule.stderr"
         echo "rule $rule: ended with $?"
     done

@@ -382,15 +382,15 @@ def test_a_list_that_is_none_of_ours_runs_nothing(boot: Boot, value: object) -> 
     assert boot.node.shell("ls /run/harmed 2>/dev/null || true") == ""
 
 
-def test_nothing_in_a_list_changes_how_long_the_script_may_run(boot: Boot) -> None:
+def test_a_lists_parameters_are_the_scripts_but_for_how_long_it_may_run(boot: Boot) -> None:
     boot.set_document("env | grep ^SSM_ | sort")
     boot.set_list(
-        {"images": "app web", "parameters": {"executionTimeout": "3600", "maxConnections": "1", "pin": "true"}}
+        {"images": "app web", "parameters": {"executionTimeout": "3600", "maxConnections": "9", "pin": "true"}}
     )
     boot.run()
     boot.set_document(boot.script)
     *others, seconds, images_, connections, pin = boot.kept("default.stdout").splitlines()
-    assert (others, images_, connections, pin) == ([], "SSM_images=app web", "SSM_maxConnections=20", "SSM_pin=true")
+    assert (others, images_, connections, pin) == ([], "SSM_images=app web", "SSM_maxConnections=9", "SSM_pin=true")
     assert 5 <= int(seconds.removeprefix("SSM_executionTimeout=")) <= BOOT_TIMEOUT
 
 
