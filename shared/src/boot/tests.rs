@@ -16,7 +16,9 @@ fn settings() -> Settings {
             "RULES" => r#"[{"name": "a"}]"#.to_owned(),
             "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => "600".to_owned(),
             "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
-            "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
+            "MAX_PARALLEL_IMAGE_PULLS" | "MAX_CONNECTIONS" => "2".to_owned(),
+            "LAUNCH_MAX_CONNECTIONS" => "20".to_owned(),
+            "MAX_BANDWIDTH_MIB" => "0".to_owned(),
             "REGISTRY_ENDPOINT" => return None,
             _ => "text".to_owned(),
         })
@@ -47,7 +49,7 @@ fn a_list_holds_what_a_launch_sends_but_for_what_does_not_fit() {
     assert_eq!(
         list.text,
         format!(
-            r#"{{"images":"{image}","parameters":{{"executionTimeout":"600","imageGCHighThresholdPercent":"85","keep":"3","maxImageGiB":"9","maxParallelImagePulls":"2","pin":"true"}}}}"#
+            r#"{{"images":"{image}","parameters":{{"executionTimeout":"600","imageGCHighThresholdPercent":"85","keep":"3","maxBandwidthMiB":"0","maxConnections":"20","maxImageGiB":"9","maxParallelImagePulls":"2","pin":"true"}}}}"#
         )
     );
     assert_eq!((list.images, list.left_out), (1, 0));
