@@ -19,7 +19,7 @@ MAX_RULES, MAX_RULES_AND_BAKE_DEFAULTS = (
     int(re.search(rf"{name}: usize = ([0-9_]+);", LIMITS)[1]) for name in ("MAX_RULES", "MAX_RULES_AND_BAKE_DEFAULTS")
 )
 """What settings-check accepts, in bytes as they stand in the environment."""
-ROOM = 40
+ROOM = 20
 """Bytes that are left for a setting that comes later."""
 
 STACK = "s" * 128
