@@ -1,5 +1,6 @@
 //! One command from its parameters to its exit code.
 
+mod at_work;
 mod ours;
 mod settle;
 mod stop;
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 pub use self::stop::Stop;
-use self::{turn::Turn, work::Work};
+use self::{at_work::LayersAtWork, turn::Turn, work::Work};
 use crate::{
     containerd::{
         config::Config,
@@ -62,6 +63,8 @@ pub struct Command<'a> {
     pub pace: Pace,
     /// The one image whose layers are downloaded.
     pub downloading: Semaphore,
+    /// The layers of the images that are pulled.
+    pub layers_at_work: LayersAtWork,
     is_described: Notify,
     descriptions: Vec<OnceCell<Result<Description, Failure>>>,
     room: OnceCell<Room>,
@@ -139,6 +142,7 @@ impl<'a> Command<'a> {
             slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
             pace: Pace::new(parameters.max_connections, parameters.bandwidth),
             downloading: Semaphore::new(1),
+            layers_at_work: LayersAtWork::default(),
             is_described: Notify::new(),
             descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),
             room: OnceCell::new(),
@@ -338,16 +342,6 @@ impl<'a> Command<'a> {
             }
             notified.await;
         }
-    }
-
-    /// Tells whether a layer is of one of the command's own images.
-    pub fn is_own_layer(&self, digest: &str) -> bool {
-        let described = self
-            .descriptions
-            .iter()
-            .filter_map(|described| described.get()?.as_ref().ok());
-        let mut contents = described.filter_map(|described| described.content.as_ref());
-        contents.any(|content| content.layers.iter().any(|layer| layer.digest == digest))
     }
 
     /// Tells whether pods may come, whose own pulls would wait behind one of ours in containerd: kubelet runs, or has run.

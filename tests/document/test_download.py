@@ -151,6 +151,42 @@ def test_a_pod_that_wants_the_same_image_joins_the_download(fronted: Node, front
     assert fetched_again(front, image) < 2 * MIB
 
 
+def test_a_pod_that_wants_what_is_given_way_with_takes_it_over(fronted: Node, front: Front, pushed, kubelet) -> None:
+    front.bytes_per_second = 4 * MIB
+    ours, others = large("ours", layers=2), large("other's", layers=2, layer_bytes=24 * MIB)
+    reference, of_other = pushed("team/app", "v1", ours), pushed("team/other", "v1", others)
+    command = begin(fronted, reference, maxConnections=2)
+    assert eventually(lambda: sum(front.sent.values()) > 2 * MIB)
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(fronted.kubelet_pulls, by_tag(of_other))
+        assert eventually(lambda: front.sent[layer_digests(others)[0]] > MIB)
+        fronted.kubelet_pulls(by_tag(reference))
+        assert not other.done(), "it did not wait for the other pod"
+        other.result()
+
+    assert Result(command.wait(60)).only()["status"] in ("pulled", "cached")
+
+
+def test_a_pod_that_wants_the_next_image_of_the_command_is_given_way(
+    fronted: Node, front: Front, pushed, kubelet
+) -> None:
+    front.bytes_per_second = 4 * MIB
+    first, second = large("first", layers=4), large("second", layers=1)
+    references = pushed("team/first", "v1", first), pushed("team/second", "v1", second)
+    command = begin(fronted, *references, maxConnections=4)
+    assert eventually(lambda: sum(front.sent[digest] for digest in layer_digests(first)) > 4 * MIB)
+    with ThreadPoolExecutor() as pool:
+        pod = pool.submit(fronted.kubelet_pulls, by_tag(references[1]))
+        assert eventually(lambda: front.sent[layer_digests(second)[0]] > MIB)
+        time.sleep(0.5)  # within which it is seen
+        before = sum(front.sent[digest] for digest in layer_digests(first))
+        pod.result()
+        after = sum(front.sent[digest] for digest in layer_digests(first))
+
+    assert after - before < 10 * MIB
+    assert Result(command.wait(60)).exit_code == 0
+
+
 def test_bandwidth_is_kept_to(fronted: Node, pushed) -> None:
     reference = pushed("team/app", "v1", large("slow", layers=2, layer_bytes=12 * MIB))
 

@@ -13,7 +13,7 @@ from local.registry import Registry
 
 from .command import HOST, run
 from .nodes import free_address, running
-from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, node_finds
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, image_id, layer_digests, node_finds
 
 MIRROR = "mirror.example.com"
 OTHER = "registry-proxy.corp.example"
@@ -63,6 +63,25 @@ def test_a_mirror_is_pulled_from_and_the_registry_is_not_asked(
     assert node_finds(mirrored, by_tag(reference)) == image_id(image)
     assert len(mirror.requests("team/app")) > 0
     assert registry.requests("team/app") == []
+
+
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_the_layers_of_a_large_image_come_from_the_mirror_whether_it_gives_parts_or_not(
+    tmp_path: Path, containerd: str, registry: Registry, mirror: Registry, pushed, in_parts: bool
+) -> None:
+    image = images.image("large", architecture=OWN_ARCHITECTURE, layers=2, layer_bytes=12 << 20)
+    reference = pushed("team/app", "v1", image)
+    push(mirror, image)
+    front = Front(mirror, free_address())
+    front.ignores_ranges = not in_parts
+    front.start()
+    node = Node(tmp_path / "node", "node", registry, containerd, neighbours=[front], mirrors={HOST: front})
+    with running(node) as node:
+        assert run(node, reference).outcomes() == [("pulled", "")]
+    front.stop()
+
+    assert set(layer_digests(image)) <= set(front.sent)
+    assert not any("/blobs/" in request for request in registry.requests("team/app") if request.startswith("GET"))
 
 
 def test_what_the_mirror_lacks_comes_from_the_registry(mirrored: Node, mirror: Registry, pushed) -> None:

@@ -71,21 +71,28 @@ pub async fn layers(
         login,
         pace,
     };
-    let transfer = Transfer::of(source, handover, may_have_pods, lease, files);
-    pace.begin();
+    let is_own = |digest: &str| command.layers_at_work.has(digest);
     let began = Instant::now();
-    let brought = tokio::select! {
-        brought = transfer.bring(&wanted) => brought,
-        () = pace.give_way(&context.containerd, |digest| command.is_own_layer(digest)) => Ok(()),
-    };
     pace.begin();
-    if transfer.is_wrong() {
-        forget(context, image, content).await.ok(); // it ends by itself
+    loop {
+        let transfer = Transfer::of(source, handover, may_have_pods, &lease, &files);
+        let brought = tokio::select! {
+            brought = transfer.bring(&wanted) => Some(brought),
+            () = pace.others_come(&context.containerd, is_own) => None,
+        };
+        if transfer.is_wrong() {
+            forget(context, image, content).await.ok(); // it ends by itself
+        }
+        if let Some(brought) = brought {
+            handover.end(brought.is_ok() && !transfer.has_left(), began);
+            return brought;
+        }
+        // Nothing is held meanwhile: others take over what they want of it.
+        drop(transfer);
+        handover.is_waiting.set(true);
+        pace.others_go(&context.containerd, is_own).await;
+        handover.is_waiting.set(false);
     }
-    if brought.is_ok() && !transfer.is_leaving() {
-        handover.downloaded.set(Some((began.elapsed(), Instant::now())));
-    }
-    brought
 }
 
 /// Makes the lease by which an image's layers are held.
@@ -113,9 +120,8 @@ pub async fn forget(node: &Context, image: &Image, content: &Content) -> Result<
         }
     }
     if let Ok(files) = Files::on(&node.host) {
-        for layer in &content.layers {
-            files.remove(&layer.digest);
-        }
+        let named = content.layers.iter().filter(|layer| !layer.digest.is_empty());
+        named.for_each(|layer| files.remove(&layer.digest));
     }
     Ok(())
 }

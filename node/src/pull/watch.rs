@@ -69,6 +69,7 @@ pub async fn pull(
             never = layers => never,
         }
     };
+    let _at_work = command.layers_at_work.note(work.number, description);
     let progress = begin(description, inventory);
     let watched = async {
         tokio::select! {
@@ -164,7 +165,7 @@ async fn watch_progress(
     limit: Duration,
     handover: &Handover,
 ) -> Failure {
-    let Command { context, pace, .. } = command;
+    let context = command.context;
     let config = &context.config;
     let others = context.other_runtimes().map(|(_, other)| other);
     if others
@@ -178,7 +179,7 @@ async fn watch_progress(
         sleep(limit / LOOKS_WITHIN_LIMIT).await;
         let look = Box::pin(look(context));
         let look = timeout(limit, look).await;
-        if handover.is_waiting() || pace.is_giving_way() {
+        if handover.is_waiting() {
             progress.wait(Instant::now());
         } else if let Ok(Ok(look)) = look {
             progress.see(&look, Instant::now());

@@ -1,6 +1,9 @@
 //! A blob that is fetched in parts, each over a connection of its own, from the host that containerd would ask.
 
-use std::{cell::RefCell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
@@ -33,16 +36,14 @@ impl Part {
         HeaderValue::from_str(&range).unwrap_or(HeaderValue::from_static("bytes=0-"))
     }
 
-    /// Takes an answer that is this part.
+    /// Takes an answer that is this part, or something else that containerd would take.
     ///
     /// # Errors
     /// What the host says instead.
-    pub(super) async fn taken(self, answer: Answer) -> Result<Answer, Refusal> {
+    pub(super) async fn taken(self, answer: Answer) -> Result<Taken, Refusal> {
         match answer.status {
-            StatusCode::PARTIAL_CONTENT if self.is_told_by(&answer.headers) => Ok(answer),
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
-                Err(Refusal::unusable(&answer.host, "gives no parts of a layer"))
-            }
+            StatusCode::PARTIAL_CONTENT if self.is_told_by(&answer.headers) => Ok(Taken::Part(Box::new(answer))),
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Taken::Other(answer.host)),
             _ => Err(answer.into_refusal().await),
         }
     }
@@ -55,6 +56,14 @@ impl Part {
     }
 }
 
+/// What a host gave that was asked for a part.
+pub enum Taken {
+    /// The part.
+    Part(Box<Answer>),
+    /// Another one, or all of the blob; and who did so.
+    Other(String),
+}
+
 /// A blob of an image's repository; whichever host gave a part of it is asked for the others.
 pub struct Blob<'a> {
     registries: &'a Registries,
@@ -62,6 +71,7 @@ pub struct Blob<'a> {
     question: Question<'a>,
     endpoints: Endpoints,
     found: RefCell<Option<Found>>,
+    is_whole_only: Cell<bool>,
 }
 
 /// Where a part was found.
@@ -94,60 +104,76 @@ impl Registries {
             },
             endpoints: self.endpoints(registry),
             found: RefCell::default(),
+            is_whole_only: Cell::new(false),
         }
     }
 }
 
 impl Blob<'_> {
-    /// Asks for a part, and returns what is answered before its body is read. An address that was signed for a while is found
-    /// anew where it is refused.
+    /// Tells whether a host, which containerd would ask as well, gives no parts of it.
+    #[must_use]
+    pub const fn is_whole_only(&self) -> bool {
+        self.is_whole_only.get()
+    }
+
+    /// Asks for a part, and returns what is answered before its body is read. A host that refuses it is forgotten, with the
+    /// address that it led to, which was signed for a while: all are asked again.
     ///
     /// # Errors
     /// `not-found`, `denied`, `registry` or `timeout`, naming the host that said so.
     pub async fn part(&self, part: Part, within: Duration) -> Result<Answer, Failure> {
         let found = self.found.borrow().clone();
-        if let Some(found) = found {
-            match timeout(within, self.part_from(&found, part)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(_)) if found.elsewhere.is_some() => {}
-                Ok(Err(refusal)) => return Err(refusal.failure),
-                Err(_) => return Err(Refusal::silent(self.registry).failure),
+        let taken = match found {
+            Some(found) => match timeout(within, self.part_from(&found, part)).await {
+                Ok(Ok(taken)) => Ok(taken),
+                Ok(Err(_)) => self.find(part, within).await,
+                Err(_) => Err(Refusal::silent(self.registry)),
+            },
+            None => self.find(part, within).await,
+        };
+        match taken {
+            Ok(Taken::Part(answer)) => Ok(*answer),
+            Ok(Taken::Other(host)) => {
+                self.is_whole_only.set(true);
+                Err(Refusal::unusable(&host, "gives no parts of a layer").failure)
+            }
+            Err(refusal) => {
+                self.found.replace(None);
+                Err(refusal.failure)
             }
         }
-        self.find(part, within).await.map_err(|refusal| refusal.failure)
     }
 
-    async fn part_from(&self, found: &Found, part: Part) -> Result<Answer, Refusal> {
+    async fn part_from(&self, found: &Found, part: Part) -> Result<Taken, Refusal> {
         let (endpoint, client) = &self.endpoints[found.host];
         let client = client.as_ref().map_err(|failure| {
-            Refusal::unusable(&endpoint.url.authority, &format!("cannot be asked: {}", failure.detail))
+            let what = format!("cannot be asked: {}", failure.detail);
+            Refusal::unusable(&endpoint.url.authority, &what)
         })?;
         let Some(url) = &found.elsewhere else {
             return endpoint.ask_for_part(client, self.question, part).await;
         };
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("*/*")), (RANGE, part.header())]);
-        part.taken(client.send(&Method::GET, url.clone(), &headers).await?)
-            .await
+        let answer = client.send(&Method::GET, url.clone(), &headers).await?;
+        part.taken(answer).await
     }
 
-    async fn find(&self, part: Part, within: Duration) -> Result<Answer, Refusal> {
+    async fn find(&self, part: Part, within: Duration) -> Result<Taken, Refusal> {
         let can = |endpoint: &super::Endpoint| endpoint.config.can_pull;
-        let asked = self
-            .registries
-            .ask(self.registry, within, can, async |endpoint, client| {
-                let answer = endpoint.ask_for_part(client, self.question, part).await?;
-                let host = self
-                    .endpoints
-                    .iter()
-                    .position(|(other, _)| std::ptr::eq(other, endpoint));
-                Ok((host, endpoint.url.authority.clone(), answer))
-            });
-        let (host, authority, answer) = asked.await?;
-        self.found.replace(host.map(|host| Found {
-            host,
-            elsewhere: (host_of(&answer.url) != authority).then(|| answer.url.clone()),
-        }));
-        Ok(answer)
+        let question = async |endpoint: &super::Endpoint, client: &super::Client| {
+            let taken = endpoint.ask_for_part(client, self.question, part).await?;
+            let is_it = |(other, _): &(super::Endpoint, _)| std::ptr::eq(other, endpoint);
+            let host = self.endpoints.iter().position(is_it);
+            Ok((host, endpoint.url.authority.clone(), taken))
+        };
+        let (host, authority, taken) = self.registries.ask(self.registry, within, can, question).await?;
+        if let Taken::Part(answer) = &taken {
+            self.found.replace(host.map(|host| Found {
+                host,
+                elsewhere: (host_of(&answer.url) != authority).then(|| answer.url.clone()),
+            }));
+        }
+        Ok(taken)
     }
 }
 

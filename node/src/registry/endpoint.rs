@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::{
     Kind,
     authorization::{Challenge, MAX_TOKEN, token},
-    blob::Part,
+    blob::{Part, Taken},
     client::{Answer, Client, host_of},
     hosts::{HostConfig, url::Url},
     proxy::basic,
@@ -139,11 +139,11 @@ impl Endpoint {
         })
     }
 
-    /// Asks for a part of a blob, and returns what is answered before its body is read.
+    /// Asks for a part of a blob, and returns what is given before its body is read.
     ///
     /// # Errors
-    /// Any answer but that part, or none.
-    pub async fn ask_for_part(&self, client: &Client, question: Question<'_>, part: Part) -> Result<Answer, Refusal> {
+    /// That the blob is refused, or nobody answers.
+    pub async fn ask_for_part(&self, client: &Client, question: Question<'_>, part: Part) -> Result<Taken, Refusal> {
         part.taken(self.ask_with_token(client, &Method::GET, question, Some(part)).await?)
             .await
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::parts::Chunk;
+use super::parts::{Chunk, IN_FLIGHT};
 use crate::{
     host::{Host, RUN},
     registry::blob::Part,
@@ -32,8 +32,9 @@ pub struct Files {
 pub struct Buffer {
     /// Its bytes.
     pub part: Part,
-    /// Whether an earlier command has left it.
-    pub is_left: bool,
+    /// Whether it counts among those that are in memory.
+    pub has_place: Cell<bool>,
+    is_left: bool,
     file: RefCell<Option<File>>,
     path: PathBuf,
     /// The place of the file's first byte in the layer.
@@ -43,7 +44,7 @@ pub struct Buffer {
 }
 
 impl Files {
-    /// Makes the folder, and removes from it what nobody wants any more.
+    /// Makes the folder, and removes from it what nobody wants any more, and the oldest beyond [`IN_FLIGHT`].
     ///
     /// # Errors
     /// The operating system's.
@@ -51,10 +52,16 @@ impl Files {
         let folder = host.path(RUN).join(FOLDER);
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let files = Self { folder };
-        for (path, _) in files.list("")? {
-            let age = fs::metadata(&path).and_then(|about| about.modified()).ok();
-            let age = age.and_then(|modified| SystemTime::now().duration_since(modified).ok());
-            if age.is_some_and(|age| age > KEPT) {
+        let mut all: Vec<_> = files
+            .list("")?
+            .into_iter()
+            .filter_map(|(path, _)| with_age(path))
+            .collect();
+        all.sort_unstable();
+        let mut bytes = 0;
+        for (age, length, path) in all {
+            bytes += length;
+            if age > KEPT || bytes > IN_FLIGHT {
                 fs::remove_file(&path).ok(); // the next command tries again
             }
         }
@@ -78,6 +85,7 @@ impl Files {
         let begins = chunk.held_from.unwrap_or(chunk.part.from);
         Buffer {
             part: chunk.part,
+            has_place: Cell::new(false),
             is_left: chunk.held_from.is_some(),
             file: RefCell::default(),
             path: self.folder.join(format!("{}.{begins}", hex(digest))),
@@ -171,6 +179,15 @@ impl Buffer {
             .open(&self.path)?;
         work(file.insert(opened))
     }
+}
+
+/// Returns a file's age and length beside it.
+fn with_age(path: PathBuf) -> Option<(Duration, u64, PathBuf)> {
+    let about = fs::metadata(&path).ok()?;
+    let age = SystemTime::now()
+        .duration_since(about.modified().ok()?)
+        .unwrap_or_default();
+    Some((age, about.len(), path))
 }
 
 /// Returns a digest without what says that it is one by sha256.

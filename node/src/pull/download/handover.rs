@@ -10,21 +10,32 @@ use crate::host::Host;
 const LONG: Duration = Duration::from_secs(10);
 /// Where the program is that containerd unpacks with, if it is there (containerd, `pkg/archive/compression`).
 const UNPIGZ: [&str; 3] = ["/usr/bin/unpigz", "/usr/local/bin/unpigz", "/bin/unpigz"];
+
 /// What the download of an image's layers tells whoever pulls it afterwards.
 #[derive(Debug, Default)]
 pub struct Handover {
     pub(super) is_waiting: Cell<bool>,
     may_pull: Cell<bool>,
     /// How long the layers took, and when they were all there.
-    pub(super) downloaded: Cell<Option<(Duration, Instant)>>,
+    downloaded: Cell<Option<(Duration, Instant)>>,
+    /// Whether the download has just ended, and the pull begins to move.
+    has_ended: Cell<bool>,
     changed: Notify,
 }
 
 impl Handover {
-    /// Tells whether another image of the command has its turn.
+    /// Tells whether others have their turn, or the pull has its own only now: nothing need have moved.
     #[must_use]
-    pub const fn is_waiting(&self) -> bool {
-        self.is_waiting.get()
+    pub fn is_waiting(&self) -> bool {
+        self.has_ended.replace(false) || self.is_waiting.get()
+    }
+
+    /// Notes that the download has ended, and whether it brought all the layers.
+    pub(super) fn end(&self, is_whole: bool, began: Instant) {
+        self.has_ended.set(true);
+        if is_whole {
+            self.downloaded.set(Some((began.elapsed(), Instant::now())));
+        }
     }
 
     /// Tells people what the pull was waiting for, where it was mostly its unpacking.
@@ -43,7 +54,7 @@ impl Handover {
         };
         let (unpacking, downloading) = (unpacking.as_secs(), downloading.as_secs());
         Some(format!(
-            "unpacking took {unpacking} s after {downloading} s of download: one core's gunzip is the limit{cure}"
+            "it took {unpacking} s to unpack what took {downloading} s to download{cure}"
         ))
     }
 

@@ -23,7 +23,7 @@ const FLOWING_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long others are given way after their downloads were last seen to grow.
 const AFTER: Duration = Duration::from_millis(500);
-/// How long a command gives way in all; beyond that it goes on beside others, over one connection.
+/// How long an image gives way in all; beyond that it comes beside others, over one connection.
 const AT_MOST: Duration = Duration::from_mins(5);
 /// How much of a second's bandwidth may be taken at once.
 const BURST: Duration = Duration::from_millis(100);
@@ -42,8 +42,8 @@ pub struct Pace {
     received: Cell<u64>,
     /// When the bandwidth allows the next bytes.
     allowed_at: Cell<Option<Instant>>,
-    is_giving_way: Cell<bool>,
-    gave_way: Cell<Duration>,
+    /// For how long others were given way while the image is downloaded.
+    waited: Cell<Duration>,
     changed: Notify,
 }
 
@@ -58,8 +58,7 @@ impl Pace {
             flowing: RefCell::default(),
             received: Cell::new(0),
             allowed_at: Cell::new(None),
-            is_giving_way: Cell::new(false),
-            gave_way: Cell::new(Duration::ZERO),
+            waited: Cell::new(Duration::ZERO),
             changed: Notify::new(),
         }
     }
@@ -76,28 +75,16 @@ impl Pace {
         self.bandwidth.is_some()
     }
 
-    /// Tells whether nothing is downloaded at the moment because others download.
-    #[must_use]
-    pub const fn is_giving_way(&self) -> bool {
-        self.is_giving_way.get()
-    }
-
-    /// Begins with another image, or ends with one: nobody is given way until they are seen.
+    /// Begins with another image, for which others are given way anew.
     pub fn begin(&self) {
-        self.is_giving_way.set(false);
-        self.use_connections(1);
+        self.waited.set(Duration::ZERO);
     }
 
     /// Returns once a connection may be used.
     pub async fn turn_of(&self, connection: usize) {
         loop {
             let changed = self.changed.notified();
-            let at_most = if self.has_waited_enough() {
-                1
-            } else {
-                self.connections.get()
-            };
-            if connection < at_most && !self.is_giving_way() {
+            if connection < self.connections.get() {
                 return;
             }
             changed.await;
@@ -119,26 +106,22 @@ impl Pace {
             self.allowed_at.set(Some(at + takes));
             sleep_until(at + takes).await;
         }
-        while self.is_giving_way() {
-            let changed = self.changed.notified();
-            if self.is_giving_way() {
-                changed.await;
-            }
-        }
     }
 
     /// Finds out how many connections are worth it, and returns where no more than containerd would use are; it uses so many
     /// at a time. `containerds` is how many those are.
     pub async fn adapt(&self, containerds: usize) {
-        let mut ramp = Ramp::new(self.max_connections, containerds);
+        let max = if self.has_waited_enough() {
+            1
+        } else {
+            self.max_connections
+        };
+        let mut ramp = Ramp::new(max, containerds);
         loop {
             self.use_connections(ramp.connections);
             self.flow(ramp.connections).await;
             let (before, began) = (self.received.get(), Instant::now());
             sleep(MEASURED).await;
-            if self.is_giving_way() {
-                continue; // nothing was measured
-            }
             let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
             let step = ramp.step((self.received.get() - before).saturating_mul(1_000_000) / micros);
             self.use_connections(ramp.connections);
@@ -175,35 +158,58 @@ impl Pace {
         self.changed.notify_waiters();
     }
 
-    /// Looks what containerd downloads for others, and gives way as long as that goes on.
-    pub async fn give_way(&self, containerd: &Containerd, own: impl Fn(&str) -> bool) {
-        let mut seen: Option<HashMap<String, u64>> = None; // what does not grow, nobody downloads
-        let mut grew_at: Option<Instant> = None;
-        loop {
+    /// Returns once containerd downloads layers for others; never where they were given way for long enough.
+    pub async fn others_come(&self, containerd: &Containerd, own: impl Fn(&str) -> bool) {
+        let mut others = Others::default();
+        while self.has_waited_enough() || !others.look(containerd, &own).await.unwrap_or(false) {
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Returns once they do so no more, or were given way for long enough, or containerd does not answer.
+    pub async fn others_go(&self, containerd: &Containerd, own: impl Fn(&str) -> bool) {
+        let mut others = Others::coming();
+        while !self.has_waited_enough() {
             let began = Instant::now();
             sleep(LOOK_EVERY).await;
-            let Ok(ingests) = containerd.ingests().await else {
-                continue;
-            };
-            let others = others(ingests, &own);
-            let grows = |seen: &HashMap<_, _>| others.iter().any(|(layer, offset)| seen.get(layer) != Some(offset));
-            if seen.as_ref().is_some_and(grows) {
-                grew_at = Some(Instant::now());
-            }
-            seen = Some(others);
-            let is_downloading = grew_at.is_some_and(|at| at.elapsed() < AFTER);
-            if self.is_giving_way() {
-                self.gave_way.set(self.gave_way.get() + began.elapsed());
-            }
-            let is_giving_way = is_downloading && !self.has_waited_enough();
-            if self.is_giving_way.replace(is_giving_way) != is_giving_way {
-                self.changed.notify_waiters();
+            let is_downloading = others.look(containerd, &own).await.unwrap_or(false);
+            self.waited.set(self.waited.get() + began.elapsed());
+            if !is_downloading {
+                return;
             }
         }
     }
 
     fn has_waited_enough(&self) -> bool {
-        self.gave_way.get() >= AT_MOST
+        self.waited.get() >= AT_MOST
+    }
+}
+
+/// What containerd downloads for others.
+#[derive(Default)]
+struct Others {
+    /// What was there at the last look: what does not grow, nobody downloads.
+    seen: Option<HashMap<String, u64>>,
+    grew_at: Option<Instant>,
+}
+
+impl Others {
+    fn coming() -> Self {
+        Self {
+            seen: None,
+            grew_at: Some(Instant::now()),
+        }
+    }
+
+    /// Tells whether something is being downloaded; none where containerd does not answer.
+    async fn look(&mut self, containerd: &Containerd, own: impl Fn(&str) -> bool) -> Option<bool> {
+        let others = others(containerd.ingests().await.ok()?, own);
+        let grows = |seen: &HashMap<_, _>| others.iter().any(|(layer, offset)| seen.get(layer) != Some(offset));
+        if self.seen.as_ref().is_some_and(grows) {
+            self.grew_at = Some(Instant::now());
+        }
+        self.seen = Some(others);
+        Some(self.grew_at.is_some_and(|at| at.elapsed() < AFTER))
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     },
     context::Context,
     failure::Failure,
+    kubelet,
     login::Login,
     pull::reason,
     registry::blob::Blob,
@@ -42,6 +43,10 @@ const PIECE: usize = 64 << 10;
 const SILENT: Duration = Duration::from_secs(10);
 /// How often a chunk of which nothing came is tried.
 const MAX_ATTEMPTS: u32 = 4;
+/// The same where nobody answered: then it is the pull's turn, before its progress is given up.
+const MAX_SILENT: u32 = 2;
+/// How long is waited for the end of a part that is all here.
+const END: Duration = Duration::from_secs(1);
 /// How long is waited before the second of them; twice as long before each further one.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -62,9 +67,9 @@ pub struct Source<'a> {
 pub struct Transfer<'a> {
     source: Source<'a>,
     handover: &'a Handover,
-    may_have_pods: bool,
-    lease: String,
-    files: Files,
+    may_have_pods: Cell<bool>,
+    lease: &'a str,
+    files: &'a Files,
     /// The layers whose chunks are downloaded.
     open: RefCell<Vec<Rc<Open<'a>>>>,
     /// Chunks that may be in memory.
@@ -73,6 +78,8 @@ pub struct Transfer<'a> {
     has_come: Notify,
     /// Whether no further chunk is begun: containerd does the rest.
     is_leaving: Cell<bool>,
+    /// Whether others write one of the layers.
+    is_shared: Cell<bool>,
     /// Whether a layer is something else than its digest stands for.
     is_wrong: Cell<bool>,
 }
@@ -89,11 +96,17 @@ struct Open<'a> {
 impl<'a> Transfer<'a> {
     /// Takes up an image's layers, which a lease holds and whose chunks are in files.
     #[must_use]
-    pub fn of(source: Source<'a>, handover: &'a Handover, may_have_pods: bool, lease: String, files: Files) -> Self {
+    pub fn of(
+        source: Source<'a>,
+        handover: &'a Handover,
+        may_have_pods: bool,
+        lease: &'a str,
+        files: &'a Files,
+    ) -> Self {
         Self {
             source,
             handover,
-            may_have_pods,
+            may_have_pods: Cell::new(may_have_pods),
             lease,
             files,
             open: RefCell::default(),
@@ -101,6 +114,7 @@ impl<'a> Transfer<'a> {
             has_work: Notify::new(),
             has_come: Notify::new(),
             is_leaving: Cell::new(false),
+            is_shared: Cell::new(false),
             is_wrong: Cell::new(false),
         }
     }
@@ -111,10 +125,10 @@ impl<'a> Transfer<'a> {
         self.is_wrong.get()
     }
 
-    /// Tells whether the rest was left to containerd.
+    /// Tells whether something was left to containerd, or to others who write it.
     #[must_use]
-    pub const fn is_leaving(&self) -> bool {
-        self.is_leaving.get()
+    pub const fn has_left(&self) -> bool {
+        self.is_leaving.get() || self.is_shared.get()
     }
 
     /// Downloads layers.
@@ -123,7 +137,7 @@ impl<'a> Transfer<'a> {
     /// The first that something is the matter with.
     pub async fn bring(&self, wanted: &[&'a Layer]) -> Result<(), Failure> {
         // Where the pull goes on meanwhile, none of them is to be its own.
-        let opened = if self.may_have_pods {
+        let opened = if self.may_have_pods.get() {
             Vec::new()
         } else {
             try_join_all(wanted.iter().map(|layer| self.open(layer))).await?
@@ -136,8 +150,8 @@ impl<'a> Transfer<'a> {
                     None => self.open(layer).await?,
                 };
                 self.write(layer, opened).await?;
-                if number == 0 && !self.may_have_pods {
-                    self.handover.begin_to_pull();
+                if number == 0 {
+                    self.begin_to_pull();
                 }
                 Ok(())
             })
@@ -149,7 +163,7 @@ impl<'a> Transfer<'a> {
             .try_for_each(|()| std::future::ready(Ok(())));
         let adapted = async {
             self.source.pace.adapt(LAYERS_AT_ONCE.min(wanted.len())).await;
-            if !self.may_have_pods && !self.source.pace.has_bandwidth() {
+            if !self.may_have_pods.get() && !self.source.pace.has_bandwidth() {
                 self.is_leaving.set(true);
                 self.has_come.notify_waiters();
             }
@@ -162,20 +176,34 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// Lets the pull begin beside the download, where still no pod can be.
+    fn begin_to_pull(&self) {
+        self.may_have_pods
+            .set(self.may_have_pods.get() || kubelet::is_running());
+        if !self.may_have_pods.get() {
+            self.handover.begin_to_pull();
+        }
+    }
+
     async fn open(&self, layer: &Layer) -> Result<Opened, Failure> {
         if self.is_leaving.get() {
             return Ok(Opened::Busy);
         }
         // A connection of its own: containerd takes in little at a time of each.
         let containerd = Containerd::at(&self.source.context.host.path(SOCKET));
-        let opened = containerd.write_layer(&layer.digest, layer.bytes, &self.lease).await;
+        let opened = containerd.write_layer(&layer.digest, layer.bytes, self.lease).await;
         opened.map_err(|status| self.failure(&status))
     }
 
     /// Writes one layer, as far as its chunks come.
     async fn write(&self, layer: &'a Layer, opened: Opened) -> Result<(), Failure> {
-        let Opened::Writer(mut writer) = opened else {
-            return Ok(());
+        let mut writer = match opened {
+            Opened::Writer(writer) => writer,
+            Opened::There => return Ok(()),
+            Opened::Busy => {
+                self.is_shared.set(true);
+                return Ok(());
+            }
         };
         let held = self.files.held(&layer.digest).map_err(|error| of_file(&error))?;
         let size = chunk_bytes(self.source.pace.max_connections());
@@ -183,6 +211,9 @@ impl<'a> Transfer<'a> {
         let all: Vec<_> = chunks
             .map(|chunk| Rc::new(self.files.buffer(&layer.digest, chunk)))
             .collect();
+        for chunk in all.iter().filter(|chunk| chunk.is_filled()) {
+            self.take_place_of(chunk);
+        }
         let left = all.iter().filter(|chunk| !chunk.is_filled()).map(Rc::clone).collect();
         let (registry, repository) = (self.source.image.registry(), self.source.image.repository());
         let registries = self.source.context.registries();
@@ -208,6 +239,16 @@ impl<'a> Transfer<'a> {
         Err(self.failure(&status))
     }
 
+    /// Has a chunk that an earlier download has left count among those in memory; one place stays for what is missing.
+    fn take_place_of(&self, chunk: &Buffer) {
+        if self.places.available_permits() > 1
+            && let Ok(place) = self.places.try_acquire()
+        {
+            place.forget();
+            chunk.has_place.set(true);
+        }
+    }
+
     /// Hands the chunks of a layer to containerd in their order, as they come; returns false where the rest is left.
     async fn drain(&self, writer: &mut Writer, all: &[Rc<Buffer>], open: &Open<'_>) -> Result<bool, Failure> {
         for chunk in all {
@@ -219,7 +260,10 @@ impl<'a> Transfer<'a> {
                     Vec::new()
                 };
                 if !data.is_empty() {
-                    writer.write(data).await.map_err(|status| self.failure(&status))?;
+                    match writer.write(data).await {
+                        Err(status) if status.code() == Code::AlreadyExists => return Ok(false),
+                        written => written.map_err(|status| self.failure(&status))?,
+                    }
                 } else if self.is_leaving.get() && open.left.borrow().iter().any(|left| Rc::ptr_eq(left, chunk)) {
                     return Ok(false);
                 } else {
@@ -227,7 +271,7 @@ impl<'a> Transfer<'a> {
                 }
             }
             chunk.remove();
-            if !chunk.is_left {
+            if chunk.has_place.get() {
                 self.places.add_permits(1);
             }
         }
@@ -248,6 +292,7 @@ impl<'a> Transfer<'a> {
                 continue;
             };
             place.forget(); // it is given back once containerd has the chunk
+            chunk.has_place.set(true);
             let fetched = self.fetch_chunk(connection, &open.blob, &chunk).await;
             open.at_work.set(open.at_work.get() - 1);
             fetched?;
@@ -275,9 +320,14 @@ impl<'a> Transfer<'a> {
             let Err(failure) = self.fetch_part(connection, blob, chunk).await else {
                 return Ok(());
             };
+            let most = if failure.reason == NodeReason::Timeout {
+                MAX_SILENT
+            } else {
+                MAX_ATTEMPTS
+            };
             if chunk.left().from > before {
                 attempt = 1;
-            } else if attempt == MAX_ATTEMPTS || !failure.reason.is_retryable() {
+            } else if attempt >= most || !failure.reason.is_retryable() || blob.is_whole_only() {
                 return Err(failure);
             }
             sleep(PAUSE * 2_u32.pow(attempt - 1)).await;
@@ -306,7 +356,7 @@ impl<'a> Transfer<'a> {
             }
             self.source.pace.received(connection, data.len()).await;
         }
-        timeout(SILENT, answer.next()).await.ok(); // read to its end, the connection is used again
+        timeout(END, answer.next()).await.ok(); // read to its end, the connection is used again
         Ok(())
     }
 
