@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use libfuzzer_sys::fuzz_target;
 use prefetch_images::parameters::Parameters;
 
-const USABLE: [(&str, &str); 8] = [
+const USABLE: [(&str, &str); 10] = [
     ("executionTimeout", "3600"),
     ("imageGCHighThresholdPercent", "85"),
     ("maxParallelImagePulls", "4"),
