@@ -179,7 +179,7 @@ async fn watch_progress(
         sleep(limit / LOOKS_WITHIN_LIMIT).await;
         let look = Box::pin(look(context));
         let look = timeout(limit, look).await;
-        if handover.is_waiting() {
+        if handover.excuses_quiet() {
             progress.wait(Instant::now());
         } else if let Ok(Ok(look)) = look {
             progress.see(&look, Instant::now());

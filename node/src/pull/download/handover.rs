@@ -24,9 +24,9 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// Tells whether others have their turn, or the pull has its own only now: nothing need have moved.
+    /// Tells whether nothing need have moved since the last time: others have their turn, or the pull has its own only now.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub fn excuses_quiet(&self) -> bool {
         self.has_ended.replace(false) || self.is_waiting.get()
     }
 
