@@ -111,7 +111,7 @@ def test_after_an_update_that_failed_a_good_one_is_deployed(cloud, stack):
 
 
 def test_what_lambda_refuses_is_refused_before_anything_is_touched(cloud, stack):
-    quoted = json.dumps([{"name": "gpu", "repositories": ["a"] * 580}], separators=(",", ":"))
+    quoted = json.dumps([{"name": "gpu", "repositories": [""] * 780}], separators=(",", ":"))
     assert len(quoted) <= 2400
     with pytest.raises(WaiterError):
         stack.deploy(ClusterName="checked", Rules=quoted)
