@@ -19,6 +19,7 @@ WITH_A_CLOUD = (
     "test_bake_faults.py",
     "test_bake_snapshots.py",
     "test_bake_triggers.py",
+    "test_boot_lists.py",
     "test_examples.py",
     "test_jobs.py",
     "test_jobs_contract.py",
