@@ -40,7 +40,7 @@ class _Instance:
     actions: dict[str, str] = field(default_factory=dict)
     """The token of the action that waits for it, by its hook."""
     launched: bool = False
-    """Whether its group has told that it runs."""
+    """Tells whether its group has told that it runs."""
 
     @property
     def warmed(self) -> bool:

@@ -13,7 +13,7 @@ use chrono::Utc;
 use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::outcome::{NodeReason, Status};
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore},
+    sync::{Mutex, Notify, OnceCell, Semaphore},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -61,8 +61,8 @@ pub struct Command<'a> {
     pub slots: Semaphore,
     /// How fast layers are downloaded.
     pub pace: Pace,
-    /// The one image whose layers are downloaded.
-    pub downloading: Semaphore,
+    /// Held for the one image whose layers are downloaded.
+    pub downloading: Mutex<()>,
     /// The layers of the images that are pulled.
     pub layers_at_work: LayersAtWork,
     is_described: Notify,
@@ -141,7 +141,7 @@ impl<'a> Command<'a> {
                 .collect(),
             slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
             pace: Pace::new(parameters.max_connections, parameters.bandwidth),
-            downloading: Semaphore::new(1),
+            downloading: Mutex::default(),
             layers_at_work: LayersAtWork::default(),
             is_described: Notify::new(),
             descriptions: parameters.images.iter().map(|_| OnceCell::new()).collect(),

@@ -68,8 +68,8 @@ def test_after_a_kill_no_byte_is_fetched_twice(fronted: Node, front: Front, push
     reference = pushed("team/app", "v1", image)
     for _ in range(3):
         command = begin(fronted, reference, maxConnections=8)
-        sent = sum(front.sent.values())
-        assert eventually(lambda sent=sent: sum(front.sent.values()) > sent + 5 * MIB, seconds=20)
+        before = sent(front, image)
+        assert eventually(lambda before=before: sent(front, image) > before + 5 * MIB, seconds=20)
         command.kill()
         assert eventually(lambda: len(front.being_pulled()), 0)
 
@@ -120,22 +120,24 @@ def test_a_registry_that_lies_about_parts_harms_nothing(fronted: Node, front: Fr
     assert fronted.images() == {}
 
 
-def test_a_prefetch_gives_way_while_a_pod_pulls(fronted: Node, front: Front, pushed, kubelet) -> None:
+@pytest.mark.parametrize("wants", ["another image", "the command's next image"])
+def test_a_prefetch_gives_way_while_a_pod_pulls(fronted: Node, front: Front, pushed, kubelet, wants: str) -> None:
     front.bytes_per_second = 4 * MIB
     ours, pods = large("ours", layers=4), large("pod's", layers=1)
     reference, of_pod = pushed("team/app", "v1", ours), pushed("team/pod", "v1", pods)
-    command = begin(fronted, reference, maxConnections=4)
-    assert eventually(lambda: sum(front.sent.values()) > 4 * MIB)
+    references = [reference, of_pod] if wants == "the command's next image" else [reference]
+    command = begin(fronted, *references, maxConnections=4)
+    assert eventually(lambda: sent(front, ours) > 4 * MIB, seconds=20)
     with ThreadPoolExecutor() as pool:
         pod = pool.submit(fronted.kubelet_pulls, by_tag(of_pod))
-        assert eventually(lambda: front.sent[layer_digests(pods)[0]] > MIB)
+        assert eventually(lambda: sent(front, pods) > MIB, seconds=20)
         time.sleep(0.5)  # within which it is seen
-        before = sum(front.sent[digest] for digest in layer_digests(ours))
+        before = sent(front, ours)
         pod.result()
-        after = sum(front.sent[digest] for digest in layer_digests(ours))
+        after = sent(front, ours)
 
-    assert after - before < 10 * MIB, "what the kernel takes in of connections that nobody reads; else some 40 MiB"
-    assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+    assert after - before < 10 * MIB, "what was on its way; else some 40 MiB"
+    assert set(Result(command.wait(60)).statuses()) <= {"pulled", "cached"}
 
 
 def test_a_pod_that_wants_the_same_image_joins_the_download(fronted: Node, front: Front, pushed, kubelet) -> None:
@@ -143,7 +145,7 @@ def test_a_pod_that_wants_the_same_image_joins_the_download(fronted: Node, front
     image = large("both", layers=3)
     reference = pushed("team/app", "v1", image)
     command = begin(fronted, reference, maxConnections=4)
-    assert eventually(lambda: sum(front.sent.values()) > 4 * MIB)
+    assert eventually(lambda: sent(front, image) > 4 * MIB, seconds=20)
 
     fronted.kubelet_pulls(by_tag(reference))
 
@@ -156,35 +158,15 @@ def test_a_pod_that_wants_what_is_given_way_with_takes_it_over(fronted: Node, fr
     ours, others = large("ours", layers=2), large("other's", layers=2, layer_bytes=24 * MIB)
     reference, of_other = pushed("team/app", "v1", ours), pushed("team/other", "v1", others)
     command = begin(fronted, reference, maxConnections=2)
-    assert eventually(lambda: sum(front.sent.values()) > 2 * MIB)
+    assert eventually(lambda: sent(front, ours) > 2 * MIB, seconds=20)
     with ThreadPoolExecutor() as pool:
         other = pool.submit(fronted.kubelet_pulls, by_tag(of_other))
-        assert eventually(lambda: front.sent[layer_digests(others)[0]] > MIB)
+        assert eventually(lambda: sent(front, others) > MIB, seconds=20)
         fronted.kubelet_pulls(by_tag(reference))
         assert not other.done(), "it did not wait for the other pod"
         other.result()
 
     assert Result(command.wait(60)).only()["status"] in ("pulled", "cached")
-
-
-def test_a_pod_that_wants_the_next_image_of_the_command_is_given_way(
-    fronted: Node, front: Front, pushed, kubelet
-) -> None:
-    front.bytes_per_second = 4 * MIB
-    first, second = large("first", layers=4), large("second", layers=1)
-    references = pushed("team/first", "v1", first), pushed("team/second", "v1", second)
-    command = begin(fronted, *references, maxConnections=4)
-    assert eventually(lambda: sum(front.sent[digest] for digest in layer_digests(first)) > 4 * MIB)
-    with ThreadPoolExecutor() as pool:
-        pod = pool.submit(fronted.kubelet_pulls, by_tag(references[1]))
-        assert eventually(lambda: front.sent[layer_digests(second)[0]] > MIB)
-        time.sleep(0.5)  # within which it is seen
-        before = sum(front.sent[digest] for digest in layer_digests(first))
-        pod.result()
-        after = sum(front.sent[digest] for digest in layer_digests(first))
-
-    assert after - before < 10 * MIB
-    assert Result(command.wait(60)).exit_code == 0
 
 
 def test_bandwidth_is_kept_to(fronted: Node, pushed) -> None:
@@ -213,9 +195,14 @@ def large(content: str, *, layers: int, layer_bytes: int = 12 * MIB) -> Artifact
     return images.image(content, architecture=OWN_ARCHITECTURE, layers=layers, layer_bytes=layer_bytes)
 
 
+def sent(front: Front, image: Artifact) -> int:
+    """Returns how many bytes of an image's layers were sent."""
+    return sum(front.sent[digest] for digest in layer_digests(image))
+
+
 def fetched_again(front: Front, image: Artifact) -> int:
-    """Returns how many bytes of an image's layers were sent beyond those that there are."""
-    return sum(front.sent[digest] - len(image.blobs[digest]) for digest in layer_digests(image))
+    """Returns how many of them were sent beyond those that there are."""
+    return sent(front, image) - sum(len(image.blobs[digest]) for digest in layer_digests(image))
 
 
 def held(node: Node) -> tuple:

@@ -37,7 +37,7 @@ pub enum Decision {
         image: Image,
         /// The commands, one for each rule.
         commands: Vec<Sent>,
-        /// What became of the rules' boot lists, where the stack keeps them.
+        /// Tells what became of the rules' boot lists, where the stack keeps them.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         boot: Vec<Kept>,
     },
@@ -47,7 +47,7 @@ pub enum Decision {
         image: Image,
         /// The jobs, one for each rule.
         commands: Vec<Sent>,
-        /// What became of the rules' boot lists, where the stack keeps them.
+        /// Tells what became of the rules' boot lists, where the stack keeps them.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         boot: Vec<Kept>,
     },
@@ -92,7 +92,7 @@ impl From<PushError> for Diagnostic {
     }
 }
 
-/// What the function works with.
+/// Holds what the function works with.
 pub struct ImagePush {
     pub sender: Sender,
     pub ecr: aws_sdk_ecr::Client,

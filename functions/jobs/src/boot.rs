@@ -12,7 +12,7 @@ use tracing::error;
 
 use crate::handler::Jobs;
 
-/// What there was of the lists before ECR was asked, by the names of their rules.
+/// Holds the lists as they were before ECR was asked, by the names of their rules.
 type Before = Result<BTreeMap<String, Stored>, BootError>;
 
 /// The lists, and what there was of them; nothing where the stack keeps none.

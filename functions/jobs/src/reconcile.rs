@@ -69,7 +69,7 @@ const ASKED: usize = 30;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
     rules: Vec<Reconciled>,
-    /// What became of the rules' boot lists, where the stack keeps them.
+    /// Tells what became of the rules' boot lists, where the stack keeps them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     boot: Vec<Kept>,
     #[serde(flatten)]

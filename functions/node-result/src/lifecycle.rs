@@ -30,7 +30,7 @@ const MAX_INSTANCES: usize = 50;
 const AT_ONCE: usize = 10;
 /// The states in which an instance waits for a launch's hooks, outside a warm pool and in one.
 const WAITING: [&str; 2] = ["Pending:Wait", "Warmed:Pending:Wait"];
-/// What Auto Scaling answers where no action of the hook waits for the instance, or the group has no such hook.
+/// Names Auto Scaling's answer where no action of the hook waits for the instance, or the group has no such hook.
 const NO_ACTION: &str = "ValidationError";
 
 /// The hook of Auto Scaling groups whose actions wait for prefetches.

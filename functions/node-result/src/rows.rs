@@ -19,7 +19,7 @@ pub struct JobRow {
     pub counters: Counters,
 }
 
-/// What is read of a launch's row.
+/// Holds what is read of a launch's row.
 #[derive(Debug, Deserialize)]
 pub struct LaunchRow {
     /// The jobs that it became, once their commands were all sent.

@@ -144,7 +144,7 @@ impl Writer {
         self.offset
     }
 
-    /// Writes what comes next; at most 4 MiB at once.
+    /// Writes what comes next: less than the 16 MiB that containerd takes in one message (`grpc.max_recv_message_size`).
     ///
     /// # Errors
     /// containerd's.

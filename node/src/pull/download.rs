@@ -58,7 +58,7 @@ pub async fn layers(
         return Ok(());
     }
     handover.is_waiting.set(true);
-    let _one_at_a_time = command.downloading.acquire().await;
+    let _one_at_a_time = command.downloading.lock().await;
     handover.is_waiting.set(false);
     let configuration = configuration(context, image, &content.config, login, inventory).await?;
     let wanted = missing(content, configuration.as_ref(), inventory);
