@@ -10,7 +10,7 @@ prefetch_at_boot() {
     umask 077
     export AWS_METADATA_SERVICE_TIMEOUT=2 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5 AWS_MAX_ATTEMPTS=4 AWS_RETRY_MODE=standard AWS_PAGER=
     local folder=/var/lib/prefetch-images/boot rule text settings seconds=0
-    mkdir -p "$folder" && cd "$folder" && exec >log 2>&1 || return
+    mkdir -p "$folder" && cd "$folder" && rm -f ./*.stdout ./*.reported && exec >log 2>&1 || return
     # Without --no-block it would wait for units that may wait for this script.
     if grep -qs '^ *snapshotter *= *"soci"' /etc/containerd/config.toml; then
         timeout -k 1 10 systemctl start --no-block soci-snapshotter
@@ -28,7 +28,7 @@ prefetch_at_boot() {
         while [[ ! -S /run/containerd/containerd.sock ]] && ((SECONDS < 60)); do sleep 0.2; done
         seconds=$((BOOT_TIMEOUT - SECONDS))
         echo "rule $rule: $seconds seconds"
-        env "${settings[@]}" SSM_executionTimeout="$((seconds > 5 ? seconds : 5))" \
+        env "${settings[@]}" SSM_executionTimeout="$((seconds > 5 ? seconds : 5))" PREFETCH_IMAGES_AT_BOOT=yes \
             bash script >"$rule.stdout" 2>"$rule.stderr"
         echo "rule $rule: ended with $?"
     done

@@ -109,6 +109,7 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     if may_serve && command.lock.borrow().is_some() {
         turn::serve_queue(&command, &stop).await;
     }
+    turn::bring_boots_along(&command);
     Ok(command.exit_code())
 }
 

@@ -3,6 +3,7 @@
 //! One command reads its parameters, looks which of its images containerd holds, and pulls the rest through the call that
 //! kubelet itself makes. It prints one line of JSON for each image.
 
+pub mod boots;
 pub mod command;
 pub mod containerd;
 pub mod context;

@@ -16,6 +16,9 @@ use prefetch::{
 
 use crate::failure::Failure;
 
+/// The most characters on standard output, of which SSM returns the first 24,000 (SSM service model): what is brought along
+/// takes no room of the command's own lines.
+const MAX_LINES: usize = 23_900;
 /// The most characters on standard error, of which SSM returns the first 8,000 (SSM service model).
 const MAX_TALK: usize = 7_000;
 /// Of these, the part that the command itself may say; its images share the rest.
@@ -67,6 +70,8 @@ pub struct Speech {
     prefix: &'static str,
     /// Whether lines are printed: the images of a command that gave way to this one have none.
     has_lines: bool,
+    /// Characters of the lines that were printed.
+    printed: Cell<usize>,
     /// Characters that the command may still say.
     left: Cell<usize>,
 }
@@ -82,6 +87,7 @@ impl Speech {
         Self {
             prefix: if report_only { "report only: " } else { "" },
             has_lines: true,
+            printed: Cell::new(0),
             left: Cell::new(OWN_TALK),
         }
     }
@@ -92,6 +98,7 @@ impl Speech {
         Self {
             prefix: "for another command: ",
             has_lines: false,
+            printed: Cell::new(0),
             left: Cell::new(self.left.get()),
         }
     }
@@ -111,9 +118,29 @@ impl Speech {
     /// Prints an image's line, whole and at once.
     pub fn report(&self, line: &Line) {
         if self.has_lines {
-            print(io::stdout().lock(), &line.to_string());
+            self.print_line(&line.to_string());
             fault::told(line.image);
         }
+    }
+
+    /// Prints a line that is none of the command's images; returns false, and prints nothing, where SSM would not return it.
+    pub fn bring_along(&self, line: &str) -> bool {
+        let fits = line.len() < self.room_for_lines();
+        if fits {
+            self.print_line(line);
+        }
+        fits
+    }
+
+    /// Returns how many characters of lines SSM would still return.
+    #[must_use]
+    pub fn room_for_lines(&self) -> usize {
+        MAX_LINES.saturating_sub(self.printed.get())
+    }
+
+    fn print_line(&self, line: &str) {
+        self.printed.set(self.printed.get() + line.len() + 1);
+        print(io::stdout().lock(), line);
     }
 
     /// Tells people something of the command.

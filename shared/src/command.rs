@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, str::FromStr, sync::LazyLock};
 
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
@@ -35,14 +36,36 @@ pub fn is_command_id(text: &str) -> bool {
     COMMAND_ID.is_match(text)
 }
 
-/// The version that the id of an observed job has as a UUID: the one that is free for anybody's own use (RFC 9562). SSM's
-/// own ids are of version 4, in all that AWS documents of them.
-pub const OBSERVED_VERSION: char = '8';
+/// The version that the id of a job has as a UUID where nothing was sent: the one that is free for anybody's own use (RFC
+/// 9562). SSM's own ids are of version 4, in all that AWS documents of them.
+const UNSENT_VERSION: char = '8';
+
+/// Makes the id of a job of which nothing was sent out of texts: a UUID, which is the same from release to release.
+#[must_use]
+pub fn unsent_id(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.len().to_be_bytes());
+        hasher.update(part);
+    }
+    let hash = hasher.finalize();
+    let hex = hash
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    format!(
+        "{}-{}-{UNSENT_VERSION}{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..15],
+        &hex[15..18],
+        &hex[18..30]
+    )
+}
 
 /// Returns true for the id of a job of which nothing was sent: SSM gives none like it.
 #[must_use]
-pub fn is_observed_id(text: &str) -> bool {
-    is_command_id(text) && text.chars().nth(14) == Some(OBSERVED_VERSION)
+pub fn is_unsent_id(text: &str) -> bool {
+    is_command_id(text) && text.chars().nth(14) == Some(UNSENT_VERSION)
 }
 
 /// What made a command necessary.
@@ -59,11 +82,20 @@ pub enum Trigger {
     Schedule,
     /// A node lacked what it should have.
     Reconcile,
+    /// A node booted; no command is sent for it.
+    Boot,
 }
 
 impl Trigger {
     /// Every trigger.
-    const ALL: [Self; 5] = [Self::Push, Self::Launch, Self::Job, Self::Schedule, Self::Reconcile];
+    const ALL: [Self; 6] = [
+        Self::Push,
+        Self::Launch,
+        Self::Job,
+        Self::Schedule,
+        Self::Reconcile,
+        Self::Boot,
+    ];
 }
 
 impl fmt::Display for Trigger {
@@ -320,9 +352,9 @@ mod tests {
 
     #[test]
     fn the_id_of_an_observed_job_is_none_of_ssms() {
-        assert!(is_observed_id("e8d3c0e4-71f7-8491-898f-c9b35bee5f3b"));
+        assert!(is_unsent_id("e8d3c0e4-71f7-8491-898f-c9b35bee5f3b"));
         for id in [JOB, "e8d3c0e4-71f7-8491-898f-c9b35bee5f3", "8", ""] {
-            assert!(!is_observed_id(id), "{id}");
+            assert!(!is_unsent_id(id), "{id}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc, serde::ts_seconds};
 use serde::{Deserialize, Serialize};
 
 use crate::{image::Image, report::word};
@@ -167,6 +168,22 @@ pub struct Line {
     /// How often a pull was tried.
     #[serde(default)]
     pub attempts: u32,
+    /// Set where the line is none of the command's images, but of the node's boot, whose report the command brings along.
+    #[serde(default)]
+    pub boot: Option<Boot>,
+}
+
+/// A boot whose report a later command brings along: what user data brought before kubelet started (examples/boot).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Boot {
+    /// The name of the rule whose list it was.
+    pub rule: String,
+    /// When it began, by the node's clock; in a line, seconds since the epoch.
+    #[serde(with = "ts_seconds")]
+    pub began: DateTime<Utc>,
+    /// When it ended.
+    #[serde(with = "ts_seconds")]
+    pub ended: DateTime<Utc>,
 }
 
 impl Line {
@@ -231,8 +248,30 @@ mod tests {
             seconds: 0.412,
             bytes: 25_166_482,
             attempts: 1,
+            boot: None,
         };
         assert_eq!(line, Some(expected));
+    }
+
+    #[test]
+    fn a_line_of_a_boot_says_which() {
+        let line = |boot: &str| Line::parse(&format!(r#"{{"image":"{IMAGE}","status":"pulled","boot":{boot}}}"#));
+        let boot = line(r#"{"rule":"gpu","began":1764527000,"ended":1764527042}"#)
+            .unwrap()
+            .boot
+            .unwrap();
+        assert_eq!(
+            (boot.rule.as_str(), (boot.ended - boot.began).num_seconds()),
+            ("gpu", 42)
+        );
+        for garbled in [
+            "1",
+            "{}",
+            r#"{"rule":"gpu","began":"yesterday","ended":1}"#,
+            r#"{"rule":"gpu","began":1,"ended":9e18}"#,
+        ] {
+            assert_eq!(line(garbled), None, "{garbled}");
+        }
     }
 
     #[test]

@@ -157,9 +157,11 @@ impl Outcome {
     /// Whether a further try is worth it.
     ///
     /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
+    /// What a boot did not bring its launch does.
     #[must_use]
     pub fn wants_retry(&self, trigger: Trigger, max_retries: u8) -> bool {
         (self.reported || trigger != Trigger::Reconcile)
+            && trigger != Trigger::Boot
             && self.status == Status::Failed
             && is_retryable(&self.reason)
             && self.attempt <= max_retries

@@ -22,7 +22,7 @@ from local.node import Node
 from local.registry import Registry
 from local.running import Completed
 
-from .command import BUILD, HOST, PROGRAMS, ROOT, parameters
+from .command import BUILD, HOST, PROGRAMS, ROOT, Result, begin, parameters, run
 from .nodes import a_password, free_address, leftovers, running
 from .state import OWN_ARCHITECTURE, by_tag, eventually, node_finds
 
@@ -308,6 +308,35 @@ def test_a_boot_pulls_the_list_and_leaves_its_report_for_root_alone(boot: Boot) 
     assert set(modes) == {"root 700", "root 600"} and modes[:2] == ["root 700", "root 700"]
 
 
+def test_the_next_command_brings_the_report_along_and_only_it(boot: Boot) -> None:
+    references = [boot.push(), boot.push()]
+    began = int(time.time())
+    boot.run()
+    assert len(run(boot.node, references[1], reportOnly="true").reports) == 1
+
+    first, second = (run(boot.node, references[1]) for _ in range(2))
+
+    own, brought = first.reports
+    assert (own["status"], brought["image"], brought["status"]) == ("cached", references[1], "pulled")
+    assert brought["boot"]["rule"] == "default"
+    assert began - 1 <= brought["boot"]["began"] <= brought["boot"]["ended"] <= time.time()
+    assert second.outcomes() == [("cached", "")]
+    assert json.loads(boot.kept("default.reported"))["status"] == "pulled"
+
+
+def test_a_boot_that_goes_on_keeps_its_report_and_gives_it_to_the_command_that_waits_for_it(boot: Boot) -> None:
+    reference = boot.push()
+    boot.front.hold()
+    going_on = boot.begin()
+    assert eventually(lambda: len(boot.front.being_pulled()), 1)
+    waiting = begin(boot.node, reference)
+    time.sleep(1)
+    boot.front.release()
+    assert going_on.wait(60).stdout == "0\n"
+    own, brought = Result(waiting.wait(60)).reports
+    assert (own["status"], brought["status"], brought["boot"]["rule"]) == ("cached", "pulled", "default")
+
+
 def test_the_reports_stay_when_older_programs_go(boot: Boot) -> None:
     boot.uninstall()
     boot.node.shell(f"mkdir -m 700 {FOLDER} && cd {FOLDER} && touch --date '2 hours ago' old1 old2 old3")
@@ -324,6 +353,7 @@ def test_a_node_of_several_rules_gets_what_it_can_of_each(boot: Boot) -> None:
     boot.write("boot.sh", text.replace("RULES=default", "RULES='gpu web'"))
     boot.run()
     boot.write("boot.sh", text)
+    assert all("boot" not in json.loads(boot.kept(f"{rule}.stdout")) for rule in ("gpu", "web"))
     statuses = [json.loads(boot.kept(f"{rule}.stdout"))["status"] for rule in ("gpu", "web")]
     assert (statuses, boot.finds(reference)) == (["pulled", "cached"], True)
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use aws_sdk_ssm::types::Command;
 use prefetch::{
-    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, images_text, is_observed_id},
+    command::{Comment, Destination, MAX_IMAGES, MAX_INSTANCES, Trigger, images_text, is_unsent_id},
     image::Image,
     node::{Cluster, NodeSelector},
     rule::Rule,
@@ -160,7 +160,7 @@ impl Sent {
 
     /// Returns true where the stack observed, and it was not sent.
     pub fn is_observed(&self) -> bool {
-        self.id.as_deref().is_some_and(is_observed_id)
+        self.id.as_deref().is_some_and(is_unsent_id)
     }
 }
 
@@ -287,7 +287,7 @@ impl Planned {
         let mut told = json!({"rule": self.rule, "images": self.images, "nodes": nodes});
         if let Some(id) = id {
             told["id"] = json!(id);
-            if is_observed_id(id) {
+            if is_unsent_id(id) {
                 told["state"] = json!(State::Observed);
             }
         }

@@ -15,7 +15,7 @@ use futures_util::{StreamExt, future::join_all, stream};
 use prefetch::{
     aws,
     boot::Kept,
-    command::{Comment, Destination, Trigger, images_of_commands, is_observed_id},
+    command::{Comment, Destination, Trigger, images_of_commands, is_unsent_id},
     ecr::{ImagesError, Newest, NewestImages},
     image::Image,
     node::NodeSelector,
@@ -351,7 +351,7 @@ async fn reconcile_rule(
 /// Whether what was sent the last time has not ended; costs at most [`ASKED`] ListCommands.
 async fn is_running(jobs: &Jobs, last: &Row, now: DateTime<Utc>) -> Result<bool, SsmError> {
     // What was observed never ran.
-    let ids = last.commands.iter().rev().filter(|id| !is_observed_id(id)).take(ASKED);
+    let ids = last.commands.iter().rev().filter(|id| !is_unsent_id(id)).take(ASKED);
     let asked = stream::iter(ids.map(|id| ssm::command(&jobs.ssm, id)));
     let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE));
     while let Some(command) = asked.next().await {

@@ -57,7 +57,7 @@ impl Totals {
     }
 }
 
-/// Reads the row of each trigger that has one; there are five of them.
+/// Reads the row of each trigger that has one; there are six of them.
 async fn totals(jobs: &Jobs) -> Result<BTreeMap<Trigger, Totals>, StoreError> {
     #[derive(Deserialize)]
     struct Row {

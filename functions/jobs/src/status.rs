@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
-    command::{Comment, Trigger, is_command_id, is_observed_id},
+    command::{Comment, Trigger, is_command_id, is_unsent_id},
     image::Image,
     instance::{instances, is_up, node_name},
     node::{is_instance_id, is_managed_id},
@@ -320,7 +320,7 @@ pub async fn job(jobs: &Jobs, id: &str, now: DateTime<Utc>) -> Result<Job, Probl
 async fn judged(jobs: &Jobs, id: &str, rows: &table::Rows, now: DateTime<Utc>) -> Result<Job, Problem> {
     let mut known = known(rows, id, None).map_err(|error| Problem::unavailable(&error))?;
     let is_over = known.row.as_ref().is_some_and(|row| row.is_settled(row.targets));
-    if !is_over && !is_observed_id(id) {
+    if !is_over && !is_unsent_id(id) {
         let command = match ssm::command(&jobs.ssm, id).await {
             Ok(command) => Some(command),
             Err(SsmError::NoCommand) => None,

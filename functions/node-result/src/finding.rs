@@ -71,6 +71,11 @@ pub struct Report {
 }
 
 impl Finding {
+    /// Tells if it is of a boot, whose report an event's command only brings along.
+    pub fn is_of_boot(&self) -> bool {
+        self.job.trigger == Trigger::Boot
+    }
+
     /// The report of the node, where the finding is one.
     pub fn report(&self) -> Option<(&Ended, &Report)> {
         match &self.found {

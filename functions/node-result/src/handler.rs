@@ -128,13 +128,16 @@ impl NodeResult {
             findings = self.write(findings, events, now, &mut decisions).await;
         }
         let contended = Decision::handed_back(Reason::Contended, "others kept writing its rows");
-        decisions.extend(findings.into_iter().map(|finding| (finding.ended, contended.clone())));
+        for finding in findings {
+            note(finding, contended.clone(), &mut decisions);
+        }
         decisions
     }
 
     /// Finds out what the events are of.
     async fn findings(&self, events: &Events, decisions: &mut Decisions) -> Vec<Finding> {
-        let invocations = self.invocations(events, decisions).await;
+        let mut invocations = self.invocations(events, decisions).await;
+        let of_boots: Vec<Finding> = invocations.iter_mut().flat_map(Invocation::take_boots).collect();
         let unsure = invocations.iter().filter_map(Invocation::unsure_command);
         let wholes = events.keys().filter(|ended| ended.node.is_none());
         let commands = unsure.chain(wholes.clone().map(|ended| ended.command.as_str()));
@@ -152,7 +155,9 @@ impl NodeResult {
             let finding = command(&ended.command).and_then(|command| targets(ended.clone(), command));
             (ended.clone(), finding)
         });
-        undecided(of_nodes.chain(of_wholes), decisions)
+        let mut findings = undecided(of_nodes.chain(of_wholes), decisions);
+        findings.extend(of_boots);
+        findings
     }
 
     /// Asks how the commands went on their nodes.
@@ -189,14 +194,16 @@ impl NodeResult {
         if findings.is_empty() {
             return findings;
         }
-        let all: Vec<Ended> = findings.iter().map(|finding| finding.ended.clone()).collect();
+        let all = findings.clone();
         let rows = self.store.read(&keys(&findings)).await;
         let planned = rows.and_then(|rows| Ok(plan(findings, &rows, &self.settings, now)?));
         let plan = match planned {
             Ok(plan) => plan,
             Err(error) => {
                 let decision = aws_error(&error);
-                decisions.extend(all.into_iter().map(|ended| (ended, decision.clone())));
+                for finding in all {
+                    note(finding, decision.clone(), decisions);
+                }
                 return Vec::new();
             }
         };
@@ -221,7 +228,7 @@ impl NodeResult {
         };
         for (finding, settled) in unit.findings {
             let decision = failure.clone().unwrap_or(Decision::Settled(settled));
-            decisions.insert(finding.ended, decision);
+            note(finding, decision, decisions);
         }
     }
 
@@ -239,7 +246,7 @@ impl NodeResult {
         for (finding, settled, outbox) in unchanged {
             let failure = outbox.and_then(|outbox| failed.get(&outbox));
             let decision = failure.cloned().unwrap_or(Decision::Settled(settled));
-            decisions.insert(finding.ended, decision);
+            note(finding, decision, decisions);
         }
     }
 
@@ -272,6 +279,19 @@ fn undecided<T>(found: impl IntoIterator<Item = (Ended, Result<T, Decision>)>, d
         }
     }
     undecided
+}
+
+/// Notes what is decided of a finding's event: what is to be handed back stays so, and that a boot is settled says nothing of
+/// the command that brought its report.
+fn note(finding: Finding, decision: Decision, decisions: &mut Decisions) {
+    let is_handed_back = |decision: &Decision| matches!(decision, Decision::HandedBack(_));
+    if finding.is_of_boot() && !is_handed_back(&decision) {
+        return;
+    }
+    let known = decisions.entry(finding.ended).or_insert_with(|| decision.clone());
+    if !is_handed_back(known) {
+        *known = decision;
+    }
 }
 
 /// The rows that findings concern.

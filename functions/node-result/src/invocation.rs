@@ -13,6 +13,7 @@ use prefetch::{
 };
 
 use crate::{
+    boots::Boots,
     decision::{Decision, Reason},
     finding::{Finding, Found, Job, Report, comment},
     message::{Ended, moment},
@@ -35,9 +36,12 @@ const REFUSED: i32 = 2;
 pub struct Invocation {
     ended: Ended,
     node: String,
-    comment: Comment,
+    /// The command's comment, or what is decided where it belongs to no job.
+    comment: Result<Comment, Decision>,
     ended_at: DateTime<Utc>,
     lines: BTreeMap<Image, Line>,
+    /// What it brings along of the node's boots.
+    boots: Boots,
     /// Why an image without a line is not there.
     missing: &'static str,
     /// Whether every image has its line.
@@ -48,9 +52,8 @@ impl Invocation {
     /// Reads SSM's answer.
     ///
     /// # Errors
-    /// The decision, where the command runs still or belongs to no job.
+    /// The decision, where the command runs still.
     pub fn read(ended: Ended, node: String, answer: &GetCommandInvocationOutput) -> Result<Self, Decision> {
-        let comment = comment(answer.comment())?;
         let status = answer.status();
         if !status.is_some_and(has_ended) && !ended.overdue {
             let status = status.map_or("unknown", CommandInvocationStatus::as_str);
@@ -63,9 +66,11 @@ impl Invocation {
         let exit_code = answer.response_code();
         let report = answer.standard_output_content().unwrap_or_default();
         let is_hybrid = !is_instance_id(&node);
-        let (lines, all_read) = lines(if is_hybrid { "" } else { report });
+        let mut boots = Boots::default();
+        let (lines, all_read) = lines(if is_hybrid { "" } else { report }, &mut boots);
         Ok(Self {
-            comment,
+            comment: comment(answer.comment()),
+            boots,
             ended_at: answer.execution_end_date_time().and_then(moment).unwrap_or(ended.time),
             missing: if is_hybrid {
                 HYBRID
@@ -86,15 +91,22 @@ impl Invocation {
 
     /// The command that has to be asked for its images, because the report may not name them all.
     pub fn unsure_command(&self) -> Option<&str> {
-        (!self.whole).then_some(self.ended.command.as_str())
+        (!self.whole && self.comment.is_ok()).then_some(self.ended.command.as_str())
+    }
+
+    /// Takes out what the node's boots were found to have brought, which are jobs of their own.
+    pub fn take_boots(&mut self) -> Vec<Finding> {
+        let boots = std::mem::take(&mut self.boots);
+        boots.findings(&self.ended, &self.node, self.ended_at)
     }
 
     /// Tells what became of each image, given the images that the command names where they were asked for.
     ///
     /// # Errors
-    /// The decision, where the command names no image: it is none of ours, whatever its comment.
+    /// The decision, where the command belongs to no job, or names no image: it is none of ours, whatever its comment.
     pub fn finding(self, named: Option<&[Image]>) -> Result<Finding, Decision> {
-        let attempt = self.comment.attempt;
+        let comment = self.comment?;
+        let attempt = comment.attempt;
         let mut lines = self.lines;
         let outcomes: BTreeMap<Image, Outcome> = match named {
             None => lines.into_values().map(|line| reported(line, attempt)).collect(),
@@ -110,7 +122,7 @@ impl Invocation {
             return Err(Decision::handed_back(Reason::Malformed, "the command names no image"));
         }
         Ok(Finding {
-            job: Job::of(&self.ended, &self.comment),
+            job: Job::of(&self.ended, &comment),
             found: Found::Node(Report {
                 node: self.node,
                 attempt,
@@ -128,16 +140,17 @@ fn has_ended(status: &CommandInvocationStatus) -> bool {
     matches!(status, Success | Failed | TimedOut | Cancelled)
 }
 
-/// Reads a report: its lines by image, the last of two counting, and whether it holds all that the node wrote.
-fn lines(report: &str) -> (BTreeMap<Image, Line>, bool) {
+/// Reads a report: its lines by image, the last of two counting, and whether it holds all that the node wrote. The lines of
+/// boots go to these.
+fn lines(report: &str, boots: &mut Boots) -> (BTreeMap<Image, Line>, bool) {
     let mut lines = BTreeMap::new();
     let mut all_read = report.chars().count() < MAX_REPORT && !report.contains(TRUNCATED);
     for text in report.lines().filter(|text| !text.trim().is_empty()) {
         match Line::parse(text) {
-            Some(line) => {
+            Some(line) if line.boot.is_none() => {
                 lines.insert(line.image.clone(), line);
             }
-            None => all_read = false,
+            line => all_read &= line.is_some_and(|line| boots.take(line)),
         }
     }
     all_read &= !lines.is_empty();
@@ -174,7 +187,7 @@ fn missing(status: Option<&CommandInvocationStatus>, details: &str, exit_code: i
     }
 }
 
-fn reported(line: Line, attempt: u8) -> (Image, Outcome) {
+pub fn reported(line: Line, attempt: u8) -> (Image, Outcome) {
     let outcome = Outcome {
         status: line.status,
         reason: line.reason,

@@ -1,5 +1,6 @@
 //! What a node reported becomes job status, statistics, records, metrics, or one more try.
 
+mod boots;
 #[cfg(test)]
 mod cloud;
 mod decision;

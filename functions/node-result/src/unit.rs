@@ -295,6 +295,11 @@ impl Planner<'_> {
         let todo = self.todo(&change);
         let unit = self.unit(job, todo.size(), &id);
         let job_change = unit.job(known);
+        if job.trigger == Trigger::Boot && row.as_ref().is_none_or(|row| row.targets.is_none()) {
+            // It is of one node alone, and no event tells so.
+            let images = change.after.images.keys().cloned().collect();
+            job_change.targets = Some(Targets { count: 1, images });
+        }
         job_change.delta += delta;
         if let Some(warm_at) = change.after.warm_at {
             job_change.take_seconds(job.seconds_until(warm_at), &change.node, row.as_ref());

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Command, Stop, work::Work};
 use crate::{
+    boots,
     context::Context,
     failure::Failure,
     host::RUN,
@@ -127,6 +128,24 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Brings along what the node's boot reported, where no other command is at work.
+pub(super) fn bring_boots_along(own: &Command<'_>) {
+    let host = &own.context.host;
+    let rules = if own.parameters.report_only {
+        Vec::new()
+    } else {
+        boots::left(host)
+    };
+    if rules.is_empty() {
+        return;
+    }
+    let take = || Locks::in_folder(&folder(own.context).ok()?).try_work().ok()?;
+    let lock = own.lock.take().or_else(take);
+    if lock.is_some() {
+        boots::bring_along(&rules, host, &own.speech);
+    }
 }
 
 /// Returns the folder that commands keep, which is for root alone.

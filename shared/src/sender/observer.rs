@@ -6,12 +6,11 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, Put, TransactWriteItem, builders::PutBuilder},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use sha2::{Digest, Sha256};
 use tracing::info;
 
 use super::{Order, SendError};
 use crate::{
-    command::{Destination, OBSERVED_VERSION},
+    command::{Destination, unsent_id},
     image::Image,
     metrics::Metrics,
     rows::{Item, Key, Observed},
@@ -64,7 +63,7 @@ impl Observer {
             .transact_items(item(job))
             .transact_items(item(listed))
             // The same order at another time is another transaction, which the condition ends.
-            .client_request_token(uuid(&[id, &now.to_rfc3339_opts(SecondsFormat::Nanos, true)]));
+            .client_request_token(unsent_id(&[id, &now.to_rfc3339_opts(SecondsFormat::Nanos, true)]));
         match request.send().await {
             Ok(_) => Ok(true),
             Err(error) if error.as_service_error().is_some_and(is_there) => Ok(false),
@@ -143,31 +142,10 @@ fn is_there(error: &TransactWriteItemsError) -> bool {
 /// Gives the id of an order as a job: the same for the same order on the same occasion.
 fn id(order: &Order<'_>) -> String {
     let images: Vec<String> = order.images.iter().map(ToString::to_string).collect();
-    uuid(&[
+    unsent_id(&[
         order.occasion,
         &order.comment.to_string(),
         &images.join(" "),
         &order.destination.to_string(),
     ])
-}
-
-/// Makes a UUID of texts, which is the same from release to release.
-fn uuid(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.len().to_be_bytes());
-        hasher.update(part);
-    }
-    let hash = hasher.finalize();
-    let hex = hash
-        .iter()
-        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-    format!(
-        "{}-{}-{OBSERVED_VERSION}{}-8{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..15],
-        &hex[15..18],
-        &hex[18..30]
-    )
 }

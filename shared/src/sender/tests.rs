@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    command::{Trigger, is_observed_id},
+    command::{Trigger, is_unsent_id},
     image::RegistryEndpoint,
     mocks::{
         self, Calls, Table,
@@ -48,7 +48,7 @@ fn where_the_stack_observes_whatever_is_due_becomes_one_row_and_the_same_again_n
         let destination = ids.map_or_else(selected, |count| Destination::Instances((0..count).map(|k| format!("i-{k:017x}")).collect()));
         let order = Order { rule: cloud.rule(), comment: &comment, images: &images, destination: destination.clone(), occasion: &occasion };
         let first = cloud.send(order.clone(), 0);
-        prop_assert!(is_observed_id(&first));
+        prop_assert!(is_unsent_id(&first));
         let row = cloud.row(&Key::job(&first));
         let expected = json!({
             "pk": format!("job#{first}"), "sk": "job", "mode": "observe", "trigger": trigger, "rule": "gpu",
@@ -137,7 +137,7 @@ fn what_cannot_be_recorded_is_an_error_and_worth_another_try() {
     // The answer of the first was lost, and the SDK's own retries are off.
     cloud.state.lock().unwrap().0.fail("TransactWriteItems", 0, "Lost");
     assert!(cloud.sent(order.clone(), 0).is_err());
-    assert!(is_observed_id(&cloud.send(order, 1)));
+    assert!(is_unsent_id(&cloud.send(order, 1)));
     assert_eq!(cloud.listed().len(), 1);
 }
 

@@ -19,7 +19,7 @@ use aws_sdk_ssm::{
 };
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
-    command::is_observed_id,
+    command::is_unsent_id,
     fault,
     image::RegistryEndpoint,
     mocks::{
@@ -497,7 +497,7 @@ async fn where_the_stack_observes_a_push_becomes_a_row_for_each_rule_and_no_comm
     assert_eq!(commands.len(), 2);
     for command in commands {
         let id = command["command"].as_str().unwrap();
-        assert!(is_observed_id(id));
+        assert!(is_unsent_id(id));
         let row = state.lock().unwrap().1.row(&Key::job(id)).unwrap();
         assert_eq!(
             (&row["trigger"], &row["rule"], &row["images"]),

@@ -27,7 +27,7 @@ use aws_sdk_ssm::{
 };
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
-    command::{MAX_IMAGES_BYTES, images_text, is_observed_id},
+    command::{MAX_IMAGES_BYTES, images_text, is_unsent_id},
     fault,
     mocks::{
         self, Calls, Table,
@@ -720,7 +720,7 @@ async fn where_the_stack_observes_a_launch_and_a_further_try_become_rows_and_no_
     }
     let answer = cloud.answer(RETRY).await;
     assert_eq!(answer["decision"], "observed");
-    assert!(is_observed_id(answer["commands"][0]["command"].as_str().unwrap()));
+    assert!(is_unsent_id(answer["commands"][0]["command"].as_str().unwrap()));
 
     let table = &table.lock().unwrap().1;
     let jobs = table.rows.keys().filter(|key| key.sk == "job");

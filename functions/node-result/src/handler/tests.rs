@@ -1,3 +1,4 @@
+mod boot;
 mod gate;
 mod held;
 mod lifecycle;

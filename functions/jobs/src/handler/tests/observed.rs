@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use prefetch::{command::is_observed_id, settings::Mode};
+use prefetch::{command::is_unsent_id, settings::Mode};
 
 use super::*;
 use crate::cloud::RULES;
@@ -21,7 +21,7 @@ async fn a_job_of_a_stack_that_observes_is_accepted_listed_and_sent_to_nobody() 
         .iter()
         .map(|job| job["id"].as_str().unwrap())
         .collect();
-    assert!(ids.len() == 2 && ids.iter().all(|id| is_observed_id(id)), "{ids:?}");
+    assert!(ids.len() == 2 && ids.iter().all(|id| is_unsent_id(id)), "{ids:?}");
     assert!(
         answer["jobs"]
             .as_array()
@@ -152,7 +152,7 @@ async fn schedules_and_reconciles_are_observed_and_everything_goes_out_once_the_
             .map(|rule| &rule["decision"])
             .collect();
         assert_eq!(decisions, ["observed", "observed"]);
-        assert!(is_observed_id(answer["rules"][0]["commands"][0].as_str().unwrap()));
+        assert!(is_unsent_id(answer["rules"][0]["commands"][0].as_str().unwrap()));
     }
     let triggers: Vec<Value> = cloud.rows("job#").iter().map(|row| row["trigger"].clone()).collect();
     assert_eq!(triggers.iter().filter(|trigger| **trigger == "schedule").count(), 1);

@@ -1,0 +1,120 @@
+//! The reports of the node's boot: user data has them made before SSM reaches the node, and a later command brings them along.
+
+use std::{
+    env, fs, io,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::{host::Host, report::Speech};
+
+/// Where user data leaves the report of a rule as `<rule>.stdout` (examples/boot/boot.sh), on the host.
+const FOLDER: &str = "/var/lib/prefetch-images/boot";
+/// How the file of a report ends, and how it ends once it was brought along.
+const REPORT: &str = ".stdout";
+const BROUGHT: &str = ".reported";
+/// Set in the environment of a boot itself, which brings nothing along.
+const AT_BOOT: &str = "PREFETCH_IMAGES_AT_BOOT";
+/// The longest report that waits for a command beside whose lines SSM returns all of it, in characters; a boot list makes none
+/// that is longer.
+const PATIENT: usize = 12_000;
+
+/// Returns the names of the rules of whose boots a report is left.
+#[must_use]
+pub fn left(host: &Host) -> Vec<String> {
+    if env::var_os(AT_BOOT).is_some() {
+        return Vec::new();
+    }
+    let names = host.list(FOLDER).into_iter();
+    names
+        .filter_map(|name| Some(name.strip_suffix(REPORT)?.to_owned()))
+        .collect()
+}
+
+/// Prints the reports that are left of the boots with the lists of these rules, each line with its rule and with when the boot
+/// began and ended. It is for whoever has the node's turn: a boot that still works has it.
+pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
+    for rule in rules {
+        let name = format!("{rule}{REPORT}");
+        let file = Path::new(FOLDER).join(&name);
+        // One that is empty is only begun, or of a boot that could not begin: its stderr says why.
+        let Some(text) = host.read(&file).filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let (began, ended) = moments(&host.path(&file)).unwrap_or_default();
+        let boot = format!(r#","boot":{{"rule":"{rule}","began":{began},"ended":{ended}}}}}"#);
+        let lines = text.lines().filter(|line| line.starts_with(r#"{"image":""#));
+        let lines: Vec<String> = lines
+            .filter_map(|line| Some(line.strip_suffix('}')?.to_owned() + &boot))
+            .collect();
+        let length: usize = lines.iter().map(|line| line.len() + 1).sum();
+        if length > speech.room_for_lines() && length <= PATIENT {
+            speech.say(&format!(
+                "the report of the boot with the list of rule {rule} comes with another command"
+            ));
+            continue;
+        }
+        let lost = lines.iter().filter(|line| !speech.bring_along(line)).count();
+        if lost > 0 {
+            let words =
+                format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
+            speech.say(&words);
+        }
+        let brought = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
+        if let Err(error) = fs::rename(host.path(&file), host.path(&brought)) {
+            speech.say(&format!(
+                "the report {} comes again, it cannot be renamed: {error}",
+                file.display()
+            ));
+        }
+    }
+}
+
+/// Returns when a report was begun and when its last line was written, in seconds since the epoch.
+fn moments(file: &Path) -> io::Result<(u64, u64)> {
+    let about = fs::metadata(file)?;
+    let ended = about.modified()?;
+    // Not every file system knows.
+    let began = about.created().unwrap_or(ended).min(ended);
+    let seconds = |moment: SystemTime| moment.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
+    Ok((seconds(began), seconds(ended)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Folder;
+
+    const LINE: &str = r#"{"image":"registry.example/team/app:v1@sha256:0","status":"pulled","attempts":1}"#;
+
+    /// Has a boot's report brought along, and returns which files are there then, and how many characters were printed.
+    fn brought(report: &str, speech: &Speech) -> (Vec<String>, usize) {
+        let folder = Folder::new().with("var/lib/prefetch-images/boot/default.stdout", report);
+        let before = speech.room_for_lines();
+        bring_along(&left(&folder.host()), &folder.host(), speech);
+        (folder.host().list(FOLDER), before - speech.room_for_lines())
+    }
+
+    #[test]
+    fn a_report_is_brought_along_with_its_rule_and_times() {
+        let (names, printed) = brought(&format!("{LINE}\ngarbled\n"), &Speech::new(false));
+        let boot = r#","boot":{"rule":"default","began":1764527000,"ended":1764527000}"#;
+        assert_eq!(names, ["default.reported"]);
+        assert_eq!(printed, LINE.len() + boot.len() + 1);
+    }
+
+    #[test]
+    fn a_report_that_is_not_begun_stays_and_so_does_one_for_which_there_is_no_room() {
+        assert_eq!(brought("", &Speech::new(false)), (vec!["default.stdout".to_owned()], 0));
+        let speech = Speech::new(false);
+        while speech.bring_along(&"x".repeat(100)) {}
+        assert_eq!(brought(LINE, &speech).0, ["default.stdout"]);
+    }
+
+    #[test]
+    fn of_a_report_that_never_fits_what_fits_is_brought_along() {
+        let (names, printed) = brought(&format!("{LINE}\n").repeat(500), &Speech::new(false));
+        assert_eq!(names, ["default.reported"]);
+        assert!(printed > 20_000, "{printed}");
+    }
+}
