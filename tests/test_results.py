@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -199,6 +200,22 @@ def test_a_node_that_can_hold_some_of_the_images_is_warm_for_them_and_shows_why_
     lone = settling.command({arm: ended(line(second, "skipped", "platform")), amd: ended(line(second))}, second)
     settling.job(lone, targets=2, pulled=1, not_applicable=1)
     assert settling.metric("NodesSkipped", **OF_CLUSTER) == before
+
+
+def test_a_boot_that_a_command_brings_along_is_a_job_of_its_own(stack, settling):
+    found, brought, booted = settling.image("found"), settling.image("brought"), node()
+    began = int(time.time()) - 90
+    boot = {"rule": "default", "began": began, "ended": began + 42}
+    ending = ended(line(found, "cached"), line(brought, boot=boot))
+    command = settling.command({booted: ending}, found, comment="launch rule=default attempt=1")
+    settling.job(command, targets=1, cached=1, pulled=0)
+    assert outcomes(settling.outcomes.nodes(command)[booted]) == [("cached", "")]
+    records = [record for lines in settling.outcomes.objects().values() for record in lines]
+    [record] = [record for record in records if (record["node"], record["image"]) == (booted, brought)]
+    told = stack.invoke("Jobs", {"route": f"GET /jobs/{record['job']}"})
+    assert (told["trigger"], told["rule"], told["state"]) == ("boot", "default", "done")
+    assert (told["nodes"]["pulled"], told["images"]) == (1, [brought])
+    assert settling.metric("TimeToWarm", **OF_CLUSTER, Rule="default", Trigger="boot") == 42
 
 
 def test_a_command_that_somebody_sent_by_hand_is_nobodys_job(cloud, settling):
