@@ -15,10 +15,14 @@ umask 077
 # Written by the stack's deployment. A digest is none where no program was built for the processor.
 readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@' # @Deployment@
 
-readonly FETCH_SECONDS=60       # for login and download, or half of what the command has
-readonly MAX_BYTES=33554432     # of the program
-readonly ADMIN_WAIT_SECONDS=60  # for an admin container that is set, to start
-readonly PREVIOUS=2             # programs of other deployments that stay
+# For login and download, or half of what the command has.
+readonly FETCH_SECONDS=60
+# Of the program.
+readonly MAX_BYTES=33554432
+# For an admin container that is set, to start.
+readonly ADMIN_WAIT_SECONDS=60
+# Programs of other deployments that stay.
+readonly PREVIOUS=2
 
 folder=/var/lib/prefetch-images host='' arguments=() enter=(env) plugins=/etc/eks/image-credential-provider
 
@@ -40,20 +44,23 @@ main() {
 }
 
 read_parameters() {
-    # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
-    # allowedPattern admits none.
-    set -a
-    [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
-    [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
-    [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
-    [[ -n ${SSM_maxParallelImagePulls+set} ]] || SSM_maxParallelImagePulls='{{ maxParallelImagePulls }}'
-    [[ -n ${SSM_maxConnections+set} ]] || SSM_maxConnections='{{ maxConnections }}'
-    [[ -n ${SSM_maxBandwidthMiB+set} ]] || SSM_maxBandwidthMiB='{{ maxBandwidthMiB }}'
-    [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
-    [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
-    [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
-    [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
-    set +a
+    # An agent that does not know interpolationType ENV_VAR writes the values into this text.
+    local name value
+    while read -r name value; do
+        name=SSM_$name
+        [[ -n ${!name+set} ]] || export "$name=$value"
+    done <<'END'
+images {{ images }}
+executionTimeout {{ executionTimeout }}
+imageGCHighThresholdPercent {{ imageGCHighThresholdPercent }}
+maxParallelImagePulls {{ maxParallelImagePulls }}
+maxConnections {{ maxConnections }}
+maxBandwidthMiB {{ maxBandwidthMiB }}
+maxImageGiB {{ maxImageGiB }}
+keep {{ keep }}
+pin {{ pin }}
+reportOnly {{ reportOnly }}
+END
     # It is reckoned with here; all else the program judges.
     [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ && $SSM_executionTimeout -ge 5 && $SSM_executionTimeout -le 172800 ]] ||
         refuse "executionTimeout is no whole number from 5 to 172800"
@@ -200,6 +207,7 @@ become_program() {
 # (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec).
 hand_over_to_admin() {
     local line code='' margin=$((SSM_executionTimeout / 20)) seconds
+    # shellcheck disable=SC2154 # by read_parameters
     [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
         refuse "images is no list of references with one space between two"
     pending=" $SSM_images "
