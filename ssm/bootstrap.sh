@@ -31,7 +31,7 @@ main() {
     if [[ -n ${in_admin-} ]]; then
         # The host's mounts as they are now; its own /run, /tmp and /var may be mounted noexec.
         folder=/.bottlerocket/host-containers/current/prefetch-images host=/proc/1/root
-        arguments=(--host-root=admin-container)
+        arguments=(--host-root=host-container)
         enter=(nsenter --target 1 --mount --) plugins=/usr/libexec/kubernetes/kubelet/plugins
     elif [[ -e /etc/bottlerocket-release ]]; then
         hand_over_to_admin
