@@ -1,8 +1,8 @@
-"""A Bottlerocket node: a host without a shell, a control container in which SSM's commands run, an admin container.
+"""A Bottlerocket node: a host without a shell, a control container in which SSM's commands run, host containers.
 
 Taken from the sources of bottlerocket-core-kit (host-ctr: mounts and namespaces; containerd's configuration) and of the
-two containers' images (which programs there are). Each of the three sees only what the real one has; only programs of
-the stand-ins themselves use /run/machine, through which they reach this machine's own.
+containers' two images (which programs there are). Each place sees only what the real one has; only programs of the
+stand-ins themselves use /run/machine, through which they reach this machine's own.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from local.child import descendants
@@ -46,11 +46,14 @@ PROGRAMS = {
     "control": f"{AMAZON_LINUX} jq lscpu",
     "admin": f"{AMAZON_LINUX} {UTIL_LINUX} free jq openssl pgrep pidof pkill ps top uptime vmstat",
 }
+PROGRAMS["prefetch"] = PROGRAMS["admin"]
+HOST_CONTAINERS = ("prefetch", "admin")
+"""Those from which the document can work, in the order in which it looks; both have the admin container's image."""
 
 HOST = """
 set -e
 folder=$1 machine=$2 state=$3
-mkdir -p $machine/bin $machine/sbin $state/admin $state/control
+mkdir -p $machine/bin $machine/sbin $state/{admin,prefetch,control}
 mount --bind /usr/bin $machine/bin
 mount --bind /usr/sbin $machine/sbin
 export PATH=$machine/bin:$machine/sbin
@@ -72,7 +75,7 @@ cd $state/$name
 cp -P /bin /sbin /lib* .
 mkdir -p usr etc dev proc root run tmp mnt opt/bin var/tmp var/lib/amazon/ssm .bottlerocket old
 chmod 1777 tmp var/tmp
-if [[ $name == admin ]]; then
+if [[ $name != control ]]; then
     mkdir .bottlerocket/rootfs
     mount --rbind / .bottlerocket/rootfs
     mount -o remount,bind,ro .bottlerocket/rootfs
@@ -120,24 +123,25 @@ class BottlerocketNode(Node):
         name: str,
         registry: Registry,
         *,
-        admin: bool = True,
-        superpowered: bool = True,
+        containers: Collection[str] = ("admin",),
+        powerless: Collection[str] = (),
         curl: str | None = None,
         snapshotter: str | None = None,
         **options: object,
     ) -> None:
         """Describes a node; nothing runs before `start`. Of a Node's `options` it takes disk, neighbours and mirrors.
 
-        Its `admin` container runs or does not, and without `superpowered` may not enter the host. `curl` is what a
-        lesser curl in there says of itself. The `snapshotter` soci is configured, but does not run.
+        Of its host containers, admin and prefetch, those in `containers` run, and those that are `powerless` are not
+        superpowered: they may not enter the host. `curl` is what a lesser curl in there says of itself. The
+        `snapshotter` soci is configured, but does not run.
         """
         super().__init__(folder, name, registry, "2.1", **options)
-        self.admin = admin
-        self.superpowered = superpowered
+        self.containers = containers
+        self.powerless = powerless
         self.curl = curl
         self.other_snapshotter = snapshotter
         self._helpers: list[subprocess.Popen] = []
-        self._admin: subprocess.Popen | None = None
+        self._running: dict[str, subprocess.Popen] = {}
         self._control: int | None = None
 
     def start(self) -> None:
@@ -146,8 +150,10 @@ class BottlerocketNode(Node):
         self._on_host(["bash", "-c", HOST, "host", str(self.folder), MACHINE, STATE])
         self._begin_on_host([str(self.folder / "apiserver"), "/run/api.sock", STATE])
         self._wait_for(lambda: (self._files / "run/api.sock").exists(), "the API server")
-        if self.admin:
-            self.switch_admin_on()
+        self.set("admin", "superpowered", "admin" not in self.powerless)
+        self.set("admin", "enabled", False)
+        for container in self.containers:
+            self.switch_on(container)
         control = self._begin_container("control", ["unshare", "--mount", "--pid", "--fork"])
         self._wait_for(lambda: _sleeping(control) is not None, "the control container")
         self._control = _sleeping(control)
@@ -157,31 +163,36 @@ class BottlerocketNode(Node):
         super().kill_running()
         for helper in self._helpers:
             helper.wait()
-        self._helpers, self._admin, self._control = [], None, None
+        self._helpers, self._running, self._control = [], {}, None
 
-    def announce_admin(self) -> None:
-        """Sets host-containers.admin.enabled, whose container takes a while to start."""
-        (self._state / "admin.enabled").touch()
+    def set(self, container: str, setting: str, value: bool) -> None:
+        """Sets host-containers.`container`.`setting`, and does nothing about it."""
+        (self._state / f"{container}.{setting}").write_text(str(value).lower())
 
-    def switch_admin_on(self) -> None:
-        """Sets host-containers.admin.enabled and returns once the container runs."""
-        self.announce_admin()
-        self._admin = self._begin_container("admin", ["unshare", "--mount"])
-        self._wait_for((self._state / "admin.pid").exists, "the admin container")
+    def announce(self, container: str) -> None:
+        """Enables a host container, which takes a while to start."""
+        self.set(container, "superpowered", container not in self.powerless)
+        self.set(container, "enabled", True)
 
-    def switch_admin_off(self) -> None:
-        """Unsets host-containers.admin.enabled: the container ends, with everything in it."""
-        assert self._admin
-        pid = int((self._state / "admin.pid").read_text())
-        for file in ("admin.enabled", "admin.pid"):
-            (self._state / file).unlink()
+    def switch_on(self, container: str) -> None:
+        """Enables a host container and returns once it runs."""
+        self.announce(container)
+        self._running[container] = self._begin_container(container, ["unshare", "--mount"])
+        self._wait_for((self._state / f"{container}.pid").exists, f"the {container} container")
+
+    def switch_off(self, container: str) -> None:
+        """Disables a host container: it ends, with everything in it."""
+        self.set(container, "enabled", False)
+        file = self._state / f"{container}.pid"
+        pid = int(file.read_text())
+        file.unlink()
         self.shell(
             f"container=$(readlink /proc/{pid}/ns/mnt); for process in /proc/[0-9]*; do"
             ' [[ $(readlink "$process/ns/mnt") != "$container" ]] || kill -KILL "${process#/proc/}"; done'
         )
-        self._helpers.remove(self._admin)
-        self._admin.wait()
-        self._admin = None
+        process = self._running.pop(container)
+        self._helpers.remove(process)
+        process.wait()
 
     def begin(self, script: str, env: Mapping[str, str]) -> Running:
         """Starts a script as the SSM agent does in the control container, as a file of its orchestration folder."""
@@ -211,7 +222,13 @@ class BottlerocketNode(Node):
 
     @property
     def _programs(self) -> Path:
-        return self.folder / "host-containers/admin/prefetch-images"
+        """Returns the folder that the document uses, of the first host container that is enabled."""
+        enabled = [name for name in HOST_CONTAINERS if self._is_enabled(name)]
+        return self.folder / "host-containers" / (enabled or ["admin"])[0] / "prefetch-images"
+
+    def _is_enabled(self, container: str) -> bool:
+        file = self._state / f"{container}.enabled"
+        return file.exists() and file.read_text() == "true"
 
     @property
     def _state(self) -> Path:
@@ -270,16 +287,18 @@ class BottlerocketNode(Node):
         (self.folder / "orchestration").mkdir(exist_ok=True)
         for place, programs in PROGRAMS.items():
             _write_programs(self.folder / place, programs.split())
-        for place in ("control", "admin"):
+        for place in ("control", *HOST_CONTAINERS):
             (self.folder / "host-containers" / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(FILES / "apiclient", self.folder / place / "local/bin/apiclient")
-        shutil.copy(FILES / "sheltie", self.folder / "admin/bin/sheltie")
         shutil.copy(FILES / "apiserver", self.folder / "apiserver")
-        if not self.superpowered:
-            words = "nsenter: reassociate to namespace 'ns/mnt' failed: Operation not permitted"
-            _write_program(self.folder / "admin/bin/nsenter", f'echo "{words}" >&2; exit 1')
-        if self.curl:
-            _write_program(self.folder / "admin/bin/curl", f"echo '{self.curl}'")
+        for container in HOST_CONTAINERS:
+            programs = self.folder / container / "bin"
+            shutil.copy(FILES / "sheltie", programs / "sheltie")
+            if container in self.powerless:
+                words = "nsenter: reassociate to namespace 'ns/mnt' failed: Operation not permitted"
+                _write_program(programs / "nsenter", f'echo "{words}" >&2; exit 1')
+            if self.curl:
+                _write_program(programs / "curl", f"echo '{self.curl}'")
 
     def _write_login(self) -> None:
         """Writes kubelet's own credential provider to where Bottlerocket has it; there is no other login helper."""

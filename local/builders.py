@@ -55,7 +55,7 @@ def node(folder: Path, registry: Registry, volumes: Volumes) -> BottlerocketNode
     if role and not iam.role_may(role, "ecr:GetAuthorizationToken", "*"):
         registry = copy.copy(registry)
         registry.password = NO_PASSWORD
-    machine = BottlerocketNode(folder, folder.name, registry, admin=admin is True)
+    machine = BottlerocketNode(folder, folder.name, registry, containers=["admin"] if admin is True else [])
     [volume] = [
         mapping["Ebs"]["VolumeId"]
         for mapping in instance["BlockDeviceMappings"]

@@ -7,7 +7,7 @@
 #       stderr  why
 #       exit 1  it could not be fetched, and another time may be, or its lines were lost
 #       exit 2  unusable parameters, or a node on which it cannot run
-# On Bottlerocket it begins in the control container, whose bash may be 4.2, and goes on in the admin container.
+# On Bottlerocket it begins in the control container, whose bash may be 4.2, and goes on in another host container.
 set -u -o pipefail
 export LC_ALL=C
 umask 077
@@ -15,22 +15,26 @@ umask 077
 # Written by the stack's deployment. A digest is none where no program was built for the processor.
 readonly REPOSITORY='@Repository@' X86_64='@X8664Digest@' ARM64='@Arm64Digest@' # @Deployment@
 
-readonly FETCH_SECONDS=60       # for login and download, or half of what the command has
-readonly MAX_BYTES=33554432     # of the program
-readonly ADMIN_WAIT_SECONDS=60  # for an admin container that is set, to start
-readonly PREVIOUS=2             # programs of other deployments that stay
+# For login and download, or half of what the command has.
+readonly FETCH_SECONDS=60
+# Of the program.
+readonly MAX_BYTES=33554432
+# For a host container that is enabled, to start.
+readonly START_SECONDS=60
+# Programs of other deployments that stay.
+readonly PREVIOUS=2
 
 folder=/var/lib/prefetch-images host='' arguments=() enter=(env) plugins=/etc/eks/image-credential-provider
 
 main() {
     read_parameters
-    if [[ -n ${in_admin-} ]]; then
+    if [[ -n ${in_host_container-} ]]; then
         # The host's mounts as they are now; its own /run, /tmp and /var may be mounted noexec.
         folder=/.bottlerocket/host-containers/current/prefetch-images host=/proc/1/root
-        arguments=(--host-root=admin-container)
+        arguments=(--host-root=host-container)
         enter=(nsenter --target 1 --mount --) plugins=/usr/libexec/kubernetes/kubelet/plugins
     elif [[ -e /etc/bottlerocket-release ]]; then
-        hand_over_to_admin
+        hand_over
     else
         [[ $BASH_VERSION != 4.[0-3].* ]] || refuse "Amazon Linux 2 is not supported (bash $BASH_VERSION, it takes 4.4)"
     fi
@@ -40,20 +44,23 @@ main() {
 }
 
 read_parameters() {
-    # An agent that does not know interpolationType ENV_VAR writes the values into this text. The quotes hold:
-    # allowedPattern admits none.
-    set -a
-    [[ -n ${SSM_images+set} ]] || SSM_images='{{ images }}'
-    [[ -n ${SSM_executionTimeout+set} ]] || SSM_executionTimeout='{{ executionTimeout }}'
-    [[ -n ${SSM_imageGCHighThresholdPercent+set} ]] || SSM_imageGCHighThresholdPercent='{{ imageGCHighThresholdPercent }}'
-    [[ -n ${SSM_maxParallelImagePulls+set} ]] || SSM_maxParallelImagePulls='{{ maxParallelImagePulls }}'
-    [[ -n ${SSM_maxConnections+set} ]] || SSM_maxConnections='{{ maxConnections }}'
-    [[ -n ${SSM_maxBandwidthMiB+set} ]] || SSM_maxBandwidthMiB='{{ maxBandwidthMiB }}'
-    [[ -n ${SSM_maxImageGiB+set} ]] || SSM_maxImageGiB='{{ maxImageGiB }}'
-    [[ -n ${SSM_keep+set} ]] || SSM_keep='{{ keep }}'
-    [[ -n ${SSM_pin+set} ]] || SSM_pin='{{ pin }}'
-    [[ -n ${SSM_reportOnly+set} ]] || SSM_reportOnly='{{ reportOnly }}'
-    set +a
+    # An agent that does not know interpolationType ENV_VAR writes the values into this text.
+    local name value
+    while read -r name value; do
+        name=SSM_$name
+        [[ -n ${!name+set} ]] || export "$name=$value"
+    done <<'END'
+images {{ images }}
+executionTimeout {{ executionTimeout }}
+imageGCHighThresholdPercent {{ imageGCHighThresholdPercent }}
+maxParallelImagePulls {{ maxParallelImagePulls }}
+maxConnections {{ maxConnections }}
+maxBandwidthMiB {{ maxBandwidthMiB }}
+maxImageGiB {{ maxImageGiB }}
+keep {{ keep }}
+pin {{ pin }}
+reportOnly {{ reportOnly }}
+END
     # It is reckoned with here; all else the program judges.
     [[ $SSM_executionTimeout =~ ^[1-9][0-9]{0,5}$ && $SSM_executionTimeout -ge 5 && $SSM_executionTimeout -le 172800 ]] ||
         refuse "executionTimeout is no whole number from 5 to 172800"
@@ -196,16 +203,17 @@ become_program() {
 # -------------------------------------------------------------------------------------------------------- Bottlerocket
 
 # SSM's agent runs in Bottlerocket's control container, from where nothing reaches containerd. There, this script hands
-# itself over to the admin container, and passes on what it prints
+# itself over to a superpowered host container, and passes on what it prints
 # (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec).
-hand_over_to_admin() {
+hand_over() {
     local line code='' margin=$((SSM_executionTimeout / 20)) seconds
+    # shellcheck disable=SC2154 # by read_parameters
     [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
         refuse "images is no list of references with one space between two"
     pending=" $SSM_images "
     apiclient=$(command -v apiclient || echo /usr/local/bin/apiclient)
     trap report_interrupted TERM INT HUP
-    wait_for_admin
+    wait_for_container
     margin=$((margin < 1 ? 1 : margin > 7 ? 7 : margin))
     seconds=$((SSM_executionTimeout - SECONDS - margin))
     # Both of the script's outputs come back as one; apiclient ends with 1 also where it has lost the script.
@@ -216,7 +224,7 @@ hand_over_to_admin() {
             ?*) echo "$line" >&2 ;;
         esac
     done < <(
-        payload | timeout --foreground $((seconds > 1 ? seconds : 1)) "$apiclient" exec -T admin bash 2>&1
+        payload | timeout --foreground $((seconds > 1 ? seconds : 1)) "$apiclient" exec -T "$container" bash 2>&1
         printf '\nexit %s\n' "${PIPESTATUS[1]}"
     )
     [[ $code != 2 ]] || exit 2
@@ -227,7 +235,7 @@ hand_over_to_admin() {
 # environment does not come through.
 payload() {
     local name
-    echo in_admin=yes
+    echo in_host_container=yes
     count_time
     for name in "${!SSM_@}"; do
         printf 'export %s=%q\n' "$name" "${!name}"
@@ -235,14 +243,32 @@ payload() {
     cat "$0"
 }
 
-wait_for_admin() {
-    until timeout --foreground 10 "$apiclient" exec -T admin nsenter -t 1 -m -- true </dev/null >/dev/null 2>&1; do
-        if ((SECONDS > ADMIN_WAIT_SECONDS || SECONDS >= SSM_executionTimeout - 3)) ||
-            [[ $("$apiclient" get settings.host-containers.admin.enabled 2>&1) != *true* ]]; then
-            refuse "on Bottlerocket it takes the admin container: set settings.host-containers.admin.enabled = true"
-        fi
+# Sets $container to the host container to hand over to, once it runs and enters the host.
+wait_for_container() {
+    until choose_container && api exec -T "$container" nsenter -t 1 -m -- true >/dev/null; do
+        ((SECONDS <= START_SECONDS && SECONDS < SSM_executionTimeout - 3)) ||
+            refuse "host container $container does not start or cannot enter the host"
         sleep 1
     done
+}
+
+# Sets $container to the one that is enabled, that of our own name before Bottlerocket's.
+choose_container() {
+    for container in prefetch admin; do
+        is_set enabled || continue
+        is_set superpowered || refuse "on Bottlerocket it takes settings.host-containers.$container.superpowered = true"
+        return
+    done
+    refuse "on Bottlerocket it takes settings.host-containers.prefetch, or settings.host-containers.admin.enabled = true"
+}
+
+# Tells whether a setting of $container is true: <setting>
+is_set() {
+    [[ $(api get "settings.host-containers.$container.$1") == *true* ]]
+}
+
+api() {
+    timeout --foreground 10 "$apiclient" "$@" 2>&1
 }
 
 # Of a command that was handed over: the images without a report, and whether one failed.

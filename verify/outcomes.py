@@ -29,7 +29,7 @@ ADVICE = {
     "snapshotter": "the snapshotter that CRI is set to use does not run, or cannot be asked",
     "timeout": "does it reach ECR, and S3, where the layers are?",
     "unreported": "aws ssm get-command-invocation has what it printed",
-    "unsupported": "the document does not run there; on Bottlerocket enable the admin container",
+    "unsupported": "the document does not run there; on Bottlerocket enable the host container prefetch or admin",
 }
 
 

@@ -12,10 +12,10 @@ const MAX_FILE: u64 = 1 << 20;
 /// The folder with what commands keep until the node is started anew, on the host.
 pub const RUN: &str = "/run/prefetch-images";
 
-/// The machine: itself on most nodes; on Bottlerocket, seen from the admin container.
+/// The machine: itself on most nodes; on Bottlerocket, seen from a host container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// What stands before every path of the host: nothing, or `/proc/1/root` in Bottlerocket's admin container.
+    /// What stands before every path of the host: nothing, or `/proc/1/root` in a host container of Bottlerocket.
     root: PathBuf,
 }
 
@@ -30,7 +30,7 @@ impl Host {
 
     /// Takes what process 1 sees for the host's file system: its mounts as they are now.
     #[must_use]
-    pub fn around_admin_container() -> Self {
+    pub fn around_host_container() -> Self {
         Self {
             root: PathBuf::from("/proc/1/root"),
         }
@@ -42,7 +42,7 @@ impl Host {
         Self { root: root.to_owned() }
     }
 
-    /// Returns a path of the host as this process reaches it: `/run/x` is `/proc/1/root/run/x` in an admin container.
+    /// Returns a path of the host as this process reaches it: `/run/x` is `/proc/1/root/run/x` in a host container.
     #[must_use]
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
@@ -72,14 +72,14 @@ impl Host {
         names
     }
 
-    /// Returns true in Bottlerocket's admin container, where programs of the host run by nsenter.
+    /// Returns true in a host container of Bottlerocket, where programs of the host run by nsenter.
     #[must_use]
     pub fn is_bottlerocket(&self) -> bool {
         self.root == Path::new("/proc/1/root")
     }
 
-    /// Returns the words that a program of the host is started with: its own, behind `nsenter --target 1 --mount --` in an
-    /// admin container. The arguments of the program follow.
+    /// Returns the words that a program of the host is started with: its own, behind `nsenter --target 1 --mount --` in a
+    /// host container. The arguments of the program follow.
     #[must_use]
     pub fn program(&self, program: &str) -> Vec<String> {
         let enter: &[&str] = if self.is_bottlerocket() {

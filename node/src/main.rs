@@ -16,12 +16,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let host = match words[..] {
         [] => Host::here(),
-        ["--host-root=admin-container"] => Host::around_admin_container(),
+        ["--host-root=host-container"] => Host::around_host_container(),
         ["--version"] => {
             report::print_version(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        _ => return refuse("it takes no arguments, but for --host-root=admin-container or --version"),
+        _ => return refuse("it takes no arguments, but for --host-root=host-container or --version"),
     };
     match run(host) {
         Ok(code) => ExitCode::from(code),

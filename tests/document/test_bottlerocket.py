@@ -1,4 +1,4 @@
-"""Bottlerocket: the bootstrap starts in the control container, and the program works from the admin container."""
+"""Bottlerocket: the bootstrap starts in the control container, and the program works from another host container."""
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.bottlerocket import STATE, BottlerocketNode
+from local.bottlerocket import HOST_CONTAINERS, STATE, BottlerocketNode
 from local.registry import Registry
 
 from . import nodes
@@ -22,6 +22,7 @@ from .test_snapshotter import OLD
 from .watch import base64_of, watching_processes
 
 RUN = "/run/prefetch-images"
+either = pytest.mark.parametrize("container", HOST_CONTAINERS)
 
 
 @pytest.fixture
@@ -58,6 +59,31 @@ def test_an_image_is_pulled_and_then_cached(node: BottlerocketNode, pushed, regi
     second = run(node, reference)
     assert (second.exit_code, second.outcomes(), second.only()["attempts"]) == (0, [("cached", "")], 0)
     assert second.seconds < 5
+
+
+def test_images_are_pulled_from_a_host_container_of_its_own_name(tmp_path: Path, pushed, registry: Registry) -> None:
+    references = [pushed(f"team/app{number}", "v1", images.image(f"own {number}")) for number in range(2)]
+    with running(BottlerocketNode(tmp_path / "own", "own", registry, containers=["prefetch"])) as node:
+        result = run(node, *references)
+
+        assert (result.exit_code, result.statuses(), result.stderr) == (0, ["pulled"] * 2, "")
+        assert run(node, *references).statuses() == ["cached"] * 2
+
+
+def test_the_host_container_of_its_own_name_is_used_where_admin_runs_too(
+    tmp_path: Path, pushed, registry: Registry
+) -> None:
+    reference = pushed("team/app", "v1", images.image("both"))
+    options = {"containers": HOST_CONTAINERS, "powerless": ["admin"]}
+    with running(BottlerocketNode(tmp_path / "both", "both", registry, **options)) as node:
+        assert run(node, reference).outcomes() == [("pulled", "")]
+
+
+def test_admin_is_used_where_the_host_container_of_its_own_name_is_off(node: BottlerocketNode, pushed) -> None:
+    node.set("prefetch", "superpowered", True)
+    node.set("prefetch", "enabled", False)
+
+    assert run(node, pushed("team/app", "v1", images.image("off"))).outcomes() == [("pulled", "")]
 
 
 def test_several_images_come_with_one_login_of_kubelets_plugin(node: BottlerocketNode, pushed) -> None:
@@ -138,36 +164,84 @@ def test_a_wrong_password_is_denied_and_not_tried_again(node: BottlerocketNode, 
     assert (result.exit_code, result.outcomes(), result.only()["attempts"]) == (1, [("failed", "denied")], 1)
 
 
-def test_a_node_whose_admin_container_is_off_is_left_alone(tmp_path: Path, registry: Registry) -> None:
-    with running(BottlerocketNode(tmp_path / "off", "off", registry, admin=False)) as node:
+def test_a_node_without_a_host_container_to_work_from_is_left_alone(tmp_path: Path, registry: Registry) -> None:
+    with running(BottlerocketNode(tmp_path / "off", "off", registry, containers=[])) as node:
         result = run(node, GOOD)
 
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.count("\n") == 1
-        assert "admin container" in result.stderr and "settings.host-containers.admin" in result.stderr
+        for container in HOST_CONTAINERS:
+            assert f"settings.host-containers.{container}" in result.stderr
         assert result.seconds < 5
 
 
-def test_an_admin_container_that_only_starts_is_waited_for(tmp_path: Path, pushed, registry: Registry) -> None:
+@either
+def test_a_host_container_that_only_starts_is_waited_for(
+    tmp_path: Path, pushed, registry: Registry, container: str
+) -> None:
     reference = pushed("team/app", "v1", images.image("early"))
-    with running(BottlerocketNode(tmp_path / "early", "early", registry, admin=False)) as node:
-        node.announce_admin()
+    with running(BottlerocketNode(tmp_path / "early", "early", registry, containers=[])) as node:
+        node.announce(container)
         command = begin(node, reference)
         time.sleep(2)
         assert command.pids(), "the command waits"
 
-        node.switch_admin_on()
+        node.switch_on(container)
 
         assert Result(command.wait(60)).outcomes() == [("pulled", "")]
-        node.switch_admin_off()
+        node.switch_off(container)
 
 
-def test_an_admin_container_without_its_powers_is_refused(tmp_path: Path, registry: Registry) -> None:
-    with running(BottlerocketNode(tmp_path / "weak", "weak", registry, superpowered=False)) as node:
+def test_admin_does_not_stand_in_for_a_host_container_that_only_starts(
+    tmp_path: Path, pushed, registry: Registry
+) -> None:
+    reference = pushed("team/app", "v1", images.image("slow start"))
+    with running(BottlerocketNode(tmp_path / "slow", "slow", registry)) as node:
+        node.announce("prefetch")
+        command = begin(node, reference)
+        time.sleep(2)
+        assert command.pids(), "the command waits"
+
+        node.switch_on("prefetch")
+
+        assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+        node.switch_off("prefetch")
+
+
+def test_admin_is_used_once_the_host_container_that_only_started_is_disabled(
+    tmp_path: Path, pushed, registry: Registry
+) -> None:
+    reference = pushed("team/app", "v1", images.image("given up"))
+    with running(BottlerocketNode(tmp_path / "given", "given", registry)) as node:
+        install(node)
+        node.announce("prefetch")
+        command = begin(node, reference)
+        time.sleep(2)
+
+        node.set("prefetch", "enabled", False)
+
+        assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+
+
+def test_a_host_container_that_does_not_start_is_named(tmp_path: Path, registry: Registry) -> None:
+    with running(BottlerocketNode(tmp_path / "absent", "absent", registry)) as node:
+        node.announce("prefetch")
+        result = run(node, GOOD, limit=8)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "host container prefetch" in result.stderr and "does not start" in result.stderr
+        assert 4 < result.seconds < 8
+
+
+@either
+def test_a_host_container_without_its_powers_is_refused(tmp_path: Path, registry: Registry, container: str) -> None:
+    options = {"containers": {"admin", container}, "powerless": [container]}
+    with running(BottlerocketNode(tmp_path / "weak", "weak", registry, **options)) as node:
         result = run(node, GOOD, limit=10)
 
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "admin container" in result.stderr
+        assert f"settings.host-containers.{container}.superpowered" in result.stderr
+        assert result.seconds < 5, "nobody waits for what does not come"
 
 
 def test_images_are_not_pulled_past_a_snapshotter_that_does_not_run(tmp_path: Path, pushed, registry: Registry) -> None:
@@ -249,24 +323,26 @@ def test_a_terminated_command_reports_what_it_did_not_finish(
     assert run(node, *references).statuses() == ["pulled"] * 2
 
 
-def test_images_are_interrupted_where_the_admin_container_ends(
-    node: BottlerocketNode, pushed, registry: Registry
+@either
+def test_images_are_interrupted_where_the_host_container_ends(
+    tmp_path: Path, pushed, registry: Registry, container: str
 ) -> None:
     references = [pushed(f"team/app{number}", "v1", images.image(f"lost {number}")) for number in range(2)]
-    registry.pause(stall=True)
-    command = begin(node, *references)
-    wait_until_at_work(node)
+    with running(BottlerocketNode(tmp_path / "lost", "lost", registry, containers=[container])) as node:
+        registry.pause(stall=True)
+        command = begin(node, *references)
+        wait_until_at_work(node)
 
-    node.switch_admin_off()
-    result = Result(command.wait(15))
+        node.switch_off(container)
+        result = Result(command.wait(15))
 
-    registry.resume()
-    assert (result.exit_code, result.outcomes()) == (1, [("failed", "interrupted")] * 2)
-    node.switch_admin_on()
-    assert run(node, *references).statuses() == ["pulled"] * 2
+        registry.resume()
+        assert (result.exit_code, result.outcomes()) == (1, [("failed", "interrupted")] * 2)
+        node.switch_on(container)
+        assert run(node, *references).statuses() == ["pulled"] * 2
 
 
-def test_its_own_deadline_ends_it_in_the_admin_container(node: BottlerocketNode, pushed, registry: Registry) -> None:
+def test_its_own_deadline_ends_it_in_the_host_container(node: BottlerocketNode, pushed, registry: Registry) -> None:
     reference = pushed("team/app", "v1", images.image("slow"))
     registry.pause(stall=True)
 
@@ -277,27 +353,27 @@ def test_its_own_deadline_ends_it_in_the_admin_container(node: BottlerocketNode,
     assert result.seconds < 10
 
 
-def test_time_spent_waiting_for_the_admin_container_counts(tmp_path: Path, pushed, registry: Registry) -> None:
+def test_time_spent_waiting_for_the_host_container_counts(tmp_path: Path, pushed, registry: Registry) -> None:
     reference = pushed("team/app", "v1", images.image("late"))
     registry.pause(stall=True)
-    with running(BottlerocketNode(tmp_path / "late", "late", registry, admin=False)) as node:
-        node.announce_admin()
+    with running(BottlerocketNode(tmp_path / "late", "late", registry, containers=[])) as node:
+        node.announce("admin")
         command = begin(node, reference, limit=15)
         time.sleep(6)
-        node.switch_admin_on()
+        node.switch_on("admin")
 
         result = Result(command.wait(15 - 7))
 
         assert (result.exit_code, result.outcomes()) == (1, [("failed", "timeout")])
         registry.resume()
-        node.switch_admin_off()
+        node.switch_off("admin")
 
 
-def test_a_command_terminated_while_it_waits_for_the_admin_container_reports_every_image(
+def test_a_command_terminated_while_it_waits_for_the_host_container_reports_every_image(
     tmp_path: Path, registry: Registry
 ) -> None:
-    with running(BottlerocketNode(tmp_path / "waiting", "waiting", registry, admin=False)) as node:
-        node.announce_admin()
+    with running(BottlerocketNode(tmp_path / "waiting", "waiting", registry, containers=[])) as node:
+        node.announce("admin")
         command = begin(node, GOOD, GOOD.replace("app", "other"))
         time.sleep(2)
 
@@ -323,7 +399,7 @@ def test_a_containerd_that_hangs_is_reported(tmp_path: Path, registry: Registry)
 # ── Parameters and secrets ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_fifty_images_with_the_longest_names_reach_the_admin_container(quick_node: BottlerocketNode) -> None:
+def test_fifty_images_with_the_longest_names_reach_the_host_container(quick_node: BottlerocketNode) -> None:
     repository = "/".join(["a" * 127, "b" * 127])
     references = [f"{HOST}/{repository}:{number:0128}@{A_DIGEST}" for number in range(50)]
 
@@ -393,6 +469,9 @@ def test_no_process_shows_the_password_and_no_file_keeps_it(node: BottlerocketNo
         ("A=b apiclient exec -T admin sh -c 'echo ${A-none}'", 0, "none\n"),
         ("apiclient exec -T admin bash -s </dev/null", 2, ""),
         ("apiclient exec -T admin echo $(printf '%020000d' 0)", 1, ""),
+        ("apiclient get settings.host-containers.admin.enabled | jq -c .settings", 0,
+         '{"host-containers":{"admin":{"enabled":true}}}\n'),
+        ("apiclient get settings.host-containers.prefetch.enabled", 0, "{}\n"),
         ("apiclient exec -T other true", 1, 'ctr: container "other" in namespace "default": not found\n'),
         ("apiclient exec -T admin sheltie ls /etc/containerd/config.toml", 0, "/etc/containerd/config.toml\n"),
         ("apiclient exec -T admin nsenter -t 1 -m -- sh -c true 2>&1 | grep -c 'failed to execute sh'", 0, "1\n"),
@@ -414,7 +493,7 @@ def test_the_containers_are_as_bottlerocket_has_them(
 
 @contextlib.contextmanager
 def running(node: BottlerocketNode) -> Iterator[BottlerocketNode]:
-    """Boots a node and, once its test has passed, looks that nothing is left in any of its three places."""
+    """Boots a node and, once its test has passed, looks that nothing is left in any of its places."""
     node.start()
     try:
         before = remains(node)
@@ -432,14 +511,14 @@ def remains(node: BottlerocketNode) -> Counter[str]:
 
 
 def everywhere(node: BottlerocketNode, command: str) -> list[str]:
-    """Returns what a shell command says on the host, in the control container and, if it runs, the admin container."""
+    """Returns what a shell command says on the host, in the control container and in the host containers that run."""
     quoted = command.replace("'", "'\\''")
     return [
         node.shell(command),
         node.control(command).stdout,
         node.shell(
-            f"pid=$(cat {STATE}/admin.pid 2>/dev/null) || exit 0;"
-            f" nsenter --mount=/proc/$pid/ns/mnt -- /run/machine/bin/sh -c '{quoted}'"
+            f"for pid in $(cat {STATE}/*.pid 2>/dev/null); do"
+            f" nsenter --mount=/proc/$pid/ns/mnt -- /run/machine/bin/sh -c '{quoted}'; done"
         ),
     ]
 

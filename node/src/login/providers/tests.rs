@@ -43,7 +43,7 @@ fn bottlerockets_configuration_is_read_whole() {
         ("/root", "default")
     );
     let words = provider.words(
-        &Host::around_admin_container(),
+        &Host::around_host_container(),
         "/usr/libexec/kubernetes/kubelet/plugins",
     );
     assert_eq!(
