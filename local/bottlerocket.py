@@ -169,6 +169,11 @@ class BottlerocketNode(Node):
         """Sets host-containers.`container`.`setting`, and does nothing about it."""
         (self._state / f"{container}.{setting}").write_text(str(value).lower())
 
+    def silence(self, silent: bool) -> None:
+        """Has the API server tell no settings, or tell them again."""
+        file = self._state / "silent"
+        file.touch() if silent else file.unlink()
+
     def announce(self, container: str) -> None:
         """Enables a host container, which takes a while to start."""
         self.set(container, "superpowered", container not in self.powerless)

@@ -252,19 +252,24 @@ wait_for_container() {
     done
 }
 
-# Sets $container to the one that is enabled, that of our own name before Bottlerocket's.
+# Sets $container to the one that is enabled, that of our own name before Bottlerocket's; fails where the API is silent.
 choose_container() {
+    local answer silent=''
     for container in prefetch admin; do
         is_set enabled || continue
-        is_set superpowered || refuse "on Bottlerocket it takes settings.host-containers.$container.superpowered = true"
+        is_set superpowered || [[ -n $silent ]] ||
+            refuse "on Bottlerocket it takes settings.host-containers.$container.superpowered = true"
         return
     done
-    refuse "on Bottlerocket it takes settings.host-containers.prefetch, or settings.host-containers.admin.enabled = true"
+    [[ -n $silent ]] ||
+        refuse "on Bottlerocket it takes settings.host-containers.prefetch, or settings.host-containers.admin.enabled = true"
+    false
 }
 
 # Tells whether a setting of $container is true: <setting>
 is_set() {
-    [[ $(api get "settings.host-containers.$container.$1") == *true* ]]
+    answer=$(api get "settings.host-containers.$container.$1") || silent=yes
+    [[ $answer == *true* ]]
 }
 
 api() {

@@ -192,6 +192,20 @@ def test_a_host_container_that_only_starts_is_waited_for(
         node.switch_off(container)
 
 
+def test_an_api_that_does_not_answer_yet_is_waited_for(tmp_path: Path, pushed, registry: Registry) -> None:
+    reference = pushed("team/app", "v1", images.image("before the API"))
+    with running(BottlerocketNode(tmp_path / "api", "api", registry)) as node:
+        install(node)
+        node.silence(True)
+        command = begin(node, reference)
+        time.sleep(2)
+        assert command.pids(), "the command waits"
+
+        node.silence(False)
+
+        assert Result(command.wait(60)).outcomes() == [("pulled", "")]
+
+
 def test_admin_does_not_stand_in_for_a_host_container_that_only_starts(
     tmp_path: Path, pushed, registry: Registry
 ) -> None:
