@@ -46,7 +46,7 @@ SYSTEMCTL = """#!/bin/bash
 # Stands in for systemctl: containerd runs already, or is to come.
 here=${0%/*}
 echo "$*" >>"$here/units"
-case $(cat "$here/containerd" 2>/dev/null) in
+case $(cat "$here/containerd-unit" 2>/dev/null) in
     denied) echo 'Access denied' >&2; exit 4 ;;
     slow) (sleep 1; mv @SOCKET@.away @SOCKET@) & ;;
 esac
@@ -213,7 +213,7 @@ def of_login(boot: Boot, _: str, how: str) -> Iterator[None]:
 @contextlib.contextmanager
 def of_containerd(boot: Boot, _: str, how: str) -> Iterator[None]:
     """Containerd does not come, or does not do as it should."""
-    boot.write("containerd", how)
+    boot.write("containerd-unit", how)
     if how == "hanging":
         boot.node.freeze()
         yield
@@ -223,7 +223,7 @@ def of_containerd(boot: Boot, _: str, how: str) -> Iterator[None]:
         with stranger(boot.node.socket) if how == "garbage" else contextlib.nullcontext():
             yield
         boot.node.shell(f"[ ! -e {SOCKET}.away ] || mv {SOCKET}.away {SOCKET}")
-    boot.remove("containerd")
+    boot.remove("containerd-unit")
 
 
 @contextlib.contextmanager
