@@ -41,7 +41,7 @@ def pods(host: Registry, program_file: Path) -> tuple[Mapping[str, list[float]],
             pause, app = push_pausing(host, "pause", layers=1), push_pausing(host, "app", **APP)
             boot.set_images(app)
             for number in range(ROUNDS):
-                for who in (OURS, KUBELET_ALONE, *(DELAYS if number < SSM_ROUNDS else ())):
+                for who in (OURS, KUBELET_ALONE, *(DELAYS if number % (ROUNDS // SSM_ROUNDS) == 0 else ())):
                     bench.wipe()
                     node.kubelet_pulls(by_tag(pause))
                     node.shell(f"ctr -n k8s.io images tag {by_tag(pause)} {PAUSE}")
