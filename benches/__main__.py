@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import asking, calls, cold_start, document, download, parallel, settling
+from benches import asking, boot, calls, cold_start, document, download, parallel, settling
 from benches.table import markdown
 from local.stack import TEMPLATE
 
@@ -21,6 +21,7 @@ SUBJECTS = {
     "document": document,
     "download": download,
     "parallel": parallel,
+    "boot": boot,
 }
 
 

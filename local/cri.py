@@ -1,9 +1,14 @@
-"""What kubelet asks of containerd about images: is this one here, pull it, remove it."""
+"""What kubelet asks of containerd: about images, is this one here, pull it, remove it; and to run a pod."""
 
 import subprocess
 from pathlib import Path
 
 SERVICE = "/runtime.v1.ImageService"
+RUNTIME = "/runtime.v1.RuntimeService"
+RUNNING = 1
+"""A container's state, as CRI numbers them."""
+HOST_NETWORK = b"\x08\x02"
+"""A NamespaceOption whose network is the node's: `network` is field 1, NODE is 2."""
 
 
 class NotReady(Exception):
@@ -30,6 +35,39 @@ def pull_image(socket: Path, reference: str, user: str, password: str) -> None:
 def remove_image(socket: Path, reference: str) -> None:
     """Removes an image with all its names."""
     _call(socket, f"{SERVICE}/RemoveImage", _message(1, _text(1, reference)))
+
+
+def run_sandbox(socket: Path, name: str) -> str:
+    """Runs a pod's sandbox on the node's network and returns its id."""
+    return _field(_call(socket, f"{RUNTIME}/RunPodSandbox", _message(1, _sandbox(name))), 1).decode()
+
+
+def start_container(socket: Path, sandbox: str, name: str, reference: str) -> str:
+    """Creates and starts the container of a pod's sandbox, of an image that is there, and returns its id."""
+    security = _message(2, _message(3, HOST_NETWORK))
+    configuration = _message(1, _text(1, name)) + _message(2, _text(1, reference)) + _message(15, security)
+    request = _text(1, sandbox) + _message(2, configuration) + _message(3, _sandbox(name))
+    container = _field(_call(socket, f"{RUNTIME}/CreateContainer", request), 1).decode()
+    _call(socket, f"{RUNTIME}/StartContainer", _text(1, container))
+    return container
+
+
+def container_runs(socket: Path, container: str) -> bool:
+    """Tells whether a container runs."""
+    status = _field(_call(socket, f"{RUNTIME}/ContainerStatus", _text(1, container)), 1)
+    return _field(status, 3) == _varint(RUNNING)
+
+
+def remove_sandbox(socket: Path, sandbox: str) -> None:
+    """Stops a pod and removes it with its container."""
+    for method in ("StopPodSandbox", "RemovePodSandbox"):
+        _call(socket, f"{RUNTIME}/{method}", _text(1, sandbox))
+
+
+def _sandbox(name: str) -> bytes:
+    """Returns a PodSandboxConfig."""
+    metadata = _text(1, name) + _text(2, name) + _text(3, "default")
+    return _message(1, metadata) + _message(8, _message(2, _message(1, HOST_NETWORK)))
 
 
 def _image(socket: Path, reference: str) -> bytes:

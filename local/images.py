@@ -60,14 +60,17 @@ def image(
     compressed: bool = True,
     tells_size: bool = False,
     docker: bool = False,
+    program: bytes = b"",
 ) -> Artifact:
     """Builds an image whose layers hold `content` and, each, `layer_bytes` of random data, zeros and small files.
 
     They lie upon the layers of `base`. With `tells_size`, the manifest says how large they are once unpacked, in
-    eStargz's annotation; otherwise only the media type of those that are not compressed does.
+    eStargz's annotation; otherwise only the media type of those that are not compressed does. A container of the image
+    runs `program`, where that is given.
     """
     files = [
         {
+            "program": program if number == 0 else b"",
             f"layer-{number}.txt": content.encode(),
             f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes),
             f"layer-{number}.zeros": bytes(zeros),
@@ -82,7 +85,7 @@ def image(
             "architecture": architecture,
             "os": system,
             "created": "2024-01-01T00:00:00Z",
-            "config": {"Cmd": ["/layer-0.txt"]},
+            "config": {"Cmd": ["/program" if program else "/layer-0.txt"]},
             "rootfs": {"type": "layers", "diff_ids": [*below, *map(digest, tars)]},
         }
     )

@@ -265,7 +265,7 @@ class Node:
             asked = f'[host."https://{mirror.hosts[0]}"]\ncapabilities = ["pull", "resolve"]\n'
             _write(etc / f"containerd/certs.d/{host}/hosts.toml", server + asked)
         _write(etc / "containerd/config.toml", self._configuration())
-        _write(etc / "containerd/base-runtime-spec.json", json.dumps({"ociVersion": "1.1.0"}))
+        _write(etc / "containerd/base-runtime-spec.json", (OWN_FILES / "base-runtime-spec.json").read_text())
         if self.snapshotter == "soci":
             _write(etc / "soci-snapshotter-grpc/config.toml", (OWN_FILES / "soci-snapshotter.toml").read_text())
             kubelet = {"kind": "KubeletConfiguration", "imageServiceEndpoint": f"unix://{SOCI}", **ANY_DISK}
