@@ -2,7 +2,10 @@
 
 import contextlib
 import copy
+import fcntl
+import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +14,11 @@ from benches.pulls import free_address
 from local.child import Child
 from local.registry import TOOLS, Registry
 
+SO_MAX_PACING_RATE = 47
+"""How fast a connection may be written to, in bytes per second (Linux, socket.h); a listener hands it on to each."""
 NGINX = TOOLS / "nginx/usr/sbin/nginx"
 CONFIGURATION = """
-daemon off; master_process off; pid {folder}/pid; error_log stderr warn;
+daemon off; user root; pid {folder}/pid; error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
   access_log {folder}/access.log; sendfile on; tcp_nodelay on;
@@ -24,7 +29,7 @@ http {{
     listen {address}:443 ssl;
     keepalive_requests 100000;
     location ~ "^/v2/.+/blobs/sha256:(..)([0-9a-f]+)$" {{
-      limit_rate {bytes_per_second}; default_type application/octet-stream;
+      default_type application/octet-stream;
       alias {storage}/docker/registry/v2/blobs/sha256/$1/$1$2/data;
     }}
     location / {{ proxy_pass https://{registry}; proxy_set_header Host $host; }}
@@ -49,10 +54,16 @@ def limited(registry: Registry, megabytes_per_second: float) -> Iterator[Registr
                 key=key,
                 registry=registry.address,
                 storage=registry.folder / "storage",
-                bytes_per_second=int(megabytes_per_second * 1e6),
             )
         )
-        child = Child([NGINX, "-c", configuration, "-p", folder], env={}, log=Path(folder, "nginx.log"))
+        # nginx's own limit_rate lets the first second's worth of each request pass at once.
+        with socket.create_server((distant.address, 443)) as listener:
+            if megabytes_per_second:
+                listener.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, int(megabytes_per_second * 1e6))
+            inherited = fcntl.fcntl(listener, fcntl.F_DUPFD, 10)  # Child has its own use for the lower ones
+        command = [NGINX, "-c", configuration, "-p", folder]
+        child = Child(command, env={"NGINX": f"{inherited};"}, log=Path(folder, "nginx.log"), files=[inherited])
+        os.close(inherited)
         try:
             yield distant
         finally:

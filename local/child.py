@@ -12,7 +12,10 @@ INIT = 'exec 3<&0 </dev/null; read -r <&3 & "$@" 3<&- & wait -n'
 class Child:
     """Runs a command in a PID and mount namespace of its own that dies with this process, even by SIGKILL."""
 
-    def __init__(self, command: Sequence[str | Path], *, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], *, env: Mapping[str, str], log: Path, files: Sequence[int] = ()
+    ) -> None:
+        """Starts the command, which also inherits these open files."""
         self.log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -22,6 +25,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                pass_fds=files,
             )
 
     @property

@@ -20,6 +20,7 @@ OCI = "application/vnd.oci.image"
 DOCKER = "application/vnd.docker"
 OCTETS = {"Content-Type": "application/octet-stream"}
 STORED = (200, 201, 202)
+PIECE = 64 << 20
 
 Request = Callable[[str, str, bytes, Mapping[str, str], Sequence[int]], tuple[int, str]]
 """Sends method, path, body and headers to a registry; returns the status, one of those accepted, and the Location."""
@@ -273,7 +274,8 @@ def digest(content: bytes) -> str:
 
 def noise(seed: str, size: int) -> bytes:
     """Returns `size` bytes that look random and are the same for the same seed."""
-    return random.Random(seed).randbytes(size)
+    generator = random.Random(seed)  # which gives less than 256 MiB at once
+    return b"".join(generator.randbytes(min(PIECE, size - at)) for at in range(0, size, PIECE))
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

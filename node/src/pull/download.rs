@@ -81,7 +81,7 @@ pub async fn layers(
             () = pace.others_come(&context.containerd, is_own) => None,
         };
         if transfer.is_wrong() {
-            forget(context, image, content).await.ok(); // it ends by itself
+            forget(context, image, content, true).await.ok(); // it ends by itself
         }
         if let Some(brought) = brought {
             handover.end(brought.is_ok() && !transfer.has_left(), began);
@@ -105,18 +105,19 @@ async fn lease(context: &Context, image: &Image) -> Result<String, Failure> {
     }
 }
 
-/// Lets go of the layers of an image: it has come, or never will.
+/// Lets go of the layers of an image: it has come, or never will. With `at_once` what is unpacked takes no room twice
+/// afterwards; else containerd collects it within seconds, as it does after a pull of its own.
 ///
 /// # Errors
 /// containerd's; the lease ends by itself.
-pub async fn forget(node: &Context, image: &Image, content: &Content) -> Result<(), Status> {
+pub async fn forget(node: &Context, image: &Image, content: &Content, at_once: bool) -> Result<(), Status> {
     if slot::is_small(content) {
         return Ok(());
     }
     let lease = lease_of(image);
     for held in node.containerd.leases().await? {
         if held.id.strip_prefix(&lease).is_some_and(|rest| rest.starts_with('.')) {
-            node.containerd.remove_lease(&held.id, true).await?; // what is unpacked takes no room twice
+            node.containerd.remove_lease(&held.id, at_once).await?;
         }
     }
     if let Ok(files) = Files::on(&node.host) {
