@@ -30,7 +30,7 @@ def test_a_push_brings_a_list_with_what_a_launch_sends(cloud, stack):
 
     node = cloud.launch({"aws:eks:cluster-name": "booting"}, **BARE)
     # A node without containerd is tried again, with what it still lacks.
-    command = until(lambda: stack.commands("launch"), 60, "the launch's command")[-1]
+    command = until(lambda: launches(stack, node), 60, "the launch's command")[-1]
     cloud.terminate(node)
 
     held = listed(cloud)
@@ -67,6 +67,11 @@ def test_a_reconcile_mends_a_list_and_removes_that_of_a_rule_that_is_no_more(clo
     assert {kept["rule"]: kept["decision"] for kept in answer["boot"]} == {"default": "written", "gone": "removed"}
     assert listed(cloud)["images"]
     assert [row["Name"] for row in ssm.get_parameters_by_path(Path="/booting/boot")["Parameters"]] == [LIST]
+
+
+def launches(stack: Uploaded, node: str) -> list[dict]:
+    """Returns the commands of a node's launch, newest first; the cloud has those of other stacks, too."""
+    return [command for command in stack.commands("launch") if command["InstanceIds"] == [node]]
 
 
 def event(repository: str, digest: str) -> dict:

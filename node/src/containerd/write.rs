@@ -156,6 +156,14 @@ impl Writer {
         self.answered(AHEAD - 1).await.map(drop)
     }
 
+    /// Returns once containerd has taken in all that was written; what is under way when the writer goes is lost.
+    ///
+    /// # Errors
+    /// containerd's.
+    pub async fn flush(&mut self) -> Result<(), Status> {
+        self.answered(0).await
+    }
+
     /// Ends the blob, which containerd then verifies against its digest. One that somebody else has written meanwhile is there.
     ///
     /// # Errors

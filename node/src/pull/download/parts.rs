@@ -11,10 +11,10 @@ pub const CHUNK: u64 = 8 << 20;
 /// How many bytes wait for containerd at once, in chunks that others have to come before.
 pub const IN_FLIGHT: u64 = 48 << 20;
 
-/// Returns the size of a chunk with so many connections, in bytes: what all of them hold is within [`IN_FLIGHT`].
+/// Returns the size of a chunk where so many may be in memory, in bytes: all of them are within [`IN_FLIGHT`].
 #[must_use]
-pub const fn chunk_bytes(connections: usize) -> u64 {
-    let share = IN_FLIGHT / connections as u64;
+pub const fn chunk_bytes(places: usize) -> u64 {
+    let share = IN_FLIGHT / places as u64;
     if share < CHUNK { share } else { CHUNK }
 }
 

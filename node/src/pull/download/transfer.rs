@@ -84,6 +84,11 @@ pub struct Transfer<'a> {
     is_wrong: Cell<bool>,
 }
 
+/// Returns how many chunks may be in memory: one for each connection, and of each layer the one that containerd takes in.
+const fn places(pace: &Pace) -> usize {
+    pace.max_connections() + LAYERS_AT_ONCE
+}
+
 /// A layer whose chunks are downloaded.
 struct Open<'a> {
     blob: Blob<'a>,
@@ -110,7 +115,7 @@ impl<'a> Transfer<'a> {
             lease,
             files,
             open: RefCell::default(),
-            places: Semaphore::new(source.pace.max_connections()),
+            places: Semaphore::new(places(source.pace)),
             has_work: Notify::new(),
             has_come: Notify::new(),
             is_leaving: Cell::new(false),
@@ -206,7 +211,7 @@ impl<'a> Transfer<'a> {
             }
         };
         let held = self.files.held(&layer.digest).map_err(|error| of_file(&error))?;
-        let size = chunk_bytes(self.source.pace.max_connections());
+        let size = chunk_bytes(places(self.source.pace));
         let chunks = chunks(writer.offset(), layer.bytes, &held, size).into_iter();
         let all: Vec<_> = chunks
             .map(|chunk| Rc::new(self.files.buffer(&layer.digest, chunk)))
@@ -228,6 +233,7 @@ impl<'a> Transfer<'a> {
         let drained = self.drain(&mut writer, &all, &open).await;
         self.open.borrow_mut().retain(|other| !Rc::ptr_eq(other, &open));
         if !drained? {
+            writer.flush().await.ok(); // then another has it
             return Ok(());
         }
         let Err(status) = writer.commit().await else {
@@ -240,9 +246,10 @@ impl<'a> Transfer<'a> {
         Err(self.failure(&status))
     }
 
-    /// Has a chunk that an earlier download has left count among those in memory; one place stays for what is missing.
+    /// Has a chunk that an earlier download has left count among those in memory; one place stays for what is missing, beside
+    /// those of the chunks that containerd takes in.
     fn take_place_of(&self, chunk: &Buffer) {
-        if self.places.available_permits() > 1
+        if self.places.available_permits() > LAYERS_AT_ONCE + 1
             && let Ok(place) = self.places.try_acquire()
         {
             place.forget();
@@ -250,8 +257,10 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Hands the chunks of a layer to containerd in their order, as they come; returns false where the rest is left.
+    /// Hands the chunks of a layer to containerd in their order, as they come; returns false where the rest is left. A chunk
+    /// stays until containerd has taken it in: the next is longer than what may be under way to it.
     async fn drain(&self, writer: &mut Writer, all: &[Rc<Buffer>], open: &Open<'_>) -> Result<bool, Failure> {
+        let mut last = None;
         for chunk in all {
             while writer.offset() < chunk.part.to {
                 let has_come = self.has_come.notified();
@@ -261,9 +270,8 @@ impl<'a> Transfer<'a> {
                     Vec::new()
                 };
                 if !data.is_empty() {
-                    match writer.write(data).await {
-                        Err(status) if status.code() == Code::AlreadyExists => return Ok(false),
-                        written => written.map_err(|status| self.failure(&status))?,
+                    if !self.is_taken_in(writer.write(data).await)? {
+                        return Ok(false);
                     }
                 } else if self.is_leaving.get() && open.left.borrow().iter().any(|left| Rc::ptr_eq(left, chunk)) {
                     return Ok(false);
@@ -271,13 +279,32 @@ impl<'a> Transfer<'a> {
                     has_come.await;
                 }
             }
-            chunk.remove();
-            if chunk.has_place.get() {
-                self.places.add_permits(1);
-                open.places.set(open.places.get() - 1);
+            if let Some(taken_in) = last.replace(chunk) {
+                self.remove(taken_in, open);
             }
         }
-        Ok(true)
+        let is_taken_in = self.is_taken_in(writer.flush().await)?;
+        if let Some(taken_in) = last {
+            self.remove(taken_in, open);
+        }
+        Ok(is_taken_in)
+    }
+
+    /// Tells whether containerd takes in what is written; not where somebody else has written the layer meanwhile.
+    fn is_taken_in(&self, written: Result<(), Status>) -> Result<bool, Failure> {
+        match written {
+            Ok(()) => Ok(true),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(false),
+            Err(status) => Err(self.failure(&status)),
+        }
+    }
+
+    fn remove(&self, chunk: &Buffer, open: &Open<'_>) {
+        chunk.remove();
+        if chunk.has_place.get() {
+            self.places.add_permits(1);
+            open.places.set(open.places.get() - 1);
+        }
     }
 
     /// Downloads chunks over one connection, one after the other.
@@ -307,7 +334,7 @@ impl<'a> Transfer<'a> {
         }
         let open = self.open.borrow();
         let mut open = open.iter().filter(|open| !open.left.borrow().is_empty());
-        let most = self.source.pace.max_connections().div_ceil(4) * 3;
+        let most = places(self.source.pace) * 3 / 4;
         let lowest = open.next()?;
         let open = open.find(|_| lowest.places.get() >= most).unwrap_or(lowest);
         let chunk = open.left.borrow_mut().pop_front()?;
