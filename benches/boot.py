@@ -51,7 +51,7 @@ ABOUT = f"""\
 - {ROUNDS} rounds in turn, {SSM_ROUNDS} of SSM; p99 by nearest rank, which is the longest of so few"""
 
 Fault = tuple[str, str]
-"""What is wrong, and how."""
+"""Names what is wrong, and how."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ IMAGES = {
     "2 GB of one layer": {"layers": 1, "layer_bytes": 2000 << 20},
 }
 ONCE = "2 GB of one layer"
-"""What takes minutes, and in which a second more or less is nothing."""
+"""Names what takes minutes, and in which a second more or less is nothing."""
 POD = {"layers": 3, "layer_bytes": 35 << 20}
 PREFETCHED = {"layers": 4, "layer_bytes": 150 << 20}
-CHUNKS_MIB = 48
+CHUNKS_MIB = 46
 POD_RATES = (40, 0)
 POD_ROUNDS = 7
 OURS, CTR, CRI, ALONE = "ours", "ctr pull", "PullImage", "alone"

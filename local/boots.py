@@ -26,7 +26,7 @@ PLUGIN = "/etc/eks/image-credential-provider/ecr-credential-provider"
 SOCKET = "/run/containerd/containerd.sock"
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 HANGS = "trap '' TERM INT HUP\nwhile :; do sleep 1; done"
-"""What hangs, and does not even end when it is told to."""
+"""Hangs, and does not even end when it is told to."""
 
 AWS = """#!/bin/bash
 # Stands in for the AWS CLI: a fault of IMDS meets every call.

@@ -1,4 +1,4 @@
-"""What kubelet asks of containerd: about images, is this one here, pull it, remove it; and to run a pod."""
+"""Asks containerd what kubelet asks: whether an image is here, to pull it or remove it, and to run a pod."""
 
 import subprocess
 from pathlib import Path

@@ -115,7 +115,7 @@ def test_a_target_that_cannot_be_reached_is_tried_again(schedules, cloud, record
     schedules.create("throttled", "cron(0 7 * * ? *)", {"throttled": "<aws.scheduler.attempt-number>"})
     cloud.throttle("lambda", "InvokeFunction", times=1, code="TooManyRequestsException")
     cloud.fire_schedule("throttled")
-    assert until(lambda: [e for e in record() if "throttled" in e], 10, "the invocation") == [{"throttled": "2"}]
+    assert until(lambda: [e for e in record() if "throttled" in e], 60, "the invocation") == [{"throttled": "2"}]
 
 
 @pytest.mark.parametrize(

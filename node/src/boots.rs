@@ -19,13 +19,16 @@ const AT_BOOT: &str = "PREFETCH_IMAGES_AT_BOOT";
 /// that is longer.
 const PATIENT: usize = 12_000;
 
-/// Returns the names of the rules of whose boots a report is left.
+/// Returns the names of the rules of whose boots a report is left. An empty one is only begun, or of a boot that could not
+/// begin: its stderr says why.
 #[must_use]
 pub fn left(host: &Host) -> Vec<String> {
     if env::var_os(AT_BOOT).is_some() {
         return Vec::new();
     }
-    let names = host.list(FOLDER).into_iter();
+    let folder = host.path(FOLDER);
+    let has_lines = |name: &String| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 0);
+    let names = host.list(FOLDER).into_iter().filter(has_lines);
     names
         .filter_map(|name| Some(name.strip_suffix(REPORT)?.to_owned()))
         .collect()
@@ -37,8 +40,8 @@ pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
     for rule in rules {
         let name = format!("{rule}{REPORT}");
         let file = Path::new(FOLDER).join(&name);
-        // One that is empty is only begun, or of a boot that could not begin: its stderr says why.
-        let Some(text) = host.read(&file).filter(|text| !text.is_empty()) else {
+        let Some(text) = host.read(&file) else {
+            speech.say(&format!("the report {} cannot be read", file.display()));
             continue;
         };
         let (began, ended) = moments(&host.path(&file)).unwrap_or_default();
@@ -54,14 +57,16 @@ pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
             ));
             continue;
         }
-        let lost = lines.iter().filter(|line| !speech.bring_along(line)).count();
+        let brought = lines.iter().filter(|line| speech.bring_along(line)).count();
+        // What is no line of ours, such as one that was cut off, is lost too.
+        let lost = text.lines().count() - brought;
         if lost > 0 {
             let words =
                 format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
             speech.say(&words);
         }
-        let brought = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
-        if let Err(error) = fs::rename(host.path(&file), host.path(&brought)) {
+        let renamed = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
+        if let Err(error) = fs::rename(host.path(&file), host.path(&renamed)) {
             speech.say(&format!(
                 "the report {} comes again, it cannot be renamed: {error}",
                 file.display()

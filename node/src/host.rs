@@ -15,7 +15,7 @@ pub const RUN: &str = "/run/prefetch-images";
 /// The machine: itself on most nodes; on Bottlerocket, seen from a host container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// What stands before every path of the host: nothing, or `/proc/1/root` in a host container of Bottlerocket.
+    /// Stands before every path of the host: nothing, or `/proc/1/root` in a host container of Bottlerocket.
     root: PathBuf,
 }
 

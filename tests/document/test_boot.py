@@ -90,6 +90,17 @@ def test_the_next_command_brings_the_report_along_and_only_it(boot: Boot) -> Non
     assert json.loads(boot.kept("default.reported"))["status"] == "pulled"
 
 
+def test_a_line_that_was_cut_off_is_told(boot: Boot) -> None:
+    reference = boot.push()
+    boot.run()
+    boot.node.shell(f"""printf '{{"image":"registry' >>{FOLDER}/boot/default.stdout""")
+
+    result = run(boot.node, reference)
+
+    assert [report["status"] for report in result.reports] == ["cached", "pulled"]
+    assert "rule default 1 lines are left out" in result.stderr
+
+
 def test_a_boot_that_goes_on_keeps_its_report_and_gives_it_to_the_command_that_waits_for_it(boot: Boot) -> None:
     reference = boot.push()
     boot.front.hold()

@@ -20,7 +20,7 @@ use crate::{
 /// How long before the command that brings it a boot is believed to have been: a node's clock may be wrong until it is set.
 const BELIEVED: TimeDelta = TimeDelta::days(7);
 
-/// What a command's report says of the node's boots.
+/// Holds what a command's report says of the node's boots.
 #[derive(Debug, Default)]
 pub struct Boots(BTreeMap<Boot, BTreeMap<Image, Outcome>>);
 

@@ -40,7 +40,7 @@ pub struct Invocation {
     comment: Result<Comment, Decision>,
     ended_at: DateTime<Utc>,
     lines: BTreeMap<Image, Line>,
-    /// What it brings along of the node's boots.
+    /// Holds what it brings along of the node's boots.
     boots: Boots,
     /// Why an image without a line is not there.
     missing: &'static str,

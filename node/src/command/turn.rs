@@ -133,12 +133,8 @@ async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
 /// Brings along what the node's boot reported, where no other command is at work.
 pub(super) fn bring_boots_along(own: &Command<'_>) {
     let host = &own.context.host;
-    let rules = if own.parameters.report_only {
-        Vec::new()
-    } else {
-        boots::left(host)
-    };
-    if rules.is_empty() {
+    let rules = boots::left(host);
+    if rules.is_empty() || own.parameters.report_only {
         return;
     }
     let take = || Locks::in_folder(&folder(own.context).ok()?).try_work().ok()?;

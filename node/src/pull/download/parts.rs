@@ -9,7 +9,7 @@ use crate::{containerd::inventory::Inventory, registry::blob::Part};
 /// The largest chunk, in bytes.
 pub const CHUNK: u64 = 8 << 20;
 /// How many bytes wait for containerd at once, in chunks that others have to come before.
-pub const IN_FLIGHT: u64 = 48 << 20;
+pub const IN_FLIGHT: u64 = 46 << 20;
 
 /// Returns the size of a chunk where so many may be in memory, in bytes: all of them are within [`IN_FLIGHT`].
 #[must_use]

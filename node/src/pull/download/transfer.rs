@@ -37,10 +37,10 @@ use crate::{
 
 /// How many layers containerd writes at once.
 const LAYERS_AT_ONCE: usize = 3;
-/// The most layers of an image whose pull begins beside its download: for each that is being written containerd waits longer
+/// Bounds the layers of an image whose pull begins beside its download: for each that is being written containerd waits longer
 /// and longer; 100 layers took containerd 1.7 45 seconds so.
 const MAX_BESIDE: usize = 12;
-/// What is handed to containerd at once, in bytes: with 64 KiB it takes a seventh more of a processor.
+/// Bounds what is handed to containerd at once, in bytes: with 64 KiB it takes a seventh more of a processor.
 const PIECE: usize = 256 << 10;
 /// How long a host may say nothing before it is asked anew.
 const SILENT: Duration = Duration::from_secs(10);
@@ -87,11 +87,6 @@ pub struct Transfer<'a> {
     is_wrong: Cell<bool>,
 }
 
-/// Returns how many chunks may be in memory: one for each connection, and of each layer the one that containerd takes in.
-const fn places(pace: &Pace) -> usize {
-    pace.max_connections() + LAYERS_AT_ONCE
-}
-
 /// A layer whose chunks are downloaded.
 struct Open<'a> {
     blob: Blob<'a>,
@@ -99,6 +94,11 @@ struct Open<'a> {
     left: RefCell<VecDeque<Rc<Buffer>>>,
     /// How many are in memory, or on their way there.
     places: Cell<usize>,
+}
+
+/// Returns how many chunks may be in memory: one for each connection, and of each layer the one that containerd takes in.
+const fn places(pace: &Pace) -> usize {
+    pace.max_connections() + LAYERS_AT_ONCE
 }
 
 impl<'a> Transfer<'a> {
@@ -303,6 +303,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
+    /// Removes a chunk that containerd has taken in, and gives its place to another.
     fn remove(&self, chunk: &Buffer, open: &Open<'_>) {
         chunk.remove();
         if chunk.has_place.get() {
