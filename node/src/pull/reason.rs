@@ -28,6 +28,8 @@ const WORDS: &[(&[&str], NodeReason)] = &[
     (&["no signatures"], NodeReason::Platform),
     (&["snapshotter not loaded"], NodeReason::Snapshotter),
     (&["snapshotter must be provided"], NodeReason::Snapshotter),
+    // from containerd 2.2 on, which asks for the capabilities first (`GetSnapshotterCapabilities`)
+    (&["could not find snapshotter"], NodeReason::Snapshotter),
     (&["extraction snapshot", "dial unix"], NodeReason::Snapshotter),
     // by containerd's garbage collection, or another pull
     (&["failed to extract"], NodeReason::Interrupted),
@@ -184,6 +186,10 @@ mod tests {
             ),
             (
                 "failed to prepare extraction snapshot \"extract-1 sha256:x\": dial unix /run/soci.sock: connect: connection refused",
+                NodeReason::Snapshotter,
+            ),
+            (
+                "unable to get snapshotter capabilities: inspection service could not find snapshotter none plugin",
                 NodeReason::Snapshotter,
             ),
             (
