@@ -10,11 +10,7 @@ use regex_lite::Regex;
 use serde::Serialize;
 
 use crate::rule::Rule;
-
-/// How many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model, `Targets`).
-pub const MAX_NODE_TAGS: usize = 4;
-/// How many values of one tag key a rule may accept (SSM service model, `TargetValues`).
-pub const MAX_TAG_VALUES: usize = 50;
+pub use crate::rule::{MAX_NODE_TAGS, MAX_TAG_VALUES};
 
 static INSTANCE_ID: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$").expect("the pattern is a constant"));

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::{
-    BootList, images_of, merged,
+    list::{BootList, images_of, merged},
     store::{BootError, Store, Stored},
 };
 use crate::{

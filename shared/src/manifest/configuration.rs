@@ -2,7 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{ManifestError, Platform, read, written};
+use super::{
+    platform::Platform,
+    read::{ManifestError, read},
+    written,
+};
 
 /// An image's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

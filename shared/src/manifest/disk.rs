@@ -2,7 +2,10 @@
 
 use std::collections::{HashMap, HashSet, hash_map};
 
-use super::{Content, MAX_TOTAL, total};
+use super::{
+    content::Content,
+    read::{MAX_TOTAL, total},
+};
 
 /// Counts the bytes that images take on an empty disk: what several have lies there once compressed, and a layer is unpacked
 /// once on top of the same layers.

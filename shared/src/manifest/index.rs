@@ -1,6 +1,9 @@
 //! Indexes: images for several platforms under one digest.
 
-use super::{Platform, PlatformMatcher, written};
+use super::{
+    platform::{Platform, PlatformMatcher},
+    written,
+};
 
 /// An index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

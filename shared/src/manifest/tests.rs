@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::*;
+use super::{
+    read::{MAX_PART, MAX_TOTAL},
+    *,
+};
 use crate::image::CONFIGURATIONS;
 
 const MIB: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{MAX_PART, Platform};
+use super::{platform::Platform, read::MAX_PART};
 use crate::image::is_digest;
 
 /// How many manifests or layers are read of one manifest. Overlayfs mounts at most 500 layers (kernel, `OVL_MAX_STACK`).

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Brief, More, Outcome, Presence};
+use super::{
+    holding::{Holding, Presence},
+    more::{Brief, More},
+    outcome::Outcome,
+};
 use crate::{image::Image, outcome::Status};
 
 /// Of how many images a node's row tells in full: with the longest names they take a fifth of the 400 KB that DynamoDB gives a row.
@@ -24,22 +28,6 @@ pub struct Held {
     /// The last failure, be it the node's word or made up in its silence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
-}
-
-/// What a node has said of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
-    /// What became of it, by the last word.
-    pub status: Status,
-    /// Why, where there is something to say.
-    pub reason: String,
-    /// When that was said.
-    pub at: DateTime<Utc>,
-    /// Since when the node has said nothing else than that it is there; none where it is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<DateTime<Utc>>,
-    /// The job in which it was said.
-    pub job: String,
 }
 
 /// A failure, ordered by its time.
@@ -107,24 +95,6 @@ impl Held {
             && let Some(said) = self.images.remove(&image)
         {
             self.more.keep(&image, Brief::from(&said));
-        }
-    }
-}
-
-impl Holding {
-    /// What two words are compared by: the later counts, of two at once the better.
-    fn rank(&self) -> impl Ord {
-        (self.at, self.status, self.reason.as_str(), self.job.as_str())
-    }
-
-    /// Takes in another word. Where one that it is not there comes late, and falls into the time since when it was, that
-    /// time is cut short rather than told too long.
-    fn fold(&mut self, mut said: Self) {
-        if said.rank() > self.rank() {
-            said.since = said.since.map(|since| self.since.unwrap_or(since));
-            *self = said;
-        } else if said.since.is_none() && self.since.is_some_and(|since| since <= said.at) {
-            self.since = Some(self.at);
         }
     }
 }

@@ -6,29 +6,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 
-use super::Holding;
-use crate::{image::Image, outcome::is_not_applicable};
+use super::holding::{Holding, Presence};
+use crate::image::Image;
 
 /// Of how many images it is kept: with the hundred told in full they are a thousand. Each takes 27 bytes, a tenth of what it
 /// takes in full, for a node's row is paid for by the KB with each report.
 const MAX_MORE: usize = 900;
 /// How many bytes of a name's hash stand for it: that another of a thousand images has the same is one chance in 281 billion.
 const KEY_BYTES: usize = 6;
-
-/// Whether an image is on a node, by the node's last word on it; of two words at once the better counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Presence {
-    /// It is not there.
-    Missing,
-    /// It is not there, and the node is none that could hold it.
-    NotApplicable,
-    /// It is there.
-    Warm,
-}
-
-impl Presence {
-    const LETTERS: [(Self, char); 3] = [(Self::Missing, 'm'), (Self::NotApplicable, 'n'), (Self::Warm, 'w')];
-}
 
 /// A node's last word on an image, in brief: a letter and milliseconds since 1970, for the table keeps many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,20 +124,6 @@ fn key(image: &Image) -> String {
         .iter()
         .fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     format!("{number:0width$x}", width = 2 * KEY_BYTES)
-}
-
-impl Holding {
-    /// Whether the image is there.
-    #[must_use]
-    pub fn presence(&self) -> Presence {
-        if self.status.is_warm() {
-            Presence::Warm
-        } else if is_not_applicable(self.status, &self.reason) {
-            Presence::NotApplicable
-        } else {
-            Presence::Missing
-        }
-    }
 }
 
 #[cfg(test)]

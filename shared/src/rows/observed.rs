@@ -9,9 +9,6 @@ use crate::{
     settings::Mode,
 };
 
-/// The partition whose rows name the observed jobs in their order.
-pub const OBSERVED: &str = "observed";
-
 /// A job's row where nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {

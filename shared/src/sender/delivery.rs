@@ -3,7 +3,12 @@
 use chrono::{DateTime, Utc};
 use tracing::warn;
 
-use super::{Order, SendError, Sender, Way, doubt::watched};
+use super::{
+    client::{Sender, Way},
+    doubt::watched,
+    error::SendError,
+    order::Order,
+};
 use crate::{
     command::Destination,
     report::report,

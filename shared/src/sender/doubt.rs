@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::config_bag::ConfigBag;
 
-use super::SendError;
+use super::error::SendError;
 
 tokio::task_local! {
     /// Whether a try of the SDK's has ended without an answer that says what was done.

@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::{
 use chrono::{DateTime, SecondsFormat, Utc};
 use tracing::info;
 
-use super::{Order, SendError};
+use super::{error::SendError, order::Order};
 use crate::{
     command::{Destination, unsent_id},
     image::Image,

@@ -1,28 +1,29 @@
+//! Commands are sent once, or recorded where the stack observes.
+
+mod cloud;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use aws_sdk_ssm::{
-    operation::{describe_instance_information::DescribeInstanceInformationOutput, send_command::SendCommandOutput},
-    types::{Command, InstanceInformation, PingStatus, error::InvalidInstanceId},
+    operation::send_command::{SendCommandError, SendCommandOutput},
+    types::Command,
 };
-use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{RuleMode, mock, mock_client};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{Order, Refusal, SendError, Sender};
 use crate::{
-    command::{Trigger, is_unsent_id},
-    image::RegistryEndpoint,
-    mocks::{
-        self, Calls, Table,
-        time::{Answer, VirtualTime, patient_config},
-    },
-    node::{Cluster, NodeSelector},
-    rows::{Key, OBSERVED},
-    rule::parse_rules,
+    command::{Comment, Destination, Trigger, is_unsent_id},
+    image::Image,
+    mocks::time::{Answer, VirtualTime, patient_config},
+    rows::Key,
+    settings::Mode,
 };
+use cloud::{Cloud, comment, deliver, image, now, outcomes, run, selected, sender_of, settings};
 
 const TRIGGERS: [Trigger; 5] = [
     Trigger::Push,
@@ -352,154 +353,4 @@ fn a_try_that_times_out_leaves_doubt() {
         (delivery.sent.len(), delivery.is_in_doubt, *calls.lock().unwrap()),
         (1, true, 2)
     );
-}
-
-/// A sender before SSM and IAM that take instances so; IAM names the other instance, where there is one.
-fn sender_of(kinds: &std::collections::BTreeMap<String, Kind>, other: Option<&'static str>) -> (Mock, Sender) {
-    let (of_send, of_nodes) = (kinds.clone(), kinds.clone());
-    let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
-        let of_kind = |kind| input.instance_ids().iter().find(|id| of_send[*id] == kind);
-        if of_kind(Kind::Offline).or(of_kind(Kind::Invalid)).is_some() {
-            let refused = InvalidInstanceId::builder().build();
-            return MockResponse::Error(SendCommandError::InvalidInstanceId(refused));
-        }
-        if let Some(id) = of_kind(Kind::Denied) {
-            return MockResponse::Error(mocks::access_denied(other.unwrap_or(id)));
-        }
-        let command = Command::builder().command_id(JOB).build();
-        MockResponse::Output(SendCommandOutput::builder().command(command).build())
-    });
-    let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
-        let online = |id: &&String| of_nodes[*id] != Kind::Offline;
-        let information = |id: &String| {
-            InstanceInformation::builder()
-                .instance_id(id)
-                .ping_status(PingStatus::Online)
-                .build()
-        };
-        let known = input.filters()[0]
-            .values()
-            .iter()
-            .filter(online)
-            .map(information)
-            .collect();
-        let output = DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known));
-        MockResponse::Output(output.build())
-    });
-    let sender = Sender::sending(mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&send, &nodes]));
-    (send, sender)
-}
-
-fn deliver(sender: &Sender, ids: Vec<String>) -> Delivery {
-    let (settings, comment, images) = (settings(), comment(Trigger::Launch, 1), [image(1)]);
-    let order = Order {
-        rule: &settings.rules[0],
-        comment: &comment,
-        images: &images,
-        destination: Destination::Instances(ids),
-        occasion: "day",
-    };
-    run(sender.deliver(&settings, order, now(0)))
-}
-
-/// A sender that observes, and its table.
-struct Cloud {
-    sender: Sender,
-    settings: Settings,
-    state: Arc<Mutex<(Calls, Table)>>,
-}
-
-impl Cloud {
-    fn new() -> Self {
-        let state = Arc::new(Mutex::new((Calls::default(), Table::default())));
-        let sender = Sender::observing(mocks::dynamodb(&state, |(calls, table)| (calls, table)), outcomes());
-        assert!(sender.observes());
-        Self {
-            sender,
-            settings: settings(),
-            state,
-        }
-    }
-
-    fn rule(&self) -> &Rule {
-        &self.settings.rules[0]
-    }
-
-    fn sent(&self, order: Order<'_>, seconds: i64) -> Result<String, SendError> {
-        run(self.sender.send(&self.settings, order, now(seconds)))
-    }
-
-    fn send(&self, order: Order<'_>, seconds: i64) -> String {
-        self.sent(order, seconds).unwrap()
-    }
-
-    fn row(&self, key: &Key) -> serde_json::Value {
-        self.state.lock().unwrap().1.row(key).unwrap()
-    }
-
-    /// The sort keys of the rows that list jobs.
-    fn listed(&self) -> Vec<String> {
-        let state = self.state.lock().unwrap();
-        let rows = state.1.rows.keys().filter(|key| key.pk == OBSERVED);
-        rows.map(|key| key.sk.clone()).collect()
-    }
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(future)
-}
-
-fn outcomes() -> Outcomes {
-    Outcomes {
-        table: "outcomes".to_owned(),
-        retention: Duration::from_hours(720),
-    }
-}
-
-fn comment(trigger: Trigger, attempt: u8) -> Comment {
-    Comment {
-        trigger,
-        rule: "gpu".to_owned(),
-        attempt,
-        job: None,
-    }
-}
-
-fn selected() -> Destination {
-    let settings = settings();
-    Destination::Selected(NodeSelector::new(&settings.cluster, &settings.rules[0]))
-}
-
-fn image(k: usize) -> Image {
-    let text = format!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v{k}@sha256:{k:064x}");
-    text.parse().unwrap()
-}
-
-fn now(seconds: i64) -> DateTime<Utc> {
-    let now: DateTime<Utc> = "2026-11-16T01:54:34.049Z".parse().unwrap();
-    now + chrono::TimeDelta::seconds(seconds)
-}
-
-fn settings() -> Settings {
-    Settings {
-        mode: Mode::Observe,
-        cluster: Cluster {
-            name: "prod".to_owned(),
-            tag_key: "aws:eks:cluster-name".to_owned(),
-        },
-        document: "prefetch-images".to_owned(),
-        rules: parse_rules(r#"[{"name": "gpu", "nodes": {"team": ["ml"]}}]"#).unwrap(),
-        registry_endpoint: RegistryEndpoint::Standard,
-        delivery_timeout: 600,
-        execution_timeout: 3600,
-        image_gc_high_threshold: 85,
-        max_parallel_image_pulls: 2,
-        max_connections: 3,
-        launch_max_connections: 20,
-        max_bandwidth_mib: 0,
-    }
 }

@@ -1,23 +1,12 @@
-use aws_sdk_ecr::{
-    operation::{
-        batch_get_image::BatchGetImageOutput,
-        describe_images::{DescribeImagesInput, DescribeImagesOutput},
-        describe_repositories::DescribeRepositoriesOutput,
-    },
-    primitives::DateTime,
-    types::{
-        Image as Manifest, Repository,
-        error::{RepositoryNotFoundException, UnableToGetUpstreamImageException},
-    },
-};
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+//! What a rule's newest images are, whatever ECR answers.
+
+mod registry;
+
+use aws_sdk_ecr::types::ImageFailureCode;
 
 use super::*;
-use crate::fault;
+use registry::{Refusal, Registry, Rules, Told, names};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIGURATION: &str = "application/vnd.oci.image.config.v1+json";
 const IMAGES: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json"}]}"#;
 const CACHE: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
     {"mediaType": "application/vnd.buildkit.cacheconfig.v0"}]}"#;
@@ -26,16 +15,6 @@ const ONE_LAYER: &str = r#"{"layers": [{"digest": "sha256:1"}]}"#;
 const MANY_LAYERS: &str = r#"{"layers": [{"digest": "sha256:1"}, {"digest": "sha256:2"}]}"#;
 const HEX: &str = "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451";
 const OTHER_HEX: &str = "8013700cf53d9b9f570ccc5612837628f97c33d67b290a8736b7eb5a192c3562";
-
-/// What ECR refuses to give: all manifests by an error's code, or each by a failure's.
-#[derive(Clone, Debug)]
-enum Refusal {
-    All(&'static str),
-    One(ImageFailureCode),
-}
-
-/// An image: its digest's number, the hour of its push, its tags, and its manifest where it is asked for.
-type Told = (usize, i64, &'static [&'static str], Option<&'static str>);
 
 #[tokio::test]
 async fn an_index_of_a_caches_layers_is_never_newest_and_is_asked_for_once_in_a_listing() {
@@ -314,7 +293,7 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
     assert_eq!(calls.iter().filter(|call| **call == "DescribeImages").count(), 10 + 3);
     // The next one begins at the first page.
     assert!(newest.known("a", 130).await.missing.is_some());
-    assert!(newest.0.begun.lock().unwrap()["app"].since > SystemTime::UNIX_EPOCH + Duration::from_secs(93));
+    assert!(newest.0.listings.begun.lock().unwrap()["app"].since > SystemTime::UNIX_EPOCH + Duration::from_secs(93));
 }
 
 #[tokio::test]
@@ -348,189 +327,4 @@ async fn a_repository_that_does_not_exist_has_no_images() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest = registry.newest(r#"[{"name": "a", "repositories": ["gone", "app"]}]"#);
     assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
-}
-
-/// The newest images of rules, and the rules.
-struct Rules(NewestImages, Vec<Rule>);
-
-impl Rules {
-    fn rule(&self, name: &str) -> &Rule {
-        self.1.iter().find(|rule| rule.name == name).unwrap()
-    }
-
-    async fn whole(&self, rule: &str) -> Result<Vec<Image>, ImagesError> {
-        self.0.of_rule(self.rule(rule), SystemTime::UNIX_EPOCH).await
-    }
-
-    async fn known(&self, rule: &str, seconds: u64) -> Newest {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        self.0.known_of_rule(self.rule(rule), now).await.unwrap()
-    }
-}
-
-/// What ECR answers.
-struct State {
-    repositories: Vec<String>,
-    images: Vec<Told>,
-    calls: Vec<&'static str>,
-    described: usize,
-    refusal: Option<Refusal>,
-    /// How many images a page has.
-    page: usize,
-    /// Whether the DescribeImages with this number is throttled.
-    throttled: fn(usize) -> bool,
-}
-
-/// A registry in which each repository has the same images.
-struct Registry(Arc<Mutex<State>>);
-
-impl Registry {
-    fn of(images: &[Told]) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            repositories: vec!["app".to_owned()],
-            images: images.to_vec(),
-            calls: Vec::new(),
-            described: 0,
-            refusal: None,
-            page: 1000,
-            throttled: |_| false,
-        })))
-    }
-
-    fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
-        with(&mut self.0.lock().unwrap())
-    }
-
-    fn calls(&self) -> Vec<&'static str> {
-        self.state(|state| std::mem::take(&mut state.calls))
-    }
-
-    fn newest(&self, rules: &str) -> Rules {
-        let settings = Settings::read(|name| {
-            Some(match name {
-                "MODE" => "send".to_owned(),
-                "RULES" => rules.to_owned(),
-                "REGISTRY_ENDPOINT" => return None,
-                "CLUSTER_NAME" | "CLUSTER_TAG_KEY" | "DOCUMENT_NAME" => "prod".to_owned(),
-                "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
-                "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
-                "MAX_CONNECTIONS" => "3".to_owned(),
-                "LAUNCH_MAX_CONNECTIONS" => "20".to_owned(),
-                "MAX_BANDWIDTH_MIB" => "0".to_owned(),
-                _ => "600".to_owned(),
-            })
-        });
-        let settings = settings.unwrap();
-        let newest = NewestImages::with_client(self.client(), "eu-central-1".to_owned(), &settings);
-        Rules(newest, settings.rules)
-    }
-
-    fn client(&self) -> Client {
-        let shared = Arc::clone(&self.0);
-        let repositories = mock!(Client::describe_repositories).then_output(move || {
-            let mut state = shared.lock().unwrap();
-            state.calls.push("DescribeRepositories");
-            let named = |name: &String| Repository::builder().repository_name(name).build();
-            DescribeRepositoriesOutput::builder()
-                .set_repositories(Some(state.repositories.iter().map(named).collect()))
-                .build()
-        });
-        let shared = Arc::clone(&self.0);
-        let images = mock!(Client::describe_images)
-            .then_compute_response(move |input| described(&mut shared.lock().unwrap(), input));
-        let shared = Arc::clone(&self.0);
-        let manifests = mock!(Client::batch_get_image).then_compute_response(move |input| {
-            let mut state = shared.lock().unwrap();
-            state.calls.push("BatchGetImage");
-            match &state.refusal {
-                Some(Refusal::All("UnableToGetUpstreamImageException")) => {
-                    let error = UnableToGetUpstreamImageException::builder().build();
-                    return MockResponse::Error(BatchGetImageError::UnableToGetUpstreamImageException(error));
-                }
-                Some(Refusal::All(code)) => return fault!(aws_sdk_ecr, BatchGetImageError, *code),
-                Some(Refusal::One(code)) => {
-                    let failure = |id: &ImageIdentifier| {
-                        ImageFailure::builder()
-                            .image_id(id.clone())
-                            .failure_code(code.clone())
-                            .build()
-                    };
-                    let failures = input.image_ids().iter().map(failure).collect();
-                    let answer = BatchGetImageOutput::builder().set_failures(Some(failures));
-                    return MockResponse::Output(answer.build());
-                }
-                None => {}
-            }
-            let manifest = |id: &ImageIdentifier| {
-                let of = |(number, ..): &&Told| id.image_digest() == Some(&digest(*number));
-                let text = state.images.iter().find(of).and_then(|told| told.3).unwrap();
-                Manifest::builder().image_id(id.clone()).image_manifest(text).build()
-            };
-            let images = input.image_ids().iter().map(manifest).collect();
-            MockResponse::Output(BatchGetImageOutput::builder().set_images(Some(images)).build())
-        });
-        mock_client!(
-            aws_sdk_ecr,
-            RuleMode::MatchAny,
-            [&repositories, &images, &manifests],
-            |config| config.retry_config(RetryConfig::disabled())
-        )
-    }
-}
-
-fn described(
-    state: &mut State,
-    input: &DescribeImagesInput,
-) -> MockResponse<DescribeImagesOutput, DescribeImagesError> {
-    let filter = input.filter().unwrap();
-    assert_eq!(filter.image_status(), Some(&ImageStatusFilter::Active));
-    assert_eq!(filter.tag_status(), Some(&TagStatus::Tagged));
-    state.calls.push("DescribeImages");
-    state.described += 1;
-    if (state.throttled)(state.described - 1) {
-        return fault!(aws_sdk_ecr, DescribeImagesError, "ThrottlingException");
-    }
-    if !state
-        .repositories
-        .iter()
-        .any(|name| Some(name.as_str()) == input.repository_name())
-    {
-        let missing = RepositoryNotFoundException::builder().build();
-        return MockResponse::Error(DescribeImagesError::RepositoryNotFoundException(missing));
-    }
-    let start: usize = input.next_token().map_or(0, |token| token.parse().unwrap());
-    let end = state.images.len().min(start + state.page);
-    let next = (end < state.images.len()).then(|| end.to_string());
-    let details = state.images[start..end].iter().map(|(number, hour, tags, index)| {
-        let (manifest, artifact) = match index {
-            Some(text) if text.contains("manifests") => (INDEX, None),
-            _ => (MANIFEST, Some(CONFIGURATION.to_owned())),
-        };
-        ImageDetail::builder()
-            .registry_id("123456789012")
-            .image_digest(digest(*number))
-            .set_image_tags(Some(tags.iter().map(ToString::to_string).collect()))
-            .image_pushed_at(DateTime::from_secs(hour * 3600))
-            .image_manifest_media_type(manifest)
-            .set_artifact_media_type(artifact)
-            .build()
-    });
-    MockResponse::Output(
-        DescribeImagesOutput::builder()
-            .set_image_details(Some(details.collect()))
-            .set_next_token(next)
-            .build(),
-    )
-}
-
-fn digest(number: usize) -> String {
-    format!("sha256:{number:064}")
-}
-
-/// Names as `repository:tag`.
-fn names(images: &[Image]) -> Vec<String> {
-    images
-        .iter()
-        .map(|image| format!("{}:{}", image.repository(), image.tag().unwrap()))
-        .collect()
 }

@@ -1,0 +1,95 @@
+//! What the list of a rule holds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command::{MAX_IMAGES, Trigger, parameters},
+    image::Image,
+    rule::Rule,
+    sender::handling,
+    settings::Settings,
+};
+
+/// How many characters a parameter of the standard tier holds, which is free (Parameter Store, parameter tiers).
+const MAX_CHARACTERS: usize = 4096;
+/// The document's parameter that stands beside the others.
+const IMAGES: &str = "images";
+
+/// What a parameter holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Value {
+    images: String,
+    parameters: BTreeMap<String, String>,
+}
+
+/// The list of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootList {
+    /// The parameter's value.
+    pub text: String,
+    /// How many images it names.
+    pub images: usize,
+    /// How many did not fit.
+    pub left_out: usize,
+}
+
+impl BootList {
+    /// Lists a rule's images, the most needed first, as many as fit into one command and into a parameter that is free.
+    #[must_use]
+    pub fn new(settings: &Settings, rule: &Rule, images: &[Image]) -> Self {
+        let mut characters = text(settings, rule, &[]).len();
+        let fitting = images.iter().take(MAX_IMAGES).enumerate().take_while(|(place, image)| {
+            characters += image.to_string().len() + usize::from(*place > 0);
+            characters <= MAX_CHARACTERS
+        });
+        let fitting = &images[..fitting.count()];
+        Self {
+            text: text(settings, rule, fitting),
+            images: fitting.len(),
+            left_out: images.len() - fitting.len(),
+        }
+    }
+}
+
+/// Writes a list: the parameters that a launch's command has, the images before the others.
+fn text(settings: &Settings, rule: &Rule, images: &[Image]) -> String {
+    let parameters = parameters(settings, handling(rule, Trigger::Launch), images).into_iter();
+    let mut parameters: BTreeMap<String, String> = parameters.map(|(name, values)| (name, values.concat())).collect();
+    let value = Value {
+        images: parameters.remove(IMAGES).unwrap_or_default(),
+        parameters,
+    };
+    serde_json::to_string(&value).expect("texts are JSON")
+}
+
+/// Reads the images of a list; none where the text is no list of ours.
+pub(super) fn images_of(text: &str) -> Option<Vec<Image>> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    value
+        .images
+        .split_whitespace()
+        .map(|image| image.parse().ok())
+        .collect()
+}
+
+/// Puts a repository's images in the place of those that a list has of it, or where a launch names the repository.
+pub(super) fn merged(rule: &Rule, listed: &[Image], repository: &str, images: Vec<Image>) -> Vec<Image> {
+    let literals = rule.repositories.literals().unwrap_or_default();
+    let rank = |name: &str| {
+        let place = literals.iter().position(|literal| *literal == name);
+        (place.unwrap_or(literals.len()), name.to_owned())
+    };
+    let is_of = |image: &Image| image.repository() == repository;
+    let place = listed.iter().position(is_of).unwrap_or_else(|| {
+        let is_before = |image: &&Image| rank(image.repository()) < rank(repository);
+        listed.iter().take_while(is_before).count()
+    });
+    let (before, after) = listed.split_at(place);
+    let others = |images: &[Image]| images.iter().filter(|image| !is_of(image)).cloned().collect::<Vec<_>>();
+    [others(before), images, others(after)].concat()
+}
+
+#[cfg(test)]
+mod tests;

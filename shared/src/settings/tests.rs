@@ -1,0 +1,121 @@
+use super::*;
+use crate::report::report;
+
+fn read(name: &str, value: Option<&str>) -> Result<Settings, SettingsError> {
+    Settings::read(|asked| match asked {
+        _ if asked == name => value.map(str::to_owned),
+        "MODE" => Some("send".to_owned()),
+        "RULES" => Some(r#"[{"name": "default"}]"#.to_owned()),
+        "DELIVERY_TIMEOUT_SECONDS" | "EXECUTION_TIMEOUT_SECONDS" => Some("600".to_owned()),
+        "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => Some("85".to_owned()),
+        "MAX_PARALLEL_IMAGE_PULLS" => Some("2".to_owned()),
+        "MAX_CONNECTIONS" => Some("3".to_owned()),
+        "LAUNCH_MAX_CONNECTIONS" => Some("20".to_owned()),
+        "MAX_BANDWIDTH_MIB" => Some("0".to_owned()),
+        "REGISTRY_ENDPOINT" => None,
+        _ => Some("text".to_owned()),
+    })
+}
+
+#[test]
+fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
+    let cases = [
+        (
+            "CLUSTER_NAME",
+            None,
+            "CLUSTER_NAME: \"\" is not accepted: it takes a text that is not empty",
+        ),
+        ("DOCUMENT_NAME", Some(" "), "DOCUMENT_NAME: \" \" is not accepted"),
+        ("MODE", None, "MODE: \"\" is not accepted: it takes send or observe"),
+        (
+            "MODE",
+            Some("Observe"),
+            "MODE: \"Observe\" is not accepted: it takes send or observe",
+        ),
+        (
+            "DELIVERY_TIMEOUT_SECONDS",
+            Some("29"),
+            "\"29\" is not accepted: it takes a whole number from 30",
+        ),
+        ("EXECUTION_TIMEOUT_SECONDS", Some("1h"), "\"1h\" is not accepted"),
+        (
+            "IMAGE_GC_HIGH_THRESHOLD_PERCENT",
+            Some("101"),
+            "\"101\" is not accepted: it takes a whole number from 1 to 100",
+        ),
+        (
+            "MAX_PARALLEL_IMAGE_PULLS",
+            Some("0"),
+            "\"0\" is not accepted: it takes a whole number from 1 to 16",
+        ),
+        (
+            "LAUNCH_MAX_CONNECTIONS",
+            Some("21"),
+            "\"21\" is not accepted: it takes a whole number from 0 to 20",
+        ),
+        (
+            "REGISTRY_ENDPOINT",
+            Some("FIPS"),
+            "\"FIPS\" is not accepted: it takes standard, fips, dualstack or dualstack-fips",
+        ),
+        (
+            "RULES",
+            Some("[{}]"),
+            "RULES cannot be used: rule number 1: field name: nothing is not accepted",
+        ),
+        (
+            "RULES",
+            Some(r#"[{"name": "a", "nodes": {"text": ["x"]}}]"#),
+            "tag keys other than the cluster's own",
+        ),
+    ];
+    for (name, value, expected) in cases {
+        let error = report(&read(name, value).unwrap_err());
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn boot_lists_are_below_the_stacks_own_path_where_they_are_kept() {
+    let path = |boot_list: &'static str, document: &'static str| {
+        boot_list_path(|name| {
+            (name == "BOOT_LIST")
+                .then_some(boot_list)
+                .or(Some(document))
+                .map(str::to_owned)
+        })
+    };
+    assert_eq!(path("Disabled", "x").unwrap(), None);
+    let kept = path("Enabled", "eks-image-prefetch-prefetch-images").unwrap();
+    assert_eq!(kept.as_deref(), Some("/eks-image-prefetch/boot"));
+    for (boot_list, document, expected) in [
+        ("Enabled", "-prefetch-images", "it takes <stack>-prefetch-images"),
+        ("Enabled", "x", "DOCUMENT_NAME: \"x\" is not accepted"),
+        (
+            "true",
+            "x",
+            "BOOT_LIST: \"true\" is not accepted: it takes Enabled or Disabled",
+        ),
+    ] {
+        let error = report(&path(boot_list, document).unwrap_err());
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn usable_settings_are_read() {
+    assert_eq!(read("MODE", Some("observe")).unwrap().mode, Mode::Observe);
+    let settings = read("EXECUTION_TIMEOUT_SECONDS", Some("172800")).unwrap();
+    assert_eq!(settings.mode, Mode::Send);
+    assert_eq!(settings.registry_endpoint, RegistryEndpoint::Standard);
+    let settings_of = |endpoint| read("REGISTRY_ENDPOINT", Some(endpoint)).unwrap();
+    assert_eq!(
+        settings_of("dualstack-fips").registry_endpoint,
+        RegistryEndpoint::DualstackFips
+    );
+    assert_eq!((settings.delivery_timeout, settings.execution_timeout), (600, 172_800));
+    assert_eq!(
+        (settings.image_gc_high_threshold, settings.max_parallel_image_pulls),
+        (85, 2)
+    );
+}
