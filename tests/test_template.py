@@ -289,9 +289,9 @@ def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
         *(ROOT / "shared/src").rglob("*.rs"),
     ]
     made = {file.relative_to(ROOT).as_posix() for file in sources if sends.search(code(file))}
-    assert made == {"shared/src/sender.rs", "shared/src/sender/request.rs"}
+    assert made == {"shared/src/sender/client.rs", "shared/src/sender/request.rs"}
     # In that file the request is made in one function, and that is called where the mode says so.
-    sender = code(ROOT / "shared/src/sender.rs")
+    sender = code(ROOT / "shared/src/sender/client.rs")
     assert re.findall(r"(.*\bsend\(client\b)[:,]", sender) == [
         "            Way::Send(client) => send(client",
         "async fn send(client",
