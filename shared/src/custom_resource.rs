@@ -120,22 +120,18 @@ impl Answers {
     pub async fn send(&self, request: &Request, outcome: Outcome<'_>) -> Result<(), AnswerError> {
         let (host, path) = split(&request.response_url).ok_or(AnswerError::NoAddress)?;
         let path = path.to_owned();
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT);
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_BACKOFF);
         let operation = Operation::builder()
             .service_name("CloudFormation")
             .operation_name("AnswerRequest")
             .http_client(self.http.clone())
             .endpoint_url(host)
             .no_auth()
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                    .build(),
-            )
-            .standard_retry(
-                &RetryConfig::standard()
-                    .with_max_attempts(ATTEMPTS)
-                    .with_initial_backoff(FIRST_BACKOFF),
-            )
+            .timeout_config(timeouts.build())
+            .standard_retry(&retries)
             .retry_classifier(TransientErrorClassifier::<Refused>::new())
             .retry_classifier(HttpStatusCodeClassifier::default())
             .serializer(move |body: String| {

@@ -203,20 +203,11 @@ impl Launches {
             }
             let mut reasons = reasons.iter();
             wanted.retain(|launch, known| {
-                let Some(reason) = reasons.next().filter(|reason| is_told(reason)) else {
-                    return true;
-                };
-                match found(reason) {
-                    Some(row) if known.is_none() && row.held_until < now.timestamp() => {
-                        *known = Some(row);
-                        true
-                    }
-                    row => {
-                        let claim = row.and_then(|row| row.commands).map_or(Claim::UnderWay, Claim::Sent);
-                        claims.insert(launch.clone(), claim);
-                        false
-                    }
-                }
+                let reason = reasons.next().filter(|reason| is_told(reason));
+                let claim = reason.and_then(|reason| others_claim(reason, known, now));
+                let is_wanted = claim.is_none();
+                claims.extend(claim.map(|claim| (launch.clone(), claim)));
+                is_wanted
             });
         }
         claims.extend(wanted.into_iter().map(|(launch, row)| {
@@ -380,6 +371,17 @@ fn cancellation_reasons(error: &SdkError<TransactWriteItemsError>) -> &[Cancella
 /// Returns true where a row is why a transaction was cancelled: it is there, or another writes it at this moment.
 fn is_told(reason: &CancellationReason) -> bool {
     matches!(reason.code(), Some("ConditionalCheckFailed" | "TransactionConflict"))
+}
+
+/// Returns how somebody else holds a launch; none where its row, which is noted as known, holds no longer.
+fn others_claim(reason: &CancellationReason, known: &mut Option<Row>, now: DateTime<Utc>) -> Option<Claim> {
+    match found(reason) {
+        Some(row) if known.is_none() && row.held_until < now.timestamp() => {
+            *known = Some(row);
+            None
+        }
+        row => Some(row.and_then(|row| row.commands).map_or(Claim::UnderWay, Claim::Sent)),
+    }
 }
 
 fn found(reason: &CancellationReason) -> Option<Row> {

@@ -213,15 +213,12 @@ impl<'a> Shortlist<'a> {
             Taken::ByGlob
         };
         let tags = tags.filter(|tag| is_taken(self.rule, self.repository, tag));
-        let best = tags.min_by_key(|tag| (!has_architecture(tag), by_version(tag)))?;
+        let best = tags
+            .clone()
+            .min_by_key(|tag| (!has_architecture(tag), by_version(tag)))?;
         let version = match self.rule.order {
             Order::Pushed => None,
-            Order::Version => image
-                .tags
-                .iter()
-                .filter(|tag| is_taken(self.rule, self.repository, tag))
-                .filter_map(|tag| version(tag))
-                .max(),
+            Order::Version => tags.filter_map(version).max(),
         };
         let rank = (version, image.arrived, image.digest.clone());
         let candidate = Candidate {

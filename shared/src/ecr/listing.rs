@@ -180,18 +180,7 @@ impl Listings {
             if unknown.is_empty() {
                 return Ok(others);
             }
-            let mut known = self.known_manifests(&unknown);
-            let asked: Vec<String> = unknown
-                .iter()
-                .filter(|digest| !known.contains_key(*digest))
-                .cloned()
-                .collect();
-            for digests in asked.chunks(MAX_IDS) {
-                let answer = manifests(&self.ecr, repository, digests).await?;
-                self.remember_manifests(&answer);
-                self.warn_of_unread(repository, &answer);
-                known.extend(answer.into_iter().map(|(digest, told)| (digest, told.may_run())));
-            }
+            let known = self.manifests_of_images(repository, &unknown).await?;
             for digest in unknown {
                 // One that is gone by now is none either.
                 let list = if known.get(&digest) == Some(&true) {
@@ -202,6 +191,24 @@ impl Listings {
                 list.insert(digest);
             }
         }
+    }
+
+    /// Asks of manifests, those that are known already aside, whether they are an image's.
+    async fn manifests_of_images(
+        &self,
+        repository: &str,
+        digests: &HashSet<String>,
+    ) -> Result<HashMap<String, bool>, ImagesError> {
+        let mut known = self.known_manifests(digests);
+        let unknown = digests.iter().filter(|digest| !known.contains_key(*digest));
+        let unknown: Vec<String> = unknown.cloned().collect();
+        for digests in unknown.chunks(MAX_IDS) {
+            let answer = manifests(&self.ecr, repository, digests).await?;
+            self.remember_manifests(&answer);
+            self.warn_of_unread(repository, &answer);
+            known.extend(answer.into_iter().map(|(digest, told)| (digest, told.may_run())));
+        }
+        Ok(known)
     }
 
     fn known_manifests(&self, digests: &HashSet<String>) -> HashMap<String, bool> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_ecr::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    operation::batch_get_image::BatchGetImageError,
+    operation::batch_get_image::{BatchGetImageError, BatchGetImageOutput},
     types::{ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier},
 };
 use tracing::warn;
@@ -98,6 +98,11 @@ pub async fn manifests(
         }
         Err(error) => return Err(ImagesError::Manifests(repository.to_owned(), Box::new(error))),
     };
+    Ok(told(&answer))
+}
+
+/// Reads what an answer tells of each manifest.
+fn told(answer: &BatchGetImageOutput) -> HashMap<String, Told> {
     let read = answer.images().iter().filter_map(|image| {
         let digest = image.image_id()?.image_digest()?.to_owned();
         let is_image = is_image(image.image_manifest()?);
@@ -109,7 +114,7 @@ pub async fn manifests(
         let why = format!("{code}: {}", failure.failure_reason().unwrap_or("ECR does not say why"));
         Some((failure.image_id()?.image_digest()?.to_owned(), Told::Unread(why)))
     });
-    Ok(read.chain(unread).collect())
+    read.chain(unread).collect()
 }
 
 /// Returns true where another try would be answered the same: a policy does not let the function read, or the registry from

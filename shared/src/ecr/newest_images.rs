@@ -66,6 +66,13 @@ struct Known {
     answer: Arc<Answer>,
 }
 
+impl Known {
+    fn new(at: SystemTime, since: SystemTime, answer: Answer) -> Self {
+        let answer = Arc::new(answer);
+        Self { at, since, answer }
+    }
+}
+
 /// What is known of a rule's newest images.
 #[derive(Debug)]
 pub struct Newest {
@@ -155,11 +162,8 @@ impl NewestImages {
         let unknown = repositories.iter().filter(|name| !answers.contains_key(*name));
         let unknown: Vec<&String> = unknown.collect();
         let missing = self.scan(unknown, &mut answers, now).await;
-        let is_stale = |name: &&String| {
-            answers
-                .get(*name)
-                .is_some_and(|known| !is_good(known.since, FRESH, now))
-        };
+        let is_old = |known: &Known| !is_good(known.since, FRESH, now);
+        let is_stale = |name: &&String| answers.get(*name).is_some_and(is_old);
         let stale: Vec<&String> = repositories.iter().filter(is_stale).collect();
         if missing.is_none()
             && let Some(error) = self.scan(stale, &mut answers, now).await
@@ -186,10 +190,7 @@ impl NewestImages {
 
     /// Asks for the images of repositories as long as there is time; tells why some are missing.
     async fn scan(&self, mut asked: Vec<&String>, answers: &mut Answers, now: SystemTime) -> Option<ImagesError> {
-        // A scan that never gets to its end begins elsewhere each time.
-        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let start = seconds % u64::try_from(asked.len().max(1)).unwrap_or(1);
-        asked.rotate_left(usize::try_from(start).unwrap_or_default());
+        rotate(&mut asked, now);
         let mut missing = None;
         let mut left = asked.len();
         let begin = Instant::now();
@@ -201,21 +202,13 @@ impl NewestImages {
             match timeout_at(deadline, listing.next()).await {
                 Ok(None) => break,
                 Ok(Some((repository, Ok((since, answer))))) => {
-                    let answer = Known {
-                        at: now,
-                        since,
-                        answer: Arc::new(answer),
-                    };
-                    locked(&self.answers).insert(repository.clone(), answer.clone());
-                    answers.insert(repository.clone(), answer);
+                    let known = Known::new(now, since, answer);
+                    locked(&self.answers).insert(repository.clone(), known.clone());
+                    answers.insert(repository.clone(), known);
                     left -= 1;
                 }
-                Ok(Some((_, Err(error)))) => {
-                    if missing.is_some() {
-                        warn!("{}", report(&error));
-                    }
-                    missing.get_or_insert(error);
-                }
+                Ok(Some((_, Err(error)))) if missing.is_some() => warn!("{}", report(&error)),
+                Ok(Some((_, Err(error)))) => missing = Some(error),
                 Err(_) => {
                     missing.get_or_insert(ImagesError::Slow(left, self.patience.as_secs()));
                     break;
@@ -291,6 +284,13 @@ impl NewestImages {
         };
         Ok(all.into_iter().filter(|name| rule.repositories.matches(name)).collect())
     }
+}
+
+/// Has a scan that never gets to its end begin elsewhere each time.
+fn rotate(asked: &mut [&String], now: SystemTime) {
+    let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let start = seconds % u64::try_from(asked.len().max(1)).unwrap_or(1);
+    asked.rotate_left(usize::try_from(start).unwrap_or_default());
 }
 
 fn names_an_image(answer: &Answer) -> bool {
