@@ -8,7 +8,7 @@ use crate::{
     image::{ImageError, check_name, is_same_registry},
 };
 
-/// How many images one request names at most.
+/// Limits how many images one request names at most.
 const MAX_IMAGES: usize = 100;
 /// The longest name of an image, in characters.
 const MAX_IMAGE: usize = 512;

@@ -12,19 +12,19 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::{retry::RetryConfig, timeout::TimeoutConfig};
 use tokio::time::Instant;
 
-/// How long one try of a call may take: an answer that takes five seconds is still one.
+/// Sets how long one try of a call may take: an answer that takes five seconds is still one.
 const TRY: Duration = Duration::from_secs(8);
-/// How long a call may take with all its tries, of a function that makes several within 25 seconds or more.
+/// Sets how long a call may take with all its tries, of a function that makes several within 25 seconds or more.
 pub(crate) const CALL: Duration = Duration::from_secs(20);
-/// How long a call may take of a function that has the time to wait for its turn.
+/// Sets how long a call may take of a function that has the time to wait for its turn.
 const PATIENT_CALL: Duration = Duration::from_secs(100);
-/// How often such a call is tried: at SSM's ten commands a second a burst of some hundred waits for its turn.
+/// Limits how often such a call is tried: at SSM's ten commands a second a burst of some hundred waits for its turn.
 const PATIENT_TRIES: u32 = 8;
-/// What is left of an invocation to say what could not be done.
+/// Names what is left of an invocation to say what could not be done.
 const TO_SAY_SO: Duration = Duration::from_secs(2);
 
 tokio::task_local! {
-    /// When the invocation is to have ended.
+    /// Tells when the invocation is to have ended.
     static DEADLINE: Instant;
 }
 
@@ -47,12 +47,12 @@ fn loader() -> ConfigLoader {
         .sleep_impl(InvocationSleep)
 }
 
-/// How often a patient call is tried.
+/// Returns how often a patient call is tried.
 pub(crate) fn patient_retries() -> RetryConfig {
     RetryConfig::standard().with_max_attempts(PATIENT_TRIES)
 }
 
-/// How long a patient call may take.
+/// Returns how long a patient call may take.
 pub(crate) fn patient_timeouts() -> TimeoutConfig {
     timeouts(PATIENT_CALL)
 }

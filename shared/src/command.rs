@@ -15,13 +15,13 @@ use crate::{
     settings::Settings,
 };
 
-/// How many instance ids one SendCommand takes (SSM service model, `InstanceIds`).
+/// Limits how many instance ids one SendCommand takes (SSM service model, `InstanceIds`).
 pub const MAX_INSTANCES: usize = 50;
-/// How many images one command carries. The document takes 50, but SSM returns 24,000 characters of a node's report
+/// Limits how many images one command carries. The document takes 50, but SSM returns 24,000 characters of a node's report
 /// (`GetCommandInvocation`), and the line of an image with the longest names takes 680.
 pub const MAX_IMAGES: usize = 30;
-/// How many bytes the images of one command take, with the spaces between them: as many as have the longest names. SSM counts
-/// the parameters of a run with the document (SSM service model, CreateDocument), both below 64 KB.
+/// Limits how many bytes the images of one command take, with the spaces between them: as many as have the longest names.
+/// SSM counts the parameters of a run with the document (SSM service model, CreateDocument), both below 64 KB.
 pub const MAX_IMAGES_BYTES: usize = 24_576;
 
 /// The longest comment that SSM takes, in characters (SSM service model, `Comment`).
@@ -30,7 +30,7 @@ pub const MAX_COMMENT: usize = 100;
 static COMMAND_ID: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$").expect("the pattern is a constant"));
 
-/// Whether a text is shaped like a command's id.
+/// Returns true where a text is shaped like a command's id.
 #[must_use]
 pub fn is_command_id(text: &str) -> bool {
     COMMAND_ID.is_match(text)
@@ -68,7 +68,7 @@ pub fn is_unsent_id(text: &str) -> bool {
     is_command_id(text) && text.chars().nth(14) == Some(UNSENT_VERSION)
 }
 
-/// What made a command necessary.
+/// Holds what made a command necessary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trigger {
@@ -110,7 +110,7 @@ impl fmt::Display for Trigger {
 /// within [`MAX_COMMENT`] whatever the rule's name, up to the ninth attempt.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Comment {
-    /// What made the job necessary.
+    /// Says what made the job necessary.
     pub trigger: Trigger,
     /// The rule's name.
     pub rule: String,
@@ -187,7 +187,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// The instance ids, where the nodes are named by them.
+    /// Returns the instance ids, where the nodes are named by them.
     #[must_use]
     pub fn ids(&self) -> &[String] {
         match self {
@@ -213,16 +213,16 @@ impl fmt::Display for Destination {
     }
 }
 
-/// How a node treats the images that it is sent; by default it takes any, removes none and pins none.
+/// Tells how a node treats the images that it is sent; by default it takes any, removes none and pins none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Handling {
     /// The compressed size above which an image is skipped, in GiB; 0 is no limit.
     pub max_image_gib: usize,
-    /// How many images of a repository stay; 0 removes none.
+    /// Tells how many images of a repository stay; 0 removes none.
     pub keep: usize,
-    /// Whether they are exempt from kubelet's garbage collection.
+    /// Tells whether they are exempt from kubelet's garbage collection.
     pub pin: bool,
-    /// Whether the node is one that starts, which has its network to itself.
+    /// Tells whether the node is one that starts, which has its network to itself.
     pub is_starting: bool,
 }
 
@@ -241,7 +241,7 @@ pub fn images_of_commands(images: &[Image]) -> impl Iterator<Item = &[Image]> {
     })
 }
 
-/// The document's parameters, each with its one value.
+/// Returns the document's parameters, each with its one value.
 #[must_use]
 pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> HashMap<String, Vec<String>> {
     let connections = if handling.is_starting {
@@ -267,7 +267,7 @@ pub fn parameters(settings: &Settings, handling: Handling, images: &[Image]) -> 
     .into()
 }
 
-/// The images as the document takes them.
+/// Returns the images as the document takes them.
 #[must_use]
 pub fn images_text(images: &[Image]) -> String {
     images.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

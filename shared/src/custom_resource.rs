@@ -20,16 +20,16 @@ use crate::aws;
 
 /// The longest answer that CloudFormation takes, in bytes (CloudFormation user guide, custom resource response objects).
 const MAX_ANSWER: usize = 4096;
-/// How often an answer is sent, and how long each time may take: 14 seconds in all, within a function's timeout.
+/// Limits how often an answer is sent, and how long each time may take: 14 seconds in all, within a function's timeout.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 
-/// What CloudFormation asks for (CloudFormation user guide, custom resource request objects).
+/// Holds what CloudFormation asks for (CloudFormation user guide, custom resource request objects).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Request {
-    /// What becomes of the resource.
+    /// Says what becomes of the resource.
     pub request_type: RequestType,
     /// The stack's ARN.
     pub stack_id: String,
@@ -51,7 +51,7 @@ pub struct Request {
     response_url: String,
 }
 
-/// What becomes of a resource.
+/// Holds what becomes of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum RequestType {
     /// It is created.
@@ -62,7 +62,7 @@ pub enum RequestType {
     Delete,
 }
 
-/// Why CloudFormation has no answer.
+/// Tells why CloudFormation has no answer.
 #[derive(Debug, Error)]
 pub enum AnswerError {
     /// The address is none.
@@ -93,7 +93,7 @@ struct Answer<'a> {
     data: Option<&'a Value>,
 }
 
-/// What a resource has become: its attributes where it has any, or the reason for which the deployment fails.
+/// Holds what a resource has become: its attributes where it has any, or the reason for which the deployment fails.
 pub type Outcome<'a> = Result<Option<&'a Value>, &'a str>;
 
 /// Answers CloudFormation.

@@ -1,4 +1,4 @@
-//! Which images a rule names now: the newest of each of its repositories, as ECR tells.
+//! Describes which images a rule names now: the newest of each of its repositories, as ECR tells.
 
 mod error;
 mod listing;

@@ -13,9 +13,9 @@ use serde_json::Value;
 pub struct Event {
     /// Who raised it, such as `aws.ec2`.
     pub source: String,
-    /// What kind of event it is.
+    /// Says what kind of event it is.
     pub detail_type: String,
-    /// What its source says.
+    /// Says what its source says.
     pub detail: Value,
     /// The account that it is of.
     #[serde(default, deserialize_with = "usable")]
@@ -23,7 +23,7 @@ pub struct Event {
     /// The Region that it is of.
     #[serde(default, deserialize_with = "usable")]
     pub region: Option<String>,
-    /// When it was raised.
+    /// Tells when it was raised.
     #[serde(default, deserialize_with = "usable")]
     pub time: Option<DateTime<Utc>>,
 }

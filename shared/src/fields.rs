@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// How many characters of a value are told back to whoever sent it.
+/// Limits how many characters of a value are told back to whoever sent it.
 const MAX_VALUE: usize = 200;
-/// How many characters of an unknown field's name are told back.
+/// Limits how many characters of an unknown field's name are told back.
 const MAX_NAME: usize = 512;
-/// How many fields are told of: nonsense is not told back in full.
+/// Limits how many fields are told of: nonsense is not told back in full.
 const MAX_ERRORS: usize = 20;
 
 /// A field that is not accepted.
@@ -20,7 +20,7 @@ pub struct FieldError {
     /// Its value; not there where the field is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// What would have been accepted.
+    /// Says what would have been accepted.
     pub accepted: String,
 }
 

@@ -13,15 +13,15 @@ use thiserror::Error;
 
 use crate::node::Cluster;
 
-/// How many values one filter of DescribeInstances takes (EC2 API reference).
+/// Limits how many values one filter of DescribeInstances takes (EC2 API reference).
 const MAX_FILTER_VALUES: usize = 200;
-/// How many instances one page of DescribeInstances has at most (EC2 API reference).
+/// Limits how many instances one page of DescribeInstances has at most (EC2 API reference).
 const PAGE_SIZE: i32 = 1000;
-/// How many it has at least.
+/// Sets how many it has at least.
 const MIN_PAGE_SIZE: i32 = 5;
-/// How many pages are looked through for the names of clusters.
+/// Limits how many pages are looked through for the names of clusters.
 const MAX_PAGES: usize = 5;
-/// How many names of clusters are given.
+/// Limits how many names of clusters are given.
 const MAX_CLUSTERS: usize = 50;
 /// The states of an instance that runs or is about to.
 pub const UP: [InstanceStateName; 2] = [InstanceStateName::Pending, InstanceStateName::Running];
@@ -145,14 +145,14 @@ pub fn node_name(instance: &Instance) -> Option<&str> {
     instance.private_dns_name().filter(|name| !name.is_empty())
 }
 
-/// Whether the instance runs or is about to: any other gets nothing more.
+/// Returns true where the instance runs or is about to: any other gets nothing more.
 #[must_use]
 pub fn is_up(instance: &Instance) -> bool {
     let state = instance.state().and_then(|state| state.name());
     state.is_some_and(|state| UP.contains(state))
 }
 
-/// Whether EKS Auto Mode manages the instance, which allows no SSM.
+/// Returns true where EKS Auto Mode manages the instance, which allows no SSM.
 #[must_use]
 pub fn is_auto_mode(instance: &Instance) -> bool {
     instance.operator().is_some_and(|operator| {

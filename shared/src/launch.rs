@@ -30,19 +30,19 @@ use crate::{
     rows::{Item, Key},
 };
 
-/// For how long a claim holds of which nothing was heard: as long as the function may run, and as the queue's messages stay
-/// away.
+/// Sets for how long a claim holds of which nothing was heard: as long as the function may run, and as the queue's messages
+/// stay away.
 const CLAIM: Duration = Duration::from_mins(1);
-/// For how long what was sent stands for every message of its launch. They come within minutes of each other: a lifecycle
-/// action while the instance is pending, Auto Scaling's success after EC2's `running`.
+/// Sets for how long what was sent stands for every message of its launch. They come within minutes of each other: a
+/// lifecycle action while the instance is pending, Auto Scaling's success after EC2's `running`.
 const SENT: Duration = Duration::from_mins(10);
-/// How long a row stays that nobody looks at any more.
+/// Sets how long a row stays that nobody looks at any more.
 const KEPT: Duration = Duration::from_hours(24);
-/// For how long DynamoDB is waited for, which answers in milliseconds: a node's images do not wait for it.
+/// Sets for how long DynamoDB is waited for, which answers in milliseconds: a node's images do not wait for it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How many rows one transaction writes (DynamoDB API reference).
+/// Limits how many rows one transaction writes (DynamoDB API reference).
 const MAX_ROWS: usize = 100;
-/// How many rows are written at once, each by a call of its own.
+/// Limits how many rows are written at once, each by a call of its own.
 const AT_ONCE: usize = 10;
 
 /// Claims launches, and remembers what was sent for them.
@@ -55,7 +55,7 @@ pub struct Launches {
     transactions: AtomicU64,
 }
 
-/// What becomes of the wish to serve a launch.
+/// Holds what becomes of the wish to serve a launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Nobody serves it: the caller does, but for what went lately.
@@ -71,7 +71,7 @@ pub enum Claim {
 #[serde(transparent)]
 pub struct Went(BTreeMap<String, Brought>);
 
-/// What a command brought: images by their fingerprints, by a rule.
+/// Holds what a command brought: images by their fingerprints, by a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Brought {
     rule: String,
@@ -125,11 +125,11 @@ pub fn fingerprint(image: &Image) -> String {
     format!("{first:016x}")
 }
 
-/// What the row of a launch says.
+/// Holds what the row of a launch says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
     holder: String,
-    /// Until when nobody else claims it.
+    /// Tells until when nobody else claims it.
     held_until: i64,
     expires_at: i64,
     /// The commands, once all went.
@@ -138,13 +138,13 @@ struct Row {
     /// The commands that went while others did not.
     #[serde(default, skip_serializing_if = "Went::is_empty")]
     went: Went,
-    /// Until when these stand.
+    /// Tells until when these stand.
     #[serde(default)]
     went_until: i64,
 }
 
 impl Row {
-    /// What went of a launch that is claimed anew.
+    /// Returns what went of a launch that is claimed anew.
     fn left(self, now: DateTime<Utc>) -> Went {
         if self.commands.is_none() && self.went_until >= now.timestamp() {
             self.went
@@ -360,7 +360,7 @@ fn put(table: &str, launch: &Key, row: &Row) -> Put {
     put.expect("table and item are set")
 }
 
-/// Why a transaction was cancelled, a reason for each of its items; none where it was not cancelled.
+/// Returns why a transaction was cancelled, a reason for each of its items; none where it was not cancelled.
 fn cancellation_reasons(error: &SdkError<TransactWriteItemsError>) -> &[CancellationReason] {
     match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => cancelled.cancellation_reasons(),

@@ -1,8 +1,8 @@
-//! How the functions log.
+//! Describes how the functions log.
 
 use tracing_subscriber::filter::LevelFilter;
 
-/// The least severe level that is logged, as the template sets it (`AWS_LAMBDA_LOG_LEVEL`); INFO where it does not.
+/// Returns the least severe level that is logged, as the template sets it (`AWS_LAMBDA_LOG_LEVEL`); INFO where it does not.
 #[must_use]
 pub fn level() -> LevelFilter {
     std::env::var("AWS_LAMBDA_LOG_LEVEL")

@@ -12,10 +12,10 @@ use crate::log;
 
 const NAMESPACE: &str = "EKSImagePrefetch";
 const CLUSTER: &str = "ClusterName";
-/// How many values one metric of a line takes (CloudWatch, embedded metric format specification).
+/// Limits how many values one metric of a line takes (CloudWatch, embedded metric format specification).
 const MAX_VALUES: usize = 100;
 
-/// What every line of a function's metrics says.
+/// Holds what every line of a function's metrics says.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     cluster: String,

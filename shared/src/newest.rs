@@ -10,9 +10,9 @@ use crate::{
     rule::{Order, Rule},
 };
 
-/// By how many tags one image is named at most: each is a name on the node, and one digest may have 1,000 of them.
+/// Sets by how many tags one image is named at most: each is a name on the node, and one digest may have 1,000 of them.
 pub const MAX_NAMES: usize = 5;
-/// How many of the newest images are remembered for each that is wanted, and beside: an image may have one for each
+/// Limits how many of the newest images are remembered for each that is wanted, and beside: an image may have one for each
 /// architecture and an index, and what turns out to be no image makes room for the next.
 const SPARE: usize = 4;
 const BESIDE: usize = 28;
@@ -42,9 +42,9 @@ pub struct Pushed {
     pub digest: String,
     /// Every tag.
     pub tags: Vec<String>,
-    /// When the digest was pushed first.
+    /// Tells when the digest was pushed first.
     pub arrived: SystemTime,
-    /// Whether it is an index.
+    /// Tells whether it is an index.
     pub is_index: bool,
 }
 
@@ -57,13 +57,13 @@ pub struct Candidate {
     pub digest: String,
     /// At most [`MAX_NAMES`] of the tags that the rule takes.
     pub names: Vec<String>,
-    /// Whether it is an index.
+    /// Tells whether it is an index.
     is_index: bool,
-    /// What it has in common with the same image of another architecture.
+    /// Says what it has in common with the same image of another architecture.
     group: String,
-    /// Whether the group's name comes of a tag with an architecture.
+    /// Tells whether the group's name comes of a tag with an architecture.
     has_architecture: bool,
-    /// How the rule takes it.
+    /// Tells how the rule takes it.
     taken: Taken,
 }
 
@@ -79,7 +79,7 @@ impl Candidate {
     }
 }
 
-/// How a rule takes an image.
+/// Tells how a rule takes an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taken {
     /// It names one of the tags.
@@ -90,7 +90,7 @@ enum Taken {
     Doubtfully,
 }
 
-/// What makes one image newer than another.
+/// Holds what makes one image newer than another.
 type Rank = (Option<Version>, SystemTime, String);
 
 /// A rule's candidates of one repository: as many as it can want, whatever the repository holds, and in whatever order it is
@@ -119,7 +119,7 @@ impl<'a> Shortlist<'a> {
         Self { rule, repository, seen }
     }
 
-    /// The candidates so far.
+    /// Returns the candidates so far.
     #[must_use]
     pub fn seen(&self) -> &Seen {
         &self.seen

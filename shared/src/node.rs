@@ -18,7 +18,7 @@ static INSTANCE_ID: LazyLock<Regex> =
 static HYBRID_ID: LazyLock<Regex> =
     LazyLock::new(|| Regex::new("^mi-[0-9a-f]{17}$").expect("the pattern is a constant"));
 
-/// Whether a text is shaped like an EC2 instance's id.
+/// Returns true where a text is shaped like an EC2 instance's id.
 #[must_use]
 pub fn is_instance_id(text: &str) -> bool {
     INSTANCE_ID.is_match(text)
@@ -49,7 +49,7 @@ impl NodeSelector {
         Self(tags)
     }
 
-    /// The tags, the cluster's own included.
+    /// Returns the tags, the cluster's own included.
     #[must_use]
     pub fn tags(&self) -> &BTreeMap<String, Vec<String>> {
         &self.0
@@ -69,7 +69,7 @@ impl NodeSelector {
             .collect()
     }
 
-    /// Whether an instance with these tags is selected.
+    /// Returns true where an instance with these tags is selected.
     #[must_use]
     pub fn matches(&self, tags: &HashMap<String, String>) -> bool {
         self.0
@@ -87,7 +87,7 @@ pub struct Cluster {
     pub tag_key: String,
 }
 
-/// What an instance's tags say of its membership in a cluster.
+/// Holds what an instance's tags say of its membership in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Membership {
     /// The cluster's tag is there.
@@ -133,7 +133,7 @@ impl Cluster {
         }
     }
 
-    /// Whether tags that are there at launch stand for the cluster's own.
+    /// Returns true where tags that are there at launch stand for the cluster's own.
     ///
     /// They do where that is AWS's, which comes late. Any other was chosen, and an instance without it may be meant to be
     /// left out.
@@ -175,7 +175,7 @@ const NAMING_TAGS: [&str; 4] = [
     LAUNCH_TAGS[1],
     "alpha.eksctl.io/cluster-name",
 ];
-/// What the key of another such tag begins with; the cluster's name follows.
+/// Names what the key of another such tag begins with; the cluster's name follows.
 pub const NAMING_PREFIX: &str = "kubernetes.io/cluster/";
 /// That tag's value on what belongs to one cluster: Karpenter's and self-managed nodes.
 const OWNED: &str = "owned";

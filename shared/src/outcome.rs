@@ -13,7 +13,7 @@ const BELIEVED: (f64, u64) = (1e7, 10_000_000_000_000);
 /// The longest reason, in characters, that a node is believed.
 const MAX_REASON: usize = 32;
 
-/// What a node says of an image beside its status, in the words of the document's report.
+/// Holds what a node says of an image beside its status, in the words of the document's report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeReason {
     /// The image is there; its tag stands for another image by now, and stays there.
@@ -119,7 +119,7 @@ const REASONS_WITHOUT_REPORT: [(&str, bool); 12] = [
 /// document, or it is none of EC2's.
 const NOT_APPLICABLE: [&str; 3] = ["platform", "invalid-platform", "hybrid-node"];
 
-/// What became of an image, or of a node by the worst of its images; the worst first.
+/// Holds what became of an image, or of a node by the worst of its images; the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
@@ -134,7 +134,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether the image is there.
+    /// Returns true where the image is there.
     #[must_use]
     pub fn is_warm(self) -> bool {
         self >= Self::Pulled
@@ -154,18 +154,18 @@ impl fmt::Display for Status {
 pub struct Line {
     /// The image, as the command named it.
     pub image: Image,
-    /// What became of it.
+    /// Says what became of it.
     pub status: Status,
     /// Why, where there is something to say.
     #[serde(default)]
     pub reason: String,
-    /// How long it took.
+    /// Tells how long it took.
     #[serde(default)]
     pub seconds: f64,
     /// The image's compressed size, where it was pulled or would have been.
     #[serde(default)]
     pub bytes: u64,
-    /// How often a pull was tried.
+    /// Tells how often a pull was tried.
     #[serde(default)]
     pub attempts: u32,
     /// Set where the line is none of the command's images, but of the node's boot, whose report the command brings along.
@@ -178,10 +178,10 @@ pub struct Line {
 pub struct Boot {
     /// The name of the rule whose list it was.
     pub rule: String,
-    /// When it began, by the node's clock; in a line, seconds since the epoch.
+    /// Tells when it began, by the node's clock; in a line, seconds since the epoch.
     #[serde(with = "ts_seconds")]
     pub began: DateTime<Utc>,
-    /// When it ended.
+    /// Tells when it ended.
     #[serde(with = "ts_seconds")]
     pub ended: DateTime<Utc>,
 }
@@ -210,13 +210,13 @@ pub fn is_not_applicable(status: Status, reason: &str) -> bool {
     status == Status::Skipped && NOT_APPLICABLE.contains(&reason)
 }
 
-/// Whether a further try may end otherwise than a failure with this reason; not where the reason is unknown.
+/// Returns true where a further try may end otherwise than a failure with this reason; not where the reason is unknown.
 #[must_use]
 pub fn is_retryable(reason: &str) -> bool {
     known(reason) == Some(true)
 }
 
-/// Whether the reason is one of those that are documented, and not a newer document's.
+/// Returns true where the reason is one of those that are documented, and not a newer document's.
 #[must_use]
 pub fn is_known(reason: &str) -> bool {
     known(reason).is_some()

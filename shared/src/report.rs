@@ -1,4 +1,4 @@
-//! How errors and reasons are told.
+//! Describes how errors and reasons are told.
 
 use std::error::Error;
 

@@ -18,12 +18,12 @@ use crate::{
     image::{Image, ImageError, Kind, not_an_image_tag},
 };
 
-/// How many images one DescribeImages is asked for (ECR service model, `imageIds`).
+/// Limits how many images one DescribeImages is asked for (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
-/// How many questions are put to ECR at once.
+/// Limits how many questions are put to ECR at once.
 const AT_ONCE: usize = 16;
 
-/// Why it cannot be told what images are.
+/// Tells why it cannot be told what images are.
 #[derive(Debug, Error)]
 pub enum ResolveError {
     /// Some of them are not there, or nothing that a node can run.
@@ -42,7 +42,7 @@ pub enum ResolveError {
 
 /// A tag or a digest.
 type Id<'a> = (Option<&'a str>, Option<&'a str>);
-/// What ECR knows of the images of a repository; none where it knows no such repository.
+/// Holds what ECR knows of the images of a repository; none where it knows no such repository.
 type Known = Option<Vec<ImageDetail>>;
 
 /// Tells what each of these images is, in their order.

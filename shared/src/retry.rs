@@ -19,7 +19,7 @@ pub struct Retry {
     pub node: String,
     /// The rule by which the images are brought.
     pub rule: String,
-    /// What made the job necessary.
+    /// Says what made the job necessary.
     pub trigger: Trigger,
     /// The try's number; the job's first is 1.
     pub attempt: u8,
@@ -27,7 +27,7 @@ pub struct Retry {
     pub images: Vec<Image>,
 }
 
-/// Why a further try cannot be made.
+/// Tells why a further try cannot be made.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RetryError {
     /// Whoever reads the command's result must be able to read its comment.

@@ -12,9 +12,10 @@ use crate::unique_keys::UniqueKeys;
 
 /// The most images of one repository that a rule may ask for, or let a node keep; the document keeps no more either.
 pub const IMAGES_MAX: usize = 50;
-/// How many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model, `Targets`).
+/// Limits how many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model,
+/// `Targets`).
 pub const MAX_NODE_TAGS: usize = 4;
-/// How many values of one tag key a rule may accept (SSM service model, `TargetValues`).
+/// Limits how many values of one tag key a rule may accept (SSM service model, `TargetValues`).
 pub const MAX_TAG_VALUES: usize = 50;
 /// The largest limit on an image's size that the document takes.
 const GIB_MAX: usize = 9999;
@@ -29,10 +30,10 @@ static MAX_CONCURRENCY: LazyLock<Regex> = LazyLock::new(|| pattern("[1-9][0-9]{0
 static MAX_ERRORS: LazyLock<Regex> = LazyLock::new(|| pattern("0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%"));
 /// The ASCII characters of SSM's `TargetKey`, less `tag:` (SSM service model).
 static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=@-]{1,128}"));
-/// What repositories and tags are made of, and what globs add; anything else could match nothing.
+/// Names what repositories and tags are made of, and what globs add; anything else could match nothing.
 static GLOB: LazyLock<Regex> = LazyLock::new(|| pattern(r"!?[A-Za-z0-9._/*?\[\]!-]+"));
 
-/// Which of two images is the newer one.
+/// Tells which of two images is the newer one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
@@ -54,39 +55,39 @@ pub struct Rule {
     pub tags: Globs,
     /// The EC2 tags a node must carry beside the cluster's own, each with the values that are accepted.
     pub nodes: BTreeMap<String, Vec<String>>,
-    /// How many newest images per repository a new node gets.
+    /// Tells how many newest images per repository a new node gets.
     pub newest: usize,
-    /// Which images are newest.
+    /// Tells which images are newest.
     pub order: Order,
-    /// How many newest images per repository, of those that were prefetched, stay on a node: none is removed where it
+    /// Tells how many newest images per repository, of those that were prefetched, stay on a node: none is removed where it
     /// is 0, and it is never less than `newest` otherwise.
     pub keep: usize,
-    /// Whether prefetched images are exempt from kubelet's garbage collection while they are kept.
+    /// Tells whether prefetched images are exempt from kubelet's garbage collection while they are kept.
     pub pin: bool,
     /// The compressed size above which an image is skipped, in GiB; 0 is no limit.
     pub max_image_gib: usize,
-    /// On how many nodes a command runs at once: a number or a percentage.
+    /// Tells on how many nodes a command runs at once: a number or a percentage.
     pub max_concurrency: String,
-    /// After how many failing nodes a command is sent to no further ones: a number or a percentage.
+    /// Tells after how many failing nodes a command is sent to no further ones: a number or a percentage.
     pub max_errors: String,
 }
 
 impl Rule {
-    /// Whether the rule brings this image of this repository.
+    /// Returns true where the rule brings this image of this repository.
     #[must_use]
     pub fn wants(&self, repository: &str, tag: &str) -> bool {
         self.repositories.matches(repository) && self.tags.matches(tag)
     }
 
-    /// How many images of a repository a node may hold by what a launch or a reconcile names: the newest, and one for each tag
-    /// that the rule names literally.
+    /// Returns how many images of a repository a node may hold by what a launch or a reconcile names: the newest, and one
+    /// for each tag that the rule names literally.
     #[must_use]
     pub fn most_named(&self) -> usize {
         self.newest + self.tags.plain().count()
     }
 
-    /// How many images of a repository the rule names beside those that were pushed last: one for each tag that it names
-    /// literally, and the newest where those are the highest versions.
+    /// Returns how many images of a repository the rule names beside those that were pushed last: one for each tag that it
+    /// names literally, and the newest where those are the highest versions.
     #[must_use]
     pub fn most_beside_pushes(&self) -> usize {
         match self.order {
@@ -96,7 +97,7 @@ impl Rule {
     }
 }
 
-/// Why a rule list cannot be used; the message names the rule, the field, the value and what is accepted.
+/// Tells why a rule list cannot be used; the message names the rule, the field, the value and what is accepted.
 #[derive(Debug, Error)]
 pub enum RuleError {
     /// The text is not JSON.
@@ -114,18 +115,18 @@ pub enum RuleError {
         field: String,
         /// The value as JSON.
         value: String,
-        /// What would have been accepted.
+        /// Says what would have been accepted.
         accepted: String,
     },
 }
 
-/// Whether a text is shaped like a rule's name.
+/// Returns true where a text is shaped like a rule's name.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     NAME.is_match(text)
 }
 
-/// Whether a text is a tag key by which nodes can be chosen.
+/// Returns true where a text is a tag key by which nodes can be chosen.
 #[must_use]
 pub fn is_tag_key(text: &str) -> bool {
     TAG_KEY.is_match(text)
@@ -185,14 +186,14 @@ impl Globs {
         Ok(globs)
     }
 
-    /// Whether the text is taken and not excluded.
+    /// Returns true where the text is taken and not excluded.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         let any = |globs: &[Pattern]| globs.iter().any(|glob| glob.matches(text));
         any(&self.included) && !any(&self.excluded)
     }
 
-    /// Whether the text is taken because a pattern is this text, without a wildcard.
+    /// Returns true where the text is taken because a pattern is this text, without a wildcard.
     #[must_use]
     pub fn names(&self, text: &str) -> bool {
         self.plain().any(|pattern| pattern == text) && self.matches(text)
@@ -205,8 +206,8 @@ impl Globs {
             .filter(|pattern| is_plain(pattern))
     }
 
-    /// The texts that are taken where every pattern is a plain text; `None` where one is a real glob, so that only a
-    /// listing can tell what it takes.
+    /// Returns the texts that are taken where every pattern is a plain text; `None` where one is a real glob, so that only
+    /// a listing can tell what it takes.
     #[must_use]
     pub fn literals(&self) -> Option<Vec<&str>> {
         let literals: Vec<&str> = self.plain().collect();

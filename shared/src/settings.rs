@@ -12,7 +12,7 @@ use crate::{
     rule::{Rule, RuleError, parse_rules},
 };
 
-/// What becomes of a command that is due.
+/// Holds what becomes of a command that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -27,7 +27,7 @@ pub enum Mode {
 pub struct Outcomes {
     /// The DynamoDB table (`TABLE_NAME`).
     pub table: String,
-    /// For how long it holds a row (`OUTCOME_RETENTION_DAYS`).
+    /// Tells for how long it holds a row (`OUTCOME_RETENTION_DAYS`).
     pub retention: Duration,
 }
 
@@ -54,7 +54,7 @@ pub fn max_receives(look_up: impl Fn(&str) -> Option<String>) -> Result<u32, Set
     Ok(count.unsigned_abs())
 }
 
-/// What a document's name ends with, after the stack's own.
+/// Names what a document's name ends with, after the stack's own.
 const DOCUMENT_SUFFIX: &str = "-prefetch-images";
 
 /// Reads below which path boot lists are kept (`BOOT_LIST`, `DOCUMENT_NAME`), by a look-up from variable name to value; none
@@ -79,10 +79,10 @@ pub fn boot_list_path(look_up: impl Fn(&str) -> Option<String>) -> Result<Option
     }
 }
 
-/// What every function is told by the template through its environment.
+/// Holds what every function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What becomes of a command that is due (`MODE`).
+    /// Says what becomes of a command that is due (`MODE`).
     pub mode: Mode,
     /// The cluster whose nodes are warmed (`CLUSTER_NAME`, `CLUSTER_TAG_KEY`).
     pub cluster: Cluster,
@@ -92,15 +92,15 @@ pub struct Settings {
     pub rules: Vec<Rule>,
     /// The endpoint under which nodes pull (`REGISTRY_ENDPOINT`).
     pub registry_endpoint: RegistryEndpoint,
-    /// How long SSM tries to hand a command to a node, in seconds (`DELIVERY_TIMEOUT_SECONDS`).
+    /// Tells how long SSM tries to hand a command to a node, in seconds (`DELIVERY_TIMEOUT_SECONDS`).
     pub delivery_timeout: i32,
-    /// How long a command may run on a node, in seconds (`EXECUTION_TIMEOUT_SECONDS`).
+    /// Tells how long a command may run on a node, in seconds (`EXECUTION_TIMEOUT_SECONDS`).
     pub execution_timeout: i32,
-    /// Up to how much of containerd's filesystem a pull may fill, in percent (`IMAGE_GC_HIGH_THRESHOLD_PERCENT`).
+    /// Tells up to how much of containerd's filesystem a pull may fill, in percent (`IMAGE_GC_HIGH_THRESHOLD_PERCENT`).
     pub image_gc_high_threshold: i32,
-    /// How many images a node pulls at once (`MAX_PARALLEL_IMAGE_PULLS`).
+    /// Tells how many images a node pulls at once (`MAX_PARALLEL_IMAGE_PULLS`).
     pub max_parallel_image_pulls: i32,
-    /// Over how many connections a node downloads the layers of an image (`MAX_CONNECTIONS`).
+    /// Tells over how many connections a node downloads the layers of an image (`MAX_CONNECTIONS`).
     pub max_connections: i32,
     /// The same while it starts (`LAUNCH_MAX_CONNECTIONS`).
     pub launch_max_connections: i32,
@@ -108,7 +108,7 @@ pub struct Settings {
     pub max_bandwidth_mib: i32,
 }
 
-/// Why the settings cannot be used; the message names the variable, its value and what is accepted.
+/// Tells why the settings cannot be used; the message names the variable, its value and what is accepted.
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// A variable is missing or its value is not accepted.
@@ -118,7 +118,7 @@ pub enum SettingsError {
         name: &'static str,
         /// Its value, empty where it is missing.
         value: String,
-        /// What would have been accepted.
+        /// Says what would have been accepted.
         accepted: String,
     },
     /// The rule list cannot be used.

@@ -19,13 +19,13 @@ use aws_sdk_ssm::{
 };
 use thiserror::Error;
 
-/// How many values one filter of DescribeInstanceInformation takes (SSM service model).
+/// Limits how many values one filter of DescribeInstanceInformation takes (SSM service model).
 const MAX_FILTER_VALUES: usize = 100;
-/// How many rows one page of DescribeInstanceInformation, ListCommands or ListCommandInvocations has at most (SSM
+/// Limits how many rows one page of DescribeInstanceInformation, ListCommands or ListCommandInvocations has at most (SSM
 /// service model).
 const PAGE_SIZE: i32 = 50;
 
-/// Why SSM could not be asked.
+/// Tells why SSM could not be asked.
 #[derive(Debug, Error)]
 pub enum SsmError {
     /// SSM could not be asked which nodes are online.
@@ -87,7 +87,7 @@ pub async fn managed_nodes(client: &Client, ids: &[String]) -> Result<HashMap<St
     Ok(nodes)
 }
 
-/// Whether SSM can reach the node now.
+/// Returns true where SSM can reach the node now.
 #[must_use]
 pub fn is_online(node: &InstanceInformation) -> bool {
     node.ping_status == Some(PingStatus::Online)
@@ -121,7 +121,7 @@ pub async fn command(client: &Client, id: &str) -> Result<Command, SsmError> {
     command.ok_or(SsmError::NoCommand)
 }
 
-/// Whether a command has a status that no other follows.
+/// Returns true where a command has a status that no other follows.
 #[must_use]
 pub fn has_ended(command: &Command) -> bool {
     use CommandStatus::{Cancelled, Failed, Success, TimedOut};

@@ -3,8 +3,8 @@
 /// The longest name: the state machine's, `<stack>-bake-snapshot`, has at most 80 characters (Step Functions,
 /// CreateStateMachine). The document's, `<stack>-prefetch-images`, may have 128, and what CloudFormation names it cuts.
 const MAX_LENGTH: usize = 66;
-/// What SSM keeps for AWS: names of documents begin with none of the first three (CreateDocument), names of parameters with
-/// neither the first nor the last (PutParameter), in whatever case.
+/// Names what SSM keeps for AWS: names of documents begin with none of the first three (CreateDocument), names of
+/// parameters with neither the first nor the last (PutParameter), in whatever case.
 const RESERVED: [&str; 4] = ["aws", "amazon", "amzn", "ssm"];
 
 /// Returns why a stack may not have this name, in one sentence; none where it may.

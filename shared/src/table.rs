@@ -13,12 +13,12 @@ use thiserror::Error;
 
 use crate::rows::{Item, Key};
 
-/// How many rows one BatchGetItem takes (DynamoDB API reference).
+/// Limits how many rows one BatchGetItem takes (DynamoDB API reference).
 const MAX_KEYS: usize = 100;
-/// How often rows are asked for that DynamoDB leaves out of its answer, because it is large or there is much to do.
+/// Limits how often rows are asked for that DynamoDB leaves out of its answer, because it is large or there is much to do.
 const READS: usize = 5;
 
-/// Why rows could not be read.
+/// Tells why rows could not be read.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// DynamoDB could not be asked.
@@ -46,7 +46,7 @@ impl Rows {
         item.map(serde_dynamo::from_item).transpose()
     }
 
-    /// Whether the row is there.
+    /// Returns true where the row is there.
     #[must_use]
     pub fn contains(&self, key: &Key) -> bool {
         self.0.contains_key(key)

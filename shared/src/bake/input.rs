@@ -39,11 +39,11 @@ const TRIGGERS: [&str; 3] = ["manual", "schedule", "push"];
 const AMI_PARAMETER: &str = "/aws/service/bottlerocket/aws-k8s-{version}/{architecture}/latest/image_id";
 const KEEP: u32 = 3;
 const MAX_KEEP: u32 = 100;
-/// How many security groups a network interface has at most (VPC quotas).
+/// Limits how many security groups a network interface has at most (VPC quotas).
 const MAX_GROUPS: usize = 16;
-/// How many zones are accepted: no Region has more.
+/// Limits how many zones are accepted: no Region has more.
 const MAX_ZONES: usize = 10;
-/// How many rules are read: a stack has fewer.
+/// Limits how many rules are read: a stack has fewer.
 const MAX_RULES: usize = 100;
 
 /// The longest name of a parameter is 1,011 characters (SSM service model).
@@ -67,7 +67,7 @@ fn whole(accepted: &str) -> Regex {
     Regex::new(&format!("^(?:{accepted})$")).expect("the pattern is a constant")
 }
 
-/// What inputs are checked against: what the template decided.
+/// Holds what inputs are checked against: what the template decided.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack<'a> {
     /// The rules.
@@ -76,12 +76,12 @@ pub struct Stack<'a> {
     pub registry: &'a str,
     /// The Region.
     pub region: &'a str,
-    /// What stands under every input: the parameter `BakeDefaults`, a JSON object.
+    /// Says what stands under every input: the parameter `BakeDefaults`, a JSON object.
     pub defaults: &'a str,
 }
 
-/// Why an input, or the defaults under it, cannot be used; the message names every field that is not accepted, its value
-/// and what is accepted.
+/// Tells why an input, or the defaults under it, cannot be used; the message names every field that is not accepted, its
+/// value and what is accepted.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct InputError(String);
@@ -99,7 +99,7 @@ impl From<FieldError> for InputError {
     }
 }
 
-/// What an execution is asked to bake, with the stack's defaults under it.
+/// Holds what an execution is asked to bake, with the stack's defaults under it.
 #[derive(Debug)]
 pub struct Input {
     /// The images; none where the rules' newest are wanted.
@@ -114,7 +114,7 @@ pub struct Input {
     pub instance_type: InstanceType,
     /// The size of the volume, where it is given.
     pub volume_gib: Option<u32>,
-    /// Whether it is encrypted.
+    /// Tells whether it is encrypted.
     pub encrypted: bool,
     /// With which key, where not with the account's default one.
     pub kms_key: Option<String>,
@@ -124,22 +124,22 @@ pub struct Input {
     pub security_groups: Option<Vec<String>>,
     /// The builders' subnet, where it is not one of the cluster's.
     pub subnet: Option<String>,
-    /// Whether they have public addresses.
+    /// Tells whether they have public addresses.
     pub public_address: bool,
     /// Where fast snapshot restore is enabled.
     pub zones: Vec<String>,
-    /// How the state machine goes about it.
+    /// Tells how the state machine goes about it.
     pub manner: Manner,
 }
 
-/// How the state machine goes about a bake.
+/// Tells how the state machine goes about a bake.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Manner {
-    /// How many snapshots of each architecture stay.
+    /// Tells how many snapshots of each architecture stay.
     pub keep: u32,
-    /// Whether a snapshot is made although nothing changed.
+    /// Tells whether a snapshot is made although nothing changed.
     pub force: bool,
-    /// Whether the execution's output is short.
+    /// Tells whether the execution's output is short.
     pub quiet: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the list of a rule holds.
+//! Describes what the list of a rule holds.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::{
     settings::Settings,
 };
 
-/// How many characters a parameter of the standard tier holds, which is free (Parameter Store, parameter tiers).
+/// Limits how many characters a parameter of the standard tier holds, which is free (Parameter Store, parameter tiers).
 const MAX_CHARACTERS: usize = 4096;
 /// The document's parameter that stands beside the others.
 const IMAGES: &str = "images";
 
-/// What a parameter holds.
+/// Is the value of a parameter.
 #[derive(Debug, Serialize, Deserialize)]
 struct Value {
     images: String,
@@ -29,9 +29,9 @@ struct Value {
 pub struct BootList {
     /// The parameter's value.
     pub text: String,
-    /// How many images it names.
+    /// Tells how many images it names.
     pub images: usize,
-    /// How many did not fit.
+    /// Tells how many did not fit.
     pub left_out: usize,
 }
 

@@ -1,4 +1,4 @@
-//! How lists are kept: by each push for the repository that it is of, and as a whole by the reconcile.
+//! Describes how lists are kept: by each push for the repository that it is of, and as a whole by the reconcile.
 
 use std::{
     collections::BTreeMap,
@@ -22,9 +22,9 @@ use crate::{
     settings::{Mode, Settings},
 };
 
-/// How long ECR is asked for the images of a repository that was pushed to, or of all where pushes meet.
+/// Sets how long ECR is asked for the images of a repository that was pushed to, or of all where pushes meet.
 const LISTING: Duration = Duration::from_secs(12);
-/// Of how many rules the lists are kept at once: Parameter Store throttles all calls of an account together.
+/// Limits for how many rules the lists are kept at once: Parameter Store throttles all calls of an account together.
 const AT_ONCE: usize = 3;
 
 /// Keeps the lists of a stack.
@@ -34,34 +34,34 @@ pub struct BootLists {
     is_observing: bool,
 }
 
-/// What became of the list of a rule.
+/// Holds what became of the list of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Kept {
     /// The rule's name.
     pub rule: String,
-    /// What was decided.
+    /// Says what was decided.
     #[serde(flatten)]
     pub decision: Decision,
 }
 
-/// What was decided of a list, and why.
+/// Holds what was decided of a list, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "decision", rename_all = "kebab-case")]
 pub enum Decision {
     /// It was written.
     #[serde(rename_all = "camelCase")]
     Written {
-        /// How many images it names.
+        /// Tells how many images it names.
         images: usize,
-        /// How many did not fit.
+        /// Tells how many did not fit.
         left_out: usize,
     },
     /// It is there as it should be.
     #[serde(rename_all = "camelCase")]
     Unchanged {
-        /// How many images it names.
+        /// Tells how many images it names.
         images: usize,
-        /// How many did not fit.
+        /// Tells how many did not fit.
         left_out: usize,
     },
     /// The stack observes: nothing is read or written.

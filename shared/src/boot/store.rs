@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{ecr::ImagesError, rule::is_name};
 
-/// Why a list could not be kept.
+/// Tells why a list could not be kept.
 #[derive(Debug, Error)]
 pub enum BootError {
     /// ECR does not name the images.
@@ -40,7 +40,7 @@ pub enum BootError {
 pub struct Stored {
     /// The value; empty where there is no parameter.
     pub text: String,
-    /// How often it was written; 0 where there is no parameter.
+    /// Tells how often it was written; 0 where there is no parameter.
     pub version: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Why the newest images cannot be told.
+//! Describes why the newest images cannot be told.
 
 use aws_sdk_ecr::{
     error::SdkError,
@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::image::ImageError;
 
-/// Why the newest images cannot be told.
+/// Tells why the newest images cannot be told.
 #[derive(Debug, Error)]
 pub enum ImagesError {
     /// ECR did not list the repositories.

@@ -1,4 +1,4 @@
-//! What ECR lists: repositories, and of each the images that rules can want.
+//! Describes what ECR lists: repositories, and of each the images that rules can want.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,14 +24,14 @@ use crate::{
     rule::Rule,
 };
 
-/// How long an answer is good that a scan got which could not be ended: the next one goes on where it stopped.
+/// Sets how long an answer is good that a scan got which could not be ended: the next one goes on where it stopped.
 pub(super) const UNFINISHED: Duration = Duration::from_mins(10);
-/// How many rows one page of ECR has at most (ECR service model).
+/// Limits how many rows one page of ECR has at most (ECR service model).
 const PAGE_SIZE: i32 = 1000;
-/// Of how many manifests it is remembered whether they are images', of some 100 bytes each.
+/// Limits for how many manifests it is remembered whether they are images', of some 100 bytes each.
 const MAX_MANIFESTS: usize = 20_000;
 
-/// What a repository's images are to the rules that take it, by their names.
+/// Holds what a repository's images are to the rules that take it, by their names.
 pub(super) type Answer = BTreeMap<String, Vec<Candidate>>;
 
 /// Lists repositories and images, and remembers where it was cut off.
@@ -53,7 +53,7 @@ pub(super) struct Begun {
     pub(super) since: SystemTime,
     /// The page that is next.
     token: String,
-    /// What each of the repository's rules can want of the pages before.
+    /// Says what each of the repository's rules can want of the pages before.
     seen: Vec<Seen>,
 }
 

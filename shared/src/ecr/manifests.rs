@@ -1,4 +1,4 @@
-//! What ECR tells of single images: their details and their manifests.
+//! Describes what ECR tells of single images: their details and their manifests.
 
 use std::collections::HashMap;
 
@@ -16,10 +16,10 @@ use crate::{
     report::report,
 };
 
-/// How many images one BatchGetImage is asked for (ECR service model, `imageIds`).
+/// Limits how many images one BatchGetImage is asked for (ECR service model, `imageIds`).
 pub(super) const MAX_IDS: usize = 100;
 
-/// What a manifest tells.
+/// Holds what a manifest tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// It is an image's.

@@ -27,16 +27,16 @@ use crate::{
     settings::Settings,
 };
 
-/// How long an answer of ECR is good: a storm of launches asks once.
+/// Sets how long an answer of ECR is good: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);
-/// How old such an answer may be, where there is time to ask again once the others are known.
+/// Sets how old such an answer may be, where there is time to ask again once the others are known.
 const FRESH: Duration = Duration::from_mins(2);
-/// How many repositories are asked for at once, each of which holds one page of some megabytes.
+/// Limits how many repositories are asked for at once, each of which holds one page of some megabytes.
 const AT_ONCE: usize = 8;
-/// For how long a scan goes on, unless it is told otherwise: what it has answered has to be sent within the function's 25
-/// seconds.
+/// Sets for how long a scan goes on, unless it is told otherwise: what it has answered has to be sent within the function's
+/// 25 seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How often a call is tried that ECR throttles; between them the SDK also slows all others down.
+/// Limits how often a call is tried that ECR throttles; between them the SDK also slows all others down.
 const ATTEMPTS: u32 = 5;
 
 /// The newest images of repositories; what ECR answered is remembered for 30 seconds.
@@ -45,11 +45,11 @@ pub struct NewestImages {
     region: String,
     endpoint: RegistryEndpoint,
     patience: Duration,
-    /// How much of that scans have taken that were begun at this moment: all rules of one invocation share it.
+    /// Tells how much of that scans have taken that were begun at this moment: all rules of one invocation share it.
     spent: Mutex<Option<(SystemTime, Duration)>>,
     repositories: Mutex<Option<(SystemTime, Vec<String>)>>,
     answers: Mutex<Answers>,
-    /// What scans have answered that could not be ended, by the rule's name.
+    /// Says what scans have answered that could not be ended, by the rule's name.
     unfinished: Arc<Mutex<HashMap<String, Answers>>>,
 }
 
@@ -59,9 +59,9 @@ type Answers = HashMap<String, Known>;
 /// An answer, and its age.
 #[derive(Clone)]
 struct Known {
-    /// When it was whole.
+    /// Tells when it was whole.
     at: SystemTime,
-    /// When its first page was read, which is long before where its listing was cut off.
+    /// Tells when its first page was read, which is long before where its listing was cut off.
     since: SystemTime,
     answer: Arc<Answer>,
 }
@@ -73,12 +73,12 @@ impl Known {
     }
 }
 
-/// What is known of a rule's newest images.
+/// Holds what is known of a rule's newest images.
 #[derive(Debug)]
 pub struct Newest {
     /// Those of the repositories of which ECR answered.
     pub images: Vec<Image>,
-    /// Why it did not answer of the others, where there are some.
+    /// Tells why it did not answer of the others, where there are some.
     pub missing: Option<ImagesError>,
 }
 

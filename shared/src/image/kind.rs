@@ -1,4 +1,4 @@
-//! What a tag, media types and a manifest tell of whether they are an image's.
+//! Describes what a tag, media types and a manifest tell of whether they are an image's.
 
 use std::sync::LazyLock;
 
@@ -10,7 +10,7 @@ use super::name::whole;
 static REFERRER_TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"(?:.*[._-])?sha256-[a-fA-F0-9]{64}(?:[._-].*)?"));
 static CACHE_TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"[a-f0-9]{64}"));
 
-/// How many hexadecimal digits a sha256 has.
+/// Counts the hexadecimal digits of a sha256.
 const SHA256_DIGITS: usize = 64;
 
 /// Tells why what stands under a tag is no image; `None` where the tag does not say.
@@ -23,7 +23,7 @@ pub fn not_an_image_tag(tag: &str) -> Option<String> {
         .then(|| format!("the tag {tag} is a signature's or another referrer's"))
 }
 
-/// Whether what stands under a tag is a layer that a build cache keeps, as far as the names tell.
+/// Tells whether what stands under a tag is a layer that a build cache keeps, as far as the names tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedLayer {
     /// It is none.
@@ -71,7 +71,7 @@ pub const CONFIGURATIONS: [&str; 2] = [
 /// that it is told (containers-roadmap#1075).
 pub const MANIFEST_MEDIA_TYPES: [&str; 4] = [INDEXES[0], INDEXES[1], MANIFESTS[0], MANIFESTS[1]];
 
-/// What media types tell of an image.
+/// Holds what media types tell of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An image.

@@ -18,17 +18,17 @@ static REPOSITORY: LazyLock<Regex> =
 static TAG: LazyLock<Regex> = LazyLock::new(|| whole(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"));
 static DIGEST: LazyLock<Regex> = LazyLock::new(|| whole(r"sha256:[a-f0-9]{64}"));
 
-/// Why a text is no image reference.
+/// Tells why a text is no image reference.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ImageError {
     /// A part of the reference breaks containerd's grammar.
     #[error("{part} {value:?} is not usable: {accepted}")]
     Part {
-        /// Which part: registry, repository, tag, digest, account or Region.
+        /// Tells which part: registry, repository, tag, digest, account or Region.
         part: &'static str,
         /// The part as it was given.
         value: String,
-        /// What would have been accepted.
+        /// Says what would have been accepted.
         accepted: &'static str,
     },
     /// The reference has no digest.

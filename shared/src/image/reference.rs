@@ -31,46 +31,46 @@ impl Image {
         })
     }
 
-    /// The registry: its host name, with a port where the image was named with one.
+    /// Returns the registry: its host name, with a port where the image was named with one.
     #[must_use]
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// The name by digest, under which kubelet looks for an image that a pod names by digest:
+    /// Returns the name by digest, under which kubelet looks for an image that a pod names by digest:
     /// `registry/repository@sha256:…`.
     #[must_use]
     pub fn name_by_digest(&self) -> String {
         format!("{}/{}@{}", self.registry, self.repository, self.digest)
     }
 
-    /// The name by tag, under which kubelet looks for an image that a pod names by tag: `registry/repository:tag`.
+    /// Returns the name by tag, under which kubelet looks for an image that a pod names by tag: `registry/repository:tag`.
     #[must_use]
     pub fn name_by_tag(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
         Some(format!("{}/{}:{tag}", self.registry, self.repository))
     }
 
-    /// The repository's path in its registry.
+    /// Returns the repository's path in its registry.
     #[must_use]
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag, if the image was named by one.
+    /// Returns the tag, if the image was named by one.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The name in its registry: `repository[:tag]@sha256:…`.
+    /// Returns the name in its registry: `repository[:tag]@sha256:…`.
     #[must_use]
     pub fn name(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
         format!("{}{tag}@{}", self.repository, self.digest)
     }
 
-    /// The digest: `sha256:` and 64 hexadecimal digits.
+    /// Returns the digest: `sha256:` and 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

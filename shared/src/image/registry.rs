@@ -76,7 +76,7 @@ fn account_and_region(host: &str) -> Option<(String, String)> {
         .then(|| (account.to_owned(), region.to_owned()))
 }
 
-/// The DNS suffix of the partition a Region belongs to (botocore's partitions.json).
+/// Returns the DNS suffix of the partition a Region belongs to (botocore's partitions.json).
 fn dns_suffix(region: &str) -> &'static str {
     match region.split('-').take(2).collect::<Vec<_>>()[..] {
         ["cn", _] => "amazonaws.com.cn",
@@ -89,8 +89,8 @@ fn dns_suffix(region: &str) -> &'static str {
     }
 }
 
-/// The DNS suffix of ECR's dual-stack endpoints in a Region's partition, where AWS names one (ECR user guide, making requests
-/// to Amazon ECR registries; cloud-provider-aws, ecr-credential-provider).
+/// Returns the DNS suffix of ECR's dual-stack endpoints in a Region's partition, where AWS names one (ECR user guide,
+/// making requests to Amazon ECR registries; cloud-provider-aws, ecr-credential-provider).
 fn dual_stack_suffix(region: &str) -> Option<&'static str> {
     match dns_suffix(region) {
         "amazonaws.com" => Some("on.aws"),

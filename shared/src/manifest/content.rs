@@ -1,4 +1,4 @@
-//! What a manifest says that an image is made of.
+//! Describes what a manifest says that an image is made of.
 
 use super::{
     index::Index,
@@ -16,7 +16,7 @@ pub enum Manifest {
     Image(Content),
 }
 
-/// What an image of one platform is made of.
+/// Holds what an image of one platform is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// The digest of its configuration; nothing where it is not told.
@@ -25,7 +25,7 @@ pub struct Content {
     pub config_bytes: u64,
     /// The layers, the lowest first.
     pub layers: Vec<Layer>,
-    /// What can run it.
+    /// Says what can run it.
     pub runtime: Runtime,
 }
 
@@ -38,11 +38,11 @@ pub struct Layer {
     pub bytes: u64,
     /// Its unpacked size as far as it can be told: twice the compressed one, where the manifest does not say it.
     pub unpacked: u64,
-    /// Whether its bytes may be elsewhere than in the image's repository.
+    /// Tells whether its bytes may be elsewhere than in the image's repository.
     pub is_elsewhere: bool,
 }
 
-/// What can run an image.
+/// Holds what can run an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Runtime {
     /// Any node of its platform.

@@ -1,4 +1,4 @@
-//! What images take on a disk: each layer compressed, and unpacked on top of the layers below it.
+//! Describes what images take on a disk: each layer compressed, and unpacked on top of the layers below it.
 
 use std::collections::{HashMap, HashSet, hash_map};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How many characters of each part are printed: anybody writes them.
+/// Limits how many characters of each part are printed: anybody writes them.
 const MOST: usize = 32;
 
 /// An operating system, an architecture and its variant, in containerd's own words for them.

@@ -1,18 +1,18 @@
-//! How manifests and configurations are read: within bounds.
+//! Describes how manifests and configurations are read: within bounds.
 
 use thiserror::Error;
 
 /// The largest manifest or configuration that is read, in bytes. containerd reads as much of a manifest (`remotes/docker`,
 /// `MaxManifestSize`), and ECR keeps half of it.
 pub const MAX_BYTES: usize = 8 << 20;
-/// Through how many indexes an image is looked for.
+/// Sets through how many indexes an image is looked for.
 pub const MAX_DEPTH: usize = 3;
 /// The largest size of a part, in bytes, that a manifest is believed.
 pub(super) const MAX_PART: u64 = 10_000_000_000_000;
 /// The largest sum of sizes, in bytes, that is counted.
 pub(super) const MAX_TOTAL: u64 = 999_999_999_999_999;
 
-/// Why a text is no manifest, index or configuration.
+/// Tells why a text is no manifest, index or configuration.
 #[derive(Debug, Error)]
 pub enum ManifestError {
     /// It is longer than any that is read.

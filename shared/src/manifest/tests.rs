@@ -36,7 +36,7 @@ fn image(layers: &Value) -> Value {
     json!({"config": {"mediaType": CONFIGURATIONS[0], "digest": digest('c'), "size": 7}, "layers": layers})
 }
 
-/// What containerd takes of an index on a node of an architecture, by the first digit of its digest.
+/// Returns what containerd takes of an index on a node of an architecture, by the first digit of its digest.
 fn taken(index: &Index, architecture: &str) -> Option<char> {
     let entry = index.entry_for(&PlatformMatcher::linux(architecture))?;
     entry.digest.chars().nth("sha256:".len())

@@ -13,7 +13,8 @@ use serde::{
 use super::{platform::Platform, read::MAX_PART};
 use crate::image::is_digest;
 
-/// How many manifests or layers are read of one manifest. Overlayfs mounts at most 500 layers (kernel, `OVL_MAX_STACK`).
+/// Limits how many manifests or layers are read of one manifest. Overlayfs mounts at most 500 layers (kernel,
+/// `OVL_MAX_STACK`).
 const MAX_ITEMS: usize = 2_000;
 
 #[derive(Deserialize)]

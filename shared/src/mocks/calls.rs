@@ -28,7 +28,7 @@ impl Calls {
         self.faults.push((name, before, code));
     }
 
-    /// The calls since they were last taken.
+    /// Returns the calls since they were last taken.
     pub fn take(&mut self) -> Vec<&'static str> {
         std::mem::take(&mut self.made)
     }

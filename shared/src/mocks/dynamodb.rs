@@ -43,15 +43,15 @@ macro_rules! words {
 /// The table `outcomes`, as far as the functions use it.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// What it holds.
+    /// Says what it holds.
     pub rows: BTreeMap<Key, Item>,
-    /// How many rows a page of a Query has.
+    /// Tells how many rows a page of a Query has.
     pub page: Option<usize>,
     /// The most rows that one BatchGetItem answers.
     pub readable: Option<usize>,
     /// Rows that another writes before the next transaction.
     pub appearing: Option<BTreeMap<Key, Item>>,
-    /// Whether each conditional write is done once more, as the SDK does where the answer of the first was lost.
+    /// Tells whether each conditional write is done once more, as the SDK does where the answer of the first was lost.
     pub writes_twice: bool,
     /// The rows that transactions have put, in their order.
     pub put: Vec<Item>,
@@ -184,7 +184,7 @@ impl Table {
     }
 }
 
-/// How many bytes DynamoDB takes an attribute for, numbers as their digits (DynamoDB developer guide, item sizes).
+/// Returns how many bytes DynamoDB takes an attribute for, numbers as their digits (DynamoDB developer guide, item sizes).
 fn size(value: &AttributeValue) -> usize {
     match value {
         AttributeValue::S(text) | AttributeValue::N(text) => text.len(),
@@ -199,7 +199,7 @@ fn size(value: &AttributeValue) -> usize {
     }
 }
 
-/// What the words of an expression stand for. Expressions are understood in the shapes that the functions write.
+/// Holds what the words of an expression stand for. Expressions are understood in the shapes that the functions write.
 #[derive(Clone, Copy)]
 struct Words<'a> {
     names: Option<&'a HashMap<String, String>>,
@@ -223,7 +223,7 @@ impl<'a> Words<'a> {
         self.value(word).as_s().unwrap()
     }
 
-    /// Whether a row meets a condition.
+    /// Returns true where a row meets a condition.
     fn is_met(&self, condition: Option<&'a str>, row: Option<&Item>) -> bool {
         let attribute = |word: &'a str| row.and_then(|row| row.get(self.name(word)));
         let number = |value: &AttributeValue| value.as_n().unwrap().parse::<f64>().unwrap();
@@ -279,7 +279,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// A client of the table that is part of a test's state, as are the calls.
+/// Returns a client of the table that is part of a test's state, as are the calls.
 pub fn dynamodb<S: Send + 'static>(state: &Arc<Mutex<S>>, parts: fn(&mut S) -> (&mut Calls, &mut Table)) -> Client {
     let shared = Arc::clone(state);
     let read = mock!(Client::batch_get_item).then_compute_response(move |input| {

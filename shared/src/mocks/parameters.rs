@@ -20,7 +20,7 @@ use aws_smithy_mocks::{MockResponse, Rule, mock};
 use super::Calls;
 use crate::fault;
 
-/// How many parameters a page has at most (SSM service model, GetParametersByPath).
+/// Limits how many parameters a page has at most (SSM service model, GetParametersByPath).
 const PAGE: usize = 10;
 
 /// The parameters, by name.
@@ -28,7 +28,7 @@ const PAGE: usize = 10;
 pub struct Parameters {
     /// Each with how often it was written.
     pub held: BTreeMap<String, (String, i64)>,
-    /// What another writes before the next PutParameter.
+    /// Says what another writes before the next PutParameter.
     pub meanwhile: Option<(String, String)>,
 }
 

@@ -24,7 +24,7 @@ pub fn access_denied(instance: &str) -> SendCommandError {
     SendCommandError::generic(error.build())
 }
 
-/// A client of SSM whose calls nobody answers: they end with the invocation ([`crate::aws::within`]).
+/// Returns a client of SSM whose calls nobody answers: they end with the invocation ([`crate::aws::within`]).
 #[must_use]
 pub fn silent_ssm() -> aws_sdk_ssm::Client {
     #[derive(Debug)]

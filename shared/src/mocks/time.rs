@@ -37,7 +37,7 @@ struct Clock {
 }
 
 impl VirtualTime {
-    /// How much time has passed.
+    /// Returns how much time has passed.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.0.lock().unwrap().now
@@ -94,7 +94,7 @@ impl AsyncSleep for VirtualTime {
 
 struct Sleeper {
     time: VirtualTime,
-    /// When it ends, and its number.
+    /// Tells when it ends, and its number.
     key: (Duration, u64),
 }
 
@@ -126,7 +126,7 @@ impl Wake for Woken {
     }
 }
 
-/// How SSM answers a SendCommand.
+/// Tells how SSM answers a SendCommand.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer {
     /// It takes it, after this time.
@@ -137,7 +137,7 @@ pub enum Answer {
     Never,
 }
 
-/// The set-up of a function that has the time to wait, in a cloud that answers each request so by its body.
+/// Returns the set-up of a function that has the time to wait, in a cloud that answers each request so by its body.
 pub fn patient_config(time: &VirtualTime, answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> SdkConfig {
     let ssm = SharedHttpConnector::new(Ssm {
         time: time.clone(),

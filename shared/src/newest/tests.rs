@@ -20,7 +20,7 @@ fn pushed(digest: &str, minutes: u64, tags: &[&str]) -> Pushed {
     }
 }
 
-/// The names of what a rule chooses.
+/// Returns the names of what a rule chooses.
 fn chosen<'a>(rule: &Rule, images: impl IntoIterator<Item = &'a Pushed>) -> Vec<Vec<String>> {
     let mut shortlist = Shortlist::new(rule, "app", Seen::default());
     images.into_iter().for_each(|image| shortlist.add(image));
@@ -28,7 +28,7 @@ fn chosen<'a>(rule: &Rule, images: impl IntoIterator<Item = &'a Pushed>) -> Vec<
     shortlist.choose(|_| true).into_iter().map(names).collect()
 }
 
-/// The images of an answer of DescribeImages.
+/// Returns the images of an answer of DescribeImages.
 fn answered(answer: &str) -> Vec<Pushed> {
     let answer: Value = serde_json::from_str(answer).unwrap();
     let details = answer["imageDetails"].as_array().unwrap();

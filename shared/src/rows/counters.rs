@@ -42,7 +42,7 @@ impl Counters {
         ]
     }
 
-    /// How many nodes were counted, those that are none of the job included.
+    /// Returns how many nodes were counted, those that are none of the job included.
     #[must_use]
     pub fn nodes(self) -> i64 {
         self.pulled + self.cached + self.skipped + self.failed + self.not_applicable

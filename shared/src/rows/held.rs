@@ -1,4 +1,4 @@
-//! What a node holds, as far as it has told: in whatever order commands end there.
+//! A node's inventory: which images it has, as far as it has told, in whatever order commands end there.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,18 @@ use super::{
 };
 use crate::{image::Image, outcome::Status};
 
-/// Of how many images a node's row tells in full: with the longest names they take a fifth of the 400 KB that DynamoDB gives a row.
+/// Limits for how many images a node's row tells in full: with the longest names they take a fifth of the 400 KB that
+/// DynamoDB gives a row.
 const MAX_IMAGES: usize = 100;
 
-/// What a node holds, over all jobs.
+/// Tells which images a node has, over all jobs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Held {
-    /// How often the row was written.
+    /// Tells how often the row was written.
     pub version: u32,
-    /// What the node has said of each image; of the hundred it spoke of last.
+    /// Keeps the last word on each image, of the hundred that the node spoke of last.
     pub images: BTreeMap<Image, Holding>,
-    /// What it has said of the nine hundred images that it spoke of before, in brief.
+    /// Keeps the last word on the nine hundred images that it spoke of before, in brief.
     #[serde(default, skip_serializing_if = "More::is_empty")]
     pub more: More,
     /// The last failure, be it the node's word or made up in its silence.
@@ -33,7 +34,7 @@ pub struct Held {
 /// A failure, ordered by its time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Failure {
-    /// When the command ended.
+    /// Tells when the command ended.
     pub at: DateTime<Utc>,
     /// The image that could not be brought.
     pub image: Image,

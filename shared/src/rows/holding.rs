@@ -5,23 +5,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Status, is_not_applicable};
 
-/// What a node has said of an image.
+/// Keeps the last word of a node on an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holding {
-    /// What became of it, by the last word.
+    /// Says what became of it.
     pub status: Status,
     /// Why, where there is something to say.
     pub reason: String,
-    /// When that was said.
+    /// Tells when that was said.
     pub at: DateTime<Utc>,
-    /// Since when the node has said nothing else than that it is there; none where it is not.
+    /// Tells since when the node has said nothing else than that it is there; none where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
     /// The job in which it was said.
     pub job: String,
 }
 
-/// Whether an image is on a node, by the node's last word on it; of two words at once the better counts.
+/// Tells whether an image is on a node, by the node's last word on it; of two words at once the better counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Presence {
     /// It is not there.
@@ -37,7 +37,7 @@ impl Presence {
 }
 
 impl Holding {
-    /// What two words are compared by: the later counts, of two at once the better.
+    /// Returns what two words are compared by: the later counts, of two at once the better.
     fn rank(&self) -> impl Ord {
         (self.at, self.status, self.reason.as_str(), self.job.as_str())
     }
@@ -53,7 +53,7 @@ impl Holding {
         }
     }
 
-    /// Whether the image is there.
+    /// Tells whether the image is there.
     #[must_use]
     pub fn presence(&self) -> Presence {
         if self.status.is_warm() {

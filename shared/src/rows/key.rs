@@ -28,75 +28,75 @@ impl Key {
         Self { pk, sk }
     }
 
-    /// A job: what it is of, and its counters.
+    /// Names the row of a job: what it is of, and its counters.
     #[must_use]
     pub fn job(job: &str) -> Self {
         Self::new(format!("job#{job}"), "job")
     }
 
-    /// A node in a job: what became of its images.
+    /// Names the row of a node in a job: what became of its images.
     #[must_use]
     pub fn node(job: &str, node: &str) -> Self {
         Self::new(format!("job#{job}"), format!("node#{node}"))
     }
 
-    /// That a job was cancelled.
+    /// Names the row that says that a job was cancelled.
     #[must_use]
     pub fn cancelled(job: &str) -> Self {
         Self::new(format!("job#{job}"), "cancelled")
     }
 
-    /// That a job was observed, in the order in which that happened.
+    /// Names the row that lists a job as observed, in the order in which that happened.
     #[must_use]
     pub fn observed(job: &str, at: DateTime<Utc>) -> Self {
         let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
         Self::new(OBSERVED, format!("{at}#{job}"))
     }
 
-    /// A request that may come again, by the hash of its idempotency key.
+    /// Names the row of a request that may come again, by the hash of its idempotency key.
     #[must_use]
     pub fn request(hash: &str) -> Self {
         Self::new(format!("request#{hash}"), "request")
     }
 
-    /// A rule's last reconcile.
+    /// Names the row of a rule's last reconcile.
     #[must_use]
     pub fn reconcile(rule: &str) -> Self {
         Self::new(format!("reconcile#{rule}"), "reconcile")
     }
 
-    /// A node, whatever the job: what it holds.
+    /// Names the row of a node's inventory, whatever the job.
     #[must_use]
     pub fn held(node: &str) -> Self {
         Self::new(format!("node#{node}"), "node")
     }
 
-    /// A launch of an instance, by when EC2 says it was: an instance that is started again is launched again.
+    /// Names the row of a launch of an instance, by when EC2 says it was: an instance that is started again is launched again.
     #[must_use]
     pub fn launch(node: &str, launched_at: Option<DateTime<Utc>>) -> Self {
         let at = launched_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
         Self::new(format!("launch#{node}"), at.unwrap_or_else(|| "launch".to_owned()))
     }
 
-    /// The counters of all jobs of a trigger: a row for each, for every transaction moves one.
+    /// Names the row of the counters of all jobs of a trigger: a row for each, for every transaction moves one.
     #[must_use]
     pub fn totals(trigger: Trigger) -> Self {
         Self::new("totals", trigger.to_string())
     }
 
-    /// What has still to be done of a transaction.
+    /// Names the row of what has still to be done after a transaction.
     #[must_use]
     pub fn outbox(id: &str) -> Self {
         Self::new(outbox_partition(id.chars().next().unwrap_or('0')), id)
     }
 
-    /// A command that the sweep is done with.
+    /// Names the row of a command that the sweep is done with.
     #[must_use]
     pub fn swept(command: &str) -> Self {
         Self::new(format!("command#{command}"), "swept")
     }
 
-    /// The key as attributes.
+    /// Returns the key as attributes.
     #[must_use]
     pub fn item(&self) -> Item {
         let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -116,7 +116,7 @@ impl Key {
 /// The first characters of outbox rows' ids, which begin with a job's: as many partitions share the writes.
 pub const OUTBOX_PARTITIONS: &str = "0123456789abcdef";
 
-/// The partition of the outbox rows whose ids begin so.
+/// Names the partition of the outbox rows whose ids begin so.
 #[must_use]
 pub fn outbox_partition(first: char) -> String {
     format!("outbox#{first}")

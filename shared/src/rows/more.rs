@@ -1,4 +1,4 @@
-//! What a node's row keeps of the images that it has no room to tell of.
+//! Describes what a node's row keeps of the images that it has no room to tell of.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -9,22 +9,23 @@ use sha2::{Digest, Sha256};
 use super::holding::{Holding, Presence};
 use crate::image::Image;
 
-/// Of how many images it is kept: with the hundred told in full they are a thousand. Each takes 27 bytes, a tenth of what it
-/// takes in full, for a node's row is paid for by the KB with each report.
+/// Limits for how many images it is kept: with the hundred told in full they are a thousand. Each takes 27 bytes, a tenth of
+/// what it takes in full, for a node's row is paid for by the KB with each report.
 const MAX_MORE: usize = 900;
-/// How many bytes of a name's hash stand for it: that another of a thousand images has the same is one chance in 281 billion.
+/// Limits how many bytes of a name's hash stand for it: that another of a thousand images has the same is one chance in 281
+/// billion.
 const KEY_BYTES: usize = 6;
 
 /// A node's last word on an image, in brief: a letter and milliseconds since 1970, for the table keeps many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Brief {
     milliseconds: i64,
-    /// What it says.
+    /// Tells whether the image is there.
     pub presence: Presence,
 }
 
 impl Brief {
-    /// When it was said.
+    /// Returns when it was said.
     #[must_use]
     pub fn at(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.milliseconds)
@@ -84,7 +85,7 @@ impl<'de> Deserialize<'de> for Brief {
 pub struct More(BTreeMap<String, Brief>);
 
 impl More {
-    /// How many images they are of.
+    /// Returns how many images they are of.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -96,7 +97,7 @@ impl More {
         self.0.is_empty()
     }
 
-    /// The last word on an image.
+    /// Returns the last word on an image.
     #[must_use]
     pub fn get(&self, image: &Image) -> Option<Brief> {
         self.0.get(&key(image)).copied()

@@ -12,19 +12,19 @@ use crate::{
 /// A job's row where nothing was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    /// How the stack was set.
+    /// Tells how the stack was set.
     pub mode: Mode,
-    /// What made the command necessary.
+    /// Says what made the command necessary.
     pub trigger: Trigger,
     /// The rule's name.
     pub rule: String,
-    /// When it would have been sent.
+    /// Tells when it would have been sent.
     pub requested_at: DateTime<Utc>,
     /// The images.
     pub images: Vec<Image>,
     /// The nodes.
     pub destination: Destination,
-    /// How many nodes, where they are named.
+    /// Tells how many nodes, where they are named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub targets: Option<usize>,
     /// The number of the try; the first is 1.
@@ -32,6 +32,6 @@ pub struct Observed {
     /// The job that was sent, of which this is a further try.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<String>,
-    /// When the row expires, in seconds of Unix time.
+    /// Tells when the row expires, in seconds of Unix time.
     pub expires_at: i64,
 }

@@ -1,4 +1,4 @@
-//! What became of an image on a node in a job.
+//! Describes what became of an image on a node in a job.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,27 +7,27 @@ use crate::{
     outcome::{Status, is_not_applicable, is_retryable},
 };
 
-/// What became of an image on a node, by the last try that tells.
+/// Holds what became of an image on a node, by the last try that tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Whether it is there.
+    /// Tells whether it is there.
     pub status: Status,
-    /// Why not, as one word; empty where it is.
+    /// Tells why not, as one word; empty where it is.
     pub reason: String,
-    /// How long the node took over it, in seconds.
+    /// Tells how long the node took over it, in seconds.
     pub seconds: f64,
-    /// How many bytes were pulled, compressed.
+    /// Tells how many bytes were pulled, compressed.
     pub bytes: u64,
-    /// How often the node tried to pull within the command.
+    /// Tells how often the node tried to pull within the command.
     pub attempts: u32,
     /// The number of the command among the job's tries.
     pub attempt: u8,
-    /// Whether the node said so itself.
+    /// Tells whether the node said so itself.
     pub reported: bool,
 }
 
 impl Outcome {
-    /// Whether a further try is worth it.
+    /// Returns true where a further try is worth it.
     ///
     /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
     /// What a boot did not bring its launch does.

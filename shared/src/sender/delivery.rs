@@ -16,7 +16,7 @@ use crate::{
     ssm::{SsmError, is_online, managed_nodes},
 };
 
-/// What became of an order: each of its instances is in one of the lists, once.
+/// Holds what became of an order: each of its instances is in one of the lists, once.
 #[derive(Debug, Default)]
 pub struct Delivery {
     /// The ids of commands, and where each went: one, but for instances that SSM refuses without naming them.
@@ -25,11 +25,11 @@ pub struct Delivery {
     pub refused: Vec<(String, Refusal)>,
     /// Where no command went, and why not; another try may fare better.
     pub failed: Vec<(Destination, SendError)>,
-    /// Whether SSM may have taken a command of it without saying so, be it at a try of the SDK's before the last.
+    /// Tells whether SSM may have taken a command of it without saying so, be it at a try of the SDK's before the last.
     pub is_in_doubt: bool,
 }
 
-/// Why an instance got no command.
+/// Tells why an instance got no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// IAM does not permit the command on it.

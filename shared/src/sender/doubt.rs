@@ -17,7 +17,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use super::error::SendError;
 
 tokio::task_local! {
-    /// Whether a try of the SDK's has ended without an answer that says what was done.
+    /// Tells whether a try of the SDK's has ended without an answer that says what was done.
     static UNANSWERED: Cell<bool>;
 }
 

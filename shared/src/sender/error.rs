@@ -1,4 +1,4 @@
-//! Why a command could not be sent, or recorded.
+//! Describes why a command could not be sent, or recorded.
 
 use aws_sdk_dynamodb::{error::SdkError, operation::transact_write_items::TransactWriteItemsError};
 use aws_sdk_ssm::operation::send_command::SendCommandError;
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::ssm::SsmError;
 
-/// Why a command could not be sent, or recorded.
+/// Tells why a command could not be sent, or recorded.
 #[derive(Debug, Error)]
 pub enum SendError {
     /// One of the instances is not registered or not running: SSM rejects the whole call and names none.

@@ -11,12 +11,12 @@ use crate::{
 pub struct Order<'a> {
     /// The rule, which says how nodes treat the images and how many begin at once.
     pub rule: &'a Rule,
-    /// Why it is due.
+    /// Tells why it is due.
     pub comment: &'a Comment,
     /// The images of one command ([`crate::command::images_of_commands`]).
     pub images: &'a [Image],
     /// The nodes.
     pub destination: Destination,
-    /// What it is due for, such as an event's id: the same order on the same occasion is observed as one job.
+    /// Says what it is due for, such as an event's id: the same order on the same occasion is observed as one job.
     pub occasion: &'a str,
 }

@@ -102,8 +102,8 @@ mod tests {
         }
     }
 
-    /// What the document does with a repository's images, the one pulled last first: the latest `keep` stay, and those that the
-    /// command names, of which it pulls what is not there.
+    /// Returns what the document does with a repository's images, the one pulled last first: the latest `keep` stay, and
+    /// those that the command names, of which it pulls what is not there.
     fn tidied(held: &[u8], named: &[u8], keep: usize) -> Vec<u8> {
         let pulled = named.iter().filter(|image| !held.contains(image));
         let all: Vec<u8> = pulled.chain(held).copied().collect();

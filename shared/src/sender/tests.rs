@@ -212,7 +212,7 @@ fn a_burst_of_pushes_ends_with_every_command_sent_and_none_given_up() {
     }
 }
 
-/// How SSM and IAM take an instance.
+/// Tells how SSM and IAM take an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Fine,

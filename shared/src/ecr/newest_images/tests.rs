@@ -1,4 +1,4 @@
-//! What a rule's newest images are, whatever ECR answers.
+//! Describes what a rule's newest images are, whatever ECR answers.
 
 mod registry;
 

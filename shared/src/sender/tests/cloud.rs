@@ -28,7 +28,7 @@ use crate::{
     settings::{Mode, Outcomes, Settings},
 };
 
-/// A sender before SSM and IAM that take instances so; IAM names the other instance, where there is one.
+/// Returns a sender before SSM and IAM that take instances so; IAM names the other instance, where there is one.
 pub(super) fn sender_of(kinds: &BTreeMap<String, Kind>, other: Option<&'static str>) -> (Mock, Sender) {
     let (of_send, of_nodes) = (kinds.clone(), kinds.clone());
     let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
@@ -111,7 +111,7 @@ impl Cloud {
         self.state.lock().unwrap().1.row(key).unwrap()
     }
 
-    /// The sort keys of the rows that list jobs.
+    /// Returns the sort keys of the rows that list jobs.
     pub(super) fn listed(&self) -> Vec<String> {
         let state = self.state.lock().unwrap();
         let rows = state.1.rows.keys().filter(|key| key.pk == OBSERVED);

@@ -34,7 +34,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIGURATION: &str = "application/vnd.oci.image.config.v1+json";
 
-/// What ECR refuses to give: all manifests by an error's code, or each by a failure's.
+/// Holds what ECR refuses to give: all manifests by an error's code, or each by a failure's.
 #[derive(Clone, Debug)]
 pub(super) enum Refusal {
     All(&'static str),
@@ -62,16 +62,16 @@ impl Rules {
     }
 }
 
-/// What ECR answers.
+/// Holds what ECR answers.
 pub(super) struct State {
     pub(super) repositories: Vec<String>,
     pub(super) images: Vec<Told>,
     pub(super) calls: Vec<&'static str>,
     pub(super) described: usize,
     pub(super) refusal: Option<Refusal>,
-    /// How many images a page has.
+    /// Tells how many images a page has.
     pub(super) page: usize,
-    /// Whether the DescribeImages with this number is throttled.
+    /// Tells whether the DescribeImages with this number is throttled.
     pub(super) throttled: fn(usize) -> bool,
 }
 
