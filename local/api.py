@@ -1,4 +1,4 @@
-"""Answers of the emulated APIs, and requests checked against AWS's own service models."""
+"""Checks requests against AWS's own service models, and writes answers in the JSON protocol."""
 
 import functools
 import re

@@ -1,4 +1,4 @@
-"""The whole cloud in one application: ministack with our layer in it, registry, nodes and control endpoints."""
+"""Builds the whole cloud as one application: ministack with our layer in it, registry, nodes, control endpoints."""
 
 import json
 import os
@@ -10,42 +10,33 @@ from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
 from ministack.app import app as ministack
 
-from local import (
-    asynchronous,
-    autoscaling,
-    buckets,
-    builders,
-    custom_resources,
-    documents,
-    events,
-    functions,
-    gateway,
-    iam,
-    instances,
-    launch_templates,
-    metrics,
-    query,
-    queues,
-    roles,
-    simulation,
-    stack_events,
-    tables,
-    vpc,
-)
-from local.bare import BareNode
+from local.apigateway import http_apis
+from local.autoscaling import groups
+from local.cloudformation import custom_resources, stack_events
+from local.cloudwatch import metrics
 from local.control import PREFIX, Control
-from local.ecr import Ecr
-from local.fleet import Fleet, Knobs
-from local.launches import Launches
-from local.node import Node
-from local.registry import Registry
-from local.registry_api import RegistryApi
-from local.scheduler import Scheduler
+from local.dynamodb import tables
+from local.ec2 import instances, launch_templates, query
+from local.ec2.launches import Launches
+from local.ec2.volumes import Volumes
+from local.ecr.registry import Registry
+from local.ecr.registry_api import RegistryApi
+from local.ecr.repositories import Ecr
+from local.eventbridge import events
+from local.iam import permissions, roles, simulation
+from local.lambda_ import asynchronous, functions, vpc
+from local.nodes import builders
+from local.nodes.bare import BareNode
+from local.nodes.fleet import Fleet, Knobs
+from local.nodes.node import Node
+from local.s3 import buckets
+from local.scheduler.schedules import Scheduler
 from local.settings import REGISTRY_HOST
-from local.ssm import Ssm
-from local.states import States
+from local.sqs import queues
+from local.ssm import documents
+from local.ssm.operations import Ssm
+from local.stepfunctions.machines import States
 from local.traffic import Traffic
-from local.volumes import Volumes
 
 REGISTRY_PORT = 443
 
@@ -61,7 +52,7 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     services = (Ecr(registry), ssm.run_command, traffic, Scheduler(traffic), States(traffic), volumes)
     control = Control(folder, endpoint, fleet, *services)
     modules = (
-        iam,
+        permissions,
         documents,
         functions,
         queues,
@@ -71,9 +62,9 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
         custom_resources,
         query,
         instances,
-        autoscaling,
+        groups,
         launch_templates,
-        gateway,
+        http_apis,
         tables,
         buckets,
         metrics,

@@ -1,4 +1,4 @@
-"""The control endpoints under /_local/: knobs, faults, injected events, and what was called."""
+"""Answers under /_local/: knobs, faults, injected events, and what was called."""
 
 import asyncio
 import json
@@ -7,15 +7,19 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from local import amis, asl, clusters, events, instances, query, tables
-from local.ecr import MANIFEST_TYPES, Ecr
-from local.fleet import Fleet
-from local.runcommand import RunCommand
-from local.scheduler import Scheduler
+from local.dynamodb import tables
+from local.ec2 import amis, instances, query
+from local.ec2.volumes import Volumes
+from local.ecr.repositories import MANIFEST_TYPES, Ecr
+from local.eks import clusters
+from local.eventbridge import events
+from local.nodes.fleet import Fleet
+from local.scheduler.schedules import Scheduler
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
-from local.states import States
+from local.ssm.runcommand import RunCommand
+from local.stepfunctions import asl
+from local.stepfunctions.machines import States
 from local.traffic import Fault, Traffic
-from local.volumes import Volumes
 
 log = logging.getLogger("local.control")
 

@@ -1,4 +1,4 @@
-"""Real OCI images and artifacts, built in memory and pushed over HTTP."""
+"""Makes real OCI images and artifacts in memory, and pushes them over HTTP."""
 
 import base64
 import dataclasses

@@ -1,4 +1,4 @@
-"""The server process: takes a port, then loads ministack, which reads its environment when it is imported."""
+"""Takes a port, then loads ministack, which reads its environment when it is imported."""
 
 import asyncio
 import logging

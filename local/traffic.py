@@ -1,4 +1,4 @@
-"""Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
+"""Counts every call of an AWS API, and has one fail, be slow, or kill the function that makes it, where told to."""
 
 import asyncio
 import json
@@ -12,8 +12,10 @@ from ministack import app as ministack
 from ministack.core.iam_actions import access_denied_response, extract_iam_action
 from ministack.core.router import detect_service, extract_access_key_id
 
-from local import asl, functions, tables
 from local.api import Response
+from local.dynamodb import tables
+from local.lambda_ import functions
+from local.stepfunctions import asl
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
 UNPROCESSED = "UnprocessedKeys"
