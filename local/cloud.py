@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
-from ministack.app import app as ministack
 
 from local.apigateway import http_apis
 from local.autoscaling import groups
@@ -25,6 +24,7 @@ from local.ecr.repositories import Ecr
 from local.eventbridge import events
 from local.iam import permissions, roles, simulation
 from local.lambda_ import asynchronous, functions, vpc
+from local.ministack import app
 from local.nodes import builders
 from local.nodes.bare import BareNode
 from local.nodes.fleet import Fleet, Knobs
@@ -95,11 +95,11 @@ def _application(control: Control, ready: Path):
 
     async def application(scope, receive, send) -> None:
         if scope["type"] == "lifespan":
-            await ministack(scope, receive, _announcing(send, ready, control))
+            await app.app(scope, receive, _announcing(send, ready, control))
         elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await control(scope, receive, send)
         else:
-            await ministack(scope, receive, send)
+            await app.app(scope, receive, send)
 
     return application
 

@@ -10,23 +10,22 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ministack import app as ministack
-from ministack.core import sigv4
-from ministack.core.arn import execute_api_arn
-from ministack.core.concurrency import run_reentrant
-from ministack.core.iam_evaluator import (
-    CredentialResolutionError,
-    enforce,
-    resolve_caller_identity,
-    resolve_credential,
-)
-from ministack.core.router import extract_access_key_id
-from ministack.services import apigateway, cloudwatch, cloudwatch_logs, lambda_svc
-from ministack.services.cloudformation import provisioners
-
 from local.api import Response
 from local.cloudformation.resources import complete
 from local.iam import permissions
+from local.ministack import (
+    apigateway,
+    app,
+    arns,
+    cloudwatch,
+    cloudwatch_logs,
+    concurrency,
+    iam_evaluator,
+    lambda_svc,
+    provisioners,
+    router,
+    sigv4,
+)
 from local.settings import ACCOUNT, REGION
 
 log = logging.getLogger("local.gateway")
@@ -46,7 +45,7 @@ METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch"}
 ANY = "x-amazon-apigateway-any-method"
 VARIABLE = re.compile(r"\$context\.([A-Za-z]+(?:\.[A-Za-z0-9]+)*)")
 
-_handle_others = ministack._handle_execute_api_request
+_handle_others = app._handle_execute_api_request
 _delete_api = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]["delete"]
 
 _buckets: dict[tuple, "Bucket"] = {}
@@ -119,8 +118,8 @@ class Request:
 def install() -> None:
     """Serves HTTP APIs under their names on AWS too, and has CloudFormation import their OpenAPI bodies."""
     names = "|".join(re.escape(name) for name in (DOMAIN, f"{SERVICE}.localhost", f"{SERVICE}.127.0.0.1"))
-    ministack._EXECUTE_API_RE = re.compile(rf"^([a-z0-9]+)\.(?:{names})(?::\d+)?$")
-    ministack._handle_execute_api_request = handle
+    app._EXECUTE_API_RE = re.compile(rf"^([a-z0-9]+)\.(?:{names})(?::\d+)?$")
+    app._handle_execute_api_request = handle
     complete("AWS::ApiGatewayV2::Api", _import, lambda name: _delete_api(name, {}))
 
 
@@ -135,10 +134,10 @@ async def handle(
     raw_query_string: str | None = None,
 ) -> Response | None:
     """Answers one call of an HTTP API; None where it is about something else."""
-    address = ministack._parse_execute_api_url(host, path)
+    address = app._parse_execute_api_url(host, path)
     if address is None or address[0] not in apigateway._apis:
         return await _handle_others(host, path, method, headers, body, query_params, raw_path, raw_query_string)
-    stage, path_in_stage = ministack._resolve_stage_and_path(*address)
+    stage, path_in_stage = app._resolve_stage_and_path(*address)
     prefix = path[: len(path) - len(path_in_stage)]
     signed_path = raw_path or path
     request = Request(
@@ -186,11 +185,11 @@ def _admit(request: Request) -> None:
 
 def _authorized(request: Request) -> dict:
     """Returns who has signed the call and may make it; whatever stands against it is "Forbidden"."""
-    access_key = extract_access_key_id(request.headers, request.query)
-    resource = execute_api_arn(REGION, ACCOUNT, request.api, request.stage, request.method, request.path)
-    if not _signed(request) or enforce(access_key, f"{SERVICE}:Invoke", "apigateway", REGION, resource):
+    access_key = router.extract_access_key_id(request.headers, request.query)
+    resource = arns.execute_api_arn(REGION, ACCOUNT, request.api, request.stage, request.method, request.path)
+    if not _signed(request) or iam_evaluator.enforce(access_key, f"{SERVICE}:Invoke", "apigateway", REGION, resource):
         raise Refusal(403, "Forbidden")
-    return resolve_caller_identity(access_key)
+    return iam_evaluator.resolve_caller_identity(access_key)
 
 
 def _signed(request: Request) -> bool:
@@ -203,8 +202,8 @@ def _signed(request: Request) -> bool:
     if isinstance(signature, tuple) or (signature.service, signature.region) != (SERVICE, REGION):
         return False
     token = request.query.get("X-Amz-Security-Token", [""])[0] or request.headers.get("x-amz-security-token", "")
-    credential = resolve_credential(signature.access_key_id, ACCOUNT, token)
-    if isinstance(credential, CredentialResolutionError) or sigv4.request_time_failure(signature):
+    credential = iam_evaluator.resolve_credential(signature.access_key_id, ACCOUNT, token)
+    if isinstance(credential, iam_evaluator.CredentialResolutionError) or sigv4.request_time_failure(signature):
         return False
     return not sigv4.header_signature_failure(
         signature,
@@ -234,7 +233,7 @@ async def _invoke(request: Request) -> Response:
     integration = apigateway._integrations[request.api][request.route["target"].rpartition("/")[2]]
     arn = apigateway._extract_lambda_ref_from_integration_uri(integration["integrationUri"])
     function, config, _ = lambda_svc._get_func_record_for_ref(arn)
-    source = execute_api_arn(
+    source = arns.execute_api_arn(
         REGION, ACCOUNT, request.api, request.stage, *request.route_key.replace("$default", "* /*").split(" ")
     )
     if not function or not permissions.service_may(
@@ -248,7 +247,7 @@ async def _invoke(request: Request) -> Response:
         raise Refusal(413, "Request Entity Too Large")
     record = lambda_svc._execution_record_for_config(function, config)
     run = asyncio.ensure_future(
-        run_reentrant(lambda_svc._execute_function_with_config_scope, record, event, thread_name="api")
+        concurrency.run_reentrant(lambda_svc._execute_function_with_config_scope, record, event, thread_name="api")
     )
     seconds = int(integration.get("timeoutInMillis") or INTEGRATION_SECONDS * 1000) / 1000
     done, _ = await asyncio.wait({run}, timeout=seconds)

@@ -1,4 +1,7 @@
-"""Has Auto Scaling groups tell of what they launch, and have it wait: an instance is a group's that carries its tag. Groups, their tags and hooks are ministack's; nothing is launched for them."""
+"""Has Auto Scaling groups tell of what they launch, and have it wait: an instance is a group's that carries its tag.
+
+Groups, their tags and hooks are ministack's; nothing is launched for them.
+"""
 
 import threading
 import uuid
@@ -8,14 +11,12 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import autoscaling
-
 from local import background
 from local.api import ApiError, Response
 from local.ec2 import instances
 from local.eventbridge import events
 from local.iam.permissions import Caller
+from local.ministack import app, autoscaling
 from local.settings import ACCOUNT, REGION, scaled
 
 GROUP_TAG = "aws:autoscaling:groupName"
@@ -52,7 +53,7 @@ class _Instance:
 def install() -> None:
     """Listens to what becomes of instances, and puts actions of ours in front of ministack's."""
     instances.on_change(_tell)
-    SERVICE_HANDLERS["autoscaling"] = handle
+    app.SERVICE_HANDLERS["autoscaling"] = handle
 
 
 async def handle(method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:

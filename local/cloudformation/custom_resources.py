@@ -6,11 +6,8 @@ import queue
 import uuid
 from urllib.parse import quote
 
-from ministack import app as ministack
-from ministack.services import lambda_svc
-from ministack.services.cloudformation import custom_resource
-
 from local.lambda_ import asynchronous
+from local.ministack import app, custom_resource, lambda_svc
 
 log = logging.getLogger("local.cloudformation")
 
@@ -22,7 +19,7 @@ SERVICE_TIMEOUT = 3600
 
 Answer = tuple[int, dict, bytes]
 
-_shortcut = ministack._handle_post_body_shortcuts
+_shortcut = app._handle_post_body_shortcuts
 _waiting: dict[str, queue.SimpleQueue] = {}
 
 
@@ -37,7 +34,7 @@ class FailedError(RuntimeError):
 def install() -> None:
     """Replaces how ministack asks and how it takes answers."""
     custom_resource.invoke_custom_resource = ask
-    ministack._handle_post_body_shortcuts = _take
+    app._handle_post_body_shortcuts = _take
 
 
 def ask(

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from ministack.services.cloudformation import provisioners
-
 from local.api import Response
+from local.ministack import provisioners
 
 
 def complete(type_: str, configure: Callable[[str, dict], None], delete: Callable[[str], None]) -> None:

@@ -1,9 +1,8 @@
 """Adds CloudFormation's events: every status that a stack takes, on the default bus."""
 
-from ministack.services.cloudformation import changesets, handlers, stacks
-
 from local import background
 from local.eventbridge import events
+from local.ministack import changesets, handlers, stacks
 
 STACK = "AWS::CloudFormation::Stack"
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from botocore.loaders import Loader
-from ministack.core.lambda_runtime import ProvidedWorker
-from ministack.services import cloudwatch, sqs
 
 from local import background
 from local.api import Response
 from local.cloudwatch import dashboards
+from local.ministack import cloudwatch, lambda_runtime, sqs
 from local.settings import scaled
 
 log = logging.getLogger("local.metrics")
@@ -26,7 +25,7 @@ LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 QUEUE_SECONDS = 60
 """How often SQS measures its queues."""
 
-_pump_output = ProvidedWorker._pump_output
+_pump_output = lambda_runtime.ProvidedWorker._pump_output
 _put_dashboard = cloudwatch._put_dashboard
 _keep_dashboard = cloudwatch.cloudformation_put_dashboard
 
@@ -40,7 +39,9 @@ class Unusable(ValueError):
 
 def install() -> None:
     """Listens to what functions print, measures queues and evaluates alarms."""
-    ProvidedWorker._pump_output = lambda worker, stream, lines: _pump_output(worker, _Overheard(stream, worker), lines)
+    lambda_runtime.ProvidedWorker._pump_output = lambda worker, stream, lines: _pump_output(
+        worker, _Overheard(stream, worker), lines
+    )
     cloudwatch._evaluate_alarm = evaluate
     # It puts new lists in the place of those that others append to at that moment, and no cloud lives for two weeks.
     cloudwatch._evict_old_metrics = lambda: None
@@ -52,7 +53,7 @@ def install() -> None:
 class _Overheard:
     """A function's output, of which every line is looked at as it comes."""
 
-    def __init__(self, stream, worker: ProvidedWorker):
+    def __init__(self, stream, worker: lambda_runtime.ProvidedWorker):
         logging = worker.config.get("LoggingConfig") or {}
         self._stream = stream
         self._group = logging.get("LogGroup", f"/aws/lambda/{worker.func_name}")

@@ -3,11 +3,9 @@
 import asyncio
 import json
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import dynamodb
-
 from local.api import Response, answer
 from local.cloudformation.resources import boolean, complete, succeed
+from local.ministack import app, dynamodb
 
 TRANSACTION_SECONDS = 0.005
 """How long a transaction holds its rows, on AWS some 10 ms: another that wants one of them meanwhile is cancelled."""
@@ -26,7 +24,7 @@ _tokens: set[str] = set()
 
 def install() -> None:
     """Stands in front of ministack's tables, and completes their CloudFormation resource."""
-    SERVICE_HANDLERS["dynamodb"] = handle
+    app.SERVICE_HANDLERS["dynamodb"] = handle
     complete("AWS::DynamoDB::Table", _configure, _delete)
 
 

@@ -5,9 +5,8 @@ import re
 import time
 from dataclasses import dataclass
 
-from ministack.services import ec2
-
 from local.api import ApiError
+from local.ministack import ec2
 from local.settings import REGION
 
 PARAMETER = re.compile(r"/aws/service/bottlerocket/aws-k8s-(1\.\d{2})/(x86_64|arm64)/latest/image_id")

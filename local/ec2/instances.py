@@ -6,13 +6,12 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ministack.services import ec2
-
 from local import background
 from local.api import ApiError
 from local.ec2 import amis, query, tagging
 from local.eventbridge import events
 from local.iam.permissions import Caller
+from local.ministack import ec2
 from local.settings import ACCOUNT, REGION
 
 TRANSITION_SECONDS = 0.2

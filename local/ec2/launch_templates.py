@@ -2,11 +2,10 @@
 
 import random
 
-from ministack.services import ec2
-
 from local.api import ApiError
 from local.ec2 import query, tagging
 from local.iam.permissions import Caller
+from local.ministack import ec2
 from local.settings import ACCOUNT
 
 PAGE_SIZES = range(1, 201)

@@ -6,14 +6,13 @@ import json
 import random
 from collections.abc import Iterator
 
-from ministack.services import ec2
-from ministack.services import iam as ministack_iam
-
 from local.api import ApiError
 from local.ec2 import amis, instances, launch_templates, query, tagging, volumes
 from local.ec2.amis import Ami
 from local.ec2.volumes import Volumes
 from local.iam.permissions import Caller
+from local.ministack import ec2
+from local.ministack import iam as ministack_iam
 from local.settings import ACCOUNT, REGION
 
 TAGGED = ("instance", "volume", "network-interface")

@@ -10,12 +10,11 @@ from xml.sax.saxutils import escape
 
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel, Shape
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import ec2
 
 from local.api import ApiError, Response, page
 from local.ec2 import tagging
 from local.iam.permissions import Caller
+from local.ministack import app, ec2
 
 Action = Callable[[dict, Caller], dict]
 Fact = Callable[[dict], str | Iterable[str]]
@@ -28,7 +27,7 @@ _lag = 0.0
 def install() -> None:
     """Puts the actions that were registered in front of ministack's."""
     ec2._ensure_defaults_initialized()
-    SERVICE_HANDLERS["ec2"] = handle
+    app.SERVICE_HANDLERS["ec2"] = handle
 
 
 def register(actions: Mapping[str, Action]) -> None:

@@ -3,9 +3,8 @@
 import types
 from collections.abc import Mapping
 
-from ministack.services import ec2
-
 from local.api import ApiError
+from local.ministack import ec2
 
 NONE: Mapping[str, str] = types.MappingProxyType({})
 

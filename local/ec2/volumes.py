@@ -8,12 +8,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ministack.services import ec2
-
 from local import background
 from local.api import ApiError
 from local.ec2 import instances, query, tagging
 from local.iam.permissions import Caller
+from local.ministack import ec2
 from local.settings import ACCOUNT, REGION, scaled
 
 SNAPSHOT_SECONDS = 30

@@ -5,11 +5,10 @@ import hashlib
 import json
 import uuid
 
-from ministack.services import ecr
-
 from local import images
 from local.api import ApiError
 from local.ecr.registry import Registry
+from local.ministack import ecr
 from local.settings import ACCOUNT
 
 PART_BYTES = 10 << 20

@@ -5,10 +5,9 @@ import http.client
 import ssl
 from urllib.parse import urlencode
 
-from ministack import app as ministack
-
 from local.api import Response
 from local.ecr.registry import Registry
+from local.ministack import app
 
 PASSED_ON = ("accept", "authorization", "content-type", "range")
 NOT_PASSED_BACK = ("connection", "content-length", "date", "transfer-encoding")
@@ -22,11 +21,11 @@ class RegistryApi:
 
     def install(self) -> None:
         """Puts the registry in the place of ministack's own."""
-        ministack._handle_ecr_registry_request = self.handle
+        app._handle_ecr_registry_request = self.handle
 
     async def handle(self, method: str, path: str, headers: dict, body: bytes, query: dict) -> Response | None:
         """Answers one request; None where it is about something else."""
-        if not ministack._is_ecr_registry_path(path) or headers.get("host") not in self.registry.hosts:
+        if not app._is_ecr_registry_path(path) or headers.get("host") not in self.registry.hosts:
             return None
         passed = {name: value for name, value in headers.items() if name in PASSED_ON}
         asked = urlencode([(name, value) for name, values in query.items() for value in values])

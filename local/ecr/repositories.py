@@ -11,13 +11,11 @@ import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import ecr
-
 from local.api import ApiError, Response, answer, check
 from local.ecr.layer_uploads import LayerUploads
 from local.ecr.registry import Registry
 from local.eventbridge import events
+from local.ministack import app, ecr
 from local.settings import ACCOUNT, REGISTRY_HOST
 
 INDEX_TYPES = (
@@ -94,7 +92,7 @@ class Ecr:
 
     def install(self) -> None:
         """Puts these operations in front of ministack's."""
-        SERVICE_HANDLERS["ecr"] = self.handle
+        app.SERVICE_HANDLERS["ecr"] = self.handle
         ecr._delete_repository = self._delete_with_stack
 
     async def handle(self, method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:

@@ -2,8 +2,7 @@
 
 import time
 
-from ministack.services import ec2, eks
-
+from local.ministack import ec2, eks
 from local.settings import ACCOUNT, REGION
 
 NETWORK = "vpc-0123456789abcdef0"

@@ -8,13 +8,11 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import eventbridge, lambda_svc, sqs, stepfunctions
-
 from local import background
 from local.api import ApiError, Response
 from local.iam import permissions
 from local.lambda_ import asynchronous
+from local.ministack import app, eventbridge, lambda_svc, sqs, stepfunctions
 from local.settings import ACCOUNT, ARE_SCHEDULES_ON, REGION
 from local.sqs import queues
 
@@ -105,7 +103,7 @@ def install() -> None:
         finally:
             _target.reset(token)
 
-    SERVICE_HANDLERS["events"] = handle
+    app.SERVICE_HANDLERS["events"] = handle
     eventbridge._invoke_target = serve_target
     if not ARE_SCHEDULES_ON:
         eventbridge._tick_scheduled_rules = lambda: None

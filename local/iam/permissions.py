@@ -1,30 +1,16 @@
-"""Corrects IAM where ministack checks another action or resource than AWS: SSM documents and instances, ECR, EC2, Auto Scaling,
-SQS, Scheduler; and what AWS services may do on somebody's behalf."""
+"""Corrects IAM where ministack checks another action or resource than AWS, and adds what services may do for somebody.
+
+That is: SSM documents and instances, ECR, EC2, Auto Scaling, SQS, Scheduler.
+"""
 
 import json
 import types
 from collections.abc import Mapping
 from typing import Any
 
-from ministack import app as ministack
-from ministack.core import iam_actions
-from ministack.core.iam_actions import identity_denial_message
-from ministack.core.iam_evaluator import (
-    AuthError,
-    EvalContext,
-    _gather_role_policies,
-    _permissions_boundary,
-    enforce,
-    evaluate,
-    evaluate_resource_policy,
-    evaluate_trust_policy,
-    pin_request_origin,
-)
-from ministack.core.router import extract_access_key_id
-from ministack.services import dynamodb
-from ministack.services import iam as ministack_iam
-
 from local.api import ApiError
+from local.ministack import app, dynamodb, iam_actions, iam_evaluator, router
+from local.ministack import iam as ministack_iam
 from local.settings import ACCOUNT, REGION
 from local.ssm import documents
 
@@ -72,7 +58,7 @@ class Caller:
     """Who signed a request, for checks on more than one resource."""
 
     def __init__(self, headers: dict, query: dict):
-        self.access_key = extract_access_key_id(headers, query)
+        self.access_key = router.extract_access_key_id(headers, query)
 
     def require(self, action: str, resource: str, tags: Mapping[str, str], keys: Mapping[str, Any] = NONE) -> None:
         """Raises AccessDeniedException unless the caller's policies allow the action on the tagged resource.
@@ -81,19 +67,19 @@ class Caller:
         """
         service = action.partition(":")[0]
         context = {f"{prefix}:resourceTag/{key}": tags[key] for prefix in ("aws", service) for key in tags}
-        denial = enforce(self.access_key, action, service, REGION, resource, {**context, **keys})
-        if isinstance(denial, AuthError):
+        denial = iam_evaluator.enforce(self.access_key, action, service, REGION, resource, {**context, **keys})
+        if isinstance(denial, iam_evaluator.AuthError):
             raise ApiError(denial.code, denial.message)
         if denial:
             explicit = denial.decision == "Deny"
-            message = identity_denial_message(action, denial.principal_arn, resource, explicit)
+            message = iam_actions.identity_denial_message(action, denial.principal_arn, resource, explicit)
             raise ApiError("AccessDeniedException", message)
 
 
 def install() -> None:
     """Names the resource that AWS checks for the actions this project uses."""
     # The endpoint stands for AWS's, which speaks TLS, wherever a policy asks (aws:SecureTransport).
-    ministack.pin_request_origin = lambda address, _: pin_request_origin(address, secure_transport=True)
+    app.pin_request_origin = lambda address, _: iam_evaluator.pin_request_origin(address, secure_transport=True)
     iam_actions.extract_resource_arn = _resource_arn
     iam_actions.extract_iam_action = _action
     iam_actions.dynamodb_service_context = _rows_context
@@ -102,7 +88,7 @@ def install() -> None:
 def service_may(policy: dict | None, service: str, action: str, resource: str, source: str) -> bool:
     """Returns whether a resource's policy lets an AWS service act for the resource named as source."""
     context = _service_context(service, action, resource, source)
-    return evaluate_resource_policy(policy, context, service=service).decision == "Allow"
+    return iam_evaluator.evaluate_resource_policy(policy, context, service=service).decision == "Allow"
 
 
 def service_may_assume(role: str, service: str, source: str) -> bool:
@@ -117,19 +103,21 @@ def service_may_assume(role: str, service: str, source: str) -> bool:
         for statement in (json.loads(document) if isinstance(document, str) else document)["Statement"]
         if service in _listed(statement.get("Principal", {}).get("Service", []))
     ]
-    return evaluate_trust_policy({"Statement": statements}, service, context)
+    return iam_evaluator.evaluate_trust_policy({"Statement": statements}, service, context)
 
 
 def role_may(role: str, action: str, resource: str) -> bool:
     """Returns whether a role's policies and its boundary allow an action that AWS performs on its behalf."""
-    context = EvalContext(role, "AssumedRole", ACCOUNT, action, resource, REGION)
+    context = iam_evaluator.EvalContext(role, "AssumedRole", ACCOUNT, action, resource, REGION)
     name = role.rpartition("/")[2]
-    limits = _permissions_boundary(ministack_iam._roles, name, ACCOUNT)
-    return evaluate(context, _gather_role_policies(name, ACCOUNT), *limits).decision == "Allow"
+    limits = iam_evaluator._permissions_boundary(ministack_iam._roles, name, ACCOUNT)
+    return (
+        iam_evaluator.evaluate(context, iam_evaluator._gather_role_policies(name, ACCOUNT), *limits).decision == "Allow"
+    )
 
 
-def _service_context(service: str, action: str, resource: str, source: str) -> EvalContext:
-    return EvalContext(
+def _service_context(service: str, action: str, resource: str, source: str) -> iam_evaluator.EvalContext:
+    return iam_evaluator.EvalContext(
         principal_arn=service,
         principal_type="Service",
         principal_account="",

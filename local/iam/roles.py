@@ -1,9 +1,7 @@
 """Gives a stack's roles their permissions boundaries, which ministack's CloudFormation leaves out."""
 
-from ministack.services import iam
-from ministack.services.cloudformation import provisioners
-
 from local.cloudformation import resources
+from local.ministack import iam, provisioners
 
 
 def install() -> None:

@@ -3,18 +3,8 @@
 from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape
 
-from ministack.core.iam_evaluator import (
-    EvalContext,
-    ParsedStatement,
-    _gather_role_policies,
-    _gather_user_policies,
-    _permissions_boundary,
-    _resolve_condition_key,
-    evaluate,
-)
-from ministack.services import iam
-
 from local.api import Response
+from local.ministack import iam, iam_evaluator
 from local.settings import ACCOUNT, REGION
 
 DECISIONS = {"Allow": "allowed", "Deny": "explicitDeny", "ImplicitDeny": "implicitDeny"}
@@ -31,15 +21,15 @@ def simulate(parameters: Mapping[str, list[str]]) -> Response:
     kind, _, path = arn.rpartition(":")[2].partition("/")
     name = path.rpartition("/")[2]
     store, gather = {
-        "role": (iam._roles, _gather_role_policies),
-        "user": (iam._users, _gather_user_policies),
+        "role": (iam._roles, iam_evaluator._gather_role_policies),
+        "user": (iam._users, iam_evaluator._gather_user_policies),
     }.get(kind, ({}, None))
     if name not in store:
         return iam._error(404, "NoSuchEntity", f"The {kind} with name {name} cannot be found.", ns="iam")
-    policies, limits = gather(name, ACCOUNT), _permissions_boundary(store, name, ACCOUNT)
+    policies, limits = gather(name, ACCOUNT), iam_evaluator._permissions_boundary(store, name, ACCOUNT)
     results = "".join(
         _result(
-            EvalContext(arn, "AssumedRole", ACCOUNT, action, resource, REGION, service_context=context),
+            iam_evaluator.EvalContext(arn, "AssumedRole", ACCOUNT, action, resource, REGION, service_context=context),
             policies,
             limits,
         )
@@ -52,14 +42,16 @@ def simulate(parameters: Mapping[str, list[str]]) -> Response:
     return iam._xml(200, "SimulatePrincipalPolicyResponse", whole, ns="iam")
 
 
-def _result(context: EvalContext, policies: list[list[ParsedStatement]], limits: list) -> str:
-    decision = DECISIONS[evaluate(context, policies, *limits).decision]
+def _result(
+    context: iam_evaluator.EvalContext, policies: list[list[iam_evaluator.ParsedStatement]], limits: list
+) -> str:
+    decision = DECISIONS[iam_evaluator.evaluate(context, policies, *limits).decision]
     statements = [statement for policy in policies for statement in policy]
     keys = {key for row in statements for block in row.conditions.values() for key in block}
-    missing = sorted(key for key in keys if _resolve_condition_key(key, context) is None)
+    missing = sorted(key for key in keys if iam_evaluator._resolve_condition_key(key, context) is None)
     boundary = ""
     if limits:
-        within = str(evaluate(context, limits[0]).decision == "Allow").lower()
+        within = str(iam_evaluator.evaluate(context, limits[0]).decision == "Allow").lower()
         allowed = f"<AllowedByPermissionsBoundary>{within}</AllowedByPermissionsBoundary>"
         boundary = f"<PermissionsBoundaryDecisionDetail>{allowed}</PermissionsBoundaryDecisionDetail>"
     return (

@@ -6,10 +6,9 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-from ministack.services import lambda_svc, sqs
-
 from local import background
 from local.iam import permissions
+from local.ministack import lambda_svc, sqs
 from local.settings import scaled
 from local.sqs import queues
 

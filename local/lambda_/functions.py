@@ -5,11 +5,8 @@ import os
 import time
 from collections.abc import Callable
 
-from ministack.core import lambda_runtime
-from ministack.services import cloudwatch, cloudwatch_logs, lambda_svc
-from ministack.services.cloudformation import provisioners
-
 from local.iam import permissions
+from local.ministack import cloudwatch, cloudwatch_logs, lambda_runtime, lambda_svc, provisioners
 from local.settings import ACCOUNT, MAX_ENVIRONMENT, REGION
 
 _worker_environment = lambda_svc._provided_worker_env

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 
-from ministack.services import ec2, lambda_svc
-from ministack.services.cloudformation import provisioners
-
 from local.iam import permissions
+from local.ministack import ec2, lambda_svc, provisioners
 from local.settings import ACCOUNT, REGION
 
 ROLE_ACTIONS = ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DeleteNetworkInterface")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ministack.services.cloudformation import engine
 from samcli.cli.types import CfnParameterOverridesType
 from samcli.lib.config.samconfig import SamConfig
 
 from local.client import ROOT
+from local.ministack import engine
 from local.settings import MAX_ENVIRONMENT
 from local.stack import TEMPLATE
 

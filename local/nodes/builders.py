@@ -5,13 +5,12 @@ import copy
 import tomllib
 from pathlib import Path
 
-from ministack.services import ec2
-from ministack.services import iam as ministack_iam
-
 from local.ec2 import amis
 from local.ec2.volumes import Volumes
 from local.ecr.registry import Registry
 from local.iam import permissions
+from local.ministack import ec2
+from local.ministack import iam as ministack_iam
 from local.nodes.bottlerocket import BottlerocketNode
 
 AGENT_ACTIONS = (

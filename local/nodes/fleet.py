@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ministack.services import ec2
-
 from local import background
 from local.ec2 import instances
+from local.ministack import ec2
 from local.nodes import builders
 
 MAX_COMMANDS = 5

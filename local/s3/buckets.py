@@ -2,9 +2,8 @@
 
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from ministack.services import s3
-
 from local.cloudformation.resources import complete, succeed
+from local.ministack import s3
 
 LIFECYCLE_RULE = frozenset(
     {"Id", "Status", "Prefix", "ExpirationInDays", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"}

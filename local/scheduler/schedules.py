@@ -8,15 +8,12 @@ import time
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import lambda_svc, scheduler, sqs
-from ministack.services.cloudformation import provisioners
-
 from local import background
 from local.api import ApiError, Response, check, operation, page
 from local.iam import permissions
 from local.iam.permissions import Caller
 from local.lambda_ import asynchronous
+from local.ministack import app, lambda_svc, provisioners, scheduler, sqs
 from local.scheduler import cron
 from local.settings import ACCOUNT, REGION, scaled
 from local.sqs import queues
@@ -62,7 +59,7 @@ class Scheduler:
 
     def install(self) -> None:
         """Takes the place of ministack's, in CloudFormation too."""
-        SERVICE_HANDLERS["scheduler"] = self.handle
+        app.SERVICE_HANDLERS["scheduler"] = self.handle
         scheduler.start_scheduler = lambda: background.start(self._tick)
         provisioners._RESOURCE_HANDLERS["AWS::Scheduler::ScheduleGroup"] = {
             "create": self._create_group_resource,

@@ -4,12 +4,9 @@ import hashlib
 import time
 import uuid
 
-from ministack.core.concurrency import esm_wake
-from ministack.services import lambda_svc, sqs
-from ministack.services.cloudformation import provisioners
-
 from local import background
 from local.iam import permissions
+from local.ministack import concurrency, lambda_svc, provisioners, sqs
 from local.settings import scaled
 
 MAX_BATCH = 10_000
@@ -148,12 +145,12 @@ def _with_numbers(properties: dict) -> dict:
 def _mapping_faults(properties: dict, arn: str, queue: dict, config: dict) -> list[str]:
     faults = []
     size, window = properties.get("BatchSize", 10), properties.get(WINDOW, 0)
-    concurrency = properties.get("ScalingConfig", {}).get("MaximumConcurrency", CONCURRENCY[0])
+    at_once = properties.get("ScalingConfig", {}).get("MaximumConcurrency", CONCURRENCY[0])
     if not 1 <= size <= MAX_BATCH:
         faults.append(f"BatchSize must be between 1 and {MAX_BATCH}.")
     if not 0 <= window <= MAX_WINDOW:
         faults.append(f"MaximumBatchingWindowInSeconds must be between 0 and {MAX_WINDOW}.")
-    if concurrency not in CONCURRENCY:
+    if at_once not in CONCURRENCY:
         faults.append(f"MaximumConcurrency must be between {CONCURRENCY[0]} and {CONCURRENCY[-1]}.")
     if size > 10 and window < 1:
         faults.append("Maximum batch window in seconds must be greater than 0 if maximum batch size is greater than 10")
@@ -186,6 +183,6 @@ def _wake_at(moment: float) -> None:
     """Has the pollers look again at that moment instead of at their next round."""
     seconds = moment - time.time()
     if seconds <= 0:
-        esm_wake.set()
+        concurrency.esm_wake.set()
     else:
-        background.later(seconds, esm_wake.set)
+        background.later(seconds, concurrency.esm_wake.set)

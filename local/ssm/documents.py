@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 
 import yaml
-from ministack.services.cloudformation import provisioners
 
 from local.api import ApiError, check, page
+from local.ministack import provisioners
 from local.settings import ACCOUNT, REGION
 
 MAX_BYTES = 64 * 1024

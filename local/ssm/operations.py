@@ -2,12 +2,10 @@
 
 import json
 
-from ministack.app import SERVICE_HANDLERS
-from ministack.services import ec2, ssm
-
 from local.api import ApiError, Response, answer, check, page
 from local.ec2 import amis, instances
 from local.iam.permissions import Caller
+from local.ministack import app, ec2, ssm
 from local.nodes.fleet import Fleet, HybridNode, ManagedNode
 from local.ssm import documents, parameters
 from local.ssm.runcommand import RunCommand
@@ -36,7 +34,7 @@ class Ssm:
 
     def install(self) -> None:
         """Puts these operations in front of ministack's."""
-        SERVICE_HANDLERS["ssm"] = self.handle
+        app.SERVICE_HANDLERS["ssm"] = self.handle
 
     async def handle(self, method: str, path: str, headers: dict, body: bytes, query: dict) -> Response:
         """Answers one request."""

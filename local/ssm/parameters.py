@@ -2,11 +2,10 @@
 
 import json
 
-from ministack.services import ssm
-
 from local.api import ApiError
 from local.ec2 import amis
 from local.iam.permissions import PUBLIC_PARAMETERS, Caller
+from local.ministack import ssm
 from local.settings import ACCOUNT, REGION
 
 LIMITS = {"Standard": 4096, "Advanced": 8192}

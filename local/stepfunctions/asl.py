@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from ministack.services import stepfunctions
-
 from local import background
+from local.ministack import stepfunctions
 from local.settings import scaled
 from local.stepfunctions import expressions
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import jsonata
 from jsonata.utils import Utils
-from ministack.services import stepfunctions
+
+from local.ministack import stepfunctions
 
 EVALUATION_SECONDS = 30
 """How long an expression may be evaluated: one second on AWS, whose evaluator is not written in Python."""

@@ -15,10 +15,9 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.handlers import base64_encode_user_data
 from botocore.model import OperationModel, Shape
 from botocore.validate import ParamValidator
-from ministack.services import sts
-from ministack.services.stepfunctions import _AWS_SDK_ERROR_PREFIX, _api_name_to_sfn_key, _ExecutionError
 
 from local.lambda_ import functions
+from local.ministack import stepfunctions, sts
 from local.settings import ACCOUNT, REGION
 
 CONFIG = Config(
@@ -103,7 +102,7 @@ class Integration:
         except ClientError as error:
             raise self._error(error.response) from error
         except HTTPClientError as error:
-            raise _ExecutionError(f"{self._prefix}.SdkClientException", str(error)) from error
+            raise stepfunctions._ExecutionError(f"{self._prefix}.SdkClientException", str(error)) from error
         metadata = answer.pop("ResponseMetadata")
         result = to_states(answer, self.operation.output_shape, renamed=not self._wire_names)
         if not self.optimised:
@@ -111,10 +110,10 @@ class Integration:
         if self.service == "lambda":
             result = _function_result(result, answer)
         if result.get("FailedEntryCount"):
-            raise _ExecutionError("EventBridge.FailedEntry", json.dumps(result))
+            raise stepfunctions._ExecutionError("EventBridge.FailedEntry", json.dumps(result))
         return {**result, **_metadata(metadata)}
 
-    def throttling(self) -> _ExecutionError:
+    def throttling(self) -> stepfunctions._ExecutionError:
         """Returns what the task fails with when the service is asked too often."""
         if self.module == "lambda":
             code = "TooManyRequestsException"
@@ -127,7 +126,7 @@ class Integration:
     def _prefix(self) -> str:
         if self.optimised:
             return OPTIMISED_ERRORS[self.service][0]
-        return _AWS_SDK_ERROR_PREFIX.get(self.service, self.service.capitalize())
+        return stepfunctions._AWS_SDK_ERROR_PREFIX.get(self.service, self.service.capitalize())
 
     @property
     def _wire_names(self) -> bool:
@@ -147,10 +146,10 @@ class Integration:
             faults = report.generate_report().splitlines()
         if faults:
             message = f"could not be used to start the Task: [{'; '.join(faults)}]"
-            raise _ExecutionError("States.Runtime", f"The Arguments '{json.dumps(arguments)}' {message}")
+            raise stepfunctions._ExecutionError("States.Runtime", f"The Arguments '{json.dumps(arguments)}' {message}")
         return request
 
-    def _error(self, response: dict) -> _ExecutionError:
+    def _error(self, response: dict) -> stepfunctions._ExecutionError:
         """Returns an error by the name that Step Functions gives it."""
         code, message = response["Error"]["Code"], response["Error"].get("Message", "")
         shape = next((shape for shape in self.operation.error_shapes if shape.error_code == code), None)
@@ -161,7 +160,7 @@ class Integration:
         metadata = response["ResponseMetadata"]
         facts = f"Service: {self._prefix}, Status Code: {metadata['HTTPStatusCode']}"
         cause = f"{message} ({facts}, Request ID: {metadata.get('RequestId', '')})"
-        return _ExecutionError(f"{self._prefix}.{name}", cause)
+        return stepfunctions._ExecutionError(f"{self._prefix}.{name}", cause)
 
 
 def from_states(value: Any, shape: Shape, faults: list[str], path: str = "", renamed: bool = True) -> Any:
@@ -209,7 +208,7 @@ def to_states(value: Any, shape: Shape | None, renamed: bool = True) -> Any:
 def _member_key(name: str, shape: Shape, renamed: bool) -> str:
     if not renamed:
         return name
-    return "Nul" if (shape.name, name) == ("AttributeValue", "NULL") else _api_name_to_sfn_key(name)
+    return "Nul" if (shape.name, name) == ("AttributeValue", "NULL") else stepfunctions._api_name_to_sfn_key(name)
 
 
 def _with_origin(arguments: dict, origin: Origin) -> dict:
@@ -230,7 +229,7 @@ def _function_result(result: dict, answer: dict) -> dict:
     payload = json.loads(result["Payload"]) if result.get("Payload") else None
     if "FunctionError" in answer:
         error = payload.get("errorType", "Lambda.Unknown") if isinstance(payload, dict) else "Lambda.Unknown"
-        raise _ExecutionError(error, json.dumps(payload))
+        raise stepfunctions._ExecutionError(error, json.dumps(payload))
     return {"ExecutedVersion": "$LATEST", **result, "Payload": payload}
 
 

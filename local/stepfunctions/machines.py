@@ -8,13 +8,10 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-from ministack.core.responses import error_response_json, json_response, now_iso
-from ministack.services import cloudwatch, stepfunctions
-from ministack.services.cloudformation import provisioners
-
 from local.api import Response
 from local.eventbridge import events
 from local.iam import permissions
+from local.ministack import cloudwatch, provisioners, responses, stepfunctions
 from local.settings import ACCOUNT, REGION
 from local.stepfunctions import asl, definitions
 from local.stepfunctions.integrations import Integration, Origin
@@ -82,20 +79,22 @@ class States:
         """StartExecution; the same name and input mean the execution that is there while it runs."""
         name, text = request.get("name"), request.get("input", "{}")
         if name is not None and not NAME.fullmatch(name):
-            return error_response_json("InvalidName", f"Invalid Name: '{name}'", 400)
+            return responses.error_response_json("InvalidName", f"Invalid Name: '{name}'", 400)
         if len(text.encode()) > MAX_INPUT:
-            return error_response_json("InvalidExecutionInput", "The input is larger than 262144 bytes", 400)
+            return responses.error_response_json("InvalidExecutionInput", "The input is larger than 262144 bytes", 400)
         try:
             json.loads(text)
         except json.JSONDecodeError as error:
-            return error_response_json(
+            return responses.error_response_json(
                 "InvalidExecutionInput", f"Invalid State Machine Execution Input: '{error}'", 400
             )
         with self._lock:
             machine = stepfunctions._state_machines.get(request["stateMachineArn"])
             execution = machine and name and stepfunctions._executions.get(_arn(machine, name))
             if execution and execution["status"] == "RUNNING" and execution["input"] == text:
-                return json_response({"executionArn": execution["executionArn"], "startDate": execution["startDate"]})
+                return responses.json_response(
+                    {"executionArn": execution["executionArn"], "startDate": execution["startDate"]}
+                )
             response = _start_execution(request)
         if response[0] == 200:
             _measure(machine["stateMachineArn"], "ExecutionsStarted")
@@ -106,11 +105,11 @@ class States:
         execution = stepfunctions._executions.get(request["executionArn"])
         if not execution:
             message = f"Execution Does Not Exist: '{request['executionArn']}'"
-            return error_response_json("ExecutionDoesNotExist", message, 400)
+            return responses.error_response_json("ExecutionDoesNotExist", message, 400)
         self._finish(execution, "ABORTED", error=request.get("error"), cause=request.get("cause"))
         if run := self._runs.get(execution["executionArn"]):
             run.flow.end()
-        return json_response({"stopDate": execution["stopDate"]})
+        return responses.json_response({"stopDate": execution["stopDate"]})
 
     def expire(self, name: str) -> None:
         """Has the time that an execution may take be over."""
@@ -177,7 +176,7 @@ class States:
             outcome = {field: value for field, value in outcome.items() if value is not None}
             kind, field = EVENTS[status]
             self._record(execution, len(execution["events"]), kind, {f"{field}EventDetails": outcome})
-            execution |= {"status": status, "stopDate": now_iso(), **outcome}
+            execution |= {"status": status, "stopDate": responses.now_iso(), **outcome}
         _announce(execution)
         _measure(execution["stateMachineArn"], METRICS[status])
 
@@ -267,18 +266,18 @@ def _refusal(request: dict) -> Response | None:
     """Returns why a machine cannot be made, None where it can."""
     if faults := definitions.faults(request["definition"]):
         message = f"Invalid State Machine Definition: '{', '.join(faults)}'"
-        return error_response_json("InvalidDefinition", message, 400)
+        return responses.error_response_json("InvalidDefinition", message, 400)
     role = request["roleArn"]
     machine = request.get("stateMachineArn") or _machine_arn(request["name"])
     if not permissions.service_may_assume(role, SERVICE, machine):
         message = f"Neither the global service principal {SERVICE}, nor the regional one is authorized to assume"
-        return error_response_json("AccessDeniedException", f"{message} the provided role.", 400)
+        return responses.error_response_json("AccessDeniedException", f"{message} the provided role.", 400)
     logging_ = request.get("loggingConfiguration") or {}
     if (logging_.get("level") or logging_.get("Level") or "OFF") != "OFF":
         missing = [action for action in LOG_DELIVERY if not permissions.role_may(role, action, "*")]
         if missing:
             message = "The state machine IAM Role is not authorized to access the Log Destination"
-            return error_response_json("AccessDeniedException", f"{message} ({', '.join(missing)})", 400)
+            return responses.error_response_json("AccessDeniedException", f"{message} ({', '.join(missing)})", 400)
     return None
 
 
