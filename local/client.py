@@ -246,7 +246,7 @@ class LocalCloud:
         when: Literal["before", "after"] = "before",
         **fault: Any,
     ) -> None:
-        """Has something happen to a state of a state machine when it is next entered or tried again (`asl.Fault`).
+        """Has something happen to a state of a state machine when it is next entered or tried again (`faults.Fault`).
 
         A task fails, throttled by its service unless `error` and `cause` say otherwise, or hangs until its time is
         over; any state can be made to pause until `release`. `after` its call is made, a task's answer is lost. Further

@@ -33,12 +33,36 @@ from local.s3 import buckets
 from local.scheduler.schedules import Scheduler
 from local.settings import REGISTRY_HOST
 from local.sqs import queues
-from local.ssm import documents
+from local.ssm import document_resource
 from local.ssm.operations import Ssm
 from local.stepfunctions.machines import States
 from local.traffic import Traffic
 
 REGISTRY_PORT = 443
+
+
+MODULES = (
+    permissions,
+    document_resource,
+    functions,
+    queues,
+    asynchronous,
+    events,
+    stack_events,
+    custom_resources,
+    query,
+    instances,
+    groups,
+    launch_templates,
+    http_apis,
+    tables,
+    buckets,
+    metrics,
+    roles,
+    simulation,
+    vpc,
+)
+"""What is installed in ministack, in this order, before the parts that have a state of their own."""
 
 
 async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
@@ -47,42 +71,11 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
     volumes = Volumes(folder / "ebs")
     fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, volumes, knobs))
-    ssm = Ssm(fleet)
-    traffic = Traffic()
-    services = (Ecr(registry), ssm.run_command, traffic, Scheduler(traffic), States(traffic), volumes)
-    control = Control(folder, endpoint, fleet, *services)
-    modules = (
-        permissions,
-        documents,
-        functions,
-        queues,
-        asynchronous,
-        events,
-        stack_events,
-        custom_resources,
-        query,
-        instances,
-        groups,
-        launch_templates,
-        http_apis,
-        tables,
-        buckets,
-        metrics,
-        roles,
-        simulation,
-        vpc,
-    )
-    services = (
-        ssm,
-        control.ecr,
-        traffic,
-        control.scheduler,
-        control.states,
-        volumes,
-        Launches(volumes),
-        RegistryApi(registry),
-    )
-    for layer in (*modules, *services):
+    ssm, ecr, traffic = Ssm(fleet), Ecr(registry), Traffic()
+    scheduler, states = Scheduler(traffic), States(traffic)
+    control = Control(folder, endpoint, fleet, ecr, ssm.run_command, traffic, scheduler, states, volumes)
+    parts = (ssm, ecr, traffic, scheduler, states, volumes, Launches(volumes), RegistryApi(registry))
+    for layer in (*MODULES, *parts):
         layer.install()
     registry.start()
     config = Config()

@@ -12,7 +12,7 @@ from local.api import Response
 from local.dynamodb import tables
 from local.lambda_ import functions
 from local.ministack import app, iam_actions, router
-from local.stepfunctions import asl
+from local.stepfunctions.faults import Fault as StateFault
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
 UNPROCESSED = "UnprocessedKeys"
@@ -61,7 +61,7 @@ class Traffic:
 
     def __init__(self):
         self.faults: dict[str, Fault] = {}
-        self.state_faults: list[asl.Fault] = []
+        self.state_faults: list[StateFault] = []
         self._calls: Counter[tuple[str | None, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -97,7 +97,7 @@ class Traffic:
         with self._lock:
             return self._fault(action, None)
 
-    def strike_state(self, execution: str, state: str, when: str) -> asl.Fault | None:
+    def strike_state(self, execution: str, state: str, when: str) -> StateFault | None:
         """Returns what is to become of a state of an execution now; None where it is to go on."""
         with self._lock:
             for fault in self.state_faults:

@@ -30,6 +30,27 @@ PASSED_BACK = ("Content-Type", "Content-Length", "Content-Range", "Docker-Conten
 class Front:
     """Serves a registry's images from an address of its own; what is pushed goes to the registry itself."""
 
+    redirects = False
+    """Whether blobs are to be had at BLOB_HOST only, which refuses a login."""
+    bytes_per_second: int | None = None
+    """How fast each blob is sent."""
+    breaks_after: int | None = None
+    """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
+    breaks_each_after: int | None = None
+    """After how many bytes of a layer each connection is closed."""
+    ignores_ranges = False
+    """Whether whoever asks for a part of a layer gets all of it."""
+    refusals: Callable[[str], int | None] = staticmethod(lambda path: None)
+    """Says which status a path is answered with instead of what it asks for."""
+    only_containerd = False
+    """Whether none but containerd is answered."""
+    keeps_back: Callable[[str], bool] = staticmethod(lambda path: False)
+    """Says which paths, beside layers, are answered only once what is kept back is sent."""
+    page: bytes | None = None
+    """What is answered to everything, as HTML with status 200, by one that is no registry."""
+    refuses_at_blob_host: int | None = None
+    """The status that is answered for blobs where they are to be had at BLOB_HOST."""
+
     def __init__(self, registry: Registry, address: str) -> None:
         self.registry = registry
         self.address = address
@@ -39,28 +60,8 @@ class Front:
         self.anonymous = registry.anonymous
         self.password = registry.password
         """The one password that is accepted, from the next request on."""
-        self.redirects = False
-        """Whether blobs are to be had at BLOB_HOST only, which refuses a login."""
-        self.bytes_per_second: int | None = None
-        """How fast each blob is sent."""
-        self.breaks_after: int | None = None
-        """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
-        self.breaks_each_after: int | None = None
-        """After how many bytes of a layer each connection is closed."""
-        self.ignores_ranges = False
-        """Whether whoever asks for a part of a layer gets all of it."""
         self.takes_for: dict[str, str] = {}
         """Blobs, by digest, in whose place others are sent."""
-        self.refusals: Callable[[str], int | None] = lambda path: None
-        """Says which status a path is answered with instead of what it asks for."""
-        self.only_containerd = False
-        """Whether none but containerd is answered."""
-        self.keeps_back: Callable[[str], bool] = lambda path: False
-        """Says which paths, beside layers, are answered only once what is kept back is sent."""
-        self.page: bytes | None = None
-        """What is answered to everything, as HTML with status 200, by one that is no registry."""
-        self.refuses_at_blob_host: int | None = None
-        """The status that is answered for blobs where they are to be had at BLOB_HOST."""
         self.sent: Counter[str] = Counter()
         """How many bytes of each blob were sent, by digest."""
         self.authorizations: set[str] = set()

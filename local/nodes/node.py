@@ -254,16 +254,7 @@ class Node:
             os.setxattr(self.folder / "etc" / folder, "trusted.overlay.opaque", b"y")
 
         etc = self.folder / "etc"
-        registries = [self.registry, *self.neighbours]
-        found = [] if self.proxy else registries
-        hosts = ["127.0.0.1 localhost", *(f"{known.address} {' '.join(known.hosts)}" for known in found)]
-        _write(etc / "hosts", "\n".join(hosts) + "\n")
-        for bundle in ("ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt"):
-            _write(etc / bundle, "".join(known.ca.read_text() for known in registries))
-        for host, mirror in self.mirrors.items():
-            server = "" if host == "_default" else f'server = "https://{host}"\n\n'
-            asked = f'[host."https://{mirror.hosts[0]}"]\ncapabilities = ["pull", "resolve"]\n'
-            _write(etc / f"containerd/certs.d/{host}/hosts.toml", server + asked)
+        self._write_registries(etc)
         _write(etc / "containerd/config.toml", self._configuration())
         _write(etc / "containerd/base-runtime-spec.json", (OWN_FILES / "base-runtime-spec.json").read_text())
         if self.snapshotter == "soci":
@@ -278,6 +269,19 @@ class Node:
         shell.unlink(missing_ok=True)
         shell.symlink_to("bash")
         self._write_login()
+
+    def _write_registries(self, etc: Path) -> None:
+        """Writes the names of the registries, the authorities that they show, and their mirrors."""
+        registries = [self.registry, *self.neighbours]
+        found = [] if self.proxy else registries
+        hosts = ["127.0.0.1 localhost", *(f"{known.address} {' '.join(known.hosts)}" for known in found)]
+        _write(etc / "hosts", "\n".join(hosts) + "\n")
+        for bundle in ("ssl/certs/ca-certificates.crt", "pki/tls/certs/ca-bundle.crt"):
+            _write(etc / bundle, "".join(known.ca.read_text() for known in registries))
+        for host, mirror in self.mirrors.items():
+            server = "" if host == "_default" else f'server = "https://{host}"\n\n'
+            section = f'[host."https://{mirror.hosts[0]}"]\ncapabilities = ["pull", "resolve"]\n'
+            _write(etc / f"containerd/certs.d/{host}/hosts.toml", server + section)
 
     def _make_disk(self) -> None:
         disk = self.folder / "disk"

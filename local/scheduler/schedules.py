@@ -1,37 +1,24 @@
 """Replaces EventBridge Scheduler: groups, schedules, and the clock that invokes what is due."""
 
 import json
-import logging
 import re
 import threading
 import time
-import uuid
 from datetime import UTC, datetime, timedelta
 
 from local import background
 from local.api import ApiError, Response, check, operation, page
 from local.iam import permissions
 from local.iam.permissions import Caller
-from local.lambda_ import asynchronous
-from local.ministack import app, lambda_svc, provisioners, scheduler, sqs
-from local.scheduler import cron
-from local.settings import ACCOUNT, REGION, scaled
-from local.sqs import queues
+from local.ministack import app, provisioners, scheduler
+from local.scheduler import cron, targets
+from local.scheduler.targets import ARN, RETRY_POLICY, SERVICE, group_arn
 from local.traffic import Traffic
 
-log = logging.getLogger("local.scheduler")
-
-SERVICE = "scheduler.amazonaws.com"
-ARN = f"arn:aws:scheduler:{REGION}:{ACCOUNT}"
 DEFAULT = "default"
 PAGE_SIZE = 100
 TICK_SECONDS = 0.5
-RETRY_SECONDS = 60
-"""Before the first retry on AWS, which doubles it each time; it says "exponential backoff" only."""
-RETRY_POLICY = {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}
-"""What AWS does where a schedule says nothing (Scheduler, RetryPolicy)."""
 STATUSES = {"ConflictException": 409, "ResourceNotFoundException": 404, "AccessDeniedException": 403}
-PLACEHOLDER = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
 
 
 class Scheduler:
@@ -63,7 +50,7 @@ class Scheduler:
         scheduler.start_scheduler = lambda: background.start(self._tick)
         provisioners._RESOURCE_HANDLERS["AWS::Scheduler::ScheduleGroup"] = {
             "create": self._create_group_resource,
-            "update": lambda name, old, new, stack: (name, {"Arn": _group_arn(name)}),
+            "update": lambda name, old, new, stack: (name, {"Arn": group_arn(name)}),
             "delete": self._delete_group_resource,
         }
         provisioners._RESOURCE_HANDLERS["AWS::Scheduler::Schedule"] = {
@@ -139,7 +126,7 @@ class Scheduler:
         if name in self._groups:
             raise ApiError("ConflictException", f"Schedule group {name} already exists.")
         self._add_group(name, request)
-        return {"ScheduleGroupArn": _group_arn(name)}
+        return {"ScheduleGroupArn": group_arn(name)}
 
     def get_group(self, request: dict) -> dict:
         """GetScheduleGroup."""
@@ -172,13 +159,13 @@ class Scheduler:
         at = datetime.fromisoformat(moment) if moment else self._due[key]
         if at is None:
             raise ValueError(f"{name} has no further moment.")
-        background.start(self._invoke, schedule, at)
+        background.start(targets.invoke, self._traffic, schedule, at)
 
     def _keep(self, key: tuple[str, str], request: dict, dates: dict) -> None:
         """Stores a schedule, or refuses it as AWS does."""
         self._group(key[0])
         target = request["Target"]
-        if not permissions.service_may_assume(target["RoleArn"], SERVICE, _group_arn(key[0])):
+        if not permissions.service_may_assume(target["RoleArn"], SERVICE, group_arn(key[0])):
             message = "The execution role you provide must allow AWS EventBridge Scheduler to assume the role."
             raise ApiError("ValidationException", message)
         if not re.fullmatch(r"arn:aws:(lambda|sqs):[^:]+:\d{12}:.+", target["Arn"]):
@@ -216,7 +203,7 @@ class Scheduler:
     def _add_group(self, name: str, request: dict) -> None:
         now = time.time()
         dates = {"CreationDate": now, "LastModificationDate": now}
-        self._groups[name] = {"Arn": _group_arn(name), "Name": name, "State": "ACTIVE", **dates}
+        self._groups[name] = {"Arn": group_arn(name), "Name": name, "State": "ACTIVE", **dates}
 
     def _tick(self) -> None:
         """Invokes what is due, for ever."""
@@ -229,69 +216,14 @@ class Scheduler:
                     schedule = self._schedules[key]
                     self._due[key] = _next(schedule, now)
                     if schedule["State"] == "ENABLED":
-                        background.start(self._invoke, schedule, at)
+                        background.start(targets.invoke, self._traffic, schedule, at)
                     if self._due[key] is None and schedule["ActionAfterCompletion"] == "DELETE":
                         self._forget(key)
-
-    def _invoke(self, schedule: dict, at: datetime) -> None:
-        """Invokes a target until it takes the event, or gives it up into the dead-letter queue."""
-        target = schedule["Target"]
-        policy = RETRY_POLICY | target.get("RetryPolicy", {})
-        deadline = time.monotonic() + scaled(policy["MaximumEventAgeInSeconds"])
-        execution, retries = str(uuid.uuid4()), 0
-        while True:
-            payload = _input(schedule, at, execution, retries + 1)
-            failure = self._deliver(schedule, payload)
-            if failure is None:
-                return
-            code, message, permanent = failure
-            log.warning("%s, try %d: %s", schedule["Name"], retries + 1, message)
-            delay = scaled(RETRY_SECONDS * 2**retries)
-            exhausted = "MaximumRetryAttempts" if retries >= policy["MaximumRetryAttempts"] else ""
-            if not exhausted and time.monotonic() + delay > deadline:
-                exhausted = "MaximumEventAgeInSeconds"
-            if permanent or exhausted:
-                break
-            time.sleep(delay)
-            retries += 1
-        attributes = {
-            "ERROR_CODE": code,
-            "ERROR_MESSAGE": message,
-            "EXECUTION_ID": execution,
-            "IS_PAYLOAD_TRUNCATED": "false",
-            "RETRY_ATTEMPTS": str(retries),
-            "SCHEDULED_TIME": _iso(at),
-            "SCHEDULE_ARN": schedule["Arn"],
-            "TARGET_ARN": target["Arn"],
-            **({"EXHAUSTED_RETRY_CONDITION": exhausted} if exhausted else {}),
-        }
-        _dead_letter(target, payload, attributes)
-
-    def _deliver(self, schedule: dict, payload: str) -> tuple[str, str, bool] | None:
-        """Hands the payload over as the target's role; returns a failure: code, message, whether it is for good."""
-        role, arn = schedule["Target"]["RoleArn"], schedule["Target"]["Arn"]
-        action = "lambda:InvokeFunction" if ":lambda:" in arn else "sqs:SendMessage"
-        if not permissions.service_may_assume(role, SERVICE, _group_arn(schedule["GroupName"])):
-            return "AccessDeniedException", f"EventBridge Scheduler may not assume {role}.", True
-        if not permissions.role_may(role, action, arn):
-            return "AccessDeniedException", f"{role} is not authorized to perform {action} on {arn}.", True
-        if fault := self._traffic.strike(action):
-            return fault.code, f"Injected by the local cloud: {fault.code}", False
-        if action == "sqs:SendMessage":
-            if not (queue := sqs._queue_by_arn(arn)):
-                return "AWS.SimpleQueueService.NonExistentQueue", f"There is no {arn}.", True
-            queues.put(queue, payload)
-            return None
-        function, config, _ = lambda_svc._get_func_record_for_ref(arn)
-        if not function:
-            return "ResourceNotFoundException", f"Function not found: {arn}", True
-        asynchronous.invoke(lambda_svc._execution_record_for_config(function, config), json.loads(payload))
-        return None
 
     def _create_group_resource(self, logical_id: str, properties: dict, stack: str) -> tuple[str, dict]:
         name = properties.get("Name") or provisioners._physical_name(stack, logical_id, max_len=64)
         self._provision("CreateScheduleGroup", {"Name": name, **_without(properties, "Name")})
-        return name, {"Arn": _group_arn(name)}
+        return name, {"Arn": group_arn(name)}
 
     def _delete_group_resource(self, name: str, properties: dict) -> None:
         with self._lock:
@@ -328,10 +260,6 @@ def _arn(key: tuple[str, str]) -> str:
     return f"{ARN}:schedule/{key[0]}/{key[1]}"
 
 
-def _group_arn(name: str) -> str:
-    return f"{ARN}:schedule-group/{name}"
-
-
 def _page(member: str, rows: list[dict], request: dict) -> dict:
     try:
         rows, rest = page(rows, request.get("NextToken"), request.get("MaxResults", PAGE_SIZE))
@@ -360,47 +288,11 @@ def _moment(value: float | str | None) -> datetime | None:
     return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else datetime.fromisoformat(value)
 
 
-def _input(schedule: dict, at: datetime, execution: str, attempt: int) -> str:
-    """Returns what the target is handed, the context attributes in place."""
-    default = {
-        "version": "0",
-        "id": execution,
-        "detail-type": "Scheduled Event",
-        "source": "aws.scheduler",
-        "account": ACCOUNT,
-        "time": _iso(at),
-        "region": REGION,
-        "resources": [schedule["Arn"]],
-        "detail": "{}",
-    }
-    attributes = {
-        "schedule-arn": schedule["Arn"],
-        "scheduled-time": _iso(at),
-        "execution-id": execution,
-        "attempt-number": str(attempt),
-    }
-    text = schedule["Target"].get("Input") or json.dumps(default)
-    return PLACEHOLDER.sub(lambda match: attributes[match[1]], text)
-
-
-def _dead_letter(target: dict, payload: str, attributes: dict[str, str]) -> None:
-    arn = target.get("DeadLetterConfig", {}).get("Arn")
-    queue = arn and sqs._queue_by_arn(arn)
-    if not queue or not permissions.role_may(target["RoleArn"], "sqs:SendMessage", arn):
-        log.warning("%s is lost: the dead-letter queue %s takes it not.", attributes["SCHEDULE_ARN"], arn)
-        return
-    queues.put(queue, payload, attributes)
-
-
 def _check_json(text: str) -> None:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise ApiError("ValidationException", "Invalid request provided: Input must be well-formed JSON.") from error
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _json(value: dict) -> bytes:

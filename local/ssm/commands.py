@@ -11,7 +11,8 @@ from local.api import ApiError
 from local.ec2 import instances
 from local.eventbridge import events
 from local.settings import REGION
-from local.ssm.documents import REFERENCE, Document, Version
+from local.ssm.content import REFERENCE
+from local.ssm.documents import Document, Version
 
 STDOUT_LIMIT, STDERR_LIMIT, LIST_LIMIT = 24_000, 8_000, 2_500
 """Characters of output that GetCommandInvocation and ListCommandInvocations return (service model)."""

@@ -2,64 +2,12 @@
 
 import hashlib
 import json
-import re
 import time
 from dataclasses import dataclass, field
 
-import yaml
-
-from local.api import ApiError, check, page
-from local.ministack import provisioners
+from local.api import ApiError, page
 from local.settings import ACCOUNT, REGION
-
-MAX_BYTES = 64 * 1024
-"""The largest content CreateDocument takes, and SendCommand with the parameters of the run (SSM service model)."""
-
-ACTIONS = frozenset(
-    {
-        "aws:applications",
-        "aws:cloudWatch",
-        "aws:configureDocker",
-        "aws:configurePackage",
-        "aws:domainJoin",
-        "aws:downloadContent",
-        "aws:psModule",
-        "aws:refreshAssociation",
-        "aws:runDockerAction",
-        "aws:runDocument",
-        "aws:runPowerShellScript",
-        "aws:runShellScript",
-        "aws:softwareInventory",
-        "aws:updateAgent",
-        "aws:updateSsmAgent",
-    }
-)
-"""The plugins of a Command document (Systems Manager user guide, plugin reference)."""
-
-PARAMETER_TYPES = {
-    "String": str,
-    "StringList": list,
-    "Boolean": bool,
-    "Integer": int,
-    "MapList": list,
-    "StringMap": dict,
-}
-PARAMETER_FIELDS = frozenset(
-    {
-        "type",
-        "description",
-        "default",
-        "allowedValues",
-        "allowedPattern",
-        "displayType",
-        "interpolationType",
-        "minItems",
-        "maxItems",
-        "minChars",
-        "maxChars",
-    }
-)
-REFERENCE = re.compile(r"{{\s*(\w+)\s*}}")
+from local.ssm.content import parse
 
 
 @dataclass
@@ -265,159 +213,6 @@ TAG_OPERATIONS = {
 }
 
 
-def parse(text: str, format_: str) -> dict:
-    """Returns the content of a Command document, or raises the error AWS would."""
-    if len(text.encode()) > MAX_BYTES:
-        raise ApiError("MaxDocumentSizeExceeded", "The size limit of a document is 64 KB.")
-    try:
-        content = yaml.safe_load(text) if format_ == "YAML" else json.loads(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise _invalid(f"{format_} not well-formed: {error}") from error
-    if not isinstance(content, dict):
-        raise _invalid("The document is not an object.")
-    if content.get("schemaVersion") != "2.2":
-        version = content.get("schemaVersion")
-        raise ApiError("InvalidDocumentSchemaVersion", f"The schema version {version} is not supported; use 2.2.")
-    unknown = content.keys() - {"schemaVersion", "description", "parameters", "mainSteps"}
-    if unknown:
-        raise _invalid(f"Unknown top-level elements: {', '.join(sorted(unknown))}.")
-    parameters = content.get("parameters") or {}
-    for name, spec in parameters.items():
-        _check_parameter(name, spec)
-    _check_steps(content.get("mainSteps"), parameters)
-    return content
-
-
-def _check_parameter(name: str, spec: dict) -> None:
-    unknown = spec.keys() - PARAMETER_FIELDS
-    if unknown:
-        raise _invalid(f"Parameter {name} has unknown properties: {', '.join(sorted(unknown))}.")
-    if spec.get("type") not in PARAMETER_TYPES:
-        raise _invalid(f"Parameter {name} has the unknown type {spec.get('type')}.")
-    if spec.get("interpolationType", "ENV_VAR") != "ENV_VAR" or (
-        "interpolationType" in spec and spec["type"] != "String"
-    ):
-        raise _invalid(f"Parameter {name}: interpolationType ENV_VAR is for parameters of type String only.")
-    if "allowedPattern" in spec:
-        try:
-            re.compile(spec["allowedPattern"])
-        except re.error as error:
-            raise _invalid(f"Parameter {name}: allowedPattern is no regular expression: {error}.") from error
-    if "default" not in spec:
-        return
-    if not isinstance(spec["default"], PARAMETER_TYPES[spec["type"]]):
-        raise _invalid(f"Parameter {name}: the default is not of type {spec['type']}.")
-    if spec["type"] in ("String", "StringList"):
-        values = spec["default"] if spec["type"] == "StringList" else [spec["default"]]
-        for fault in value_faults(name, spec, values):
-            raise _invalid(f"The default value is not allowed: {fault}")
-
-
-def _check_steps(steps: list | None, parameters: dict) -> None:
-    if not isinstance(steps, list) or not steps:
-        raise _invalid("mainSteps is required and must have at least one step.")
-    names = [step.get("name") for step in steps]
-    if None in names or len(set(names)) != len(names):
-        raise _invalid("Every step needs a name of its own.")
-    for step in steps:
-        if step.get("action") not in ACTIONS:
-            raise _invalid(f"Step {step['name']} has the unknown action {step.get('action')}.")
-        script = step.get("inputs", {}).get("runCommand")
-        if step["action"] == "aws:runShellScript" and not (script and isinstance(script, list)):
-            raise _invalid(f"Step {step['name']}: runCommand must be a list of lines.")
-    undeclared = set(REFERENCE.findall(json.dumps(steps))) - parameters.keys()
-    if undeclared:
-        raise _invalid(f"Parameters are used and not declared: {', '.join(sorted(undeclared))}.")
-
-
-def value_faults(name: str, spec: dict, values: list[str]) -> list[str]:
-    """Returns what is wrong with the values of a String or StringList parameter."""
-    faults = []
-    if not spec.get("minItems", 0) <= len(values) <= spec.get("maxItems", len(values)):
-        faults.append(f"Parameter {name} has a number of items that is not allowed.")
-    for value in values:
-        if "allowedValues" in spec and value not in spec["allowedValues"]:
-            faults.append(f"Parameter {name} has a value that is not one of the allowed values: {value}")
-        if "allowedPattern" in spec and not re.fullmatch(spec["allowedPattern"], value):
-            faults.append(f"Parameter {name} does not match its allowed pattern: {spec['allowedPattern']}")
-        if not spec.get("minChars", 0) <= len(value) <= spec.get("maxChars", len(value)):
-            faults.append(f"Parameter {name} has a value whose length is not allowed.")
-    return faults
-
-
-def install() -> None:
-    """Adds the resource type AWS::SSM::Document to CloudFormation."""
-    provisioners._RESOURCE_HANDLERS["AWS::SSM::Document"] = {
-        "create": _create_resource,
-        "update": _update_resource,
-        "update_with_logical_id": True,
-        "delete": _delete_resource,
-    }
-    provisioners._STACK_TAG_PROPERTY["AWS::SSM::Document"] = ("Tags", "list")
-
-
-def _create_resource(logical_id: str, properties: dict, stack: str) -> tuple[str, dict]:
-    name = properties.get("Name") or provisioners._physical_name(stack, logical_id)
-    request = _resource_request(name, properties)
-    try:
-        check("ssm", "CreateDocument", request)
-        create(request)
-    except ApiError as error:
-        if error.code != "DocumentAlreadyExists" or properties.get("UpdateMethod") != "NewVersion":
-            raise ValueError(f"{error.message} ({error.code})") from error
-        _new_version(name, properties)
-    return name, {"Name": name}
-
-
-def _update_resource(name: str, old: dict, new: dict, stack: str, logical_id: str) -> tuple[str, dict]:
-    renamed = new.get("Name", name) != name
-    if renamed or (new.get("UpdateMethod", "Replace") == "Replace" and _content(old) != _content(new)):
-        if not renamed and new.get("Name"):
-            raise ValueError(
-                "CloudFormation cannot update a stack when a custom-named resource requires replacing."
-                f" Rename {name} and update the stack again."
-            )
-        created = provisioners._seeded_create(_create_resource, logical_id, new, stack)
-        provisioners._delete_predecessor(_delete_resource, name, old)
-        return created
-    _new_version(name, new)
-    provisioners._reconcile_tag_map(find(name).tags, old, new)
-    return name, {"Name": name}
-
-
-def _new_version(name: str, properties: dict) -> None:
-    """Makes the content the new default version, as AWS's resource handler does under UpdateMethod NewVersion."""
-    request = _resource_request(name, properties)
-    request.pop("Tags", None)
-    request.pop("DocumentType", None)
-    try:
-        check("ssm", "UpdateDocument", request)
-        update({**request, "DocumentVersion": "$LATEST"})
-    except ApiError as error:
-        if error.code != "DuplicateDocumentContent":
-            raise ValueError(f"{error.message} ({error.code})") from error
-        return
-    document = find(name)
-    document.default = document.latest.number
-
-
-def _delete_resource(name: str, properties: dict) -> None:
-    DOCUMENTS.pop(name, None)
-
-
-def _resource_request(name: str, properties: dict) -> dict:
-    passed = ("DocumentType", "DocumentFormat", "TargetType", "VersionName", "Tags")
-    return {"Name": name, "Content": _content(properties)} | {
-        key: properties[key] for key in passed if key in properties
-    }
-
-
-def _content(properties: dict) -> str:
-    content = properties.get("Content", "")
-    # CloudFormation writes it anew, with indentation.
-    return content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False)
-
-
 def _describe_parameter(name: str, spec: dict) -> dict:
     default = spec.get("default")
     if default is not None and not isinstance(default, str):
@@ -442,7 +237,3 @@ def _tag_list(tags: dict[str, str]) -> list[dict]:
 
 def _present(**fields) -> dict:
     return {key: value for key, value in fields.items() if value is not None}
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError("InvalidDocumentContent", message)

@@ -9,7 +9,7 @@ from local.ec2 import instances
 from local.iam.permissions import Caller
 from local.nodes.fleet import Fleet
 from local.settings import ACCOUNT
-from local.ssm import delivery, documents
+from local.ssm import content, delivery, documents
 from local.ssm.commands import TERMINAL, Command, Invocation, Plugin
 from local.ssm.documents import Version
 from local.ssm.scripted import Ending
@@ -177,7 +177,7 @@ class RunCommand:
 
 def _checked_parameters(version: Version, given: dict[str, list[str]]) -> dict[str, list[str]]:
     """Returns the parameters with the document's defaults, or refuses them as SSM does."""
-    if len(version.text.encode()) + len(json.dumps(given).encode()) > documents.MAX_BYTES:
+    if len(version.text.encode()) + len(json.dumps(given).encode()) > content.MAX_BYTES:
         raise ApiError("MaxDocumentSizeExceeded", "The size limit of a document, parameters included, is 64 KB.")
     unknown = given.keys() - version.parameters.keys()
     if unknown:
@@ -189,7 +189,7 @@ def _checked_parameters(version: Version, given: dict[str, list[str]]) -> dict[s
         values = given.get(name) or _as_values(spec["default"])
         if spec["type"] != "StringList" and len(values) != 1:
             raise ApiError("InvalidParameters", f"Parameter {name} takes one value of type {spec['type']}.")
-        for fault in documents.value_faults(name, spec, values):
+        for fault in content.value_faults(name, spec, values):
             raise ApiError("InvalidParameters", fault)
         result[name] = values
     return result

@@ -1,19 +1,18 @@
-"""Amazon States Language in its JSONata form, executed as Step Functions executes a standard workflow."""
+"""Executes Amazon States Language in its JSONata form, as Step Functions does a standard workflow."""
 
 import json
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from local import background
-from local.ministack import stepfunctions
 from local.settings import scaled
-from local.stepfunctions import expressions
+from local.stepfunctions import expressions, retries
+from local.stepfunctions.faults import Fault
+from local.stepfunctions.flow import Ended, Flow, StateError, TimedOut
 
 MAX_PAYLOAD = 256 << 10
 """Bytes of what a state takes, hands on, or is answered (Step Functions, quotas of state executions)."""
@@ -21,85 +20,6 @@ MAP_CONCURRENCY = 40
 """Items of an inline map that run at a time where it sets no limit (Step Functions, Map state)."""
 NO_TIMEOUT = 99_999_999
 """Seconds that a task may take which says nothing (Amazon States Language, TimeoutSeconds)."""
-RETRIES = {"IntervalSeconds": 1, "MaxAttempts": 3, "BackoffRate": 2.0}
-"""What a retrier does that says nothing (Amazon States Language, Retry)."""
-UNCAUGHT = ("States.Runtime", "States.DataLimitExceeded")
-"""Errors that States.ALL stands not for (Step Functions, error names)."""
-
-StateError = stepfunctions._ExecutionError
-"""What a state fails with: an error and its cause."""
-
-
-class Ended(Exception):
-    """No further state is entered: the execution was stopped, or another item of the same map has failed."""
-
-
-class TimedOut(Exception):
-    """The execution has run for longer than it may."""
-
-
-@dataclass
-class Fault:
-    """What becomes of a state when it is entered, or tried again, next."""
-
-    state: str
-    does: Literal["fail", "hang", "pause"]
-    """A hanging task is answered nothing until its time is over; a paused state goes on when it is released."""
-    when: Literal["before", "after"] = "before"
-    """Of a task: before its call is made, or after, when the answer is lost."""
-    error: str = ""
-    """What a task fails with; by default its service throttles it."""
-    cause: str = "Injected by the local cloud."
-    times: int = 1
-    skip: int = 0
-    """How many times the state passes before."""
-    execution: str | None = None
-    """The name of the execution that is meant; None: any."""
-
-
-class Flow:
-    """A sequence of states: the execution's own, a branch's, or that of an item of a map."""
-
-    def __init__(self, outer: "Flow | None" = None, item: dict | None = None):
-        self.ended: Future = Future()
-        self.variables = dict(outer.variables) if outer else {}
-        self.skipped = outer.skipped if outer else 0.0
-        """The seconds that AWS would have waited and nobody did."""
-        self.item = item or (outer and outer.item)
-        self.state: str | None = None
-        self.event = outer.event if outer else 0
-        """The last event of its history."""
-        self._inner: list[Flow] = []
-        self._lock = threading.Lock()
-
-    def inner(self, item: dict | None = None) -> "Flow":
-        """Begins a flow within this one, which ends with it."""
-        flow = Flow(self, item)
-        with self._lock:
-            self._inner.append(flow)
-            if self.ended.done():
-                flow.end()
-        return flow
-
-    def end(self) -> None:
-        """Has no further state be entered, here or within."""
-        with self._lock:
-            if not self.ended.done():
-                self.ended.set_result(None)
-            inner = list(self._inner)
-        for flow in inner:
-            flow.end()
-
-    def flows(self) -> Iterator["Flow"]:
-        """Yields this flow and all within."""
-        yield self
-        for flow in list(self._inner):
-            yield from flow.flows()
-
-    def require(self) -> None:
-        """Raises Ended where it has."""
-        if self.ended.done():
-            raise Ended
 
 
 class Run:
@@ -313,20 +233,8 @@ class _Visit:
         """Runs flows side by side, so many at a time; the first that fails ends the others, which catch nothing."""
         slots = threading.Semaphore(limit)
         kind = self.state["Type"]
-
-        def run(index: int) -> Any:
-            with slots:
-                self.run._require(flows[index])
-                self._iteration("Started", index, flows[index])
-                try:
-                    output = self.run._states(parts[index], values[index], flows[index])
-                except (StateError, Ended, TimedOut) as error:
-                    self._iteration("Failed" if isinstance(error, StateError) else "Aborted", index, flows[index])
-                    raise
-                self._iteration("Succeeded", index, flows[index])
-                return output
-
-        runs = [_started(run, index) for index in range(len(parts))]
+        sides = zip(range(len(parts)), parts, values, flows, strict=True)
+        runs = [_started(self._one_of_many, slots, *side) for side in sides]
         pending = set(runs)
         try:
             while pending:
@@ -344,6 +252,19 @@ class _Visit:
         self.record(f"{kind}StateSucceeded")
         return [run.result() for run in runs]
 
+    def _one_of_many(self, slots: threading.Semaphore, index: int, part: dict, value: Any, flow: Flow) -> Any:
+        """Runs one of the flows that run side by side, once there is a slot for it."""
+        with slots:
+            self.run._require(flow)
+            self._iteration("Started", index, flow)
+            try:
+                output = self.run._states(part, value, flow)
+            except (StateError, Ended, TimedOut) as error:
+                self._iteration("Failed" if isinstance(error, StateError) else "Aborted", index, flow)
+                raise
+            self._iteration("Succeeded", index, flow)
+            return output
+
     def _iteration(self, outcome: str, index: int, flow: Flow) -> None:
         if self.state["Type"] == "Map":
             details = {f"mapIteration{outcome}EventDetails": {"name": self.name, "index": index}}
@@ -358,13 +279,13 @@ class _Visit:
                 return self._leave(self.state, result, {"result": result})
             except StateError as error:
                 failure = error
-            if (delay := _delay(self.state.get("Retry", []), failure.error, counts)) is None:
+            if (delay := retries.delay(self.state.get("Retry", []), failure.error, counts)) is None:
                 break
             self.run._sleep(self.flow, delay)
             self.retries += 1
         self.run._require(self.flow)
         for catcher in self.state.get("Catch", []):
-            if _matches(catcher["ErrorEquals"], failure.error):
+            if retries.matches(catcher["ErrorEquals"], failure.error):
                 output = {"Error": failure.error, "Cause": failure.cause}
                 return self._leave(catcher, output, {"errorOutput": output})
         raise failure
@@ -417,27 +338,6 @@ def _checked(value: Any) -> Any:
         message = f"The state returned a result with {size} bytes, more than the {MAX_PAYLOAD} allowed."
         raise StateError("States.DataLimitExceeded", message)
     return value
-
-
-def _delay(retriers: list[dict], error: str, counts: dict[int, int]) -> float | None:
-    """Returns the seconds before the next try, None where there is none; the first retrier that matches counts."""
-    for index, retrier in enumerate(retriers):
-        if _matches(retrier["ErrorEquals"], error):
-            retrier = {**RETRIES, **retrier}
-            tries = counts.get(index, 0)
-            if tries >= retrier["MaxAttempts"]:
-                return None
-            counts[index] = tries + 1
-            seconds = retrier["IntervalSeconds"] * retrier["BackoffRate"] ** tries
-            seconds = min(seconds, retrier.get("MaxDelaySeconds", seconds))
-            return random.uniform(0, seconds) if retrier.get("JitterStrategy") == "FULL" else seconds
-    return None
-
-
-def _matches(names: list[str], error: str) -> bool:
-    if error in UNCAUGHT:
-        return error in names and error != "States.Runtime"
-    return error in names or "States.ALL" in names or ("States.TaskFailed" in names and error != "States.Timeout")
 
 
 def _started(work: Callable, *arguments: Any) -> Future:

@@ -14,6 +14,8 @@ from local.iam import permissions
 from local.ministack import cloudwatch, provisioners, responses, stepfunctions
 from local.settings import ACCOUNT, REGION
 from local.stepfunctions import asl, definitions
+from local.stepfunctions.faults import Fault
+from local.stepfunctions.flow import Ended, StateError, TimedOut
 from local.stepfunctions.integrations import Integration, Origin
 from local.traffic import Traffic
 
@@ -158,11 +160,11 @@ class States:
         try:
             output = run.output()
             self._finish(execution, "SUCCEEDED", output=json.dumps(output, separators=(",", ":")))
-        except asl.TimedOut:
+        except TimedOut:
             self._finish(execution, "TIMED_OUT")
-        except asl.StateError as error:
+        except StateError as error:
             self._finish(execution, "FAILED", error=error.error, cause=error.cause)
-        except asl.Ended:
+        except Ended:
             log.info("%s was stopped.", arn)
         except Exception as error:
             self._finish(execution, "FAILED", error="States.Runtime", cause=f"The local cloud itself failed: {error!r}")
@@ -184,11 +186,11 @@ class States:
         with self._lock:
             if len(execution["events"]) >= MAX_EVENTS and kind not in ENDS:
                 message = f"The execution reached the maximum number of history events ({MAX_EVENTS})."
-                raise asl.StateError("States.Runtime", message)
+                raise StateError("States.Runtime", message)
             event = stepfunctions._add_event(execution, kind, {"previousEventId": previous, **details})
             return event["id"]
 
-    def _strike(self, execution: str, state: str, fields: dict, when: str) -> asl.Fault | None:
+    def _strike(self, execution: str, state: str, fields: dict, when: str) -> Fault | None:
         fault = self._traffic.strike_state(execution, state, when)
         if fault and fault.does == "fail" and not fault.error:
             error = Integration(fields["Resource"]).throttling()
@@ -209,7 +211,7 @@ class States:
 
 def _perform(execution: dict, machine: dict, resource: str, arguments: Any) -> Any:
     if not permissions.service_may_assume(machine["roleArn"], SERVICE, machine["stateMachineArn"]):
-        raise asl.StateError("States.Runtime", f"{SERVICE} is not authorized to assume {machine['roleArn']}")
+        raise StateError("States.Runtime", f"{SERVICE} is not authorized to assume {machine['roleArn']}")
     origin = Origin(machine["roleArn"], machine["name"], (execution["executionArn"], machine["stateMachineArn"]))
     return Integration(resource).perform(arguments, origin)
 
