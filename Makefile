@@ -20,7 +20,7 @@ help: ## Lists the commands
 
 .PHONY: demo
 demo: tools local ## Deploys on a local cloud, pushes an image, launches a node, shows both warm
-	@python -m local.demo
+	@python -m local.make.demo
 
 # Where nothing builds the nodes' program for the other processor, this machine's alone is tested.
 test: export NODE_PROGRAM := incomplete
@@ -86,15 +86,15 @@ demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
-	python -m local.document
+	python -m local.make.document
 
 .PHONY: reproducible
 reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes
-	python -m local.reproducible
+	python -m local.make.reproducible
 
 .PHONY: check
 check: $(TOOLS)/.ready ## Says what a deployment with samconfig.toml and PARAMETERS would do, or why not; no account
-	@python -m local.check
+	@python -m local.make.check
 
 .PHONY: deploy
 deploy: stack-name build ## Deploys to AWS with PARAMETERS and the section CONFIG_ENV, asking for the rest (sam deploy --guided)
@@ -102,18 +102,18 @@ deploy: stack-name build ## Deploys to AWS with PARAMETERS and the section CONFI
 
 .PHONY: stack-name
 stack-name: $(TOOLS)/.ready
-	@python -m local.stack_name
+	@python -m local.make.stack_name
 
 # Nothing but the answer goes to stdout.
 .PHONY: invoke
 invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud
 	@$(MAKE) --no-print-directory tools local >&2
-	@python -m local.invoke $(FUNCTION) $(EVENT)
+	@python -m local.make.invoke $(FUNCTION) $(EVENT)
 
 .PHONY: bake
 bake: ## Bakes snapshots by the deployed STACK, and waits for the end
 	@$(MAKE) --no-print-directory $(TOOLS)/.ready >&2
-	@python -m local.bake '$(STACK)' "$$INPUT"
+	@python -m local.make.bake '$(STACK)' "$$INPUT"
 
 # What comes from the environment alone is not meant: a pipeline may have a REPOSITORY of its own.
 GIVEN = $(if $(filter command line,$(origin $(1))),$(2) '$($(1))')

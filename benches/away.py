@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from benches.pulls import free_address
-from local.registry import Registry
+from local.ecr.registry import Registry
 
 CHUNK = 256 << 10
 

@@ -12,8 +12,8 @@ from typing import Self
 import certifi
 
 from benches.http1 import Connection, Request
-from local.authority import Authority
 from local.client import ROOT
+from local.ecr.authority import Authority
 
 INSTANCE = json.loads((ROOT / "events/node-launch.running.json").read_text())["detail"]["instance-id"]
 

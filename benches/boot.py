@@ -20,10 +20,11 @@ from benches.limited import limited
 from benches.pods import APP, CONTAINERD, KUBELET_ALONE, OURS, ROUNDS, SCALE, SSM_ROUNDS, pods
 from benches.pulls import by_tag, free_address, program_of, registry_running
 from benches.table import Above, Below, Exactly, PartOfRival, Row
-from local import images, program
-from local.boots import BOOT_TIMEOUT, FAULTS, LATE, REPOSITORY, WAYS, Boot
-from local.front import Front
-from local.node import Node
+from local import images
+from local.ecr.front import Front
+from local.nodes import program
+from local.nodes.boots import BOOT_TIMEOUT, FAULTS, LATE, REPOSITORY, WAYS, Boot
+from local.nodes.node import Node
 
 BOOTS = int(os.environ.get("BOOTS", "200"))
 SEED = 20

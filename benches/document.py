@@ -7,8 +7,8 @@ from pathlib import Path
 from benches.away import away
 from benches.pulls import VERSIONS, Bench, Cost, bench_running, in_turn, program_of, push, registry_running
 from benches.table import Above, Below, Exactly, Row, Target
-from local import document
-from local.running import Running
+from local.make import document
+from local.nodes.running import Running
 
 LARGE_ROUNDS = 7
 SMALL_ROUNDS = 12

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benches.pulls import free_address
 from local.child import Child
-from local.registry import TOOLS, Registry
+from local.ecr.registry import TOOLS, Registry
 
 SO_MAX_PACING_RATE = 47
 """How fast a connection may be written to, in bytes per second (Linux, socket.h); a listener hands it on to each."""

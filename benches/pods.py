@@ -12,10 +12,11 @@ from pathlib import Path
 
 from benches.download import KUBELET
 from benches.pulls import HOST, Bench, by_tag, finished
-from local import cri, images
-from local.boots import Boot
-from local.node import Node
-from local.registry import TOOLS, Registry
+from local import images
+from local.ecr.registry import TOOLS, Registry
+from local.nodes import cri
+from local.nodes.boots import Boot
+from local.nodes.node import Node
 
 CONTAINERD = "2.1"
 APP = {"layers": 6, "layer_bytes": 50 << 20}

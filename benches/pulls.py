@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import document, images, program
-from local.node import Node
-from local.registry import Registry
-from local.running import Completed, Running
+from local import images
+from local.ecr.registry import Registry
+from local.make import document
+from local.nodes import program
+from local.nodes.node import Node
+from local.nodes.running import Completed, Running
 
 VERSIONS = ("2.1", "1.7")
 LIMIT_SECONDS = 600

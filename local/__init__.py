@@ -1,1 +1,1 @@
-"""The local cloud: an emulated AWS, a real OCI registry and nodes that really run the commands."""
+"""Extends an emulated AWS (ministack) by a real OCI registry, nodes that really run the commands, and what it lacks."""

@@ -1,4 +1,4 @@
-"""`python -m local up`: the local cloud in the foreground, until Ctrl-C, SIGTERM or the end of its parent."""
+"""Runs the local cloud in the foreground until Ctrl-C, SIGTERM or the end of its parent: `python -m local up`."""
 
 import argparse
 import ctypes

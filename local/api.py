@@ -1,4 +1,4 @@
-"""Answers of the emulated APIs, and requests checked against AWS's own service models."""
+"""Checks requests against AWS's own service models, and writes answers in the JSON protocol."""
 
 import functools
 import re
@@ -8,7 +8,8 @@ from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel, Shape
-from ministack.core.responses import error_response_json, json_response
+
+from local.ministack import responses
 
 Response = tuple[int, dict[str, str], bytes]
 
@@ -25,12 +26,12 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """Returns the refusal in the JSON protocol."""
-        return error_response_json(self.code, self.message, 400)
+        return responses.error_response_json(self.code, self.message, 400)
 
 
 def answer(result: dict) -> Response:
     """Returns a result in the JSON protocol."""
-    return json_response(result)
+    return responses.json_response(result)
 
 
 def page(rows: Sequence, token: str | None, size: int) -> tuple[Sequence, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Threads of the local cloud: they end with the process and never swallow an error."""
+"""Runs threads of the local cloud that end with the process and never swallow an error."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent."""
+"""Starts child processes that never outlive their parent."""
 
 import subprocess
 from collections.abc import Mapping, Sequence

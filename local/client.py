@@ -1,4 +1,4 @@
-"""A client of the local cloud for tests, the demo and the benches: starts it, turns its knobs, asks its APIs."""
+"""Starts a local cloud for tests, the demo and the benches, turns its knobs and calls its APIs."""
 
 import contextlib
 import json
@@ -246,7 +246,7 @@ class LocalCloud:
         when: Literal["before", "after"] = "before",
         **fault: Any,
     ) -> None:
-        """Has something happen to a state of a state machine when it is next entered or tried again (local.asl.Fault).
+        """Has something happen to a state of a state machine when it is next entered or tried again (`faults.Fault`).
 
         A task fails, throttled by its service unless `error` and `cause` say otherwise, or hangs until its time is
         over; any state can be made to pause until `release`. `after` its call is made, a task's answer is lost. Further
@@ -292,7 +292,7 @@ class LocalCloud:
     ) -> str:
         """Makes a command as if it had been sent that many seconds ago; returns its id.
 
-        Its nodes need not exist: each ends as said (local.scripted.Ending), all at once; of None nothing is heard.
+        Its nodes need not exist: each ends as said (`scripted.Ending`), all at once; of None nothing is heard.
         """
         request |= {"DocumentName": document, "Parameters": dict(parameters), "Comment": comment}
         return self.control("POST", "commands", {"request": request, "nodes": dict(nodes), "age": age})["command_id"]

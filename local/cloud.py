@@ -1,4 +1,4 @@
-"""The whole cloud in one application: ministack with our layer in it, registry, nodes and control endpoints."""
+"""Builds the whole cloud as one application: ministack with our layer in it, registry, nodes, control endpoints."""
 
 import json
 import os
@@ -8,46 +8,61 @@ from pathlib import Path
 
 from hypercorn.asyncio import serve as serve_asgi
 from hypercorn.config import Config
-from ministack.app import app as ministack
 
-from local import (
-    asynchronous,
-    autoscaling,
-    buckets,
-    builders,
-    custom_resources,
-    documents,
-    events,
-    functions,
-    gateway,
-    iam,
-    instances,
-    launch_templates,
-    metrics,
-    query,
-    queues,
-    roles,
-    simulation,
-    stack_events,
-    tables,
-    vpc,
-)
-from local.bare import BareNode
+from local.apigateway import http_apis
+from local.autoscaling import groups
+from local.cloudformation import custom_resources, stack_events
+from local.cloudwatch import metrics
 from local.control import PREFIX, Control
-from local.ecr import Ecr
-from local.fleet import Fleet, Knobs
-from local.launches import Launches
-from local.node import Node
-from local.registry import Registry
-from local.registry_api import RegistryApi
-from local.scheduler import Scheduler
+from local.dynamodb import tables
+from local.ec2 import instances, launch_templates, query
+from local.ec2.launches import Launches
+from local.ec2.volumes import Volumes
+from local.ecr.registry import Registry
+from local.ecr.registry_api import RegistryApi
+from local.ecr.repositories import Ecr
+from local.eventbridge import events
+from local.iam import permissions, roles, simulation
+from local.lambda_ import asynchronous, functions, vpc
+from local.ministack import app
+from local.nodes import builders
+from local.nodes.bare import BareNode
+from local.nodes.fleet import Fleet, Knobs
+from local.nodes.node import Node
+from local.s3 import buckets
+from local.scheduler.schedules import Scheduler
 from local.settings import REGISTRY_HOST
-from local.ssm import Ssm
-from local.states import States
+from local.sqs import queues
+from local.ssm import document_resource
+from local.ssm.operations import Ssm
+from local.stepfunctions.machines import States
 from local.traffic import Traffic
-from local.volumes import Volumes
 
 REGISTRY_PORT = 443
+
+
+MODULES = (
+    permissions,
+    document_resource,
+    functions,
+    queues,
+    asynchronous,
+    events,
+    stack_events,
+    custom_resources,
+    query,
+    instances,
+    groups,
+    launch_templates,
+    http_apis,
+    tables,
+    buckets,
+    metrics,
+    roles,
+    simulation,
+    vpc,
+)
+"""What is installed in ministack, in this order, before the parts that have a state of their own."""
 
 
 async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
@@ -56,42 +71,11 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
     volumes = Volumes(folder / "ebs")
     fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, volumes, knobs))
-    ssm = Ssm(fleet)
-    traffic = Traffic()
-    services = (Ecr(registry), ssm.run_command, traffic, Scheduler(traffic), States(traffic), volumes)
-    control = Control(folder, endpoint, fleet, *services)
-    modules = (
-        iam,
-        documents,
-        functions,
-        queues,
-        asynchronous,
-        events,
-        stack_events,
-        custom_resources,
-        query,
-        instances,
-        autoscaling,
-        launch_templates,
-        gateway,
-        tables,
-        buckets,
-        metrics,
-        roles,
-        simulation,
-        vpc,
-    )
-    services = (
-        ssm,
-        control.ecr,
-        traffic,
-        control.scheduler,
-        control.states,
-        volumes,
-        Launches(volumes),
-        RegistryApi(registry),
-    )
-    for layer in (*modules, *services):
+    ssm, ecr, traffic = Ssm(fleet), Ecr(registry), Traffic()
+    scheduler, states = Scheduler(traffic), States(traffic)
+    control = Control(folder, endpoint, fleet, ecr, ssm.run_command, traffic, scheduler, states, volumes)
+    parts = (ssm, ecr, traffic, scheduler, states, volumes, Launches(volumes), RegistryApi(registry))
+    for layer in (*MODULES, *parts):
         layer.install()
     registry.start()
     config = Config()
@@ -104,11 +88,11 @@ def _application(control: Control, ready: Path):
 
     async def application(scope, receive, send) -> None:
         if scope["type"] == "lifespan":
-            await ministack(scope, receive, _announcing(send, ready, control))
+            await app.app(scope, receive, _announcing(send, ready, control))
         elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
             await control(scope, receive, send)
         else:
-            await ministack(scope, receive, send)
+            await app.app(scope, receive, send)
 
     return application
 

@@ -1,25 +1,32 @@
-"""The control endpoints under /_local/: knobs, faults, injected events, and what was called."""
+"""Answers under /_local/: knobs, faults, injected events, and what was called."""
 
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from local import amis, asl, clusters, events, instances, query, tables
-from local.ecr import MANIFEST_TYPES, Ecr
-from local.fleet import Fleet
-from local.runcommand import RunCommand
-from local.scheduler import Scheduler
+from local.dynamodb import tables
+from local.ec2 import amis, instances, query
+from local.ec2.volumes import Volumes
+from local.ecr.repositories import MANIFEST_TYPES, Ecr
+from local.eks import clusters
+from local.eventbridge import events
+from local.nodes.fleet import Fleet
+from local.scheduler.schedules import Scheduler
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
-from local.states import States
+from local.ssm.runcommand import RunCommand
+from local.stepfunctions.faults import Fault as StateFault
+from local.stepfunctions.machines import States
 from local.traffic import Fault, Traffic
-from local.volumes import Volumes
 
 log = logging.getLogger("local.control")
 
 PREFIX = "/_local/"
+ANY = "*"
+"""Stands in a route for one part of a path."""
 
 
 class Control:
@@ -46,6 +53,7 @@ class Control:
         self.scheduler = scheduler
         self.states = states
         self.volumes = volumes
+        self._routes = self._table()
 
     def state(self) -> dict:
         """Returns how to reach the cloud, its nodes and its snapshots."""
@@ -75,10 +83,10 @@ class Control:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        asked = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
+        options = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
         path = scope["path"].removeprefix(PREFIX).split("/")
         try:
-            result = await asyncio.to_thread(self.answer, scope["method"], path, asked, json.loads(body or "{}"))
+            result = await asyncio.to_thread(self.answer, scope["method"], path, options, json.loads(body or "{}"))
             status = 200
         except (KeyError, TypeError, ValueError) as error:
             log.exception("%s %s failed", scope["method"], scope["path"])
@@ -87,81 +95,68 @@ class Control:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(result).encode()})
 
-    def answer(self, method: str, path: list[str], asked: dict, body: dict):
+    def answer(self, method: str, path: list[str], options: dict, body: dict):
         """Returns the answer to one request."""
-        match method, path:
-            case "GET", ["state"]:
-                return self.state()
-            case "POST", ["instances"]:
-                profile = body.get("profile")
-                return {"instance_id": self.fleet.launch(body["tags"], profile, body.get("knobs", {}))}
-            case "POST", ["fleet"]:
-                return {"instance_ids": self.fleet.launch_many(**body)}
-            case "POST", ["activations"]:
-                return {"instance_id": self.fleet.register(body["tags"], body.get("knobs", {}))}
-            case "DELETE", ["fleet"]:
-                self.fleet.remove(body["instance_ids"])
-            case "POST", ["nodes", instance_id]:
-                instances.add_tags(instance_id, body.pop("tags", {}))
-                self.fleet.turn(instance_id, body)
-            case "GET", ["nodes", instance_id, "images"]:
-                node = self.fleet.nodes[instance_id].node
-                return {"id": node.image_status(asked["ref"])} if "ref" in asked else node.images()
-            case "POST", ["defaults"]:
-                vars(self.fleet.defaults).update(body)
-            case "POST", ["registry"]:
-                self._turn_registry(**body)
-            case "POST", ["logins"]:
-                self.ecr.expired = body["expired"]
-            case "POST", ["faults", action]:
-                self.traffic.faults[action] = Fault(**body)
-            case "POST", ["state-faults"]:
-                self.traffic.state_faults.append(asl.Fault(**body))
-            case "DELETE", ["faults"]:
-                self.traffic.heal()
-            case "GET", ["executions"]:
-                return self.states.describe()
-            case "DELETE", ["pauses"]:
-                self.states.release(body.get("execution"), body.get("state"))
-            case "DELETE", ["executions", name, "time"]:
-                self.states.expire(name)
-            case "POST", ["cluster"]:
-                return clusters.make(body["name"], body["version"])
-            case "GET", ["amis", version, architecture]:
-                return amis.newest(version, architecture)
-            case "POST", ["amis"]:
-                amis.publish_newer()
-            case "POST", ["lag"]:
-                query.lag(body["seconds"])
-            case "POST", ["failing-snapshots"]:
-                self.volumes.fail_next_snapshots(body["count"])
-            case "POST", ["transactions"]:
-                tables.slow_down(body.get("seconds", tables.TRANSACTION_SECONDS))
-            case "POST", ["commands"]:
-                return {"command_id": self.run_command.stage(body["request"], body["nodes"], body["age"])}
-            case "POST", ["commands", command_id]:
-                self.run_command.end(command_id, body)
-            case "POST", ["rules", rule]:
-                events.fire(rule)
-            case "POST", ["schedules", name]:
-                self.scheduler.fire(name, body.get("group"), body.get("at"))
-            case "POST", ["held-events", source]:
-                events.hold(source)
-            case "DELETE", ["held-events", source]:
-                return events.let_go(source)
-            case "GET", ["events"]:
-                return events.raised()
-            case "POST", ["events"]:
-                events.inject(body)
-            case "POST", ["registry-events"]:
-                self._registry_events(body["events"])
-            case "GET", ["calls"]:
-                return self.traffic.counted(asked.get("service"), asked.get("function"))
-            case "DELETE", ["calls"]:
-                self.traffic.forget()
-            case _:
-                raise ValueError(f"There is no {method} {PREFIX}{'/'.join(path)}.")
-        return {}
+        for route, work in self._routes.items():
+            wanted, _, pattern = route.partition(" ")
+            parts = pattern.split("/")
+            if (wanted, len(parts)) == (method, len(path)) and all(map(_fits, parts, path)):
+                given = [value for part, value in zip(parts, path, strict=True) if part == ANY]
+                result = work(body, options, *given)
+                return {} if result is None else result
+        raise ValueError(f"There is no {method} {PREFIX}{'/'.join(path)}.")
+
+    def _table(self) -> dict[str, Callable]:
+        """Returns what answers each request: it gets the body, the query's options, and what stands in place of a *."""
+        return {
+            "GET state": lambda body, _: self.state(),
+            "POST instances": lambda body, _: {
+                "instance_id": self.fleet.launch(body["tags"], body.get("profile"), body.get("knobs", {}))
+            },
+            "POST fleet": lambda body, _: {"instance_ids": self.fleet.launch_many(**body)},
+            "DELETE fleet": lambda body, _: self.fleet.remove(body["instance_ids"]),
+            "POST activations": lambda body, _: {
+                "instance_id": self.fleet.register(body["tags"], body.get("knobs", {}))
+            },
+            "POST nodes/*": self._turn_node,
+            "GET nodes/*/images": self._images,
+            "POST defaults": lambda body, _: vars(self.fleet.defaults).update(body),
+            "POST registry": lambda body, _: self._turn_registry(**body),
+            "POST logins": lambda body, _: setattr(self.ecr, "expired", body["expired"]),
+            "POST faults/*": lambda body, _, action: self.traffic.faults.update({action: Fault(**body)}),
+            "POST state-faults": lambda body, _: self.traffic.state_faults.append(StateFault(**body)),
+            "DELETE faults": lambda body, _: self.traffic.heal(),
+            "GET executions": lambda body, _: self.states.describe(),
+            "DELETE pauses": lambda body, _: self.states.release(body.get("execution"), body.get("state")),
+            "DELETE executions/*/time": lambda body, _, name: self.states.expire(name),
+            "POST cluster": lambda body, _: clusters.make(body["name"], body["version"]),
+            "GET amis/*/*": lambda body, _, version, architecture: amis.newest(version, architecture),
+            "POST amis": lambda body, _: amis.publish_newer(),
+            "POST lag": lambda body, _: query.lag(body["seconds"]),
+            "POST failing-snapshots": lambda body, _: self.volumes.fail_next_snapshots(body["count"]),
+            "POST transactions": lambda body, _: tables.slow_down(body.get("seconds", tables.TRANSACTION_SECONDS)),
+            "POST commands": lambda body, _: {
+                "command_id": self.run_command.stage(body["request"], body["nodes"], body["age"])
+            },
+            "POST commands/*": lambda body, _, command_id: self.run_command.end(command_id, body),
+            "POST rules/*": lambda body, _, rule: events.fire(rule),
+            "POST schedules/*": lambda body, _, name: self.scheduler.fire(name, body.get("group"), body.get("at")),
+            "POST held-events/*": lambda body, _, source: events.hold(source),
+            "DELETE held-events/*": lambda body, _, source: events.let_go(source),
+            "GET events": lambda body, _: events.raised(),
+            "POST events": lambda body, _: events.inject(body),
+            "POST registry-events": lambda body, _: self._registry_events(body["events"]),
+            "GET calls": lambda body, options: self.traffic.counted(options.get("service"), options.get("function")),
+            "DELETE calls": lambda body, _: self.traffic.forget(),
+        }
+
+    def _turn_node(self, body: dict, _: dict, instance_id: str) -> None:
+        instances.add_tags(instance_id, body.pop("tags", {}))
+        self.fleet.turn(instance_id, body)
+
+    def _images(self, _: dict, options: dict, instance_id: str) -> dict:
+        node = self.fleet.nodes[instance_id].node
+        return {"id": node.image_status(options["ref"])} if "ref" in options else node.images()
 
     def _turn_registry(self, up: bool, stall: bool = False) -> None:
         if up:
@@ -175,3 +170,7 @@ class Control:
             if notification["action"] == "push" and target.get("mediaType") in MANIFEST_TYPES:
                 at = datetime.fromisoformat(notification["timestamp"]).timestamp()
                 self.ecr.pushed(target["repository"], target["digest"], target.get("tag"), at)
+
+
+def _fits(part: str, value: str) -> bool:
+    return part in (ANY, value)

@@ -1,4 +1,4 @@
-"""An HTTP API of the local cloud as one caller sees it, who signs what they send."""
+"""Calls an HTTP API of the local cloud as one caller, who signs what they send."""
 
 import http.client
 import json

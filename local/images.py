@@ -1,4 +1,4 @@
-"""Real OCI images and artifacts, built in memory and pushed over HTTP."""
+"""Makes real OCI images and artifacts in memory, and pushes them over HTTP."""
 
 import base64
 import dataclasses
@@ -69,32 +69,12 @@ def image(
     eStargz's annotation; otherwise only the media type of those that are not compressed does. A container of the image
     runs `program`, where that is given.
     """
-    files = [
-        {
-            "program": program if number == 0 else b"",
-            f"layer-{number}.txt": content.encode(),
-            f"layer-{number}.bin": noise(f"{content}{number}", layer_bytes),
-            f"layer-{number}.zeros": bytes(zeros),
-            **{f"layer-{number}/{file}": b"x" for file in range(small_files)},
-        }
+    tars = [
+        archive(_files(content, number, layer_bytes, zeros, small_files, program if number == 0 else b""))
         for number in range(layers)
     ]
-    tars = [archive(entries) for entries in files]
-    below = json.loads(base.blobs[json.loads(base.manifest)["config"]["digest"]])["rootfs"]["diff_ids"] if base else []
-    configuration = as_json(
-        {
-            "architecture": architecture,
-            "os": system,
-            "created": "2024-01-01T00:00:00Z",
-            "config": {"Cmd": ["/program" if program else "/layer-0.txt"]},
-            "rootfs": {"type": "layers", "diff_ids": [*below, *map(digest, tars)]},
-        }
-    )
-    layer_type = f"{DOCKER}.image.rootfs.diff.tar" if docker else f"{OCI}.layer.v1.tar"
-    if compressed:
-        layer_type += ".gzip" if docker else "+gzip"
-    config_type = f"{DOCKER}.container.image.v1+json" if docker else f"{OCI}.config.v1+json"
-    manifest_type = f"{DOCKER}.distribution.manifest.v2+json" if docker else f"{OCI}.manifest.v1+json"
+    configuration = _configuration(architecture, system, bool(program), [*_layers_of(base), *map(digest, tars)])
+    manifest_type, config_type, layer_type = _media_types(docker, compressed)
     built = manifest(
         manifest_type,
         (config_type, configuration),
@@ -103,6 +83,43 @@ def image(
         sizes=[len(tar) for tar in tars] if tells_size else (),
     )
     return upon(base, built) if base else built
+
+
+def _files(content: str, layer: int, noisy: int, zeros: int, small_files: int, program: bytes) -> dict[str, bytes]:
+    """Returns the files of one of an image's layers."""
+    return {
+        "program": program,
+        f"layer-{layer}.txt": content.encode(),
+        f"layer-{layer}.bin": noise(f"{content}{layer}", noisy),
+        f"layer-{layer}.zeros": bytes(zeros),
+        **{f"layer-{layer}/{file}": b"x" for file in range(small_files)},
+    }
+
+
+def _configuration(architecture: str, system: str, runs: bool, layers: list[str]) -> bytes:
+    """Returns the configuration of an image that consists of these layers."""
+    return as_json(
+        {
+            "architecture": architecture,
+            "os": system,
+            "created": "2024-01-01T00:00:00Z",
+            "config": {"Cmd": ["/program" if runs else "/layer-0.txt"]},
+            "rootfs": {"type": "layers", "diff_ids": layers},
+        }
+    )
+
+
+def _layers_of(base: Artifact | None) -> list[str]:
+    """Returns the digests of an image's layers, unpacked; none of no image."""
+    return json.loads(base.blobs[json.loads(base.manifest)["config"]["digest"]])["rootfs"]["diff_ids"] if base else []
+
+
+def _media_types(docker: bool, compressed: bool) -> tuple[str, str, str]:
+    """Returns the media types of a manifest, a configuration and a layer, in Docker's names or OCI's."""
+    if docker:
+        layer = f"{DOCKER}.image.rootfs.diff.tar{'.gzip' if compressed else ''}"
+        return f"{DOCKER}.distribution.manifest.v2+json", f"{DOCKER}.container.image.v1+json", layer
+    return f"{OCI}.manifest.v1+json", f"{OCI}.config.v1+json", f"{OCI}.layer.v1.tar{'+gzip' if compressed else ''}"
 
 
 def upon(base: Artifact, image: Artifact) -> Artifact:

@@ -1,4 +1,4 @@
-"""What the stack has stored of its commands: jobs, nodes, totals, records."""
+"""Reads what a stack on a local cloud has stored of its commands: jobs, nodes, totals, records."""
 
 import json
 from decimal import Decimal

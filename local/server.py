@@ -1,4 +1,4 @@
-"""The server process: takes a port, then loads ministack, which reads its environment when it is imported."""
+"""Takes a port, then loads ministack, which reads its environment when it is imported."""
 
 import asyncio
 import logging
@@ -17,8 +17,9 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", port))
     endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
     _set_environment(endpoint, folder / "tmp")
-    from local import cloud
+    from local import cloud, ministack
 
+    ministack.load()
     asyncio.run(cloud.serve(folder, listener, endpoint))
 
 

@@ -1,4 +1,4 @@
-"""What every part of the local cloud agrees on: account, Region, names, and how fast AWS's waiting passes."""
+"""Holds what every part of the local cloud agrees on: account, Region, names, how fast AWS's waiting passes."""
 
 import os
 

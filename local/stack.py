@@ -1,4 +1,4 @@
-"""The stack on a local cloud, deployed as every SAM user deploys it."""
+"""Deploys the stack on a local cloud as every SAM user does, and reads it."""
 
 import json
 import os

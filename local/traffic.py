@@ -1,4 +1,4 @@
-"""Every call of an AWS API: counted, and failed where it was told to, or the death of the function that made it."""
+"""Counts every call of an AWS API, and has one fail, be slow, or kill the function that makes it, where told to."""
 
 import asyncio
 import json
@@ -8,18 +8,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from ministack import app as ministack
-from ministack.core.iam_actions import access_denied_response, extract_iam_action
-from ministack.core.router import detect_service, extract_access_key_id
-
-from local import asl, functions, tables
 from local.api import Response
+from local.dynamodb import tables
+from local.lambda_ import functions
+from local.ministack import app, iam_actions, router
+from local.stepfunctions.faults import Fault as StateFault
 
 SERVER_FAULTS = ("InternalServerError", "InternalError", "ServiceUnavailable", "SlowDown", "RequestLimitExceeded")
 UNPROCESSED = "UnprocessedKeys"
 EMPTY = "Empty"
 
-_dispatch = ministack._dispatch_service_request
+_dispatch = app._dispatch_service_request
+_extract_action = iam_actions.extract_iam_action
+"""As ministack has it: ours names none for what is checked elsewhere (`iam.permissions`)."""
 
 
 @dataclass
@@ -60,20 +61,20 @@ class Traffic:
 
     def __init__(self):
         self.faults: dict[str, Fault] = {}
-        self.state_faults: list[asl.Fault] = []
+        self.state_faults: list[StateFault] = []
         self._calls: Counter[tuple[str | None, str]] = Counter()
         self._lock = threading.Lock()
 
     def install(self) -> None:
         """Puts itself there."""
-        ministack._dispatch_service_request = self.dispatch
+        app._dispatch_service_request = self.dispatch
 
     async def dispatch(self, method: str, path: str, headers: dict, body: bytes, query: dict, request_id: str):
         """Counts one call and passes it on."""
-        parameters = ministack._routing_params(method, path, headers, body, query)
-        service = detect_service(method, path, headers, parameters)
-        action = extract_iam_action(service, method, path, headers, body, parameters) or f"{service}:{method}"
-        function = functions.caller(extract_access_key_id(headers, query))
+        parameters = app._routing_params(method, path, headers, body, query)
+        service = router.detect_service(method, path, headers, parameters)
+        action = _extract_action(service, method, path, headers, body, parameters) or f"{service}:{method}"
+        function = functions.caller(router.extract_access_key_id(headers, query))
         with self._lock:
             self._calls[function, action] += 1
             fault = self._fault(action, function)
@@ -96,7 +97,7 @@ class Traffic:
         with self._lock:
             return self._fault(action, None)
 
-    def strike_state(self, execution: str, state: str, when: str) -> asl.Fault | None:
+    def strike_state(self, execution: str, state: str, when: str) -> StateFault | None:
         """Returns what is to become of a state of an execution now; None where it is to go on."""
         with self._lock:
             for fault in self.state_faults:
@@ -150,7 +151,7 @@ def _failure(service: str, action: str, code: str, headers: dict, body: bytes, r
     if action == "dynamodb:BatchGetItem" and code == UNPROCESSED:
         return tables.unprocessed(json.loads(body))
     message = "Rate exceeded" if "hrottl" in code else f"Injected by the local cloud: {code}"
-    _, answer_headers, refusal = access_denied_response(
+    _, answer_headers, refusal = iam_actions.access_denied_response(
         service, action, "", request_id, error_code=code, message=message, headers=headers
     )
     if service == "ssm":

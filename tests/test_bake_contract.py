@@ -15,9 +15,9 @@ from machine import assigned as assigned_by
 from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
 from samtranslator.yaml_helper import yaml_parse
 
-from local import definitions
 from local.client import ROOT
-from local.integrations import Integration, from_states
+from local.stepfunctions import definitions
+from local.stepfunctions.integrations import Integration, from_states
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 RESOURCES = TEMPLATE["Resources"]

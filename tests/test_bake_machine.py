@@ -9,7 +9,7 @@ import pytest
 from machine import tasks
 from test_bake_contract import definition
 
-from local import asl, expressions
+from local.stepfunctions import asl, expressions
 
 MAX_EVENTS = 25_000
 """How many events an execution's history has at most (Step Functions, quotas of state executions)."""

@@ -145,7 +145,7 @@ def test_a_bake_that_fails_is_its_error_and_its_cause_on_stderr(bakes, ten):
     ],
 )
 def test_what_cannot_be_begun_is_one_sentence_on_stderr(bakes, stack, given, sentence):
-    ran = run([sys.executable, "-m", "local.bake", stack, given], bakes.cloud.env())
+    ran = run([sys.executable, "-m", "local.make.bake", stack, given], bakes.cloud.env())
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", sentence.replace("us-east-1", bakes.cloud.region) + "\n")
 
 

@@ -8,8 +8,8 @@ import pytest
 from jobs import SECONDS, Jobs, pulls
 from uploaded import Uploaded
 
-from local import cron
 from local.client import until
+from local.scheduler import cron
 
 RULES = [{"name": "default", "repositories": ["timed/*"]}, {"name": "gpu", "repositories": ["timed-gpu/*"]}]
 SDK_TRIES = 3

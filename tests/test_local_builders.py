@@ -8,8 +8,10 @@ import pytest
 from document.command import PROGRAMS
 from roles import make_role
 
-from local import document, images, program
+from local import images
 from local.client import LocalCloud, until
+from local.make import document
+from local.nodes import program
 
 NAMED = '[settings.kubernetes]\nhostname-override = "builder"\n'
 ADMIN = "[settings.host-containers.admin]\nenabled = true\n"

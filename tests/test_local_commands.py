@@ -9,7 +9,7 @@ from botocore.config import Config
 from probe import credentials, invoke, refused
 
 from local.client import LocalCloud, until
-from local.scripted import STATUSES
+from local.ssm.scripted import STATUSES
 
 WORD = {"word": ["a"]}
 INVOCATION = "EC2 Command Invocation Status-change Notification"

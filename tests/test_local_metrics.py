@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from probe import invoke, refused
 
-from local import dashboards
 from local.client import LocalCloud, until
+from local.cloudwatch import dashboards
 
 DASHBOARD = {
     "type": "metric",

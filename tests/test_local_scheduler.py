@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from probe import credentials, deploy, received, refused
 
-from local import cron
 from local.client import until
+from local.scheduler import cron
 
 OFF = {"Mode": "OFF"}
 

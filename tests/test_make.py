@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.client import ROOT
-from local.invoke import functions
+from local.make.invoke import functions
 
 NOISE = "#!/bin/sh\necho noise of $0\n"
 ANSWER = "#!/bin/sh\nprintf '%s\\n' \"$*\"\n"
@@ -39,13 +39,13 @@ def folder(tmp_path: Path) -> Path:
 
 def test_an_event_is_replayed_and_only_the_answer_is_on_stdout(folder):
     ran = make(folder, "invoke", "FUNCTION=Jobs", "EVENT=events/jobs.stats.json")
-    assert ran.stdout == "-m local.invoke Jobs events/jobs.stats.json\n"
+    assert ran.stdout == "-m local.make.invoke Jobs events/jobs.stats.json\n"
     assert "noise" in ran.stderr
 
 
 def test_a_bake_is_begun_with_the_input_as_it_is_and_only_its_output_is_on_stdout(folder):
     ran = make(folder, "bake", "STACK=prod", INPUT='{"rules": ["none of $HOME"]}')
-    assert ran.stdout == '-m local.bake prod {"rules": ["none of $HOME"]}\n'
+    assert ran.stdout == '-m local.make.bake prod {"rules": ["none of $HOME"]}\n'
 
 
 def test_a_stacks_name_is_looked_at_before_anything_is_built(folder):
@@ -61,7 +61,7 @@ def test_every_function_of_the_template_can_be_replayed_and_has_events():
 
 
 def test_a_replayed_event_is_answered_on_stdout_by_the_function_alone():
-    command = [sys.executable, "-m", "local.invoke", "BakeSweep", "events/bake-sweep.schedule.json"]
+    command = [sys.executable, "-m", "local.make.invoke", "BakeSweep", "events/bake-sweep.schedule.json"]
     ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout) == {"terminated": [], "deleted": [], "kept": [], "fastRestoreDisabled": []}

@@ -10,8 +10,9 @@ from jobs import Jobs
 from settling import NAMESPACE, Settling, ended, hybrid, line, node, not_for_it, outcomes, report
 from uploaded import Uploaded
 
-from local import dashboards, images
+from local import images
 from local.client import ROOT, until
+from local.cloudwatch import dashboards
 
 CLUSTER = {"aws:eks:cluster-name": "results"}
 EVENTS = ROOT / "events"

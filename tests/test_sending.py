@@ -10,7 +10,7 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, until
-from local.documents import MAX_BYTES
+from local.ssm.content import MAX_BYTES
 
 CLUSTER = {"aws:eks:cluster-name": "sending"}
 BARE = {"online_after": 0, "containerd": "none"}

@@ -11,8 +11,8 @@ from account import inventory
 from botocore.exceptions import ClientError, WaiterError
 from uploaded import Uploaded
 
-from local import check
 from local.client import ROOT
+from local.make import check
 from local.stack import Stack
 
 PUSH = json.loads((ROOT / "events" / "image-push.tagged.json").read_text())
@@ -234,7 +234,7 @@ def checked(**parameters: str) -> tuple[int, str, str]:
     overrides = " ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
     ambient = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     ran = subprocess.run(
-        [sys.executable, "-m", "local.check"],
+        [sys.executable, "-m", "local.make.check"],
         cwd=ROOT,
         env={**ambient, "PARAMETERS": overrides},
         capture_output=True,

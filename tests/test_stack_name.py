@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local.client import ROOT
-from local.stack_name import configured, refusal
+from local.make.stack_name import configured, refusal
 
 NAMES = json.loads(Path(__file__).with_name("stack-names.json").read_text())
 
@@ -34,7 +34,7 @@ def test_the_projects_own_name_is_accepted():
 
 def test_the_program_says_so_on_stderr_and_ends_with_1():
     ran = subprocess.run(
-        [sys.executable, "-m", "local.stack_name", "fine", "aws-prod"],
+        [sys.executable, "-m", "local.make.stack_name", "fine", "aws-prod"],
         cwd=ROOT,
         check=False,
         capture_output=True,

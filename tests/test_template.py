@@ -13,8 +13,8 @@ import pytest
 from machine import edges, parts, reachable, states_of
 from samtranslator.yaml_helper import yaml_parse
 
-from local import dashboards
 from local.client import ROOT
+from local.cloudwatch import dashboards
 from local.stack import TEMPLATE as BUILT
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())

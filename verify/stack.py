@@ -72,15 +72,7 @@ class Stack:
 def find(account: Account, name: str) -> Stack:
     """Returns a stack; raises `Unknown` where it is none that can be verified."""
     cloudformation = account.client("cloudformation")
-    try:
-        [found] = cloudformation.describe_stacks(StackName=name)["Stacks"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "ValidationError":
-            raise Unknown(
-                f"There is no stack {name!r} in {account.region}: STACK=<name> is its name as sam deploy has it, and"
-                " AWS_REGION its Region."
-            ) from error
-        raise
+    found = _described(account, name)
     outputs = {row["OutputKey"]: row["OutputValue"] for row in found.get("Outputs", [])}
     if "JobsUrl" not in outputs and found["StackStatus"] not in USABLE:
         raise Unknown(
@@ -105,3 +97,16 @@ def find(account: Account, name: str) -> Stack:
             if not row["ResourceStatus"].startswith("DELETE")
         },
     )
+
+
+def _described(account: Account, name: str) -> dict:
+    """Returns a stack as CloudFormation describes it; raises `Unknown` where there is none."""
+    try:
+        return account.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError":
+            raise Unknown(
+                f"There is no stack {name!r} in {account.region}: STACK=<name> is its name as sam deploy has it, and"
+                " AWS_REGION its Region."
+            ) from error
+        raise

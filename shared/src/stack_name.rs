@@ -9,7 +9,7 @@ const RESERVED: [&str; 4] = ["aws", "amazon", "amzn", "ssm"];
 
 /// Returns why a stack may not have this name, in one sentence; none where it may.
 ///
-/// `local/stack_name.py` says the same before a deployment; both are held to `tests/stack-names.json`.
+/// `local/make/stack_name.py` says the same before a deployment; both are held to `tests/stack-names.json`.
 #[must_use]
 pub fn refusal(stack: &str) -> Option<String> {
     let accepted = if !is_stack_name(stack) {

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from local import document, program
-from local.node import Node
-from local.running import Completed, Running
+from local.make import document
+from local.nodes import program
+from local.nodes.node import Node
+from local.nodes.running import Completed, Running
 
 HOST = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 A_DIGEST = "sha256:" + "a" * 64

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
+from local.ecr.front import Front
+from local.ecr.registry import Registry
 from local.images import Artifact
-from local.node import Node
-from local.registry import Registry
-from local.running import Running
+from local.nodes.node import Node
+from local.nodes.running import Running
 
 from .command import HOST
 from .nodes import a_password, free_address, running

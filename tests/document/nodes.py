@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 
-from local.node import Node
+from local.nodes.node import Node
 
 from .state import eventually
 

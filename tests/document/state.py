@@ -5,7 +5,7 @@ import platform
 import time
 
 from local.images import Artifact, digest
-from local.node import Node
+from local.nodes.node import Node
 
 OWN_ARCHITECTURE, OTHER_ARCHITECTURE = ("arm64", "amd64") if platform.machine() == "aarch64" else ("amd64", "arm64")
 

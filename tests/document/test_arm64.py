@@ -7,7 +7,7 @@ import pytest
 
 from local import images
 from local.client import ROOT
-from local.registry import TOOLS
+from local.ecr.registry import TOOLS
 
 from .command import A_DIGEST, GOOD, HOST, run
 

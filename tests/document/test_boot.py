@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from local import images, program
-from local.boots import BOOT_TIMEOUT, EXAMPLES, FAULTS, FOLDER, HANGS, LATE, REPOSITORY, WAYS, Boot
-from local.front import Front
-from local.node import Node
-from local.registry import Registry
+from local import images
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes import program
+from local.nodes.boots import BOOT_TIMEOUT, EXAMPLES, FAULTS, FOLDER, HANGS, LATE, REPOSITORY, WAYS, Boot
+from local.nodes.node import Node
 
 from .command import BUILD, HOST, PROGRAMS, Result, begin, run
 from .nodes import a_password, free_address, leftovers, running

@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from local import document, images, program
-from local.node import Node
-from local.proxy import Proxy
-from local.registry import Registry
-from local.running import Completed
+from local import images
+from local.ecr.registry import Registry
+from local.make import document
+from local.nodes import program
+from local.nodes.node import Node
+from local.nodes.proxy import Proxy
+from local.nodes.running import Completed
 
 from .command import GOOD, HOST, parameters
 from .nodes import free_address, leftovers, running

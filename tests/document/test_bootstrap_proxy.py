@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from local.node import Node
-from local.proxy import Proxy
-from local.registry import Registry
+from local.ecr.registry import Registry
+from local.nodes.node import Node
+from local.nodes.proxy import Proxy
 
 from .command import HOST
 from .nodes import free_address, running

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.bottlerocket import HOST_CONTAINERS, STATE, BottlerocketNode
-from local.registry import Registry
+from local.ecr.registry import Registry
+from local.nodes.bottlerocket import HOST_CONTAINERS, STATE, BottlerocketNode
 
 from . import nodes
 from .command import A_DIGEST, GOOD, HOST, Result, begin, install, run, substituted

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from local import images
-from local.node import Node
-from local.registry import Registry
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import run
 from .nodes import CTR

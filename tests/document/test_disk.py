@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
+from local.ecr.front import Front
 from local.images import Artifact
-from local.node import Node
+from local.nodes.node import Node
 
 from .command import HOST, Result, begin, run
 from .nodes import running

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from local import images
-from local.front import Front
+from local.ecr.front import Front
 from local.images import Artifact
-from local.node import Node
+from local.nodes.node import Node
 
 from .command import Result, begin, run
 from .nodes import CTR

@@ -6,7 +6,7 @@ import pytest
 
 from local import images
 from local.images import Artifact
-from local.node import Node
+from local.nodes.node import Node
 
 from .command import Result, begin, run
 from .nodes import CTR

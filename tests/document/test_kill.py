@@ -7,8 +7,8 @@ import time
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
+from local.ecr.front import Front
+from local.nodes.node import Node
 
 from .command import begin, run
 from .nodes import CTR

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import ANY_DISK, Node
+from local.ecr.front import Front
+from local.nodes.node import ANY_DISK, Node
 
 from .command import run
 from .nodes import running

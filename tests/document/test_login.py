@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
-from local.proxy import Proxy
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
+from local.nodes.proxy import Proxy
 
 from .command import HOST, Result, begin, run
 from .nodes import a_password, free_address, running

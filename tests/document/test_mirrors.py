@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
+from local.ecr.front import Front
+from local.ecr.registry import Registry
 from local.images import Artifact
-from local.node import Node
-from local.registry import Registry
+from local.nodes.node import Node
 
 from .command import HOST, run
 from .nodes import free_address, running

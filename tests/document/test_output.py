@@ -2,8 +2,8 @@
 
 import pytest
 
-from local.node import Node
-from local.registry import Registry
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import A_DIGEST, HOST, run
 

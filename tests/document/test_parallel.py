@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
+from local.ecr.front import Front
+from local.nodes.node import Node
 
 from .command import Result, begin, run
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, image_id, layer_digests, node_finds

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from local.node import Node
-from local.running import Completed
+from local.nodes.node import Node
+from local.nodes.running import Completed
 
 from .command import A_DIGEST, GOOD, HOST, PARAMETERS, begin, install, run
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from local import cri, images
-from local.front import Front
-from local.node import Node
+from local import images
+from local.ecr.front import Front
+from local.nodes import cri
+from local.nodes.node import Node
 
 from .command import HOST, run
 from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, image_id, node_finds

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import Result, install, run, substituted
 from .nodes import free_address, running

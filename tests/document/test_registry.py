@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import BLOB_HOST, Front
-from local.node import Node
-from local.registry import Registry
+from local.ecr.front import BLOB_HOST, Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import A_DIGEST, HOST, Result, begin, run
 from .nodes import running

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.node import Node
-from local.registry import Registry
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import A_DIGEST, HOST, begin, run
 from .nodes import CTR, is_ours, running

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import SOCI, Node
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import SOCI, Node
 
 from .command import Result, begin, run
 from .nodes import running

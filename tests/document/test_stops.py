@@ -6,9 +6,9 @@ import time
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import Result, begin, run
 from .nodes import CTR, assert_clean, leftovers

@@ -3,7 +3,7 @@
 import pytest
 
 from local import images
-from local.node import Node
+from local.nodes.node import Node
 
 from .command import run
 

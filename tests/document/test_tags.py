@@ -1,9 +1,9 @@
 """Tags that move."""
 
 from local import images
-from local.front import Front
-from local.node import Node
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import run
 from .state import (

@@ -3,7 +3,7 @@
 import json
 import re
 
-from local import document
+from local.make import document
 
 from .command import PARAMETERS
 

@@ -3,9 +3,9 @@
 import pytest
 
 from local import images
-from local.front import Front
-from local.node import Node
-from local.registry import Registry
+from local.ecr.front import Front
+from local.ecr.registry import Registry
+from local.nodes.node import Node
 
 from .command import Result, begin, run
 from .state import OWN_ARCHITECTURE, eventually, wait_for_file

@@ -1,0 +1,1 @@
+"""Extends ministack's Auto Scaling groups by the instances that say they are theirs."""

@@ -1,0 +1,1 @@
+"""Extends ministack's CloudFormation by properties, custom resources and events that it lacks."""

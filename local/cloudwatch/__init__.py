@@ -1,0 +1,1 @@
+"""Extends ministack's CloudWatch by embedded metrics, metrics of queues, and checked dashboards."""

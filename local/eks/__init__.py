@@ -1,0 +1,1 @@
+"""Extends ministack's EKS by the clusters that tests name."""

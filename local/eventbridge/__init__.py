@@ -1,0 +1,1 @@
+"""Extends ministack's EventBridge by AWS's own events, permissions, retries and dead letters."""

@@ -1,0 +1,1 @@
+"""Corrects and extends ministack's IAM: what is checked for which call, boundaries, simulation."""

@@ -1,0 +1,1 @@
+"""Holds the commands that make runs for a developer, one module each."""

@@ -1,0 +1,1 @@
+"""Replaces ministack's EventBridge Scheduler."""

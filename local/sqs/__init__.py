@@ -1,0 +1,1 @@
+"""Changes ministack's SQS as an event source of Lambda."""

@@ -1,0 +1,1 @@
+"""Adds what ministack's SSM lacks: documents, Run Command on real nodes, checked parameters."""

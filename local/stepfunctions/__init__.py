@@ -1,0 +1,1 @@
+"""Replaces how ministack's Step Functions checks and executes state machines."""

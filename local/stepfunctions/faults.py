@@ -1,0 +1,23 @@
+"""Describes what is to become of a state of an execution, where a test says so."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class Fault:
+    """What becomes of a state when it is entered, or tried again, next."""
+
+    state: str
+    does: Literal["fail", "hang", "pause"]
+    """A hanging task is answered nothing until its time is over; a paused state goes on when it is released."""
+    when: Literal["before", "after"] = "before"
+    """Of a task: before its call is made, or after, when the answer is lost."""
+    error: str = ""
+    """What a task fails with; by default its service throttles it."""
+    cause: str = "Injected by the local cloud."
+    times: int = 1
+    skip: int = 0
+    """How many times the state passes before."""
+    execution: str | None = None
+    """The name of the execution that is meant; None: any."""
