@@ -20,6 +20,21 @@ WORKSPACE = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["packa
 VERSION = WORKSPACE["version"]
 ELF = {"x86_64": b"\x3e\x00", "arm64": b"\xb7\x00"}
 """How an ELF header names a processor."""
+BUILT = """
+Parameters:
+  Architecture:
+    Default: x86_64
+    AllowedValues:
+    - x86_64
+    - arm64
+    Description: Of functions.
+  LogLevel:
+    Default: INFO
+    AllowedValues:
+    - INFO
+    - WARN
+"""
+"""The parameters as sam build writes them."""
 
 
 def workflow(path: Path) -> dict:
@@ -160,10 +175,18 @@ def test_a_package_deploys_without_a_build(tmp_path, architecture):
         assert (folder / ".aws-sam" / "build" / path).is_file()
     assert (folder / "statemachine" / "bake-snapshot.asl.json").is_file()
     assert os.access(folder / ".aws-sam" / "build" / "Jobs" / "bootstrap", os.X_OK)
-    ours = tomllib.loads((ROOT / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
-    given = tomllib.loads((folder / "samconfig.toml").read_text())["default"]["deploy"]["parameters"]
-    processor = {"parameter_overrides": 'Architecture="arm64"'} if architecture == "arm64" else {}
-    assert given == ours | processor
+    assert (folder / "samconfig.toml").read_text() == (ROOT / "samconfig.toml").read_text()
+    parameters = yaml.safe_load((folder / ".aws-sam" / "build" / "template.yaml").read_text())["Parameters"]
+    accepted = {"Default": architecture, "AllowedValues": [architecture], "Description": "Of functions."}
+    assert parameters == {"Architecture": accepted, "LogLevel": {"Default": "INFO", "AllowedValues": ["INFO", "WARN"]}}
+
+
+def test_a_template_that_does_not_say_for_which_processor_it_is_makes_no_package(tmp_path):
+    repository(tmp_path)
+    built(tmp_path, "x86_64")
+    (tmp_path / ".aws-sam" / "build" / "template.yaml").write_text("Resources: {}\n")
+    assert run(tmp_path, ".ci/package", "x86_64").returncode == 1
+    assert not list((tmp_path / "dist").glob("*.gz"))
 
 
 def test_the_same_files_make_the_same_package(tmp_path):
@@ -219,7 +242,7 @@ def built(path: Path, architecture: str) -> None:
     function.parent.mkdir(parents=True)
     function.write_bytes(b"\x7fELF\x02\x01\x01".ljust(18, b"\x00") + ELF[architecture])
     function.chmod(0o755)
-    (path / ".aws-sam" / "build" / "template.yaml").write_text("Resources: {}\n")
+    (path / ".aws-sam" / "build" / "template.yaml").write_text(BUILT)
 
 
 def repository(path: Path) -> None:
@@ -227,7 +250,7 @@ def repository(path: Path) -> None:
     path.mkdir(exist_ok=True)
     shutil.copytree(ROOT / ".ci", path / ".ci")
     for name in (
-        *("Cargo.toml", "CHANGELOG.md", "LICENSE", "README.md", "samconfig.toml", "template.yaml"),
+        *("Cargo.toml", "CHANGELOG.md", "LICENSE", "README.md", "samconfig.toml"),
         *("ssm/prefetch-images.json", "statemachine/bake-snapshot.asl.json"),
     ):
         (path / name).parent.mkdir(exist_ok=True)
