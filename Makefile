@@ -10,6 +10,7 @@ SHELL  := /bin/bash
 FUNCTION ?= ImagePush
 EVENT    ?= events/image-push.tagged.json
 STACK    ?= eks-image-prefetch
+ARCHITECTURE := x86_64
 export INPUT ?= {}
 export CONFIG_ENV ?= default
 export PARAMETERS ?=
@@ -49,7 +50,8 @@ scripts: tools
 	ruff check local tests benches verify
 	ruff format --check local tests benches verify
 	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait \
-		examples/boot/boot.sh
+		examples/boot/boot.sh examples/quickstart/make-image examples/quickstart/pod-start-seconds \
+		.ci/notes .ci/package .ci/sbom
 	sam validate --lint
 	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml
 
@@ -72,9 +74,9 @@ program:
 
 # cargo compiles all functions side by side, sam build alone would do so one after the other; it finds them made.
 .PHONY: build
-build: $(TOOLS)/.ready ## Builds the functions as they are deployed (sam build)
-	cargo lambda build --locked --release
-	sam build
+build: $(TOOLS)/.ready ## Builds the functions as they are deployed (sam build), for ARCHITECTURE (x86_64, arm64)
+	cargo lambda build --locked --release $(if $(filter arm64,$(ARCHITECTURE)),--arm64)
+	sam build $(if $(filter arm64,$(ARCHITECTURE)),--parameter-overrides Architecture=arm64)
 
 # In a folder of its own, so that no later sam deploy takes it to an account.
 .PHONY: local
