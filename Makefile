@@ -46,8 +46,8 @@ clippy:
 
 .PHONY: scripts
 scripts: tools
-	ruff check local tests benches verify
-	ruff format --check local tests benches verify
+	ruff check local tests benches verify docs
+	ruff format --check local tests benches verify docs
 	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait \
 		examples/boot/boot.sh
 	sam validate --lint
@@ -88,6 +88,10 @@ demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 document: tools ## Writes the Command document anew from its bootstrap
 	python -m local.document
 
+.PHONY: docs
+docs: $(TOOLS)/.ready ## Writes what pages have from the template and the state machine anew
+	python docs/generate.py
+
 .PHONY: reproducible
 reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes
 	python -m local.reproducible
@@ -127,7 +131,7 @@ cloud: tools ## Runs a local cloud until Ctrl-C
 	python -m local up
 
 .PHONY: bench
-bench: tools build ## Measures the README's figures beside their rivals
+bench: tools build ## Measures the figures of docs/measured.md beside their rivals
 	python -m benches
 
 .PHONY: lock
