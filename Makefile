@@ -90,7 +90,7 @@ document: tools ## Writes the Command document anew from its bootstrap
 
 .PHONY: docs
 docs: $(TOOLS)/.ready ## Writes what pages have from the template and the state machine anew
-	python docs/generate.py
+	python docs/generator
 
 .PHONY: reproducible
 reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes

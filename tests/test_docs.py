@@ -22,6 +22,7 @@ PAGES = sorted(
     if path.is_file()
 )
 DOCS = ROOT / "docs"
+FOR_USERS = [ROOT / "README.md", ROOT / "examples" / "boot" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 MAX_LINES = 150
 """The most lines of README.md."""
@@ -95,19 +96,19 @@ def test_no_paragraph_is_long(path):
         assert len(paragraph.split()) <= MAX_WORDS, paragraph
 
 
-@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=ids)
+@pytest.mark.parametrize("path", [path for path in FOR_USERS if path != DOCS / "README.md"], ids=ids)
 def test_terms_are_linked_or_explained_where_they_first_stand(path):
     text = re.sub(r"^#.*$|`[^`\n]*`", "", prose(path), flags=re.MULTILINE)
     for term in TERMS:
         first = re.search(rf"\b{term}(?:'?s|d)?\b", text, re.IGNORECASE if term.islower() else 0)
-        if first and path.name != "README.md":
+        if first:
             around = text[max(0, first.start() - 80) : first.end() + 40]
             linked = re.search(rf"\[[^\[\]]*{re.escape(first.group())}[^\[\]]*\]\(", around)
             explained = text[first.end() :].startswith(" (")
             assert linked or explained, f"{term}: {around}"
 
 
-@pytest.mark.parametrize("path", PAGES, ids=ids)
+@pytest.mark.parametrize("path", FOR_USERS, ids=ids)
 def test_one_word_is_used_for_one_thing(path):
     text = re.sub(r"`[^`\n]*`", "", prose(path)).lower()
     for words, word in {"further tr": "retry", "one more try": "retry"}.items():
@@ -164,9 +165,7 @@ def test_every_command_of_sam_is_one(path):
 
 
 def test_what_is_generated_is_as_it_would_be_now():
-    done = subprocess.run(
-        [sys.executable, DOCS / "generate.py", "--check"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, DOCS / "generator", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -193,6 +192,22 @@ def test_the_totals_of_the_bill_are_sums_of_their_rows():
     rows = [line.split("|")[2:4] for line in section.splitlines()[2:]]
     *parts, total = [[round(float(cell.strip(" *")) * 100) for cell in row] for row in rows]
     assert [sum(column) for column in zip(*parts, strict=True)] == total
+
+
+def test_the_readme_has_the_figures_of_the_pages():
+    readme, measured = (ROOT / "README.md").read_text(), (DOCS / "measured.md").read_text()
+    section = readme.partition("## What it reaches")[2].partition("\n## ")[0]
+    for figure in re.findall(r"\d+(?:\.\d+)?", section):
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", measured), figure
+    missed = sum("**missed**" in line for line in measured.splitlines() if line.startswith("|"))
+    assert (
+        f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[missed]} of the targets"
+        in section.lower()
+    )
+    [few, many] = re.search(
+        r"\| \*\*sum\*\* \| \*\*([\d.]+)\*\* \| \*\*([\d.]+)\*\*", (DOCS / "costs.md").read_text()
+    ).groups()
+    assert f"${round(float(few))} a month for 50 nodes and ${round(float(many) + 0.01)} for 1,000" in readme
 
 
 def sources() -> Iterator[Path]:
