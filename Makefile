@@ -47,8 +47,8 @@ clippy:
 
 .PHONY: scripts
 scripts: tools
-	ruff check local tests benches verify
-	ruff format --check local tests benches verify
+	ruff check local tests benches verify docs
+	ruff format --check local tests benches verify docs
 	shellcheck .cargo/rustc-wrapper node/fuzz/run ssm/*.sh local/install-node-tools .ci/run examples/prefetch-and-wait \
 		examples/boot/boot.sh examples/quickstart/make-image examples/quickstart/pod-start-seconds \
 		.ci/notes .ci/package .ci/sbom
@@ -90,6 +90,10 @@ demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
 document: tools ## Writes the Command document anew from its bootstrap
 	python -m local.make.document
 
+.PHONY: docs
+docs: $(TOOLS)/.ready ## Writes what pages have from the template and the state machine anew
+	python docs/generator
+
 .PHONY: reproducible
 reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes
 	python -m local.make.reproducible
@@ -129,7 +133,7 @@ cloud: tools ## Runs a local cloud until Ctrl-C
 	python -m local up
 
 .PHONY: bench
-bench: tools build ## Measures the README's figures beside their rivals
+bench: tools build ## Measures the figures of docs/measured.md beside their rivals
 	python -m benches
 
 .PHONY: lock

@@ -1,1 +1,1 @@
-"""The measured claims of the README, each beside its rival."""
+"""The measured claims of docs/measured.md, each beside its rival."""

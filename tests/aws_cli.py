@@ -1,4 +1,4 @@
-"""A stand-in for the AWS CLI, as far as the README's commands go: `aws SERVICE OPERATION --option value…`."""
+"""A stand-in for the AWS CLI, as far as the commands of docs/deploy.md go: `aws SERVICE OPERATION --option value…`."""
 
 import json
 import sys

@@ -497,7 +497,7 @@ def fast(bakes: Bakes) -> dict[tuple[str, str], str]:
 
 
 def allow_key(bakes: Bakes) -> None:
-    """Has the key be usable by who bakes, as its own policy would (README, Bake)."""
+    """Has the key be usable by who bakes, as its own policy would (docs/security.md)."""
     actions = ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"]
     allowed = {"Effect": "Allow", "Action": actions, "Resource": KEY}
     bakes.cloud.client("iam").put_role_policy(

@@ -605,10 +605,11 @@ def test_pin_has_the_values_and_the_default_of_the_documents():
     assert all(re.fullmatch(documented["allowedPattern"], value) for value in parameter["AllowedValues"])
 
 
-def test_every_parameter_stands_in_one_group_of_the_console_and_in_the_readme_with_its_default():
+def test_every_parameter_stands_in_one_group_of_the_console_and_is_documented_with_its_default():
     groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     assert sorted(name for group in groups for name in group["Parameters"]) == sorted(TEMPLATE["Parameters"])
-    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    tables = (ROOT / "docs" / "parameters.md").read_text().partition("## More about")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", tables, re.MULTILINE))
     for name, parameter in TEMPLATE["Parameters"].items():
         assert rows[name].strip(" `") == str(parameter.get("Default", "\N{EN DASH}"))
 

@@ -14,7 +14,8 @@ from local.client import ROOT
 
 TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
 PARAMETERS, RESOURCES = TEMPLATE["Parameters"], TEMPLATE["Resources"]
-README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").glob("[a-z]*.md")]}
+"""The text of each page of the documentation."""
 FUNCTIONS = {
     name: resource["Properties"]
     for name, resource in RESOURCES.items()
@@ -102,7 +103,7 @@ def test_lambda_connects_functions_and_their_code_may_not():
     assert "lambda:SourceFunctionArn" in denied["Condition"]["ArnLike"]
 
 
-def test_the_readme_names_the_endpoints_that_the_functions_call():
+def test_the_endpoints_that_the_functions_call_are_documented():
     calls: dict[str, set[str]] = {}
     for name, properties in FUNCTIONS.items():
         if name in ANSWERING:
@@ -112,7 +113,7 @@ def test_the_readme_names_the_endpoints_that_the_functions_call():
         for dependency in manifest["dependencies"]:
             if sdk := dependency.removeprefix("aws-sdk-") if dependency.startswith("aws-sdk-") else "":
                 calls.setdefault(ENDPOINTS[sdk], set()).add(folder.name)
-    section = README.partition("| endpoint | who calls it |")[2].partition("\n\n")[0]
+    section = PAGES["deploy.md"].partition("| endpoint | who calls it |")[2].partition("\n\n")[0]
     rows = re.findall(r"^\| `([\w.]+)`[^|]*\|([^|]*)\|$", section, re.MULTILINE)
     named = {endpoint: set(re.findall(r"`([\w-]+)`", functions)) for endpoint, functions in rows}
     assert named.keys() == calls.keys()
@@ -228,9 +229,10 @@ def test_boot_lists_are_parameters_below_a_path_of_their_own_where_the_stack_kee
     assert own["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ClusterName"}, "boot"]}]}
 
 
-def test_no_command_of_the_readme_names_all_parameters_of_a_stack():
-    assert not re.findall(r"--path[ =]\"?/(?:<stack>|\$stack)/?\"?(?: |$)", README, re.MULTILINE)
-    assert "--recursive" not in README
+@pytest.mark.parametrize("page", PAGES)
+def test_no_documented_command_names_all_parameters_of_a_stack(page):
+    assert not re.findall(r"--path[ =]\"?/(?:<stack>|\$stack)/?\"?(?: |$)", PAGES[page], re.MULTILINE)
+    assert "--recursive" not in PAGES[page]
 
 
 def sources_of(queue: str) -> Iterator[dict]:

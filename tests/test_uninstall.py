@@ -1,4 +1,4 @@
-"""What a stack has baked is removed by the README's commands, and nothing else is."""
+"""What a stack has baked is removed by the commands of docs/deploy.md, and nothing else is."""
 
 import pytest
 from uninstall import uninstall

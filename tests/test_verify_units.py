@@ -172,7 +172,7 @@ def test_a_line_of_a_functions_log_is_told_by_its_message(line, said):
         ("pulled", "", "pulled in 1.5 s"),
         ("failed", "denied", "failed: denied; the node's role needs AmazonEC2ContainerRegistryPullOnly"),
         ("skipped", "no-space", "skipped: no-space; its disk is full"),
-        ("failed", "never-heard-of", "failed: never-heard-of; the table in the README"),
+        ("failed", "never-heard-of", "failed: never-heard-of; the reasons in docs/operate.md"),
     ],
 )
 def test_what_became_of_a_node_is_said_with_what_to_do(status, reason, said):

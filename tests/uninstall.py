@@ -1,4 +1,4 @@
-"""The README's own commands that remove what a deleted stack has baked."""
+"""The commands of docs/deploy.md that remove what a deleted stack has baked."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ AWS = Path(__file__).with_name("aws_cli.py")
 
 
 def uninstall(cloud: LocalCloud, folder: Path, stack: str, cluster: str) -> None:
-    """Runs the README's commands for a stack and a cluster; fails where one of them does."""
+    """Runs the commands of docs/deploy.md for a stack and a cluster; fails where one of them does."""
     aws = folder / "aws"
     aws.write_text(f'#!/bin/sh\nexec {sys.executable} {AWS} "$@"\n')
     aws.chmod(0o755)
@@ -30,6 +30,6 @@ def uninstall(cloud: LocalCloud, folder: Path, stack: str, cluster: str) -> None
 
 def commands() -> str:
     """Returns the commands below Uninstall that come after the stack's deletion."""
-    section = (ROOT / "README.md").read_text().partition("\n## Uninstall\n")[2]
+    section = (ROOT / "docs" / "deploy.md").read_text().partition("\n## Uninstall\n")[2]
     *_, last = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return last

@@ -216,6 +216,6 @@ def outcome_in_words(outcome: Mapping[str, Any]) -> str:
     if outcome["status"] in WARM:
         return f"{outcome['status']} in {image['seconds']:.1f} s"
     reason = image["reason"]
-    advice = ADVICE.get(reason, "the table in the README has the reasons")
+    advice = ADVICE.get(reason, "the reasons in docs/operate.md say what to do")
     again = ", and is tried again" if outcome.get("retrying") else ""
     return f"{outcome['status']}{again}: {reason}; {advice}"

@@ -30,7 +30,7 @@ def run() -> None:
         kept(stack, [row["job"] for row in seen])
         held(stack, [row["node"] for row in seen[:2]])
     print("\nGo on: `make invoke EVENT=events/image-push.index.json` replays an event,")
-    print("`make deploy` deploys to your own account. The README says the rest.")
+    print("`make deploy` deploys to your own account. docs/deploy.md says the rest.")
 
 
 def pushed(cloud: LocalCloud, stack: Stack) -> dict:
