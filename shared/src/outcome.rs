@@ -210,7 +210,7 @@ pub fn is_not_applicable(status: Status, reason: &str) -> bool {
     status == Status::Skipped && NOT_APPLICABLE.contains(&reason)
 }
 
-/// Returns true where a further try may end otherwise than a failure with this reason; not where the reason is unknown.
+/// Returns true where a retry may end otherwise than a failure with this reason; not where the reason is unknown.
 #[must_use]
 pub fn is_retryable(reason: &str) -> bool {
     known(reason) == Some(true)

@@ -297,7 +297,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         Ok(Duration::from_hours(24 * u64::from(days.unsigned_abs())))
     }
 
-    /// Reads how many more tries a node gets; a comment has room for nine attempts.
+    /// Reads how many retries a node gets; a comment has room for nine attempts.
     ///
     /// # Errors
     /// [`SettingsError::Variable`] as [`Variables::whole`].
