@@ -1,4 +1,4 @@
-"""Checks, as Lambda does, a VPC function's subnets, security groups and role."""
+"""Checks a VPC function as Lambda does: its subnets, security groups and role."""
 
 from collections.abc import Callable
 

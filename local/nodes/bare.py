@@ -63,6 +63,9 @@ class BareNode:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
 
+    def pid(self) -> None:
+        """Returns none: there is nothing to enter."""
+
     def images(self) -> dict[str, str]:
         """Returns no images: there is no container runtime."""
         return {}
