@@ -1,5 +1,6 @@
 """`make produce`: as many events as wanted, at the rate and with the duplicates wanted, each where its kind goes."""
 
+import contextlib
 import json
 import random
 import subprocess
@@ -59,12 +60,7 @@ def test_an_event_that_cannot_be_sent_ends_it_and_says_why():
 
     sent = Sent()
     produce.produce(range(1000), 500, send, sent)
-    assert (
-        sent.failure
-        == "Stopped at an event that could not be sent: the caller may not SendMessage: "
-        + ("An error occurred (AccessDenied) when calling the SendMessage operation: no")
-        or "may not SendMessage" in sent.failure
-    )
+    assert sent.failure.startswith("Stopped at an event that could not be sent: the caller may not SendMessage: ")
     assert 3 <= sent.total < 100
 
 
@@ -89,6 +85,29 @@ def test_what_is_wrong_is_told_and_nothing_is_sent(wrong, reason, capsys):
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--kind=launch"], "no node of the cluster producing runs"),
+        (["--kind=report"], "no command of the stack has succeeded yet"),
+        (["--repository=nobody/knows"], "nobody/knows"),
+        (["--repository=empty/app"], "there is no tagged image in the repository empty/app"),
+    ],
+)
+def test_where_there_is_nothing_to_tell_of_nothing_is_sent(cloud, stack, options, reason):
+    with contextlib.suppress(cloud.client("ecr").exceptions.RepositoryAlreadyExistsException):
+        cloud.client("ecr").create_repository(repositoryName="empty/app")
+    ran = run(cloud, stack, "--events=5", *options)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert reason in ran.stderr
+
+
+def test_a_stack_that_is_not_there_is_told(cloud):
+    ran = run(cloud, "nobodys")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "There is no stack 'nobodys' in eu-central-1" in ran.stderr
+
+
 def test_launches_go_to_the_nodes_queue_with_as_many_duplicates_as_wanted(cloud, stack):
     nodes = {cloud.launch({CLUSTER_TAG: "producing"}, containerd="none") for _ in range(2)}
     until(lambda: running(cloud, nodes), 10, "the nodes to run")
@@ -103,22 +122,6 @@ def test_launches_go_to_the_nodes_queue_with_as_many_duplicates_as_wanted(cloud,
     assert {event["detail"]["instance-id"] for event in events} == nodes
     assert {event["detail-type"] for event in events} == {"EC2 Instance State-change Notification"}
     assert all(event["resources"][0].endswith(event["detail"]["instance-id"]) for event in events)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "reason"),
-    [
-        ("nobodys", [], "There is no stack 'nobodys' in eu-central-1"),
-        (None, ["--kind=report"], "no command of the stack has succeeded yet"),
-        (None, ["--repository=nobody/knows"], "nobody/knows"),
-        (None, [], "ImagePush"),
-    ],
-)
-def test_where_there_is_nothing_to_tell_of_nothing_is_sent(cloud, stack, name, options, reason):
-    cloud.client("ecr")
-    ran = run(cloud, name or stack, "--events=5", *options)
-    assert (ran.returncode, ran.stdout) == (2, "")
-    assert reason in ran.stderr or (reason == "ImagePush" and "no tagged image" in ran.stderr)
 
 
 @pytest.fixture(scope="module")
