@@ -1,1 +1,1 @@
-"""The measured claims of the README, each beside its rival."""
+"""Measures the claims of the README, each beside its rival."""

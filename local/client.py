@@ -25,7 +25,7 @@ UNCONFIGURED = {"profile": (None, None, None, None), "config_file": (None, None,
 """Has botocore look at nobody's profile and configuration."""
 
 END_SECONDS = 30
-"""How long a cloud may take to end; it takes one second, on a busy machine some."""
+"""Says how long a cloud may take to end; it takes one second, on a busy machine some."""
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -346,8 +346,8 @@ class LocalCloud:
 
         A caller is a function or a state machine.
         """
-        asked = {name: value for name, value in (("service", service), ("function", function)) if value}
-        return self.control("GET", f"calls?{urllib.parse.urlencode(asked)}")
+        chosen = {name: value for name, value in (("service", service), ("function", function)) if value}
+        return self.control("GET", f"calls?{urllib.parse.urlencode(chosen)}")
 
     def forget_calls(self) -> None:
         """Starts counting from zero."""

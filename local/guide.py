@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PLACE = Path(os.environ.get("LOCAL_CLOUD_FILE", Path(__file__).parent.parent / ".local/cloud.json"))
-"""Where it stands what is known of the cloud that `make cloud` runs, while it does."""
+"""Keeps what is known of the cloud that `make cloud` runs, while it does."""
 
 TEXT = """
 A local cloud runs: AWS emulated, a registry, and room for nodes with a real containerd.

@@ -5,9 +5,9 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
+from typing import NoReturn
 
 from botocore.exceptions import ClientError
 
@@ -26,7 +26,7 @@ NODE = re.compile(r"m?i-[0-9a-f]+")
 
 
 class Refused(Exception):
-    """Why nothing was done, in one sentence."""
+    """Says why nothing was done, in one sentence."""
 
 
 def main(arguments: list[str]) -> int:
@@ -67,8 +67,8 @@ def nodes(cloud: LocalCloud, options: argparse.Namespace) -> None:
         print("There is no node yet: make play DO=launch")
 
 
-def shell(cloud: LocalCloud, options: argparse.Namespace) -> int:
-    """Opens a shell on a node, or runs a command there; returns its exit code."""
+def shell(cloud: LocalCloud, options: argparse.Namespace) -> NoReturn:
+    """Opens a shell on a node, or runs a command there, and ends as that does."""
     words = list(options.words)
     node = words.pop(0) if words and NODE.fullmatch(words[0]) else _newest(cloud)
     try:
@@ -79,7 +79,8 @@ def shell(cloud: LocalCloud, options: argparse.Namespace) -> int:
         raise Refused(f"The node {node} does not run.")
     command = words or ["bash", "--norc", "-i"]
     prompt = {"TERM": os.environ.get("TERM", "dumb"), "PS1": f"[{node}] # "}
-    return subprocess.call([*entrance(cloud.pid), *entrance(pid), *command], env={**ENVIRONMENT, **prompt})
+    enter = [*entrance(cloud.pid), *entrance(pid), *command]
+    os.execvpe(enter[0], enter, {**ENVIRONMENT, **prompt})  # the terminal is the shell's, as is Ctrl-C
 
 
 def deploy(cloud: LocalCloud, options: argparse.Namespace) -> None:

@@ -38,24 +38,24 @@ EVENTS = Path(__file__).parents[2] / "events"
 MAX_EVENTS = 1_000_000
 MAX_PER_SECOND = 1_000
 AT_ONCE = 10
-"""How many events are under way at a time, as many as a client of botocore has connections."""
+"""Says how many events are under way at a time, as many as a client of botocore has connections."""
 MAX_SOURCES = 1_000
-"""How many images, nodes or commands events tell of."""
+"""Says how many images, nodes or commands events tell of."""
 RECENT = 100
 """A duplicate is one of the last so many events: EventBridge repeats what it delivered a moment ago."""
 RUN, STARTED = uuid.uuid4(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-"""What the ids of all events of this run are made from, and the time that all say."""
+"""Says what the ids of all events of this run are made from, and the time that all say."""
 ALMOST = 0.9
 """The part of the wanted rate below which the end says that it was not reached."""
 
 
 class Refused(Exception):
-    """Why nothing is sent, in one sentence."""
+    """Says why nothing is sent, in one sentence."""
 
 
 @dataclass
 class Sent:
-    """What was sent so far."""
+    """Says what was sent so far."""
 
     different: int = 0
     duplicates: int = 0

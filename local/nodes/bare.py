@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass
 class Completed:
-    """How a script ended; no exit code means it was killed at its time limit."""
+    """Says how a script ended; no exit code means it was killed at its time limit."""
 
     exit_code: int | None
     stdout: str
