@@ -156,7 +156,7 @@ pub struct Line {
     pub image: Image,
     /// Says what became of it.
     pub status: Status,
-    /// Why, where there is something to say.
+    /// Says why, where there is something to say.
     #[serde(default)]
     pub reason: String,
     /// Tells how long it took.

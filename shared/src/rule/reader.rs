@@ -1,4 +1,4 @@
-//! How rules are read.
+//! Reads rules, and refuses what cannot be used.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::LazyLock};
 
@@ -38,8 +38,10 @@ pub(super) const FIELDS: [&str; 11] = [
 static NAME: LazyLock<Regex> = LazyLock::new(|| pattern("[a-z0-9-]{1,32}"));
 /// SSM's own pattern and length for rate control (SSM service model, `MaxConcurrency`).
 static MAX_CONCURRENCY: LazyLock<Regex> = LazyLock::new(|| pattern("[1-9][0-9]{0,6}|[1-9][0-9]?%|100%"));
+const CONCURRENCY: &str = "1 to 9999999 or 1% to 100%";
 /// SSM's own pattern and length for rate control (SSM service model, `MaxErrors`).
 static MAX_ERRORS: LazyLock<Regex> = LazyLock::new(|| pattern("0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%"));
+const ERRORS: &str = "0 to 9999999 or 0% to 100%";
 /// The ASCII characters of SSM's `TargetKey`, less `tag:` (SSM service model).
 static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=@-]{1,128}"));
 /// Repositories and tags are made of these, and globs of some more; anything else could match nothing.
@@ -106,35 +108,24 @@ pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleError> {
 
 /// Reads a rule; the error is of the first field that is not accepted.
 fn rule(fields: Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<Rule, FieldError> {
-    let mut fields = Fields::new(fields);
-    let newest = whole(&mut fields, "newest", 1, 1..=IMAGES_MAX);
-    let keep = keep(&mut fields, newest);
+    let mut given = Fields::new(fields);
+    let fields = &mut given;
+    let newest = whole(fields, "newest", 1, 1..=IMAGES_MAX);
+    let keep = keep(fields, newest);
     let rule = Rule {
-        name: name(&mut fields, is_known),
-        repositories: globs(&mut fields, "repositories"),
-        tags: globs(&mut fields, "tags"),
-        nodes: nodes(&mut fields),
+        name: name(fields, is_known),
+        repositories: globs(fields, "repositories"),
+        tags: globs(fields, "tags"),
+        nodes: nodes(fields),
         newest,
-        order: order(&mut fields),
+        order: order(fields),
         keep,
-        pin: pin(&mut fields, keep),
-        max_image_gib: whole(&mut fields, "maxImageGiB", 0, 0..=GIB_MAX),
-        max_concurrency: rate(
-            &mut fields,
-            "maxConcurrency",
-            "50",
-            &MAX_CONCURRENCY,
-            "1 to 9999999 or 1% to 100%",
-        ),
-        max_errors: rate(
-            &mut fields,
-            "maxErrors",
-            "100%",
-            &MAX_ERRORS,
-            "0 to 9999999 or 0% to 100%",
-        ),
+        pin: pin(fields, keep),
+        max_image_gib: whole(fields, "maxImageGiB", 0, 0..=GIB_MAX),
+        max_concurrency: rate(fields, "maxConcurrency", "50", &MAX_CONCURRENCY, CONCURRENCY),
+        max_errors: rate(fields, "maxErrors", "100%", &MAX_ERRORS, ERRORS),
     };
-    match fields.finish(&FIELDS) {
+    match given.finish(&FIELDS) {
         Ok(()) => Ok(rule),
         Err(mut refused) => Err(refused.swap_remove(0)),
     }
