@@ -35,6 +35,8 @@ pub mod newest;
 #[cfg(feature = "aws")]
 pub mod node;
 pub mod outcome;
+#[cfg(feature = "aws")]
+pub mod reachability;
 pub mod report;
 #[cfg(feature = "aws")]
 pub mod resolve;

@@ -1,51 +1,36 @@
-//! From calls to answers.
+//! From events to answers.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
-use prefetch::{aws, boot::BootLists, command::Trigger, ecr::NewestImages, report::report, sender::Sender};
+use prefetch::{aws, command::Trigger, metrics::Metrics, report::report};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info};
 
 use crate::{
-    answer::Answer,
-    cancel::cancel,
-    door::{Asked, Call, Scheduled, call},
-    list::list,
-    nodes::{self, count::count},
-    problem::Problem,
+    event::{Event, ScheduledJob},
+    http::{
+        answer::{Answer, response},
+        problem::Problem,
+        request::{Request, Route},
+    },
+    jobs::Jobs,
+    nodes::{self, count::count, sources::NodeSources},
     reconcile::{ReconcileError, reconcile},
-    route::Route,
     schedule,
-    settings::Settings,
-    stats::stats,
-    status,
-    submit::submit,
+    status::{cancel::cancel, get::get, list::list, stats::stats},
+    submit::{Submission, submit},
 };
 
 /// How long the HTTP API waits, less what a start and the way back take: it gives up after 30 seconds (quotas of HTTP APIs).
 const API_TIME: Duration = Duration::from_secs(27);
 
-/// What the function works with.
-pub struct Jobs {
-    pub ssm: aws_sdk_ssm::Client,
-    pub sender: Sender,
-    pub ec2: aws_sdk_ec2::Client,
-    pub ecr: aws_sdk_ecr::Client,
-    pub images: NewestImages,
-    /// The boot lists, where the stack keeps them.
-    pub boot: Option<BootLists>,
-    pub dynamodb: aws_sdk_dynamodb::Client,
-    pub scheduler: aws_sdk_scheduler::Client,
-    pub settings: Settings,
-}
-
-/// What was asked for is not done, and nobody reads an answer that says so: worth another try, and an alarm.
+/// Tells what is not done, where nobody reads an answer that says so: Lambda's next try, or an alarm, is to follow.
 #[derive(Debug, Error)]
 pub enum JobsError {
-    /// A call could not be answered.
+    /// A request could not be answered.
     #[error("{0}")]
     Problem(String),
     /// A rule could not be reconciled.
@@ -62,127 +47,124 @@ impl From<JobsError> for Diagnostic {
     }
 }
 
-impl Jobs {
-    /// Answers a call: by HTTP whatever it is, to a plain call what is the caller's fault as well, to a schedule what is done;
-    /// `function` is this function's ARN, which schedules are to invoke.
-    ///
-    /// # Errors
-    /// [`JobsError`] for what is ours, and from a schedule or a reconcile for whatever is not done.
-    pub async fn handle(&self, payload: Value, function: &str) -> Result<Value, JobsError> {
-        let now = std::time::SystemTime::now().into();
-        self.handle_at(payload, function, now).await
-    }
+/// Answers an event: one of the HTTP API whatever it is, a direct invocation also what is the caller's fault, a schedule what
+/// is done; `function` is this function's ARN, which schedules are to invoke.
+///
+/// # Errors
+/// [`JobsError`] for what is ours, and from a schedule or a reconcile for whatever is not done.
+pub async fn handle(jobs: &Jobs, payload: Value, function: &str) -> Result<Value, JobsError> {
+    let now = std::time::SystemTime::now().into();
+    handle_at(jobs, payload, function, now).await
+}
 
-    /// Does so at this moment.
-    pub async fn handle_at(&self, payload: Value, function: &str, now: DateTime<Utc>) -> Result<Value, JobsError> {
-        match call(payload) {
-            Call::Http(asked) => {
-                let answer = aws::within(API_TIME, self.answer(asked, function, now)).await;
-                Ok(http(answer))
-            }
-            Call::Plain(asked) => match self.answer(asked, function, now).await {
-                Ok(answer) => Ok(answer.body.unwrap_or_default()),
-                Err(problem) if problem.is_ours() => Err(JobsError::Problem(problem.told())),
-                Err(problem) => Ok(json!(problem)),
-            },
-            Call::Schedule(scheduled) => {
-                let answer = match scheduled {
-                    Ok(scheduled) => {
-                        let Scheduled { body, key, name } = scheduled;
-                        submit(self, body, Some(&key), Trigger::Schedule, Some(&name), now).await
-                    }
-                    Err(problem) => Err(problem),
-                };
-                let answer = answer
-                    .inspect_err(log)
-                    .map_err(|problem| JobsError::Problem(problem.told()))?;
-                Ok(answer.body.unwrap_or_default())
-            }
-            Call::Reconcile => Ok(json!(reconcile(self, now).await?)),
-            Call::Count => Ok(self.count(now).await),
-            Call::Ignored(message) => {
-                let reason = "not-deployed";
-                info!(reason, "ignored: {message}");
-                Ok(json!({"decision": "ignored", "reason": reason, "message": message}))
-            }
+/// Answers an event at this moment.
+pub async fn handle_at(jobs: &Jobs, payload: Value, function: &str, now: DateTime<Utc>) -> Result<Value, JobsError> {
+    match Event::read(payload) {
+        Event::Api(request) => {
+            let answer = aws::within(API_TIME, answer(jobs, request, function, now)).await;
+            Ok(response(answer))
         }
-    }
-
-    /// Counts the nodes and prints the metrics; a count that fails is not tried again, for the next one is due soon.
-    async fn count(&self, now: DateTime<Utc>) -> Value {
-        match count(self, now).await {
-            Ok(counted) => {
-                counted.line(&self.settings.metrics, now).print();
-                json!({"nodes": counted})
-            }
-            Err(problem) => {
-                error!(
-                    status = problem.status(),
-                    "the nodes are not counted: {}",
-                    problem.told()
-                );
-                json!(problem)
-            }
+        Event::Direct(request) => match answer(jobs, request, function, now).await {
+            Ok(answer) => Ok(answer.body.unwrap_or_default()),
+            Err(problem) if problem.is_ours() => Err(JobsError::Problem(problem.line())),
+            Err(problem) => Ok(json!(problem)),
+        },
+        Event::Schedule(job) => {
+            let answer = submit_scheduled(jobs, job, now).await.inspect_err(log);
+            let answer = answer.map_err(|problem| JobsError::Problem(problem.line()))?;
+            Ok(answer.body.unwrap_or_default())
         }
-    }
-
-    async fn answer(
-        &self,
-        asked: Result<Asked, Problem>,
-        function: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Answer, Problem> {
-        let answer = match asked {
-            Ok(asked) => self.route(asked, function, now).await,
-            Err(problem) => Err(problem),
-        };
-        answer.inspect_err(log)
-    }
-
-    async fn route(&self, asked: Asked, function: &str, now: DateTime<Utc>) -> Result<Answer, Problem> {
-        let Asked {
-            route,
-            query,
-            body,
-            key,
-            requested_by,
-        } = asked;
-        let (key, requested_by) = (key.as_deref(), requested_by.as_deref());
-        match route {
-            Route::SubmitJob => submit(self, body, key, Trigger::Job, requested_by, now).await,
-            Route::ListJobs => list(self, &query, now).await,
-            Route::GetStats => stats(self).await,
-            Route::GetJob(id) => status::get(self, &id, &query, now).await,
-            Route::CancelJob(id) => cancel(self, &id, now).await,
-            Route::CreateSchedule => schedule::create(self, body, function, now).await,
-            Route::ListSchedules => schedule::list(self, &query, now).await,
-            Route::DeleteSchedule(name) => schedule::delete(self, &name).await,
-            Route::ListNodes => nodes::list(self, &query, now).await,
+        Event::Reconcile => Ok(json!(reconcile(&jobs.reconciler(), now).await?)),
+        Event::Count => Ok(count_nodes(&jobs.node_sources(), &jobs.settings.metrics, now).await),
+        Event::Ignored(message) => {
+            let reason = "not-deployed";
+            info!(reason, "ignored: {message}");
+            Ok(json!({"decision": "ignored", "reason": reason, "message": message}))
         }
     }
 }
 
-/// Writes an answer or a problem as the HTTP API wants it.
-fn http(answer: Result<Answer, Problem>) -> Value {
-    let (status, content_type, body) = match answer {
-        Ok(Answer { status, body }) => (status, "application/json", body),
-        Err(problem) => (problem.status(), "application/problem+json", Some(json!(problem))),
+async fn answer(
+    jobs: &Jobs,
+    request: Result<Request, Problem>,
+    function: &str,
+    now: DateTime<Utc>,
+) -> Result<Answer, Problem> {
+    let answer = match request {
+        Ok(request) => route(jobs, request, function, now).await,
+        Err(problem) => Err(problem),
     };
-    match body {
-        Some(body) => json!({
-            "statusCode": status, "headers": {"content-type": content_type}, "body": body.to_string(),
-        }),
-        None => json!({"statusCode": status}),
+    answer.inspect_err(log)
+}
+
+async fn route(jobs: &Jobs, request: Request, function: &str, now: DateTime<Utc>) -> Result<Answer, Problem> {
+    let Request {
+        route,
+        query,
+        body,
+        key,
+        requested_by,
+    } = request;
+    match route {
+        Route::SubmitJob => {
+            let submission = Submission {
+                body,
+                key: key.as_deref(),
+                trigger: Trigger::Job,
+                requested_by: requested_by.as_deref(),
+                now,
+            };
+            submit(&jobs.submitter(), submission).await
+        }
+        Route::ListJobs => list(&jobs.job_sources(), &query, now).await,
+        Route::GetStats => stats(&jobs.store).await,
+        Route::GetJob(id) => get(&jobs.job_sources(), &jobs.ec2, &id, &query, now).await,
+        Route::CancelJob(id) => cancel(&jobs.job_sources(), &id, now).await,
+        Route::CreateSchedule => schedule::create::create(&jobs.scheduler(), body, function, now).await,
+        Route::ListSchedules => schedule::list::list(&jobs.scheduler(), &query, now).await,
+        Route::DeleteSchedule(name) => schedule::delete::delete(&jobs.scheduler(), &name).await,
+        Route::ListNodes => nodes::list::list(&jobs.node_sources(), &query, now).await,
+    }
+}
+
+async fn submit_scheduled(
+    jobs: &Jobs,
+    job: Result<ScheduledJob, Problem>,
+    now: DateTime<Utc>,
+) -> Result<Answer, Problem> {
+    let ScheduledJob { body, key, name } = job?;
+    let submission = Submission {
+        body,
+        key: Some(&key),
+        trigger: Trigger::Schedule,
+        requested_by: Some(&name),
+        now,
+    };
+    submit(&jobs.submitter(), submission).await
+}
+
+/// Counts the nodes and prints the metrics; a count that fails is not tried again, for the next one is due soon.
+async fn count_nodes(sources: &NodeSources<'_>, metrics: &Metrics, now: DateTime<Utc>) -> Value {
+    match count(sources, now).await {
+        Ok(counted) => {
+            counted.line(metrics, now).print();
+            json!({"nodes": counted})
+        }
+        Err(problem) => {
+            error!(
+                status = problem.status(),
+                "the nodes are not counted: {}",
+                problem.line()
+            );
+            json!(problem)
+        }
     }
 }
 
 fn log(problem: &Problem) {
     if problem.is_ours() {
-        error!(status = problem.status(), "{}", problem.told());
+        error!(status = problem.status(), "{}", problem.line());
     } else {
-        info!(status = problem.status(), "{}", problem.told());
+        info!(status = problem.status(), "{}", problem.line());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,14 +1,12 @@
 //! Settings: what the template decided, read once from the environment.
 
-use std::time::Duration;
-
 use prefetch::{
     boot::BootLists,
     metrics::Metrics,
     settings::{Outcomes, SettingsError, Variables, boot_list_path},
 };
 
-/// What this function is told by the template through its environment.
+/// Holds what this function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// What every function is told.
@@ -17,13 +15,11 @@ pub struct Settings {
     pub metrics: Metrics,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
-    /// The DynamoDB table that holds what is known (`TABLE_NAME`).
-    pub table: String,
-    /// For how long it holds it (`OUTCOME_RETENTION_DAYS`).
-    pub retention: Duration,
-    /// How many more tries a node gets (`MAX_RETRIES`).
+    /// Where what became of jobs is kept, and for how long (`TABLE_NAME`, `OUTCOME_RETENTION_DAYS`).
+    pub outcomes: Outcomes,
+    /// How many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
-    /// Whether images outside every rule's repositories may be asked for (`ALLOW_ANY_REPOSITORY`).
+    /// Is true where images outside every rule's repositories may be requested (`ALLOW_ANY_REPOSITORY`).
     pub allow_any_repository: bool,
     /// Below which path boot lists are kept, where they are (`BOOT_LIST`).
     pub boot_list_path: Option<String>,
@@ -43,13 +39,11 @@ impl Settings {
     pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let shared = prefetch::settings::Settings::read(&look_up)?;
         let variables = Variables::new(&look_up);
-        let Outcomes { table, retention } = Outcomes::read(&look_up)?;
         Ok(Self {
             metrics: Metrics::new(&shared.cluster.name),
             shared,
             registry: variables.registry()?,
-            table,
-            retention,
+            outcomes: Outcomes::read(&look_up)?,
             max_retries: variables.max_retries()?,
             allow_any_repository: variables.allow_any_repository()?,
             boot_list_path: boot_list_path(&look_up)?,
@@ -64,14 +58,6 @@ impl Settings {
         let path = self.boot_list_path.clone()?;
         Some(BootLists::new(ssm.clone(), path, self.shared.mode))
     }
-
-    /// Gives where what became of jobs is kept.
-    pub fn outcomes(&self) -> Outcomes {
-        Outcomes {
-            table: self.table.clone(),
-            retention: self.retention,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -79,7 +65,7 @@ mod tests {
     use prefetch::report::report;
 
     use super::*;
-    use crate::cloud::setting;
+    use crate::tests::cloud::settings::setting;
 
     fn read(name: &str, value: &str) -> Result<Settings, SettingsError> {
         Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()))

@@ -1,24 +1,30 @@
 //! The table, as far as it is read and written here.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use aws_sdk_dynamodb::{
+    Client,
     error::SdkError,
-    operation::{put_item::PutItemError, query::QueryError, update_item::UpdateItemError},
+    operation::{
+        delete_item::builders::DeleteItemFluentBuilder,
+        put_item::{PutItemError, builders::PutItemFluentBuilder},
+        query::{QueryError, builders::QueryFluentBuilder},
+        update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
+    },
     types::AttributeValue,
 };
 use chrono::{DateTime, Utc};
 use prefetch::{
     rows::{Item, Key, OBSERVED},
-    table::ReadError,
+    settings::Outcomes,
+    table::{self, ReadError, Rows},
 };
-use serde_json::Value;
 use thiserror::Error;
-
-use crate::handler::Jobs;
 
 /// What the sort keys of a job's nodes begin with.
 pub const NODE: &str = "node#";
 
-/// Why the table could not be read or written.
+/// Tells why the table could not be read or written.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Rows could not be read by their keys.
@@ -38,144 +44,189 @@ pub enum StoreError {
     Row(#[from] serde_dynamo::Error),
 }
 
-/// Reads a page of a partition, of at most so many rows and 1 MB, and whether there is more.
-///
-/// # Errors
-/// [`StoreError::Query`] where it could not be read.
-pub async fn page(
-    jobs: &Jobs,
-    partition: &str,
-    limit: Option<usize>,
-    after: Option<Item>,
-) -> Result<(Vec<Item>, Option<Item>), StoreError> {
-    let request = jobs
-        .dynamodb
-        .query()
-        .table_name(&jobs.settings.table)
-        .key_condition_expression("pk = :pk")
-        .expression_attribute_values(":pk", AttributeValue::S(partition.to_owned()))
-        .set_limit(limit.and_then(|limit| i32::try_from(limit).ok()))
-        .set_exclusive_start_key(after);
-    let answer = request
-        .send()
-        .await
-        .map_err(|error| StoreError::Query(Box::new(error)))?;
-    let last = answer.last_evaluated_key.filter(|key| !key.is_empty());
-    Ok((answer.items.unwrap_or_default(), last))
+/// Holds the table, and for how long rows stay in it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub client: Client,
+    table: String,
+    retention: Duration,
 }
 
-/// Reads which jobs were observed, the latest first, by the sort keys of the rows that list them, and whether there are more.
-///
-/// # Errors
-/// [`StoreError::Query`] where they could not be read.
-pub async fn observed(jobs: &Jobs, limit: usize, after: Option<&str>) -> Result<(Vec<String>, bool), StoreError> {
-    let key = |name: &str, text: &str| (name.to_owned(), AttributeValue::S(text.to_owned()));
-    let request = jobs
-        .dynamodb
-        .query()
-        .table_name(&jobs.settings.table)
-        .key_condition_expression("pk = :pk")
-        .expression_attribute_values(":pk", AttributeValue::S(OBSERVED.to_owned()))
-        .scan_index_forward(false)
-        .set_limit(i32::try_from(limit).ok())
-        .set_exclusive_start_key(after.map(|after| [key("pk", OBSERVED), key("sk", after)].into()));
-    let answer = request
-        .send()
-        .await
-        .map_err(|error| StoreError::Query(Box::new(error)))?;
-    let rows = answer.items.unwrap_or_default();
-    let keys = rows.iter().filter_map(|row| row.get("sk")?.as_s().ok().cloned());
-    let has_more = answer.last_evaluated_key.is_some_and(|key| !key.is_empty());
-    Ok((keys.collect(), has_more))
-}
-
-/// Reads which nodes of a job wait for a further try, by instance id: one Query for each megabyte of the job's rows.
-///
-/// # Errors
-/// [`StoreError::Query`] where they could not be read.
-pub async fn waiting(jobs: &Jobs, job: &str) -> Result<Vec<String>, StoreError> {
-    let mut pages = jobs
-        .dynamodb
-        .query()
-        .table_name(&jobs.settings.table)
-        .key_condition_expression("pk = :pk AND begins_with(sk, :node)")
-        .filter_expression("#retrying = :true")
-        .projection_expression("sk")
-        .expression_attribute_names("#retrying", "retrying")
-        .expression_attribute_values(":pk", AttributeValue::S(Key::job(job).pk))
-        .expression_attribute_values(":node", AttributeValue::S(NODE.to_owned()))
-        .expression_attribute_values(":true", AttributeValue::Bool(true))
-        .into_paginator()
-        .items()
-        .send();
-    let mut waiting = Vec::new();
-    while let Some(row) = pages.next().await {
-        let row = row.map_err(|error| StoreError::Query(Box::new(error)))?;
-        let sk = row.get("sk").and_then(|sk| sk.as_s().ok());
-        waiting.extend(sk.and_then(|sk| sk.strip_prefix(NODE)).map(str::to_owned));
+impl Store {
+    /// Takes the table of the settings.
+    pub fn new(client: Client, outcomes: Outcomes) -> Self {
+        let Outcomes { table, retention } = outcomes;
+        Self {
+            client,
+            table,
+            retention,
+        }
     }
-    Ok(waiting)
-}
 
-/// Writes that a job was cancelled.
-///
-/// # Errors
-/// [`StoreError::Put`] where it could not be written.
-pub async fn put_cancelled(jobs: &Jobs, job: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-    let mut item = Key::cancelled(job).item();
-    let expires_at = (now + jobs.settings.retention).timestamp().to_string();
-    item.insert("cancelled_at".to_owned(), AttributeValue::S(now.to_rfc3339()));
-    item.insert("expires_at".to_owned(), AttributeValue::N(expires_at));
-    let request = jobs.dynamodb.put_item().table_name(&jobs.settings.table);
-    let answer = request.set_item(Some(item)).send().await;
-    answer.map(drop).map_err(|error| StoreError::Put(Box::new(error)))
-}
-
-/// Writes by which request a job was made, who asked where that is known, and the ids of its duplicates where it has any,
-/// beside whatever its row says by then; who asked stays as it stands there.
-///
-/// # Errors
-/// [`StoreError::Update`] where it could not be written.
-pub async fn put_request(
-    jobs: &Jobs,
-    job: &str,
-    request: &str,
-    requested_by: Option<&str>,
-    duplicates: &[String],
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    let expires_at = (now + jobs.settings.retention).timestamp().to_string();
-    let mut values = vec![
-        ("request", AttributeValue::S(request.to_owned())),
-        ("expires_at", AttributeValue::N(expires_at)),
-    ];
-    values.extend(requested_by.map(|who| ("requested_by", AttributeValue::S(who.to_owned()))));
-    let set = values
-        .iter()
-        .map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
-    let mut set: Vec<String> = set.collect();
-    if !duplicates.is_empty() {
-        // The last who looked has found the most.
-        set.push("#duplicates = :duplicates".to_owned());
-        let ids = duplicates.iter().cloned().map(AttributeValue::S);
-        values.push(("duplicates", AttributeValue::L(ids.collect())));
+    /// Begins to write a row anew.
+    pub fn put(&self, item: Item) -> PutItemFluentBuilder {
+        self.client.put_item().table_name(&self.table).set_item(Some(item))
     }
-    let mut update = jobs
-        .dynamodb
-        .update_item()
-        .table_name(&jobs.settings.table)
-        .set_key(Some(Key::job(job).item()))
-        .update_expression(format!("SET {}", set.join(", ")));
-    for (name, value) in values {
-        update = update
-            .expression_attribute_names(format!("#{name}"), name)
-            .expression_attribute_values(format!(":{name}"), value);
+
+    /// Begins to change a row.
+    pub fn update(&self, key: &Key) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key.item()))
     }
-    let answer = update.send().await;
-    answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
+
+    /// Begins to delete a row.
+    pub fn delete(&self, key: &Key) -> DeleteItemFluentBuilder {
+        self.client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key.item()))
+    }
+
+    /// Gives when a row expires that is written now.
+    pub fn expires_at(&self, now: DateTime<Utc>) -> AttributeValue {
+        expires_at(now + self.retention)
+    }
+
+    /// Reads rows as they are now, one BatchGetItem for each 100.
+    ///
+    /// # Errors
+    /// [`ReadError`] where not all of them could be read.
+    pub async fn read(&self, keys: &BTreeSet<Key>) -> Result<Rows, ReadError> {
+        table::read(&self.client, &self.table, keys).await
+    }
+
+    fn query(&self, partition: &str) -> QueryFluentBuilder {
+        let partition = AttributeValue::S(partition.to_owned());
+        self.client
+            .query()
+            .table_name(&self.table)
+            .expression_attribute_values(":pk", partition)
+    }
+
+    /// Reads a page of a partition, of at most so many rows and 1 MB, and tells if there is more.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] where it could not be read.
+    pub async fn page(
+        &self,
+        partition: &str,
+        limit: Option<usize>,
+        after: Option<Item>,
+    ) -> Result<(Vec<Item>, bool), StoreError> {
+        let request = self
+            .query(partition)
+            .key_condition_expression("pk = :pk")
+            .set_limit(limit.and_then(|limit| i32::try_from(limit).ok()))
+            .set_exclusive_start_key(after);
+        let answer = request.send().await.map_err(query_error)?;
+        let has_more = answer.last_evaluated_key.is_some_and(|key| !key.is_empty());
+        Ok((answer.items.unwrap_or_default(), has_more))
+    }
+
+    /// Reads which jobs were observed, the latest first, by the sort keys of the rows that list them, and tells if there are
+    /// more.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] where they could not be read.
+    pub async fn observed(&self, limit: usize, after: Option<&str>) -> Result<(Vec<String>, bool), StoreError> {
+        let key = |name: &str, text: &str| (name.to_owned(), AttributeValue::S(text.to_owned()));
+        let request = self
+            .query(OBSERVED)
+            .key_condition_expression("pk = :pk")
+            .scan_index_forward(false)
+            .set_limit(i32::try_from(limit).ok())
+            .set_exclusive_start_key(after.map(|after| [key("pk", OBSERVED), key("sk", after)].into()));
+        let answer = request.send().await.map_err(query_error)?;
+        let rows = answer.items.unwrap_or_default();
+        let keys = rows.iter().filter_map(|row| row.get("sk")?.as_s().ok().cloned());
+        let has_more = answer.last_evaluated_key.is_some_and(|key| !key.is_empty());
+        Ok((keys.collect(), has_more))
+    }
+
+    /// Reads which nodes of a job wait for a retry, by instance id: one Query for each megabyte of the job's rows.
+    ///
+    /// # Errors
+    /// [`StoreError::Query`] where they could not be read.
+    pub async fn waiting(&self, job: &str) -> Result<Vec<String>, StoreError> {
+        let mut pages = self
+            .query(&Key::job(job).pk)
+            .key_condition_expression("pk = :pk AND begins_with(sk, :node)")
+            .filter_expression("#retrying = :true")
+            .projection_expression("sk")
+            .expression_attribute_names("#retrying", "retrying")
+            .expression_attribute_values(":node", AttributeValue::S(NODE.to_owned()))
+            .expression_attribute_values(":true", AttributeValue::Bool(true))
+            .into_paginator()
+            .items()
+            .send();
+        let mut waiting = Vec::new();
+        while let Some(row) = pages.next().await {
+            let row = row.map_err(query_error)?;
+            let sk = row.get("sk").and_then(|sk| sk.as_s().ok());
+            waiting.extend(sk.and_then(|sk| sk.strip_prefix(NODE)).map(str::to_owned));
+        }
+        Ok(waiting)
+    }
+
+    /// Writes that a job was cancelled.
+    ///
+    /// # Errors
+    /// [`StoreError::Put`] where it could not be written.
+    pub async fn put_cancelled(&self, job: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut item = Key::cancelled(job).item();
+        item.insert("cancelled_at".to_owned(), AttributeValue::S(now.to_rfc3339()));
+        item.insert("expires_at".to_owned(), self.expires_at(now));
+        let answer = self.put(item).send().await;
+        answer.map(drop).map_err(|error| StoreError::Put(Box::new(error)))
+    }
+
+    /// Writes by which request a job was made, who requested it where that is known, and the ids of its duplicates where it
+    /// has any, beside whatever its row says by then; who requested it stays as it stands there.
+    ///
+    /// # Errors
+    /// [`StoreError::Update`] where it could not be written.
+    pub async fn put_request(
+        &self,
+        job: &str,
+        request: &str,
+        requested_by: Option<&str>,
+        duplicates: &[String],
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut values = vec![
+            ("request", AttributeValue::S(request.to_owned())),
+            ("expires_at", self.expires_at(now)),
+        ];
+        values.extend(requested_by.map(|who| ("requested_by", AttributeValue::S(who.to_owned()))));
+        let set = values
+            .iter()
+            .map(|(name, _)| format!("#{name} = if_not_exists(#{name}, :{name})"));
+        let mut set: Vec<String> = set.collect();
+        if !duplicates.is_empty() {
+            // The last who looked has found the most.
+            set.push("#duplicates = :duplicates".to_owned());
+            let ids = duplicates.iter().cloned().map(AttributeValue::S);
+            values.push(("duplicates", AttributeValue::L(ids.collect())));
+        }
+        let update = self.update(&Key::job(job));
+        let mut update = update.update_expression(format!("SET {}", set.join(", ")));
+        for (name, value) in values {
+            update = update
+                .expression_attribute_names(format!("#{name}"), name)
+                .expression_attribute_values(format!(":{name}"), value);
+        }
+        let answer = update.send().await;
+        answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
+    }
 }
 
-/// A number as answers have it: DynamoDB's numbers are never negative here but by a fault of ours.
-pub fn count(number: i64) -> Value {
-    Value::from(number.max(0))
+fn query_error(error: SdkError<QueryError>) -> StoreError {
+    StoreError::Query(Box::new(error))
+}
+
+/// Writes when a row expires, as DynamoDB wants it: in seconds.
+pub fn expires_at(moment: DateTime<Utc>) -> AttributeValue {
+    AttributeValue::N(moment.timestamp().to_string())
 }

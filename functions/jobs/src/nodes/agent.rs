@@ -1,11 +1,14 @@
-//! SSM's agent on a node: whether commands reach it, and if not, the likely cause.
+//! SSM's agent on a node: its state, and the likely cause where commands do not reach it.
 
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{Instance, InstanceStateName, PlatformValues};
-use aws_sdk_ssm::types::{InstanceInformation, PlatformType};
+use aws_sdk_ssm::types::InstanceInformation;
 use chrono::{DateTime, SecondsFormat, Utc};
-use prefetch::{instance::is_auto_mode, ssm::is_online};
+use prefetch::{
+    instance::is_auto_mode,
+    reachability::{Unreachable, connection},
+};
 use serde::Serialize;
 
 /// For how long after its launch a node is given time to register: 30 seconds are the rule, several minutes are seen
@@ -16,14 +19,14 @@ const STARTS_WITHIN: Duration = Duration::from_mins(5);
 const OLDEST: [u32; 4] = [2, 0, 822, 0];
 const OLDEST_TEXT: &str = "2.0.822.0";
 
-/// What is known of SSM's agent on a node.
+/// Describes SSM's agent on a node.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Agent {
     /// Tells if commands reach the node.
-    pub state: State,
+    pub state: AgentState,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<Cause>,
+    cause: Option<AgentCause>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,10 +36,10 @@ pub struct Agent {
     last_ping_at: Option<DateTime<Utc>>,
 }
 
-/// Whether commands reach a node.
+/// Tells if commands reach a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum AgentState {
     /// They do.
     Online,
     /// They did.
@@ -47,10 +50,10 @@ pub enum State {
     Unsupported,
 }
 
-/// The likely cause for which commands do not reach a node, or are not understood there.
+/// Names the likely cause for which commands do not reach a node, or are not understood there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Cause {
+enum AgentCause {
     /// It was launched a moment ago.
     Starting,
     /// Nothing lets its agent speak to SSM.
@@ -86,59 +89,62 @@ fn state(
     instance: &Instance,
     managed: Option<&InstanceInformation>,
     now: DateTime<Utc>,
-) -> (State, Option<(Cause, String)>) {
-    let because = |cause, message: &str| Some((cause, message.to_owned()));
+) -> (AgentState, Option<(AgentCause, String)>) {
+    let because = |cause, why: Unreachable| Some((cause, why.to_string()));
     if is_auto_mode(instance) {
-        let message = "EKS Auto Mode manages the instance and allows no SSM";
-        return (State::Unsupported, because(Cause::AutoMode, message));
+        let cause = because(AgentCause::AutoMode, Unreachable::AutoMode);
+        return (AgentState::Unsupported, cause);
     }
-    if !is_linux(instance, managed) {
-        return (State::Unsupported, because(Cause::NotLinux, "it is no Linux node"));
-    }
-    match managed {
-        None => (State::NeverRegistered, Some(never_registered(instance, now))),
-        Some(node) if !is_online(node) => (State::Offline, Some(offline(instance, node, now))),
-        Some(node) if node.agent_version().is_some_and(is_too_old) => {
-            let message = format!("its agent does not know the document: that takes {OLDEST_TEXT} or later");
-            (State::Online, Some((Cause::AgentTooOld, message)))
+    let is_windows = instance.platform() == Some(&PlatformValues::Windows);
+    let connection = if is_windows {
+        Err(Unreachable::NotLinux)
+    } else {
+        connection(managed)
+    };
+    match (connection, managed) {
+        (Err(Unreachable::NotLinux | Unreachable::AutoMode), _) => {
+            let cause = because(AgentCause::NotLinux, Unreachable::NotLinux);
+            (AgentState::Unsupported, cause)
         }
-        Some(_) => (State::Online, None),
+        (Err(Unreachable::NotRegistered), _) | (_, None) => {
+            (AgentState::NeverRegistered, Some(never_registered(instance, now)))
+        }
+        (Err(Unreachable::ConnectionLost), Some(node)) => (AgentState::Offline, Some(offline(instance, node, now))),
+        (Ok(()), Some(node)) if node.agent_version().is_some_and(is_too_old) => {
+            let message = format!("its agent does not know the document: that takes {OLDEST_TEXT} or later");
+            (AgentState::Online, Some((AgentCause::AgentTooOld, message)))
+        }
+        (Ok(()), Some(_)) => (AgentState::Online, None),
     }
 }
 
-fn is_linux(instance: &Instance, managed: Option<&InstanceInformation>) -> bool {
-    let platform = managed.and_then(|node| node.platform_type());
-    let said_by_ssm = platform.is_none_or(|platform| *platform == PlatformType::Linux);
-    said_by_ssm && instance.platform() != Some(&PlatformValues::Windows)
-}
-
-fn never_registered(instance: &Instance, now: DateTime<Utc>) -> (Cause, String) {
+fn never_registered(instance: &Instance, now: DateTime<Utc>) -> (AgentCause, String) {
     let (cause, message) = if instance.iam_instance_profile().is_none() {
         (
-            Cause::NoInstanceProfile,
+            AgentCause::NoInstanceProfile,
             "it has no instance profile; SSM takes one with AmazonSSMManagedInstanceCore, or Default Host Management",
         )
     } else if is_starting(instance, now) {
-        (Cause::Starting, "it was launched less than five minutes ago")
+        (AgentCause::Starting, "it was launched less than five minutes ago")
     } else {
         (
-            Cause::RoleOrNetwork,
+            AgentCause::RoleOrNetwork,
             "its role lacks AmazonSSMManagedInstanceCore, it does not reach SSM's endpoints, or no agent runs on it",
         )
     };
     (cause, message.to_owned())
 }
 
-fn offline(instance: &Instance, node: &InstanceInformation, now: DateTime<Utc>) -> (Cause, String) {
+fn offline(instance: &Instance, node: &InstanceInformation, now: DateTime<Utc>) -> (AgentCause, String) {
     let pinged_at = node.last_ping_date_time().and_then(moment);
     if is_starting(instance, now) && pinged_at < launched_at(instance) {
         let message = "it was started again less than five minutes ago";
-        return (Cause::Starting, message.to_owned());
+        return (AgentCause::Starting, message.to_owned());
     }
     let since = pinged_at.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true));
     let since = since.map_or_else(String::new, |since| format!(" since {since}"));
     (
-        Cause::AgentStopped,
+        AgentCause::AgentStopped,
         format!("SSM has heard nothing of its agent{since}"),
     )
 }
@@ -153,7 +159,7 @@ fn launched_at(instance: &Instance) -> Option<DateTime<Utc>> {
     instance.launch_time().and_then(moment)
 }
 
-/// Whether an agent's version is older than the oldest that knows the document; not where it is no version.
+/// Returns true for the version of an agent older than the oldest that knows the document; not for what is no version.
 fn is_too_old(version: &str) -> bool {
     let numbers: Result<Vec<u32>, _> = version.split('.').map(str::parse).collect();
     numbers.is_ok_and(|numbers| numbers.as_slice() < OLDEST.as_slice())

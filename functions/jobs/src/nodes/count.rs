@@ -9,19 +9,20 @@ use prefetch::{
 };
 use serde::Serialize;
 
-use super::{
-    Known, Listed, NodesError,
-    agent::{Agent, State},
-    instances,
+use crate::{
+    http::problem::Problem,
+    nodes::{
+        agent::{Agent, AgentState},
+        sources::{Known, Listed, NodeSources, NodesError},
+    },
 };
-use crate::{handler::Jobs, problem::Problem};
 
 /// How many instances a page has: as many as the largest page of GET /nodes.
 const PAGE: usize = 500;
 /// How long a count may take, of the function's 60 seconds.
 const TIME: Duration = Duration::from_secs(50);
 
-/// How many nodes stand how.
+/// Counts nodes by how warm they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counted {
@@ -31,9 +32,9 @@ pub struct Counted {
     left_out: u32,
 }
 
-/// How a node stands to what its rules name now.
+/// Tells how a node stands to what its rules name now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum Warmth {
     /// It has said of each image that it is there.
     Warm,
     /// An image is missing, or it has said nothing of it.
@@ -45,12 +46,12 @@ enum Standing {
 }
 
 impl Counted {
-    fn take(&mut self, standing: Standing) {
-        let number = match standing {
-            Standing::Warm => &mut self.warm,
-            Standing::Cold => &mut self.cold,
-            Standing::Unreachable => &mut self.unreachable,
-            Standing::LeftOut => &mut self.left_out,
+    fn take(&mut self, warmth: Warmth) {
+        let number = match warmth {
+            Warmth::Warm => &mut self.warm,
+            Warmth::Cold => &mut self.cold,
+            Warmth::Unreachable => &mut self.unreachable,
+            Warmth::LeftOut => &mut self.left_out,
         };
         *number += 1;
     }
@@ -72,26 +73,28 @@ impl Counted {
 ///
 /// # Errors
 /// A 503 where AWS cannot be asked, or not within 50 seconds.
-pub async fn count(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
-    count_within(jobs, now, TIME).await
+pub async fn count(sources: &NodeSources<'_>, now: DateTime<Utc>) -> Result<Counted, Problem> {
+    count_within(sources, now, TIME).await
 }
 
-async fn count_within(jobs: &Jobs, now: DateTime<Utc>, time: Duration) -> Result<Counted, Problem> {
-    let counted = tokio::time::timeout(time, count_all(jobs, now)).await;
-    counted.unwrap_or_else(|_| Err(Problem::unavailable(&NodesError::TimeOver)))
+async fn count_within(sources: &NodeSources<'_>, now: DateTime<Utc>, time: Duration) -> Result<Counted, Problem> {
+    let counted = tokio::time::timeout(time, count_all(sources, now)).await;
+    counted.unwrap_or_else(|_| Err(Problem::unavailable(NodesError::TimeOver)))
 }
 
-async fn count_all(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> {
+async fn count_all(sources: &NodeSources<'_>, now: DateTime<Utc>) -> Result<Counted, Problem> {
     // What was pushed a moment ago counts.
-    let images = jobs.images.anew(TIME);
+    let images = sources.images.anew(TIME);
     let mut counted = Counted::default();
     let mut page = None;
     loop {
-        let (instances, next) = instances(jobs, PAGE, page).await?;
-        let listed = instances.iter().filter_map(|instance| Listed::of(instance, jobs));
+        let (instances, next) = sources.instances(PAGE, page).await?;
+        let listed = instances
+            .iter()
+            .filter_map(|instance| Listed::of(instance, sources.settings));
         let listed: Vec<Listed> = listed.collect();
-        let known = Known::of(jobs, &images, &listed, now).await?;
-        for (node, held) in listed.iter().zip(&known.holdings) {
+        let known = sources.known(&images, &listed, now).await?;
+        for (node, held) in listed.iter().zip(&known.inventories) {
             counted.take(of_node(node, &known, held, now));
         }
         page = next;
@@ -101,23 +104,23 @@ async fn count_all(jobs: &Jobs, now: DateTime<Utc>) -> Result<Counted, Problem> 
     }
 }
 
-fn of_node(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Standing {
+fn of_node(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Warmth {
     let agent = Agent::of(node.instance, known.managed.get(node.id), now);
     let wanted = node.wanted(&known.images).into_iter();
-    standing(agent.state, wanted.map(|image| held.presence(image)))
+    warmth(agent.state, wanted.map(|image| held.presence(image)))
 }
 
-/// Decides how a node stands, by whether commands reach it and by its last word on each image that it is to have.
-fn standing(agent: State, wanted: impl Iterator<Item = Option<Presence>>) -> Standing {
+/// Decides how warm a node is, by its agent and by its last word on each image that it is to have.
+fn warmth(agent: AgentState, wanted: impl Iterator<Item = Option<Presence>>) -> Warmth {
     let mut wanted = wanted.filter(|said| *said != Some(Presence::NotApplicable)).peekable();
-    if agent == State::Unsupported || wanted.peek().is_none() {
-        Standing::LeftOut
-    } else if agent != State::Online {
-        Standing::Unreachable
+    if agent == AgentState::Unsupported || wanted.peek().is_none() {
+        Warmth::LeftOut
+    } else if agent != AgentState::Online {
+        Warmth::Unreachable
     } else if wanted.all(|said| said == Some(Presence::Warm)) {
-        Standing::Warm
+        Warmth::Warm
     } else {
-        Standing::Cold
+        Warmth::Cold
     }
 }
 

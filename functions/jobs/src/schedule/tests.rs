@@ -1,26 +1,22 @@
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+mod faults;
 
 use aws_sdk_scheduler::{
-    error::ErrorMetadata,
-    operation::{
-        create_schedule::{CreateScheduleInput, CreateScheduleOutput},
-        delete_schedule::DeleteScheduleOutput,
-        list_schedules::ListSchedulesOutput,
-    },
-    types::{
-        ScheduleSummary,
-        error::{ConflictException, InternalServerException, ResourceNotFoundException, ValidationException},
-    },
+    operation::get_schedule::GetScheduleOutput,
+    primitives::DateTime as Moment,
+    types::{ActionAfterCompletion, FlexibleTimeWindowMode},
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
-use crate::cloud::{Cloud, FUNCTION, request};
+use crate::{
+    schedule::{
+        cron::Timing,
+        definition::{Definition, Part},
+        name::is_name,
+        request::parse,
+    },
+    tests::cloud::{Cloud, FUNCTION, scheduler::Group},
+};
 
 #[tokio::test]
 async fn a_schedule_invokes_this_function_with_its_job_and_when_it_was_to_fire() {
@@ -155,183 +151,6 @@ async fn a_dry_run_tells_the_schedule_and_creates_none() {
     let (status, told) = group.post(body(true)).await;
     assert!(status == 200 && group.calls().is_empty());
     assert_eq!(group.post(body(false)).await, (201, told));
-}
-
-#[tokio::test]
-async fn what_cannot_be_created_as_a_whole_is_not_left_in_half() {
-    let body = json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"});
-    for fault in [
-        "ThrottlingException",
-        "InternalServerException",
-        "ServiceQuotaExceededException",
-    ] {
-        let group = Group::new();
-        group.fail("CreateSchedule a.weekday", fault);
-        let (status, problem) = group.post(body.clone()).await;
-        assert_eq!((status, group.names().len()), (503, 0), "{problem}");
-        assert!(!problem.to_string().contains("arn:"), "{problem}");
-    }
-    // Where the answer was lost, the schedule may be there.
-    let group = Group::new();
-    group.fail("CreateSchedule a.weekday", "Lost");
-    assert_eq!((group.post(body.clone()).await.0, group.names().len()), (201, 2));
-    // What is another's stays.
-    let group = Group::new();
-    group.put("a.weekday", "cron(0 0 ? * FRI *)", "{}");
-    assert_eq!(
-        (group.post(body.clone()).await.0, group.names()),
-        (409, vec!["a.weekday".to_owned()])
-    );
-    // What was there before stays, and what lacks is made.
-    let group = Group::new();
-    group.post(body.clone()).await;
-    group.lose("a.weekday");
-    group.fail("CreateSchedule a.weekday", "ThrottlingException");
-    assert_eq!((group.post(body.clone()).await.0, group.names().len()), (503, 1));
-    assert_eq!((group.post(body.clone()).await.0, group.names().len()), (201, 2));
-}
-
-#[tokio::test]
-async fn a_half_that_could_not_be_deleted_again_is_told() {
-    let group = Group::new();
-    group.fail("CreateSchedule a.weekday", "ThrottlingException");
-    group.fail("DeleteSchedule a", "ThrottlingException");
-    let body = json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"});
-    let (status, problem) = group.post(body.clone()).await;
-    let detail = problem["detail"].as_str().unwrap();
-    assert!(
-        status == 503 && detail.contains("the schedule a could not be created as a whole"),
-        "{detail}"
-    );
-    let unknown = json!([{"schedule": "a", "expressions": ["cron(0 7 1 * ? *)"]}]);
-    assert_eq!(problem["unknown"], unknown);
-    assert_eq!((group.post(body).await.0, group.names().len()), (201, 2));
-}
-
-/// A fault at every call, also one whose answer is lost, together with every fault of the calls by which it is looked into and
-/// undone, whatever part stood before.
-#[tokio::test]
-async fn of_whatever_fault_no_part_is_left_that_is_not_told_and_the_same_request_makes_it_whole() {
-    const PARTS: [&str; 2] = ["a", "a.weekday"];
-    let body = json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"});
-    let faults = ["", "ThrottlingException", "InternalServerException", "Lost"];
-    let mut told = 0;
-    for before in [&[][..], &["a"], &["a.weekday"], &PARTS] {
-        for (create, get, delete) in faults
-            .iter()
-            .flat_map(|create| faults.iter().map(move |get| (*create, *get)))
-            .flat_map(|(create, get)| faults.iter().map(move |delete| (create, get, *delete)))
-        {
-            for part in PARTS {
-                let case = format!("{before:?}: {create} {get} {delete} at {part}");
-                let group = Group::new();
-                group.post(body.clone()).await;
-                for name in PARTS.iter().filter(|name| !before.contains(name)) {
-                    group.lose(name);
-                }
-                let calls = [
-                    ("CreateSchedule", part, create),
-                    ("GetSchedule", part, get),
-                    ("DeleteSchedule", "a", delete),
-                ];
-                for (call, name, fault) in calls.iter().filter(|(.., fault)| !fault.is_empty()) {
-                    group.fail(&format!("{call} {name}"), fault);
-                }
-                let (status, answer) = group.post_at(body.clone(), 3600).await;
-                let names = group.names();
-                assert!(
-                    before.iter().all(|name| names.contains(&(*name).to_owned())),
-                    "{case}: {names:?}"
-                );
-                if status < 400 {
-                    assert_eq!(names, PARTS, "{case}: {answer}");
-                } else {
-                    let unknown = answer["unknown"].as_array().map(Vec::as_slice).unwrap_or_default();
-                    assert!(names.is_empty() || unknown.len() == 1, "{case}: {answer}");
-                    told += unknown.len();
-                    for unknown in unknown {
-                        let expressions = unknown["expressions"].as_array().unwrap().len();
-                        assert!(
-                            unknown["schedule"] == "a" && expressions >= names.len(),
-                            "{case}: {answer}"
-                        );
-                    }
-                }
-                group.forget_faults();
-                // Whatever stands is listed, with what it lacks.
-                let (_, list) = group.get("/jobs/schedule").await;
-                let listed = list["schedules"].as_array().unwrap();
-                assert_eq!(listed.len(), usize::from(!names.is_empty()), "{case}: {list}");
-                let missing = |schedule: &Value| schedule["missing"].as_array().map_or(0, Vec::len);
-                assert!(
-                    listed.iter().all(|schedule| missing(schedule) == 2 - names.len()),
-                    "{case}: {list}"
-                );
-                assert!(group.post(body.clone()).await.0 < 300, "{case}");
-                assert_eq!(group.names(), PARTS, "{case}");
-                assert_eq!((group.delete("a").await, group.names().len()), (204, 0), "{case}");
-            }
-        }
-    }
-    assert!(told > 20, "{told}");
-}
-
-#[tokio::test]
-async fn half_of_a_schedule_is_in_the_way_of_another_with_its_name() {
-    let group = Group::new();
-    group
-        .post(json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"}))
-        .await;
-    group.lose("a");
-    let other = json!({"name": "a", "cron": "0 7 * * *", "rule": "default"});
-    assert_eq!(
-        (group.post(other.clone()).await.0, group.names()),
-        (409, vec!["a.weekday".to_owned()])
-    );
-    assert_eq!((group.delete("a").await, group.post(other).await.0), (204, 201));
-}
-
-#[tokio::test]
-async fn a_deletion_that_is_not_known_to_be_done_says_so() {
-    for (call, fault, left) in [
-        ("DeleteSchedule a.weekday", "InternalServerException", 2),
-        ("DeleteSchedule a.weekday", "Lost", 1),
-        ("DeleteSchedule a", "InternalServerException", 1),
-        ("DeleteSchedule a", "Lost", 0),
-    ] {
-        let group = Group::new();
-        group
-            .post(json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"}))
-            .await;
-        group.fail(call, fault);
-        let (status, problem) = group.cloud.http("DELETE", "/jobs/schedule/a", Value::Null, None).await;
-        assert_eq!(
-            (status, &problem["unknown"]),
-            (503, &json!([{"schedule": "a"}])),
-            "{call}"
-        );
-        assert_eq!(group.names().len(), left);
-        let again = group.delete("a").await;
-        assert_eq!((again, group.names().len()), (if left > 0 { 204 } else { 404 }, 0));
-    }
-}
-
-#[tokio::test]
-async fn a_deletion_that_fails_halfway_can_be_repeated() {
-    let group = Group::new();
-    group
-        .post(json!({"name": "a", "cron": "0 7 1 * 1", "rule": "default"}))
-        .await;
-    group.fail("DeleteSchedule a", "ThrottlingException");
-    assert_eq!(group.delete("a").await, 503);
-    assert_eq!(
-        group.get("/jobs/schedule").await.1["schedules"]
-            .as_array()
-            .unwrap()
-            .len(),
-        1
-    );
-    assert_eq!((group.delete("a").await, group.names().len()), (204, 0));
 }
 
 #[tokio::test]
@@ -482,7 +301,7 @@ async fn a_list_or_a_deletion_that_cannot_be_is_refused_or_told() {
     group
         .post(json!({"name": "a", "cron": "0 7 * * *", "rule": "default"}))
         .await;
-    let stale = format!("/jobs/schedule?next={}", query::token(&"gone"));
+    let stale = format!("/jobs/schedule?next={}", crate::http::query::token(&"gone"));
     for target in [
         "/jobs/schedule?limit=51",
         "/jobs/schedule?next=x",
@@ -510,18 +329,18 @@ async fn a_list_or_a_deletion_that_cannot_be_is_refused_or_told() {
 
 proptest! {
     #[test]
-    fn whatever_is_asked_for_is_understood_again(
+    fn whatever_is_requested_is_understood_again(
         cron in "[0-9*]{1,2} [0-9,*/-]{1,5} [0-9*]{1,2} [0-9*]{1,2} [0-7*]|rate\\([0-9]{1,3} (minutes|hours|days)\\)",
         timezone in prop::sample::select(vec!["UTC", "Europe/Berlin", "Asia/Kolkata"]),
         name in prop::option::of("[A-Za-z0-9_-]{1,48}"),
     ) {
         let cloud = Cloud::new();
-        let now = crate::cloud::now();
+        let now = crate::tests::cloud::now();
         let mut body = json!({"cron": cron, "timezone": timezone, "images": ["team/app:v1"]});
         if let Some(name) = &name {
             body["name"] = json!(name);
         }
-        let Ok((schedule, _)) = wanted(&cloud.jobs, body.clone(), now) else {
+        let Ok((schedule, _)) = parse(&cloud.jobs.settings, body.clone(), now) else {
             prop_assert!(Timing::parse(&cron).is_err());
             return Ok(());
         };
@@ -531,228 +350,9 @@ proptest! {
             .schedule_expression(expression)
             .schedule_expression_timezone(timezone)
             .start_date(Moment::from_secs(schedule.start.timestamp()))
-            .target(target(&cloud.jobs, &schedule, FUNCTION).unwrap())
+            .target(cloud.jobs.scheduler().target(&schedule, FUNCTION).unwrap())
             .build();
-        let again = understand(&part, &output).unwrap();
-        prop_assert_eq!(json!(again.told(Vec::new(), now)), json!(schedule.told(Vec::new(), now)));
+        let again = Definition::of(&part, &output).unwrap();
+        prop_assert_eq!(json!(again.described(Vec::new(), now)), json!(schedule.described(Vec::new(), now)));
     }
-}
-
-/// The function before a schedule group that remembers what it is told and fails where it is told to.
-struct Group {
-    cloud: Cloud,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    schedules: BTreeMap<String, CreateScheduleInput>,
-    /// When each was created, by Scheduler's clock.
-    created: BTreeMap<String, Moment>,
-    /// The time, by Scheduler's clock.
-    now: DateTime<Utc>,
-    calls: Vec<String>,
-    /// Calls that are to fail once, and how.
-    faults: Vec<(String, String)>,
-}
-
-impl State {
-    fn call(&mut self, call: String) -> Option<String> {
-        let place = self.faults.iter().position(|(name, _)| *name == call);
-        self.calls.push(call);
-        place.map(|place| self.faults.remove(place).1)
-    }
-}
-
-impl Group {
-    fn new() -> Self {
-        let mut cloud = Cloud::new();
-        let state = Arc::default();
-        cloud.jobs.scheduler = scheduler(&state);
-        Self { cloud, state }
-    }
-
-    fn with<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
-        with(&mut self.state.lock().unwrap())
-    }
-
-    fn fail(&self, call: &str, fault: &str) {
-        self.with(|state| state.faults.push((call.to_owned(), fault.to_owned())));
-    }
-
-    fn forget_faults(&self) {
-        self.with(|state| state.faults.clear());
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.with(|state| state.calls.clone())
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.with(|state| state.schedules.keys().cloned().collect())
-    }
-
-    fn schedule(&self, name: &str) -> CreateScheduleInput {
-        self.with(|state| state.schedules[name].clone())
-    }
-
-    fn input(&self, name: &str) -> Value {
-        serde_json::from_str(self.schedule(name).target().unwrap().input().unwrap()).unwrap()
-    }
-
-    /// Puts a schedule as somebody else would.
-    fn put(&self, name: &str, expression: &str, input: &str) {
-        let target = Target::builder()
-            .arn(FUNCTION)
-            .role_arn("role")
-            .input(input)
-            .build()
-            .unwrap();
-        let schedule = CreateScheduleInput::builder()
-            .name(name)
-            .schedule_expression(expression)
-            .schedule_expression_timezone("UTC")
-            .target(target)
-            .build()
-            .unwrap();
-        self.with(|state| state.schedules.insert(name.to_owned(), schedule));
-    }
-
-    fn lose(&self, name: &str) {
-        self.with(|state| state.schedules.remove(name)).unwrap();
-    }
-
-    async fn post(&self, body: Value) -> (u64, Value) {
-        self.post_at(body, 0).await
-    }
-
-    async fn post_at(&self, body: Value, seconds: i64) -> (u64, Value) {
-        self.with(|state| state.now = crate::cloud::now() + TimeDelta::seconds(seconds));
-        self.cloud.http_at("POST", "/jobs/schedule", body, None, seconds).await
-    }
-
-    async fn get(&self, target: &str) -> (u64, Value) {
-        self.cloud.get(target).await
-    }
-
-    async fn delete(&self, name: &str) -> u64 {
-        let request = request("DELETE", &format!("/jobs/schedule/{name}"), &Value::Null, None);
-        self.cloud.invoke(request, 0).await.unwrap()["statusCode"]
-            .as_u64()
-            .unwrap()
-    }
-}
-
-/// An error as the service answers it.
-macro_rules! fault {
-    ($error:ident, $fault:expr) => {
-        match $fault.as_str() {
-            "ResourceNotFoundException" => not_found!($error),
-            "InternalServerException" => {
-                let error = InternalServerException::builder().message("we").build().unwrap();
-                MockResponse::Error($error::InternalServerException(error))
-            }
-            message if message.ends_with('.') => {
-                let error = ValidationException::builder().message(message).build().unwrap();
-                MockResponse::Error($error::ValidationException(error))
-            }
-            code => {
-                let message = "arn:aws:scheduler:eu-central-1:123456789012:schedule";
-                let error = ErrorMetadata::builder().code(code).message(message).build();
-                MockResponse::Error($error::generic(error))
-            }
-        }
-    };
-}
-
-macro_rules! not_found {
-    ($error:ident) => {{
-        let error = ResourceNotFoundException::builder().message("none").build().unwrap();
-        MockResponse::Error($error::ResourceNotFoundException(error))
-    }};
-}
-
-fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
-    let shared = Arc::clone(state);
-    let create = mock!(aws_sdk_scheduler::Client::create_schedule).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        let name = input.name().unwrap().to_owned();
-        let fault = state.call(format!("CreateSchedule {name}"));
-        if let Some(fault) = fault.as_ref().filter(|fault| *fault != "Lost") {
-            return fault!(CreateScheduleError, fault);
-        }
-        if state.schedules.contains_key(&name) {
-            let error = ConflictException::builder().message("taken").build().unwrap();
-            return MockResponse::Error(CreateScheduleError::ConflictException(error));
-        }
-        let now = Moment::from_secs(state.now.timestamp());
-        state.created.insert(name.clone(), now);
-        state.schedules.insert(name, input.clone());
-        if fault.is_some() {
-            return fault!(CreateScheduleError, "InternalServerException".to_owned());
-        }
-        MockResponse::Output(CreateScheduleOutput::builder().schedule_arn("arn").build().unwrap())
-    });
-    let shared = Arc::clone(state);
-    let get = mock!(aws_sdk_scheduler::Client::get_schedule).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        let name = input.name().unwrap();
-        if let Some(fault) = state.call(format!("GetSchedule {name}")) {
-            return fault!(GetScheduleError, fault);
-        }
-        let Some(schedule) = state.schedules.get(name).cloned() else {
-            return not_found!(GetScheduleError);
-        };
-        let output = GetScheduleOutput::builder()
-            .name(name)
-            .set_schedule_expression(schedule.schedule_expression)
-            .set_schedule_expression_timezone(schedule.schedule_expression_timezone)
-            .set_start_date(schedule.start_date)
-            .set_creation_date(state.created.get(name).copied())
-            .set_target(schedule.target);
-        MockResponse::Output(output.build())
-    });
-    let shared = Arc::clone(state);
-    let list = mock!(aws_sdk_scheduler::Client::list_schedules).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(fault) = state.call("ListSchedules".to_owned()) {
-            return fault!(ListSchedulesError, fault);
-        }
-        let Ok(start) = input.next_token().unwrap_or("0").parse::<usize>() else {
-            return fault!(ListSchedulesError, "Invalid NextToken.".to_owned());
-        };
-        let limit = usize::try_from(input.max_results().unwrap()).unwrap();
-        let page = state.schedules.keys().skip(start).take(limit);
-        let page = page.map(|name| ScheduleSummary::builder().name(name).build());
-        let next = start + limit;
-        let next = if next < state.schedules.len() {
-            next.to_string()
-        } else {
-            String::new()
-        };
-        let output = ListSchedulesOutput::builder()
-            .set_schedules(Some(page.collect()))
-            .next_token(next);
-        MockResponse::Output(output.build().unwrap())
-    });
-    let shared = Arc::clone(state);
-    let delete = mock!(aws_sdk_scheduler::Client::delete_schedule).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        let name = input.name().unwrap();
-        let fault = state.call(format!("DeleteSchedule {name}"));
-        if let Some(fault) = fault.as_ref().filter(|fault| *fault != "Lost") {
-            return fault!(DeleteScheduleError, fault);
-        }
-        if state.schedules.remove(name).is_none() {
-            return not_found!(DeleteScheduleError);
-        }
-        if fault.is_some() {
-            return fault!(DeleteScheduleError, "InternalServerException".to_owned());
-        }
-        MockResponse::Output(DeleteScheduleOutput::builder().build())
-    });
-    let rules = [&create, &get, &list, &delete];
-    mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, rules, |config| {
-        config.retry_config(aws_sdk_scheduler::config::retry::RetryConfig::disabled())
-    })
 }

@@ -3,8 +3,8 @@ use prefetch::outcome::Status;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{super::tests::hold, *};
-use crate::cloud::{Cloud, auto_mode, image, now};
+use super::*;
+use crate::tests::cloud::{Cloud, auto_mode, hold, image, now};
 
 const APP: &str = r#"[{"name": "default", "repositories": ["team/app"]}]"#;
 const GPU: &str = r#"[
@@ -163,7 +163,7 @@ async fn a_count_costs_what_all_pages_of_the_nodes_cost() {
 }
 
 #[tokio::test]
-async fn a_count_that_fails_anywhere_tells_no_number_and_is_not_tried_again() {
+async fn a_count_that_fails_anywhere_tells_no_number_and_is_not_repeated() {
     for (call, before) in [
         ("DescribeInstances", 0),
         ("DescribeInstances", 1),
@@ -192,9 +192,11 @@ async fn a_count_whose_time_is_over_tells_no_number() {
     for k in 1..=501 {
         cloud.launch(k, |_| {});
     }
-    assert!(count_within(&cloud.jobs, now(), TIME).await.is_ok());
-    let problem = count_within(&cloud.jobs, now(), Duration::ZERO).await.unwrap_err();
-    assert!(problem.told().contains("in time"), "{}", problem.told());
+    assert!(count_within(&cloud.jobs.node_sources(), now(), TIME).await.is_ok());
+    let problem = count_within(&cloud.jobs.node_sources(), now(), Duration::ZERO)
+        .await
+        .unwrap_err();
+    assert!(problem.line().contains("in time"), "{}", problem.line());
 }
 
 #[test]
@@ -218,30 +220,30 @@ proptest! {
     fn each_node_counts_once_and_only_a_node_that_can_hold_its_images_counts(nodes in prop::collection::vec(node(), 0..40)) {
         let mut counted = Counted::default();
         for (agent, said) in &nodes {
-            counted.take(standing(*agent, said.iter().copied()));
+            counted.take(warmth(*agent, said.iter().copied()));
         }
         let of_platform = |said: &Option<Presence>| *said != Some(Presence::NotApplicable);
-        let is_countable = |(agent, said): &&(State, Vec<Option<Presence>>)| {
-            *agent != State::Unsupported && said.iter().any(of_platform)
+        let is_countable = |(agent, said): &&(AgentState, Vec<Option<Presence>>)| {
+            *agent != AgentState::Unsupported && said.iter().any(of_platform)
         };
         let countable: Vec<_> = nodes.iter().filter(is_countable).collect();
         prop_assert_eq!(usize::try_from(counted.warm + counted.cold + counted.unreachable).unwrap(), countable.len());
         prop_assert_eq!(usize::try_from(counted.left_out).unwrap(), nodes.len() - countable.len());
-        let is_warm = |(agent, said): &&&(State, Vec<Option<Presence>>)| {
+        let is_warm = |(agent, said): &&&(AgentState, Vec<Option<Presence>>)| {
             let is_there = |said: &Option<Presence>| *said == Some(Presence::Warm);
-            *agent == State::Online && said.iter().filter(|said| of_platform(said)).all(is_there)
+            *agent == AgentState::Online && said.iter().filter(|said| of_platform(said)).all(is_there)
         };
         prop_assert_eq!(usize::try_from(counted.warm).unwrap(), countable.iter().filter(is_warm).count());
     }
 }
 
-fn node() -> impl Strategy<Value = (State, Vec<Option<Presence>>)> {
+fn node() -> impl Strategy<Value = (AgentState, Vec<Option<Presence>>)> {
     let agent = prop::sample::select(vec![
-        State::Online,
-        State::Online,
-        State::Offline,
-        State::NeverRegistered,
-        State::Unsupported,
+        AgentState::Online,
+        AgentState::Online,
+        AgentState::Offline,
+        AgentState::NeverRegistered,
+        AgentState::Unsupported,
     ]);
     let said = prop::sample::select(vec![
         None,
@@ -252,7 +254,7 @@ fn node() -> impl Strategy<Value = (State, Vec<Option<Presence>>)> {
     (agent, prop::collection::vec(said, 0..4))
 }
 
-/// What is answered to whoever asks for a count.
+/// Gives what a count answers.
 async fn counted(cloud: &Cloud) -> Value {
     let mut answer = cloud.invoke(json!({"count": true}), 0).await.unwrap();
     answer["nodes"].take()

@@ -1,0 +1,152 @@
+//! One rule's reconcile.
+
+use std::time::SystemTime;
+
+use aws_sdk_ssm::{Client, types::Command};
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
+use prefetch::{
+    command::is_unsent_id,
+    ecr::{Newest, NewestImages},
+    rule::Rule,
+    sender::Sender,
+    settings::Settings,
+    ssm::{self, SsmError},
+};
+
+use crate::{
+    reconcile::{
+        decision::RuleDecision,
+        lease::{Known, RuleLease, RuleRow, RuleStanding, RuleState},
+        send::{RuleError, RuleSender, is_late},
+    },
+    store::Store,
+};
+
+/// Of how many commands SSM is asked side by side.
+const AT_ONCE: usize = 6;
+/// Of how many of a run's last commands SSM is asked if they have ended: those before end before them.
+const MAX_COMMANDS: usize = 30;
+
+/// Holds what one rule is reconciled with.
+#[derive(Clone, Copy)]
+pub struct RuleReconciler<'a> {
+    pub sender: &'a Sender,
+    pub ssm: &'a Client,
+    pub store: &'a Store,
+    pub settings: &'a Settings,
+}
+
+impl RuleReconciler<'_> {
+    /// Sends a rule's newest images, where nothing of its last reconcile is under way.
+    ///
+    /// # Errors
+    /// [`RuleError`] where not all was sent.
+    pub async fn reconcile(
+        &self,
+        rule: &Rule,
+        last: Option<RuleRow>,
+        images: &NewestImages,
+        now: DateTime<Utc>,
+    ) -> Result<RuleDecision, RuleError> {
+        let before = last.as_ref().map(|last| last.started_at);
+        let Some(known) = self.left(last, now).await? else {
+            return Ok(RuleDecision::StillRunning);
+        };
+        let newest = images.known_of_rule(rule, SystemTime::from(now)).await?;
+        if newest.images.is_empty() {
+            return match newest.missing {
+                Some(cause) => Err(cause.into()),
+                None => Ok(RuleDecision::NoImages),
+            };
+        }
+        if is_late() {
+            // Its row stays, so that its turn comes sooner.
+            return Err(RuleError::TooSlow);
+        }
+        match RuleLease::take(self.store, rule, before, &known, now).await? {
+            Some(lease) => self.send(rule, &lease, newest, known).await,
+            None => Ok(RuleDecision::StillRunning),
+        }
+    }
+
+    /// Tells what was sent of the reconcile that goes on; none where the last one is under way.
+    async fn left(&self, last: Option<RuleRow>, now: DateTime<Utc>) -> Result<Option<Known>, SsmError> {
+        let Some(last) = last else {
+            return Ok(Some(Known::default()));
+        };
+        Ok(match last.standing(now) {
+            RuleStanding::Taken => None,
+            RuleStanding::Whole if is_running(self.ssm, &last, now).await? => None,
+            RuleStanding::Whole => Some(Known::default()),
+            RuleStanding::Left => Some(Known {
+                began_at: last.began_at.or(Some(last.started_at)),
+                commands: last.commands,
+                sent: last.sent,
+            }),
+        })
+    }
+
+    async fn send(
+        &self,
+        rule: &Rule,
+        lease: &RuleLease<'_>,
+        newest: Newest,
+        mut known: Known,
+    ) -> Result<RuleDecision, RuleError> {
+        let Newest { images, missing } = newest;
+        let sender = RuleSender {
+            sender: self.sender,
+            settings: self.settings,
+            lease,
+            rule,
+        };
+        let (mut state, mut failed) = sender.send(&images, &mut known).await;
+        if state == RuleState::Whole
+            && let Some(cause) = missing
+        {
+            (state, failed) = (RuleState::Partial, Some(cause.into()));
+        }
+        if state == RuleState::Whole {
+            // The next run begins anew.
+            known.sent.clear();
+        }
+        let noted = lease.note(&known, state).await;
+        failed.map_or(Ok(()), Err)?;
+        noted?;
+        let commands = known.commands;
+        Ok(if self.sender.observes() {
+            RuleDecision::Observed { commands }
+        } else {
+            RuleDecision::Sent { commands }
+        })
+    }
+}
+
+/// Returns true where what was sent the last time has not ended; costs at most [`MAX_COMMANDS`] ListCommands.
+async fn is_running(ssm: &Client, last: &RuleRow, now: DateTime<Utc>) -> Result<bool, SsmError> {
+    // What was observed never ran.
+    let ids = last
+        .commands
+        .iter()
+        .rev()
+        .filter(|id| !is_unsent_id(id))
+        .take(MAX_COMMANDS);
+    let commands = stream::iter(ids.map(|id| ssm::command(ssm, id)));
+    let mut commands = std::pin::pin!(commands.buffer_unordered(AT_ONCE));
+    while let Some(command) = commands.next().await {
+        match command {
+            Ok(command) if ssm::has_ended(&command) || has_expired(&command, now) => {}
+            Ok(_) => return Ok(true),
+            Err(SsmError::NoCommand) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Returns true once SSM hands the command to nobody any more, whatever status it shows.
+fn has_expired(command: &Command, now: DateTime<Utc>) -> bool {
+    let expires_after = command.expires_after().and_then(|time| time.to_millis().ok());
+    expires_after.is_some_and(|expires_after| expires_after < now.timestamp_millis())
+}

@@ -1,0 +1,144 @@
+//! The search for commands that SSM took without saying so, by what they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ssm::types::Command;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use prefetch::{rows::Key, ssm};
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::{
+    http::problem::Problem,
+    status::command::requested_at,
+    store::StoreError,
+    submit::{
+        idempotency::lease::problem,
+        plan::{Planned, Sent, SentCommands},
+        sending::Sending,
+    },
+};
+
+/// How many pages of commands are looked through: of 2,000 commands, which takes some of a request's 27 seconds. One that is
+/// not among them is sent again: a node that has its images answers in milliseconds.
+const MAX_PAGES: usize = 40;
+/// By how much SSM's clock may be behind ours.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
+/// Within which time the same command is the same sending, and not another's: the SDK's tries end before.
+const SENDING: TimeDelta = TimeDelta::seconds(60);
+
+/// Holds the commands of SSM that a planned one may be, by its place in the plan, each with when it was requested.
+type Candidates = BTreeMap<usize, Vec<(DateTime<Utc>, Command)>>;
+
+/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and of the one in doubt what
+/// it has beside what is known, and notes each with the request's lease, where there is one. Of one that SSM has several times
+/// the first counts, the others are its duplicates; what another request has made is none of them.
+///
+/// Costs one ListCommands for each 50 commands since then, and one BatchGetItem for each 100 that are the same.
+///
+/// # Errors
+/// A 503 where SSM or DynamoDB cannot be asked, a 409 where another works on the request now.
+pub async fn find_sent(
+    sending: &Sending<'_>,
+    commands: &[Planned],
+    in_doubt: Option<usize>,
+    sent: &mut SentCommands,
+    since: DateTime<Utc>,
+) -> Result<(), Problem> {
+    let is_left = |place: usize, sent: &SentCommands| commands[place].left(sent.get(&place)).is_some();
+    let sought = (0..commands.len()).filter(|place| in_doubt == Some(*place) || is_left(*place, sent));
+    let sought: Vec<usize> = sought.collect();
+    if sought.is_empty() {
+        return Ok(());
+    }
+    let (listed, is_whole) = list(sending, since).await?;
+    let candidates = candidates(sending, commands, &sought, sent, listed)?;
+    let others = others(sending, &candidates).await?;
+    for (place, mut same) in candidates {
+        same.retain(|(_, command)| command.command_id().is_some_and(|id| !others.contains(id)));
+        same.sort_by(|(a, one), (b, other)| (a, one.command_id()).cmp(&(b, other.command_id())));
+        let Some(first) = same.first().map(|(at, _)| *at) else {
+            continue;
+        };
+        let one = sent.entry(place).or_insert_with(|| Sent::begin(&commands[place]));
+        for (_, command) in same.iter().filter(|(at, _)| *at - first < SENDING) {
+            let id = command.command_id().unwrap_or_default();
+            one.found(id.to_owned(), command.instance_ids());
+        }
+        if let Some(lease) = sending.lease {
+            lease.sent(place, one).await.map_err(problem)?;
+        }
+    }
+    if !is_whole && sought.iter().any(|place| is_left(*place, sent)) {
+        warn!("SSM has more commands than are looked through: one whose answer got lost may be among the others");
+    }
+    Ok(())
+}
+
+/// Tells which of SSM's commands are those sought, but for those known as sent.
+fn candidates(
+    sending: &Sending<'_>,
+    commands: &[Planned],
+    sought: &[usize],
+    sent: &SentCommands,
+    listed: Vec<Command>,
+) -> Result<Candidates, Problem> {
+    let known: BTreeSet<&String> = sent.values().flat_map(Sent::ids).collect();
+    let mut found = Candidates::new();
+    for command in listed {
+        let (Some(at), Some(id)) = (requested_at(&command), &command.command_id) else {
+            continue;
+        };
+        if known.contains(id) {
+            continue;
+        }
+        for place in sought {
+            // To whichever of its nodes: a node may have been refused since.
+            let planned = &commands[*place];
+            let rule = sending.rule(&planned.rule)?;
+            if planned.is(&command, sending.origin.trigger, rule, &sending.settings.cluster) {
+                found.entry(*place).or_default().push((at, command.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Tells which of these commands another request has made, by their rows.
+async fn others(sending: &Sending<'_>, candidates: &Candidates) -> Result<BTreeSet<String>, Problem> {
+    #[derive(Deserialize)]
+    struct Row {
+        request: Option<String>,
+    }
+    let commands = candidates.values().flatten();
+    let ids = commands.filter_map(|(_, command)| command.command_id());
+    let keys: BTreeMap<&str, Key> = ids.map(|id| (id, Key::job(id))).collect();
+    let read = async || -> Result<BTreeSet<String>, StoreError> {
+        let rows = sending.store.read(&keys.values().cloned().collect()).await?;
+        let mut others = BTreeSet::new();
+        for (id, key) in &keys {
+            let row: Option<Row> = rows.get(key)?;
+            let request = row.and_then(|row| row.request);
+            let is_others = request.is_some_and(|request| request != sending.origin.occasion);
+            others.extend(is_others.then(|| (*id).to_owned()));
+        }
+        Ok(others)
+    };
+    read().await.map_err(Problem::unavailable)
+}
+
+/// Lists the document's commands since a moment, and tells if these are all.
+async fn list(sending: &Sending<'_>, since: DateTime<Utc>) -> Result<(Vec<Command>, bool), Problem> {
+    let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
+    let (mut listed, mut page) = (Vec::new(), None);
+    for _ in 0..MAX_PAGES {
+        let answer = ssm::commands(sending.ssm, &sending.settings.document, &after, page).await;
+        let answer = answer.map_err(Problem::unavailable)?;
+        listed.extend(answer.commands.unwrap_or_default());
+        page = answer.next_token.filter(|token| !token.is_empty());
+        if page.is_none() {
+            return Ok((listed, true));
+        }
+    }
+    Ok((listed, false))
+}

@@ -1,0 +1,14 @@
+//! The function as a whole before mocked AWS services.
+
+mod boot;
+mod cancel;
+pub mod cloud;
+mod events;
+mod idempotency;
+mod jobs;
+mod lost_answers;
+mod nodes_by_id;
+mod observed;
+mod reconcile;
+mod requested_by;
+mod submit;
