@@ -2,7 +2,7 @@
 
 use std::env;
 
-/// How cargo is told what a fault does to a release; it does not tell build scripts in any other way.
+/// Names the variable by which cargo tells what a fault does to a release; it does not tell build scripts in any other way.
 const PANIC: &str = "CARGO_PROFILE_RELEASE_PANIC";
 
 fn main() {

@@ -8,14 +8,14 @@ use std::{
 
 use crate::{host::Host, report::Speech};
 
-/// Where user data leaves the report of a rule as `<rule>.stdout` (examples/boot/boot.sh), on the host.
+/// Names the folder in which user data leaves the report of a rule as `<rule>.stdout` (examples/boot/boot.sh), on the host.
 const FOLDER: &str = "/var/lib/prefetch-images/boot";
-/// How the file of a report ends, and how it ends once it was brought along.
+/// End the name of a report's file, before and after it was brought along.
 const REPORT: &str = ".stdout";
 const BROUGHT: &str = ".reported";
-/// Set in the environment of a boot itself, which brings nothing along.
+/// Names the variable that is set for a boot itself, which brings nothing along.
 const AT_BOOT: &str = "PREFETCH_IMAGES_AT_BOOT";
-/// The longest report that waits for a command beside whose lines SSM returns all of it, in characters; a boot list makes none
+/// Bounds the report that waits for a command beside whose lines SSM returns all of it, in characters; a boot list makes none
 /// that is longer.
 const PATIENT: usize = 12_000;
 
@@ -38,32 +38,14 @@ pub fn left(host: &Host) -> Vec<String> {
 /// began and ended. It is for whoever has the node's turn: a boot that still works has it.
 pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
     for rule in rules {
-        let name = format!("{rule}{REPORT}");
-        let file = Path::new(FOLDER).join(&name);
+        let file = Path::new(FOLDER).join(format!("{rule}{REPORT}"));
         let Some(text) = host.read(&file) else {
             speech.say(&format!("the report {} cannot be read", file.display()));
             continue;
         };
-        let (began, ended) = moments(&host.path(&file)).unwrap_or_default();
-        let boot = format!(r#","boot":{{"rule":"{rule}","began":{began},"ended":{ended}}}}}"#);
-        let lines = text.lines().filter(|line| line.starts_with(r#"{"image":""#));
-        let lines: Vec<String> = lines
-            .filter_map(|line| Some(line.strip_suffix('}')?.to_owned() + &boot))
-            .collect();
-        let length: usize = lines.iter().map(|line| line.len() + 1).sum();
-        if length > speech.room_for_lines() && length <= PATIENT {
-            speech.say(&format!(
-                "the report of the boot with the list of rule {rule} comes with another command"
-            ));
+        let times = moments(&host.path(&file)).unwrap_or_default();
+        if !print(rule, &text, times, speech) {
             continue;
-        }
-        let brought = lines.iter().filter(|line| speech.bring_along(line)).count();
-        // What is no line of ours, such as one that was cut off, is lost too.
-        let lost = text.lines().count() - brought;
-        if lost > 0 {
-            let words =
-                format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
-            speech.say(&words);
         }
         let renamed = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
         if let Err(error) = fs::rename(host.path(&file), host.path(&renamed)) {
@@ -73,6 +55,30 @@ pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
             ));
         }
     }
+}
+
+/// Prints the lines of a boot's report; returns false, and prints none, where they fit beside another command's.
+fn print(rule: &str, text: &str, (began, ended): (u64, u64), speech: &Speech) -> bool {
+    let boot = format!(r#","boot":{{"rule":"{rule}","began":{began},"ended":{ended}}}}}"#);
+    let lines = text.lines().filter(|line| line.starts_with(r#"{"image":""#));
+    let lines: Vec<String> = lines
+        .filter_map(|line| Some(line.strip_suffix('}')?.to_owned() + &boot))
+        .collect();
+    let length: usize = lines.iter().map(|line| line.len() + 1).sum();
+    if length > speech.room_for_lines() && length <= PATIENT {
+        speech.say(&format!(
+            "the report of the boot with the list of rule {rule} comes with another command"
+        ));
+        return false;
+    }
+    let brought = lines.iter().filter(|line| speech.bring_along(line)).count();
+    // What is no line of ours, such as one that was cut off, is lost too.
+    let lost = text.lines().count() - brought;
+    if lost > 0 {
+        let words = format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
+        speech.say(&words);
+    }
+    true
 }
 
 /// Returns when a report was begun and when its last line was written, in seconds since the epoch.

@@ -17,38 +17,38 @@ use crate::{
     host::Host,
     kubelet,
     login::{Answer, Login, Logins},
-    registry::{Kind, Registries},
+    registry::{DocumentKind, Registries},
     time::Time,
 };
 
-/// How old what is known of containerd may be where a pull begins.
+/// Bounds the age of an inventory with which a pull begins.
 pub const FRESH: Duration = Duration::from_secs(5);
 
 /// A node, and what is known of it. What only a pull takes is read when the first is made.
 pub struct Context {
-    /// Where its files and programs are.
+    /// Its files and programs.
     pub host: Host,
-    /// What is left of the command's time.
+    /// The command's time.
     pub time: Time,
     /// Its containerd.
     pub containerd: Containerd,
-    /// What that is set to.
+    /// The settings of containerd.
     pub config: Config,
     inventory: Mutex<Option<Seen>>,
     facts: OnceCell<Facts>,
 }
 
-/// What containerd held at a moment.
+/// Holds an inventory and its moment.
 struct Seen {
     inventory: Rc<Inventory>,
     at: Instant,
 }
 
-/// What a pull takes beside containerd.
+/// Holds what a pull takes beside containerd.
 pub struct Facts {
     /// Kubelet's settings.
     pub kubelet: kubelet::Settings,
-    /// What the node can run.
+    /// The node as far as it decides what it can run.
     pub runner: Runner,
     registries: Registries,
     logins: Logins,
@@ -176,7 +176,7 @@ impl Context {
     /// Describes an image by what its registry says.
     ///
     /// # Errors
-    /// What the registry failed with.
+    /// The registry's failure.
     pub async fn describe(&self, image: &Image, login: Option<&Login>) -> Result<Description, Failure> {
         let read = async |kind, digest: String| self.ask_registry(image, kind, &digest, login).await;
         Box::pin(description::describe(image.digest(), &self.facts().runner, read)).await
@@ -186,7 +186,7 @@ impl Context {
     ///
     /// # Errors
     /// `interrupted` where containerd does not hold it, or does not answer.
-    pub async fn describe_held(&self, image: &Image) -> Result<Description, Failure> {
+    pub async fn describe_local(&self, image: &Image) -> Result<Description, Failure> {
         let read = async |_, digest: String| {
             let answer = self
                 .time
@@ -200,11 +200,11 @@ impl Context {
     /// Asks a registry for a document by its digest.
     ///
     /// # Errors
-    /// What the registry failed with.
+    /// The registry's failure.
     pub async fn ask_registry(
         &self,
         image: &Image,
-        kind: Kind,
+        kind: DocumentKind,
         digest: &str,
         login: Option<&Login>,
     ) -> Result<Vec<u8>, Failure> {
@@ -217,7 +217,7 @@ impl Context {
     /// Asks a registry which digest an image's tag stands for; none where it has none.
     ///
     /// # Errors
-    /// What the registry failed with.
+    /// The registry's failure.
     pub async fn ask_registry_for_tag(&self, image: &Image, login: Option<&Login>) -> Result<Option<String>, Failure> {
         let within = self.time.left().min(LOOK_UP);
         let (registry, repository) = (image.registry(), image.repository());

@@ -1,19 +1,19 @@
-//! What an image is for this node, by its manifests: whether the node can run it, and what it is made of.
+//! An image as its manifests describe it for this node: its fit and its content.
 
 use prefetch::manifest::{Configuration, Content, MAX_DEPTH, Manifest, ManifestError, PlatformMatcher, Runtime};
 
-use crate::registry::Kind;
+use crate::registry::DocumentKind;
 
-/// What is known of an image before a byte of its layers is there.
+/// Describes an image before a byte of its layers is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Whether the node can run it.
+    /// Its fit for the node.
     pub fit: Fit,
-    /// What containerd takes of it here; nothing where that is not known.
+    /// The content that containerd takes of it here; nothing where that is not known.
     pub content: Option<Content>,
 }
 
-/// Whether a node can run an image.
+/// Tells if a node can run an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fit {
     /// It can.
@@ -41,7 +41,7 @@ impl Description {
 pub struct Runner {
     /// The platforms that containerd takes here.
     pub platforms: PlatformMatcher,
-    /// Whether CRI unpacks into Nydus' snapshotter.
+    /// True where CRI unpacks into Nydus' snapshotter.
     pub has_nydus: bool,
 }
 
@@ -67,7 +67,7 @@ impl Runner {
     }
 }
 
-/// How an index led to a manifest.
+/// Tells how an index led to a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
     /// None did: the image is a manifest.
@@ -87,12 +87,12 @@ enum Path {
 pub async fn describe<E>(
     digest: &str,
     node: &Runner,
-    read: impl AsyncFn(Kind, String) -> Result<Vec<u8>, E>,
+    read: impl AsyncFn(DocumentKind, String) -> Result<Vec<u8>, E>,
 ) -> Result<Description, E> {
     let mut digest = digest.to_owned();
     let mut path = Path::Straight;
     for _ in 0..=MAX_DEPTH {
-        let index = match Manifest::parse(&read(Kind::Manifest, digest.clone()).await?) {
+        let index = match Manifest::parse(&read(DocumentKind::Manifest, digest.clone()).await?) {
             Ok(Manifest::Image(content)) => return Ok(describe_manifest(content, path, node, read).await),
             Ok(Manifest::Index(index)) => index,
             Err(error) => return Ok(Description::without_content(unreadable(&error))),
@@ -123,14 +123,14 @@ async fn describe_manifest<E>(
     content: Content,
     path: Path,
     node: &Runner,
-    read: impl AsyncFn(Kind, String) -> Result<Vec<u8>, E>,
+    read: impl AsyncFn(DocumentKind, String) -> Result<Vec<u8>, E>,
 ) -> Description {
     let fit = match node.fit(&content) {
         Some(why) => Fit::Foreign(why),
         None if path == Path::ByPlatform => Fit::Own,
         None if content.config.is_empty() => Fit::Unknown,
         // What cannot be read leaves it to the pull, which reads it too.
-        None => match read(Kind::Blob, content.config.clone()).await {
+        None => match read(DocumentKind::Blob, content.config.clone()).await {
             Ok(text) => fit_by_configuration(&text, path, node),
             Err(_) => Fit::Unknown,
         },
@@ -192,7 +192,7 @@ mod tests {
             platforms: PlatformMatcher::linux("amd64"),
             has_nydus: false,
         };
-        let read = async |_: Kind, digest: String| {
+        let read = async |_: DocumentKind, digest: String| {
             let text = documents.get(&digest).ok_or_else(|| digest.clone())?;
             Ok::<_, String>(text.clone().into_bytes())
         };

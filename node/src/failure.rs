@@ -1,4 +1,4 @@
-//! Why something could not be done for an image.
+//! A failure of something that was to be done for an image.
 
 use prefetch::outcome::NodeReason;
 

@@ -1,4 +1,4 @@
-//! Where the node's own file system and programs are, as seen from this process.
+//! The node's own file system and programs, as seen from this process.
 
 use std::{
     fs::{self, File},
@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The longest file of settings that is read, in bytes.
+/// Bounds the file of settings that is read, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// The folder with what commands keep until the node is started anew, on the host.
+/// Names the folder with what commands keep until the node is started anew, on the host.
 pub const RUN: &str = "/run/prefetch-images";
 
 /// The machine: itself on most nodes; on Bottlerocket, seen from a host container.

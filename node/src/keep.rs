@@ -14,8 +14,9 @@ use crate::{
     host::Host,
     kubelet::Settings,
     naming::{
-        ours::{self, Ours, is_id},
-        pins,
+        labels::is_id,
+        ours::{self, Ours},
+        pins, removal,
     },
 };
 
@@ -24,20 +25,20 @@ pub use claims::Claims;
 /// Comes after every moment of a pull.
 const NEVER: &str = "never";
 
-/// What a command asks for.
+/// Holds what a command asks to be kept.
 #[derive(Clone, Debug)]
 pub struct Wish<'a> {
     /// Its images, and what became of them.
     pub images: &'a [(&'a Image, Presence)],
-    /// How many newest images of ours stay in each repository; 0 to remove none.
+    /// The number of newest images of ours that stay in each repository; 0 to remove none.
     pub keep: usize,
-    /// Whether they are pinned while they are kept.
+    /// True where they are pinned while they are kept.
     pub pin: bool,
-    /// Whether nothing is changed, and it is only said what would be.
+    /// True where nothing is changed, and it is only said what would be.
     pub report_only: bool,
 }
 
-/// Whether an image of the command is on the node.
+/// Tells if an image of the command is on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// It was, or is by now.
@@ -48,7 +49,7 @@ pub enum Presence {
     Missing,
 }
 
-/// What becomes of an image of ours.
+/// Decides what becomes of an image of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It stays as it is.
@@ -61,7 +62,7 @@ pub enum Decision {
     LetGo,
 }
 
-/// How images fare on a node whose kubelet removes unused ones by age (`imageMaximumGCAge`), however free the disk is.
+/// Tells how images fare where kubelet removes unused ones by age (`imageMaximumGCAge`), however free the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
     /// It does not.
@@ -98,7 +99,7 @@ impl Age {
 
 /// Lets go of what is not kept, and pins what is to be, in the repositories of the command's images; tells what it does.
 ///
-/// Where nothing is to go, nobody is asked who has a claim.
+/// Claims are looked for only where something is to go.
 pub async fn tidy(
     containerd: &Containerd,
     host: &Host,
@@ -158,7 +159,7 @@ async fn carry_out(
         Decision::Stays => return,
         Decision::Pin => ("pin", pins::pin(containerd, inventory, image).await),
         Decision::Unpin(_) => ("unpin", pins::unpin(containerd, inventory, image).await),
-        Decision::LetGo => ("remove", ours::remove(containerd, inventory, image).await),
+        Decision::LetGo => ("remove", removal::remove(containerd, inventory, image).await),
     };
     or_say(done, &format!("{verb} {}", name_by_digest(image)), say);
 }

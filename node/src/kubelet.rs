@@ -4,26 +4,26 @@ use std::{fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::{disk::Usage, glob, host::Host, unit::Unit, yaml};
+use crate::{file_system::Usage, glob, host::Host, systemd::ServiceUnit, yaml};
 
 mod quantity;
 
 pub use quantity::Threshold;
 
-/// Where EKS' images have kubelet's configuration: AL2023, Bottlerocket, AL2. The first that is there is meant.
+/// Names kubelet's configuration on EKS' images: AL2023, Bottlerocket, AL2. The first that is there is meant.
 const CONFIGS: [&str; 3] = [
     "/etc/kubernetes/kubelet/config.json",
     "/etc/kubernetes/kubelet/config",
     "/etc/kubernetes/kubelet/kubelet-config.json",
 ];
 
-/// The folder of what is merged into it.
+/// Names the folder of what is merged into it.
 const DROP_INS: &str = "/etc/kubernetes/kubelet/config.json.d";
 
-/// Where kubelet has its own files, unless `--root-dir` names another folder.
+/// Names the folder of kubelet's own files, unless `--root-dir` names another.
 const ROOT: &str = "/var/lib/kubelet";
 
-/// What `evictionHard` is where nothing is set (`DefaultEvictionHard` of kubelet's pkg/kubelet/eviction).
+/// Holds `evictionHard` where nothing is set (`DefaultEvictionHard` of kubelet's pkg/kubelet/eviction).
 const DEFAULT_EVICTION: [(&str, &str); 4] = [
     ("imagefs.available", "15%"),
     ("imagefs.inodesFree", "5%"),
@@ -41,7 +41,7 @@ pub fn is_running() -> bool {
     names.any(|name| name == b"kubelet\n")
 }
 
-/// When kubelet removes images; what it is not told has kubelet's defaults.
+/// Holds the settings by which kubelet removes images; those that are not set have kubelet's defaults.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `imageGCHighThresholdPercent`, by default 85: images go once the disk is at or above it. 100 switches it off.
@@ -58,7 +58,7 @@ pub struct Settings {
     pub node_fs_inodes_free: Threshold,
     /// The device of that file system, where it is known.
     pub node_fs: Option<u64>,
-    /// Whether `imageMaximumGCAge` is set: unused images go by age, however free the disk is.
+    /// True where `imageMaximumGCAge` is set: unused images go by age, however free the disk is.
     pub has_maximum_age: bool,
     /// `imageServiceEndpoint`, a path of the host: where kubelet asks for images, where that is not containerd's socket.
     pub image_service: Option<PathBuf>,
@@ -71,10 +71,10 @@ impl Settings {
     /// names; flags on its command line win. A node without any kubelet removes no images.
     #[must_use]
     pub fn of(host: &Host) -> Self {
-        let unit = Unit::of(host, "kubelet.service");
+        let service = ServiceUnit::of(host, "kubelet.service");
         let there = CONFIGS.into_iter().find(|file| host.path(file).exists());
-        let config = unit.flag("config").or(there);
-        if config.is_none() && unit.command_line.is_empty() {
+        let config = service.flag("config").or(there);
+        if config.is_none() && service.command_line.is_empty() {
             return Self::without_kubelet();
         }
         let mut unreadable = Vec::new();
@@ -90,14 +90,14 @@ impl Settings {
             }
         };
         let mut settings = with_defaults(config.map(&mut read).unwrap_or_default());
-        for file in drop_ins(host, &unit) {
+        for file in drop_ins(host, &service) {
             merge(&mut settings, read(&file));
         }
-        let root = unit.flag("root-dir").unwrap_or(ROOT);
+        let root = service.flag("root-dir").unwrap_or(ROOT);
         Self {
             unreadable,
             node_fs: Usage::of(&host.path(root)).ok().map(|usage| usage.device),
-            ..Self::from(&settings, &unit)
+            ..Self::from(&settings, &service)
         }
     }
 
@@ -118,18 +118,18 @@ impl Settings {
         }
     }
 
-    fn from(settings: &Map<String, Value>, unit: &Unit) -> Self {
+    fn from(settings: &Map<String, Value>, service: &ServiceUnit) -> Self {
         let percent = |flag: &str, key: &str, default: u8| {
-            let flag = unit.flag(flag).and_then(|value| value.parse().ok());
+            let flag = service.flag(flag).and_then(|value| value.parse().ok());
             let set = settings.get(key).and_then(Value::as_u64);
             let set = set.and_then(|value| u8::try_from(value).ok());
             flag.or(set).filter(|percent| *percent <= 100).unwrap_or(default)
         };
         let threshold = |signal: &str| {
-            let of = |flag, key| threshold(settings, unit.flag(flag), key, signal);
+            let of = |flag, key| threshold(settings, service.flag(flag), key, signal);
             of("eviction-hard", "evictionHard").stricter(of("eviction-soft", "evictionSoft"))
         };
-        let image_service = unit.flag("image-service-endpoint");
+        let image_service = service.flag("image-service-endpoint");
         Self {
             image_gc_high_threshold_percent: percent("image-gc-high-threshold", "imageGCHighThresholdPercent", 85),
             image_gc_low_threshold_percent: percent("image-gc-low-threshold", "imageGCLowThresholdPercent", 80),
@@ -156,9 +156,9 @@ fn threshold(settings: &Map<String, Value>, flag: Option<&str>, key: &str, signa
 
 /// Returns the files that kubelet merges into its configuration. It has no folder of its own accord: where its command line is
 /// known, that names it.
-fn drop_ins(host: &Host, unit: &Unit) -> Vec<String> {
-    let default = Some(DROP_INS).filter(|_| unit.command_line.is_empty());
-    let Some(folder) = unit.flag("config-dir").or(default) else {
+fn drop_ins(host: &Host, service: &ServiceUnit) -> Vec<String> {
+    let default = Some(DROP_INS).filter(|_| service.command_line.is_empty());
+    let Some(folder) = service.flag("config-dir").or(default) else {
         return Vec::new();
     };
     let names = host

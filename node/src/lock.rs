@@ -10,7 +10,7 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// How often a command that waits looks whether it is its turn.
+/// Separates two looks of a command that waits for its turn.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The locks of a node: whoever holds the first works, whoever holds the second waits for the first. They end with the

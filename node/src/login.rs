@@ -1,5 +1,6 @@
 //! Logins: from kubelet's credential providers, else from the AWS CLI, else none.
 
+mod credentials;
 pub mod environment;
 pub mod helper;
 pub mod matching;
@@ -11,27 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use helper::HelperError;
-use providers::{Provider, Providers};
+pub use self::credentials::Login;
+use self::{
+    helper::HelperError,
+    providers::{Provider, Providers},
+};
+use crate::{host::Host, systemd::ServiceUnit};
 
-use crate::{host::Host, unit::Unit};
-
-/// A user and a password for one registry. It is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Login {
-    /// Nothing for none.
-    pub user: String,
-    /// The password.
-    pub password: String,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Login")
-    }
-}
-
-/// What came of asking for a login.
+/// Tells what came of asking for a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// A login.
@@ -42,7 +30,7 @@ pub enum Answer {
     Failed(String),
 }
 
-/// The longest that a helper may take; kubelet's own limit is a minute.
+/// Bounds the time of a helper; kubelet's own limit is a minute.
 const HELPER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Gets logins on one node.
@@ -66,7 +54,7 @@ impl Logins {
     /// Reads how kubelet gets logins on this node; nothing is asked yet.
     #[must_use]
     pub fn on(host: &Host) -> Self {
-        let kubelet = Unit::of(host, "kubelet.service");
+        let kubelet = ServiceUnit::of(host, "kubelet.service");
         let mut environment = environment::for_helpers(host, &kubelet);
         if host.is_bottlerocket() {
             environment

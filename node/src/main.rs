@@ -2,10 +2,10 @@
 
 use std::{env, process::ExitCode};
 
-use prefetch_images::{command, host::Host, parameters::Parameters, report};
+use prefetch_images::{host::Host, parameters::Parameters, report, run};
 use tokio::{runtime::Builder, time::Instant};
 
-/// The exit code for parameters that cannot be used, or a node that is not supported: nothing was done.
+/// Names the exit code for parameters that cannot be used, or a node that is not supported: nothing was done.
 const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -23,18 +23,18 @@ fn main() -> ExitCode {
         }
         _ => return refuse("it takes no arguments, but for --host-root=host-container or --version"),
     };
-    match run(host) {
+    match prefetch(host) {
         Ok(code) => ExitCode::from(code),
         Err(why) => refuse(&why),
     }
 }
 
-fn run(host: Host) -> Result<u8, String> {
+fn prefetch(host: Host) -> Result<u8, String> {
     let parameters = Parameters::read(|name| env::var(name).ok())?;
     report::fault::report_for(&parameters.images);
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("it cannot begin: {error}"))?;
-    let code = runtime.block_on(command::run(&parameters, host, Instant::now()));
+    let code = runtime.block_on(run::run(&parameters, host, Instant::now()));
     // What still hangs in a thread, such as the look-up of a host name, is not waited for.
     runtime.shutdown_background();
     code

@@ -1,7 +1,9 @@
 //! Names and labels: that an image is found by digest and by tag, and that what is ours is known to be.
 
+pub mod labels;
 pub mod ours;
 pub mod pins;
+pub mod removal;
 
 use std::collections::HashSet;
 
@@ -9,19 +11,16 @@ use chrono::{SecondsFormat, Utc};
 use prefetch::{image::Image, outcome::NodeReason};
 use tonic::{Code, Status};
 
+use self::labels::{PULLED_AT, is_id};
 use crate::{
     containerd::{Containerd, images::Name, inventory::Inventory},
     failure::Failure,
 };
 
-/// On every name that a pull of ours made: when (RFC 3339, to the microsecond).
-pub const PULLED_AT: &str = "prefetch-images/pulled-at";
-/// Spares an image from kubelet's garbage collection.
-pub const PINNED: &str = "io.cri-containerd.pinned";
 /// Tells CRI that it knows an image already.
 const MANAGED: &str = "io.cri-containerd.image";
 
-/// What became of an image's tag.
+/// Tells what became of an image's tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tag {
     /// It stands for the image, or the image has none.
@@ -114,7 +113,7 @@ impl Names {
 
     /// Returns what further names are to be like, but for the name itself.
     ///
-    /// What CRI has not adopted yet, it adopts by itself.
+    /// CRI adopts by itself what it has not adopted yet.
     fn model(&self, image: &Image, pulled_at: Option<&str>) -> Result<Name, Failure> {
         let mut right = [&self.by_digest, &self.by_tag]
             .into_iter()
@@ -227,12 +226,13 @@ fn new_names<'a>(names: &'a [Name], image: &Image, Before(before): &Before) -> V
     let own: Vec<_> = names_of(image).collect();
     let is_new = |name: &&str| own.iter().any(|own| own == name) && !before.contains(*name);
     let names = names.iter().map(|name| name.name.as_str());
-    let (ids, names): (Vec<_>, Vec<_>) = names.partition(|name| ours::is_id(name));
+    let (ids, names): (Vec<_>, Vec<_>) = names.partition(|name| is_id(name));
     let (mut new, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_new);
     if others.is_empty() {
         new.extend(ids);
     }
     new
 }
+
 #[cfg(test)]
 mod tests;

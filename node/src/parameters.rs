@@ -1,14 +1,14 @@
-//! What a command is asked to do: the document's parameters, as the SSM agent hands them over.
+//! The parameters of a command, as the SSM agent hands them over from the document.
 
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use prefetch::image::Image;
 
-/// The most images of one command; the report of so many is within what SSM returns of a command's output.
+/// Bounds the images of one command; the report of so many is within what SSM returns of a command's output.
 pub const MAX_IMAGES: usize = 50;
-/// More characters than [`MAX_IMAGES`] references can have.
+/// Bounds the characters of a list: [`MAX_IMAGES`] references cannot have more.
 const MAX_CHARACTERS: usize = 40_000;
-/// So much of a reference stands in a refusal, in characters.
+/// Bounds the part of a reference that stands in a refusal, in characters.
 const SHOWN: usize = 200;
 
 /// The parameters of one command, all of them usable.
@@ -20,7 +20,7 @@ pub struct Parameters {
     pub execution_timeout: Duration,
     /// The percentage that no pull may reach; kubelet's own setting may be lower.
     pub image_gc_high_threshold_percent: u8,
-    /// How many images are pulled at once.
+    /// The number of images that are pulled at once.
     pub max_parallel_image_pulls: usize,
     /// Over how many connections the layers of an image are downloaded; 0 leaves all of it to containerd.
     pub max_connections: usize,
@@ -28,11 +28,11 @@ pub struct Parameters {
     pub bandwidth: Option<u64>,
     /// The largest compressed size in bytes; none for no limit.
     pub max_image_bytes: Option<u64>,
-    /// How many newest images of ours stay in each repository; 0 to remove none.
+    /// The number of newest images of ours that stay in each repository; 0 to remove none.
     pub keep: usize,
-    /// Whether images of ours are exempt from kubelet's garbage collection while they are kept.
+    /// True where images of ours are exempt from kubelet's garbage collection while they are kept.
     pub pin: bool,
-    /// Whether the command only says what it would do.
+    /// True where the command only says what it would do.
     pub report_only: bool,
 }
 

@@ -16,11 +16,11 @@ use sha2::{Digest, Sha256};
 
 use crate::parameters::Parameters;
 
-/// The most entries; a command beyond them is only reported as not done, and tried again by whoever sent it.
+/// Bounds the entries; a command beyond them is only reported as not done, and tried again by whoever sent it.
 const MAX_ENTRIES: usize = 64;
-/// An entry that is older is wanted no more: the hourly reconcile has asked for the same again.
+/// Bounds the age of an entry that is still wanted: after that the hourly reconcile has sent the same again.
 const MAX_AGE: Duration = Duration::from_hours(24);
-/// The largest entry that is read, in bytes: a command document's parameters are smaller (SSM's limit for both is 64 KB).
+/// Bounds the entry that is read, in bytes: a command document's parameters are smaller (SSM's limit for both is 64 KB).
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The folder with the entries.
@@ -32,7 +32,7 @@ pub struct Queue {
 /// One command that waits.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it asked for.
+    /// Its parameters.
     pub parameters: Parameters,
     file: PathBuf,
     since: SystemTime,
@@ -168,7 +168,6 @@ fn remove(file: &Path) -> io::Result<()> {
 }
 
 /// Returns the name of an entry: what asks for the same has the same.
-/// Names a file after what is in it, or stands for it.
 #[must_use]
 pub fn name_of(text: &[u8]) -> String {
     let digest = Sha256::digest(text);
@@ -242,12 +241,12 @@ mod tests {
     #[test]
     fn a_full_queue_takes_only_what_it_has() {
         let queue = queue("full");
-        let mut asked = parameters(0);
+        let mut queued = parameters(0);
         for number in 0..MAX_ENTRIES {
-            asked.execution_timeout = Duration::from_secs(100 + number as u64);
-            assert!(queue.add(&asked).unwrap());
+            queued.execution_timeout = Duration::from_secs(100 + number as u64);
+            assert!(queue.add(&queued).unwrap());
         }
-        assert!(queue.add(&asked).unwrap());
+        assert!(queue.add(&queued).unwrap());
         assert!(!queue.add(&parameters(0)).unwrap());
     }
 }

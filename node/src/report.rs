@@ -1,74 +1,35 @@
-//! What a command says: a line of JSON for each image, and words for people within what SSM returns.
+//! The report of a command: a line of JSON for each image, and words for people within what SSM returns.
 
 pub mod fault;
+mod line;
+mod output;
 
-use std::{
-    cell::Cell,
-    fmt,
-    io::{self, Write},
-    time::Duration,
-};
+use std::{cell::Cell, io};
 
-use prefetch::{
-    image::Image,
-    outcome::{NodeReason, Status},
-};
+use prefetch::{image::Image, outcome::NodeReason};
 
+pub use self::line::Line;
+use self::output::{one_line, print};
 use crate::failure::Failure;
 
-/// The most characters on standard output, of which SSM returns the first 24,000 (SSM service model): what is brought along
+/// Bounds the characters on standard output, of which SSM returns the first 24,000 (SSM service model): what is brought along
 /// takes no room of the command's own lines.
 const MAX_LINES: usize = 23_900;
-/// The most characters on standard error, of which SSM returns the first 8,000 (SSM service model).
+/// Bounds the characters on standard error, of which SSM returns the first 8,000 (SSM service model).
 const MAX_TALK: usize = 7_000;
-/// Of these, the part that the command itself may say; its images share the rest.
+/// Bounds the part of these that the command itself says; its images share the rest.
 const OWN_TALK: usize = MAX_TALK / 5;
-/// The most of an image's name that is said, in characters: its end.
+/// Bounds the part of an image's name that is said, in characters: its end.
 const MAX_NAME: usize = 60;
-/// The most of a cause that is said, and the least to which one is cut, in characters.
+/// Bounds the part of a cause that is said, from the least to which one is cut, in characters.
 const CAUSE: std::ops::Range<usize> = 20..300;
-
-/// One image's report.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// The image, as the command named it.
-    pub image: &'a Image,
-    /// What became of it.
-    pub status: Status,
-    /// Why, where there is something to say.
-    pub reason: Option<NodeReason>,
-    /// How long it took.
-    pub spent: Duration,
-    /// The compressed size of what was pulled, or would be.
-    pub bytes: u64,
-    /// How often a pull was tried.
-    pub attempts: u32,
-}
-
-impl fmt::Display for Line<'_> {
-    /// Writes the line as JSON: nothing in it has a character that JSON escapes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            r#"{{"image":"{}","digest":"{}","status":"{}","reason":"{}","seconds":{}.{:03},"bytes":{},"attempts":{}}}"#,
-            self.image,
-            self.image.digest(),
-            self.status,
-            self.reason.map_or("", NodeReason::as_str),
-            self.spent.as_secs(),
-            self.spent.subsec_millis(),
-            self.bytes,
-            self.attempts,
-        )
-    }
-}
 
 /// Standard output and standard error, for one command. A reader that is gone ends neither the command nor its images.
 #[derive(Debug)]
 pub struct Speech {
-    /// What stands before every word of a command that only reports.
+    /// The prefix of every line for people.
     prefix: &'static str,
-    /// Whether lines are printed: the images of a command that gave way to this one have none.
+    /// True where lines are printed: the images of a command that gave way to this one have none.
     has_lines: bool,
     /// Characters of the lines that were printed.
     printed: Cell<usize>,
@@ -76,7 +37,7 @@ pub struct Speech {
     left: Cell<usize>,
 }
 
-/// What may still be said of one image.
+/// Counts the characters that may still be said of one image.
 #[derive(Debug)]
 pub struct Talk(Cell<usize>);
 
@@ -179,18 +140,6 @@ pub fn print_version(name: &str, version: &str) {
     print(io::stdout().lock(), &format!("{name} {version}"));
 }
 
-/// Prints a line; returns false where nobody reads it any more, which is no reason to end.
-fn print(mut to: impl Write, line: &str) -> bool {
-    to.write_all(format!("{line}\n").as_bytes()).is_ok() && to.flush().is_ok()
-}
-
-fn one_line(words: &str) -> String {
-    words
-        .chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .collect()
-}
-
 fn words(left: usize, image: &Image, attempt: u32, reason: NodeReason, cause: &str) -> String {
     let name = end(&image.name_by_tag().unwrap_or_else(|| image.name_by_digest()), MAX_NAME);
     let room = left.saturating_sub(name.chars().count() + reason.as_str().len() + 40);
@@ -214,7 +163,9 @@ fn end(text: &str, at_most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefetch::outcome;
+    use std::time::Duration;
+
+    use prefetch::outcome::{self, Status};
     use proptest::prelude::*;
 
     use super::*;

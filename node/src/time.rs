@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::{failure::Failure, parameters::Parameters};
 use prefetch::outcome::NodeReason;
 
-/// What a command that is ended still takes for its work.
+/// Bounds the time that a command that is ended still takes for its work.
 const HURRY: Duration = Duration::from_secs(3);
 
 /// A command's time.
@@ -64,7 +64,7 @@ impl Time {
         self.deadline.set(self.deadline().min(Instant::now() + HURRY));
     }
 
-    /// Does something until the deadline.
+    /// Runs something until the deadline.
     ///
     /// # Errors
     /// `timeout` where it takes longer.
@@ -72,7 +72,7 @@ impl Time {
         within(self.deadline(), work).await
     }
 
-    /// Does something that may still be done while the command cleans up.
+    /// Runs something that may still be done while the command cleans up.
     ///
     /// # Errors
     /// `timeout` where it takes longer.

@@ -3,10 +3,10 @@
 use saphyr::{LoadableYamlNode, Scalar, Yaml};
 use serde_json::{Map, Number, Value};
 
-/// The longest YAML that is read, in bytes: a credential provider's configuration has some thousand.
+/// Bounds the YAML that is read, in bytes: a credential provider's configuration has some thousand.
 const MAX_YAML: usize = 64 << 10;
 
-/// How many brackets, or markers at the beginning of a line, are read: what is nested deeper than the stack is long would end
+/// Bound the brackets, and the markers at the beginning of a line, that are read: nesting deeper than the stack would end
 /// the program.
 const MAX_BRACKETS: usize = 1000;
 const MAX_MARKERS: usize = 100;

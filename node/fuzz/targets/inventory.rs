@@ -8,7 +8,7 @@ use prefetch_images::containerd::{
     content::Blob,
     images::{Descriptor, Name},
     inventory::Inventory,
-    snapshots::{Kind, Snapshot},
+    snapshots::{Snapshot, SnapshotKind},
 };
 
 const IMAGE: &str = "reg.example/app:v1@sha256:1111111111111111111111111111111111111111111111111111111111111111";
@@ -71,7 +71,7 @@ fn add(inventory: &mut Inventory, line: &str) {
             );
         }
         _ => {
-            let kind = [Kind::Committed, Kind::Active, Kind::View][labels.len() % 3];
+            let kind = [SnapshotKind::Committed, SnapshotKind::Active, SnapshotKind::View][labels.len() % 3];
             inventory.snapshots.insert(
                 key.clone(),
                 Snapshot {

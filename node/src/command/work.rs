@@ -24,49 +24,49 @@ pub struct Work {
     pub number: usize,
     /// The image.
     pub image: Image,
-    /// What may still be said of it.
+    /// The room for words on it.
     pub talk: Talk,
-    /// Whether CRI does not find it although containerd holds it, as it seems, completely.
+    /// True where CRI does not find it although containerd holds it, as it seems, completely.
     pub is_doubtful: Cell<bool>,
     /// The names that it had at the first look before a pull; none as long as nobody has looked.
     pub before: RefCell<Option<Before>>,
-    state: RefCell<State>,
+    stage: RefCell<Stage>,
 }
 
-/// What has become of an image.
+/// Tells how far an image is.
 #[derive(Clone, Debug)]
-pub enum State {
+pub enum Stage {
     /// Nothing was done for it.
-    Left,
+    Pending,
     /// Its attempts.
-    AtWork(Attempts),
+    Trying(Attempts),
     /// It has come, and has to be seen.
-    Come(Come),
+    Brought(Brought),
     /// It was reported.
-    Told(Status, Option<NodeReason>),
+    Reported(Status, Option<NodeReason>),
 }
 
 /// An image's attempts so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempts {
-    /// When the first began.
+    /// The moment when the first began.
     pub began: Instant,
-    /// How many there were.
+    /// Their number.
     pub count: u32,
 }
 
 /// An image that has come.
 #[derive(Clone, Copy, Debug)]
-pub struct Come {
+pub struct Brought {
     /// Pulled, or cached where it was there but for a name.
     pub status: Status,
-    /// What is to be said of it.
+    /// The reason that is reported with it.
     pub note: Option<NodeReason>,
     /// Its compressed size, where it was pulled.
     pub bytes: u64,
-    /// How many attempts it took.
+    /// The number of attempts that it took.
     pub attempts: u32,
-    /// How long it took.
+    /// The time that it took.
     pub spent: Duration,
 }
 
@@ -80,54 +80,54 @@ impl Work {
             talk,
             is_doubtful: Cell::new(false),
             before: RefCell::default(),
-            state: RefCell::new(State::Left),
+            stage: RefCell::new(Stage::Pending),
         }
     }
 
     /// Returns what has become of it.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.state.borrow().clone()
+    pub fn stage(&self) -> Stage {
+        self.stage.borrow().clone()
     }
 
     /// Says what has become of it.
-    pub fn set(&self, state: State) {
-        self.state.replace(state);
+    pub fn set(&self, stage: Stage) {
+        self.stage.replace(stage);
     }
 
     /// Tells whether nothing was done for it.
     #[must_use]
-    pub fn is_left(&self) -> bool {
-        matches!(*self.state.borrow(), State::Left)
+    pub fn is_pending(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Pending)
     }
 
     /// Tells whether it was reported.
     #[must_use]
-    pub fn is_told(&self) -> bool {
-        matches!(*self.state.borrow(), State::Told(..))
+    pub fn is_reported(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Reported(..))
     }
 
     /// Tells whether it was reported as failed.
     #[must_use]
     pub fn has_failed(&self) -> bool {
-        matches!(*self.state.borrow(), State::Told(Status::Failed, _))
+        matches!(*self.stage.borrow(), Stage::Reported(Status::Failed, _))
     }
 
     /// Tells whether it was reported as ended by the command's end or containerd's.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
         matches!(
-            *self.state.borrow(),
-            State::Told(Status::Failed, Some(NodeReason::Interrupted))
+            *self.stage.borrow(),
+            Stage::Reported(Status::Failed, Some(NodeReason::Interrupted))
         )
     }
 
     /// Tells whether it has been pulled by this command.
     #[must_use]
     pub fn was_pulled(&self) -> bool {
-        match *self.state.borrow() {
-            State::Told(status, _) => status == Status::Pulled,
-            State::Come(come) => come.status == Status::Pulled,
+        match *self.stage.borrow() {
+            Stage::Reported(status, _) => status == Status::Pulled,
+            Stage::Brought(come) => come.status == Status::Pulled,
             _ => false,
         }
     }
@@ -135,23 +135,23 @@ impl Work {
     /// Tells whether it is there, or would be, by what was reported.
     #[must_use]
     pub fn presence(&self) -> Presence {
-        match *self.state.borrow() {
-            State::Told(Status::Pulled | Status::Cached, _) => Presence::There,
-            State::Told(_, Some(NodeReason::ReportOnly)) => Presence::WouldBe,
+        match *self.stage.borrow() {
+            Stage::Reported(Status::Pulled | Status::Cached, _) => Presence::There,
+            Stage::Reported(_, Some(NodeReason::ReportOnly)) => Presence::WouldBe,
             _ => Presence::Missing,
         }
     }
 
     /// Reports it as it was seen.
-    pub fn report_come(&self, speech: &Speech, come: Come) {
+    pub fn report_brought(&self, speech: &Speech, come: Brought) {
         self.report(speech, come.status, come.note, come.bytes, come.attempts, come.spent);
     }
 
     /// Reports it as not there, or as cached, after the attempts that there were.
     pub fn report_without_bytes(&self, speech: &Speech, status: Status, reason: Option<NodeReason>) {
-        let (attempts, spent) = match *self.state.borrow() {
-            State::AtWork(Attempts { began, count, .. }) => (count, began.elapsed()),
-            State::Come(come) => (come.attempts, come.spent),
+        let (attempts, spent) = match *self.stage.borrow() {
+            Stage::Trying(Attempts { began, count, .. }) => (count, began.elapsed()),
+            Stage::Brought(come) => (come.attempts, come.spent),
             _ => (0, Duration::ZERO),
         };
         self.report(speech, status, reason, 0, attempts, spent);
@@ -159,8 +159,8 @@ impl Work {
 
     /// Reports what would be pulled.
     pub fn report_only(&self, speech: &Speech, bytes: u64) {
-        let spent = match *self.state.borrow() {
-            State::AtWork(Attempts { began, .. }) => began.elapsed(),
+        let spent = match *self.stage.borrow() {
+            Stage::Trying(Attempts { began, .. }) => began.elapsed(),
             _ => Duration::ZERO,
         };
         self.report(speech, Status::Skipped, Some(NodeReason::ReportOnly), bytes, 0, spent);
@@ -175,7 +175,7 @@ impl Work {
         attempts: u32,
         spent: Duration,
     ) {
-        if self.is_told() {
+        if self.is_reported() {
             return; // once is enough
         }
         let image = &self.image;
@@ -187,7 +187,7 @@ impl Work {
             bytes,
             attempts,
         });
-        self.set(State::Told(status, reason));
+        self.set(Stage::Reported(status, reason));
     }
 }
 
@@ -203,12 +203,12 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_told_once_as_what_was_known_first() {
+    fn an_image_is_reported_once_as_what_was_known_first() {
         let (work, speech) = work();
-        assert!(work.is_left() && !work.is_told());
+        assert!(work.is_pending() && !work.is_reported());
         work.report_without_bytes(&speech, Status::Cached, None);
         work.report_without_bytes(&speech, Status::Failed, Some(NodeReason::Timeout));
-        assert!(work.is_told() && !work.has_failed());
+        assert!(work.is_reported() && !work.has_failed());
         assert_eq!(work.presence(), Presence::There);
     }
 
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_has_come_was_pulled_though_nobody_has_seen_it_yet() {
         let (work, speech) = work();
-        work.set(State::Come(Come {
+        work.set(Stage::Brought(Brought {
             status: Status::Pulled,
             note: None,
             bytes: 7,

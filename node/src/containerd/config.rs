@@ -1,4 +1,4 @@
-//! What containerd is set to, by `containerd config dump`, kept for the next commands while the same containerd runs.
+//! containerd's settings, by `containerd config dump`, kept for the next commands while the same containerd runs.
 
 use std::{
     fs,
@@ -14,24 +14,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::{io::AsyncReadExt, process::Command};
 
-use super::{Containerd, LOOK_UP, SOCKET, start::Start};
+use super::{
+    client::{Containerd, LOOK_UP, SOCKET},
+    start::Start,
+};
 use crate::{
     failure::Failure,
     host::{Host, RUN},
     toml,
 };
 
-/// The most that is read of the settings, in bytes: EKS's are 8,000.
+/// Bounds what is read of the settings, in bytes: EKS's are 8,000.
 const MAX_DUMP: u64 = 4 << 20;
-/// The most that is read of what an earlier command kept, in bytes.
+/// Bounds what is read of an earlier command's file, in bytes.
 const MAX_KEPT: u64 = 1 << 20;
-/// The name of what is kept.
+/// Names the file of the settings that are kept.
 const KEPT: &str = "config";
 
 /// The settings that matter here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Where containerd stores, a path of the host.
+    /// The folder in which containerd stores, a path of the host.
     pub root: PathBuf,
     /// The snapshotter that CRI unpacks into.
     pub snapshotter: String,
@@ -42,7 +45,7 @@ pub struct Config {
     pub outside: Vec<String>,
     /// The folders with settings of registries (`config_path`, one or several), paths of the host.
     pub hosts_folders: Vec<PathBuf>,
-    /// Whether layers go once they are unpacked.
+    /// True where layers go once they are unpacked.
     pub discards_layers: bool,
     /// Runtime handlers for which CRI pulls into another snapshotter than its own: name, snapshotter.
     pub other_snapshotters: Vec<(String, String)>,
@@ -50,11 +53,11 @@ pub struct Config {
     pub unreached_snapshotters: Vec<(String, String)>,
     /// The folder with programs that may refuse an image before it is pulled, a path of the host.
     pub image_verifiers: PathBuf,
-    /// Whether CRI is switched off, as where kubelet uses Docker.
+    /// True where CRI is switched off, as where kubelet uses Docker.
     pub is_cri_disabled: bool,
 }
 
-/// What is kept, and of which containerd.
+/// Holds the settings that are kept, and of which containerd they are.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     start: String,
@@ -137,14 +140,14 @@ impl Config {
     }
 }
 
-/// CRI's plugin in the settings of version 2.
+/// Names CRI's plugin in the settings of version 2.
 const CRI: &str = "io.containerd.grpc.v1.cri";
-/// CRI's plugins in the settings of version 3.
+/// Names CRI's plugins in the settings of version 3.
 const IMAGES: &str = "io.containerd.cri.v1.images";
 const RUNTIME: &str = "io.containerd.cri.v1.runtime";
-/// The plugin that asks programs whether an image may be pulled.
+/// Names the plugin that asks programs whether an image may be pulled.
 const VERIFIERS: &str = "io.containerd.image-verifier.v1.bindir";
-/// What begins the name of a snapshotter's plugin.
+/// Begins the name of a snapshotter's plugin.
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// The settings as they are printed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tonic::Status;
 
-use super::{Containerd, FieldMask, Nothing};
+use super::client::{Containerd, FieldMask, Nothing};
 
 /// A blob that containerd holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, fmt};
 
 use tonic::Status;
 
-use super::Containerd;
+use super::client::Containerd;
 use crate::login::Login;
 
-/// By which CRI before ImageSpec.runtime_handler was told for which runtime an image is pulled (containerd 1.7).
+/// Tells CRI before ImageSpec.runtime_handler for which runtime an image is pulled (containerd 1.7).
 const RUNTIME_HANDLER: &str = "io.containerd.cri.runtime-handler";
 
-/// What CRI knows of an image.
+/// Holds what CRI knows of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CriImage {
     /// The digest of its configuration, `sha256:…`.
@@ -21,7 +21,7 @@ pub struct CriImage {
     pub digests: Vec<String>,
     /// Unpacked and compressed size as CRI counts it, in bytes.
     pub size: u64,
-    /// Whether kubelet's garbage collection spares it.
+    /// True where kubelet's garbage collection spares it.
     pub pinned: bool,
 }
 
@@ -34,7 +34,7 @@ pub struct CriContainer {
     pub image_ref: String,
     /// The sandbox's id.
     pub sandbox: String,
-    /// Whether it runs or was made, and has not ended.
+    /// True while it runs, or was made and has not ended.
     pub is_alive: bool,
 }
 
@@ -43,9 +43,9 @@ pub struct CriContainer {
 pub struct Sandbox {
     /// Its id.
     pub id: String,
-    /// Whether it is ready.
+    /// True while it is ready.
     pub is_ready: bool,
-    /// When it was made, in nanoseconds since 1970.
+    /// The moment when it was made, in nanoseconds since 1970.
     pub created_at: i64,
 }
 
@@ -151,7 +151,7 @@ struct Container {
     state: i32,
 }
 
-/// ContainerState: created and running.
+/// Names the states of a container that is made or runs (ContainerState).
 const ALIVE: [i32; 2] = [0, 1];
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -170,7 +170,7 @@ struct PodSandbox {
     created_at: i64,
 }
 
-/// PodSandboxState: ready.
+/// Names the state of a pod that is ready (PodSandboxState).
 const READY: i32 = 0;
 
 impl Containerd {

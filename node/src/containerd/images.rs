@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use prefetch::image::MANIFEST_MEDIA_TYPES;
 use tonic::Status;
 
-use super::{Containerd, FieldMask, Timestamp, unless_gone};
+use super::client::{Containerd, FieldMask, Timestamp, unless_gone};
 
-/// What a name stands for.
+/// Describes what a name stands for.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Descriptor {
     /// The media type that containerd was given with it: it may be wrong, even `text/html`.
@@ -27,11 +27,11 @@ pub struct Descriptor {
 pub struct Name {
     /// `registry/repository:tag`, `registry/repository@sha256:…`, or `sha256:…` by which CRI alone knows the image.
     pub name: String,
-    /// What it stands for.
+    /// Its target.
     pub target: Descriptor,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// When it was made; a pull that writes it anew leaves this as it is.
+    /// The moment when it was made; a pull that writes it anew leaves this as it is.
     pub created_at: Option<DateTime<Utc>>,
 }
 

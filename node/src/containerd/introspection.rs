@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tonic::Status;
 
-use super::Containerd;
+use super::client::Containerd;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct PluginsRequest {

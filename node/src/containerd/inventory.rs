@@ -1,4 +1,4 @@
-//! What containerd holds, seen at one moment: which images are there, completely, and under which names.
+//! An inventory of containerd at one moment: its names, blobs and snapshots, and which images are complete.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,20 +6,20 @@ use prefetch::image::Image;
 use tonic::Status;
 
 use super::{
-    Containerd,
+    client::Containerd,
     content::Blob,
     cri::CriImage,
     images::Name,
-    snapshots::{Kind, Snapshot, is_missing},
+    snapshots::{Snapshot, SnapshotKind, is_missing},
 };
 use crate::failure::Failure;
 
-/// The labels by which garbage collection gets from an index to its manifests, and from a manifest to its configuration
+/// Names the labels by which garbage collection gets from an index to its manifests, and from a manifest to its configuration
 /// (containerd, docs/garbage-collection.md); `m.` stands before the number of a manifest since containerd 1.3.
 const CONTENT: &str = "containerd.io/gc.ref.content.";
-/// The label by which it gets from a configuration to the topmost snapshot; the snapshotter follows.
+/// Names the label by which it gets from a configuration to the topmost snapshot; the snapshotter follows.
 const SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
-/// What begins the key of a snapshot that is being unpacked into.
+/// Begins the key of a snapshot that is being unpacked into.
 const UNPACKING: &str = "extract-";
 
 /// Names, blobs and snapshots at one moment.
@@ -33,7 +33,7 @@ pub struct Inventory {
     pub snapshots: HashMap<String, Snapshot>,
     /// The snapshotter that was asked.
     pub snapshotter: String,
-    /// Whether the snapshotter does not run.
+    /// True where the snapshotter does not run.
     pub is_snapshotter_missing: bool,
 }
 
@@ -88,7 +88,7 @@ impl Inventory {
     pub fn is_unpacked(&self, digest: &str) -> bool {
         self.chains(digest).iter().any(|chain| {
             let snapshot = self.snapshots.get(chain);
-            snapshot.is_some_and(|snapshot| snapshot.kind == Kind::Committed)
+            snapshot.is_some_and(|snapshot| snapshot.kind == SnapshotKind::Committed)
         })
     }
 
@@ -120,7 +120,7 @@ impl Inventory {
     pub fn used_snapshots(&self) -> HashSet<&str> {
         self.snapshots
             .values()
-            .filter(|snapshot| snapshot.kind != Kind::Committed && !snapshot.key.starts_with(UNPACKING))
+            .filter(|snapshot| snapshot.kind != SnapshotKind::Committed && !snapshot.key.starts_with(UNPACKING))
             .map(|snapshot| snapshot.parent.as_str())
             .filter(|parent| !parent.is_empty())
             .collect()

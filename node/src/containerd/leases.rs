@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use chrono::{DateTime, SecondsFormat, Utc};
 use tonic::Status;
 
-use super::{Containerd, Nothing, Timestamp, unless_gone};
+use super::client::{Containerd, Nothing, Timestamp, unless_gone};
 
-/// What begins the name of every lease of ours; the id of the process follows.
+/// Begins the name of every lease of ours; the id of the process follows.
 pub const OURS: &str = "prefetch-images-";
-/// The label by which a lease has an end (containerd, docs/garbage-collection.md).
+/// Names the label by which a lease has an end (containerd, docs/garbage-collection.md).
 pub const EXPIRE: &str = "containerd.io/gc.expire";
 
 /// A lease.
@@ -17,7 +17,7 @@ pub const EXPIRE: &str = "containerd.io/gc.expire";
 pub struct Lease {
     /// Its name.
     pub id: String,
-    /// When it was made.
+    /// The moment when it was made.
     pub created_at: Option<DateTime<Utc>>,
     /// Its labels, by which it may have an end.
     pub labels: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! What commands that were killed left behind, and what a containerd that was killed did; and garbage.
+//! Leftovers of commands and containerds that were killed, and garbage.
 
 use std::{
     collections::BTreeSet,
@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use tonic::Status;
 
 use super::{
-    Containerd,
+    client::Containerd,
     config::write,
     inventory::Inventory,
     leases::{EXPIRE, Lease, OURS},
@@ -20,9 +20,9 @@ use super::{
 };
 use crate::host::{Host, RUN};
 
-/// The file that names the start of containerd after which leases were looked at.
+/// Names the file that names the start of containerd after which leases were looked at.
 const CHECKED: &str = "leases-checked";
-/// How long a lease of ours holds where nobody removes it.
+/// Bounds the time for which a lease of ours holds where nobody removes it.
 const LEASE_ENDS: Duration = Duration::from_secs(30);
 
 /// Makes a name for a lease or a snapshot: of this process, and used once.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use tonic::{Code, Status};
 
-use super::{Containerd, Nothing, unless_gone};
+use super::client::{Containerd, Nothing, unless_gone};
 
-/// What a snapshot is.
+/// Tells unpacked layers from what containers write to or read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum SnapshotKind {
     /// An unpacked layer.
     Committed,
     /// Written to: by a container, or by an unpacking (its key begins with `extract-`).
@@ -24,8 +24,8 @@ pub struct Snapshot {
     pub key: String,
     /// The one below it, or nothing.
     pub parent: String,
-    /// What it is.
-    pub kind: Kind,
+    /// Its kind.
+    pub kind: SnapshotKind,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -162,9 +162,9 @@ fn snapshot(info: Info) -> Snapshot {
         key: info.name,
         parent: info.parent,
         kind: match info.kind {
-            1 => Kind::View,
-            2 => Kind::Active,
-            _ => Kind::Committed,
+            1 => SnapshotKind::View,
+            2 => SnapshotKind::Active,
+            _ => SnapshotKind::Committed,
         },
     }
 }

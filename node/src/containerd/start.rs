@@ -4,10 +4,10 @@ use std::{fmt, fs, os::unix::fs::MetadataExt};
 
 use chrono::{DateTime, Utc};
 
-use super::SOCKET;
+use super::client::SOCKET;
 use crate::host::Host;
 
-/// Where containerd's program may be.
+/// Names the folders of containerd's program.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
 
 /// Tells whether a node has a containerd, or somebody who listens as it does.

@@ -9,11 +9,14 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming, metadata::MetadataValue};
 
-use super::{Containerd, decode, raw::Raw, request, unless_gone};
+use super::{
+    client::{Containerd, decode, request, unless_gone},
+    raw::Raw,
+};
 
-/// How many pieces are on their way to containerd at once.
+/// Bounds the pieces that are on their way to containerd at once.
 const AHEAD: usize = 4;
-/// What is done (WriteAction).
+/// Names the actions of a request (WriteAction).
 const STAT: i32 = 0;
 const WRITE: i32 = 1;
 const COMMIT: i32 = 2;
@@ -48,7 +51,7 @@ struct AbortRequest {
     reference: String,
 }
 
-/// What became of the wish to write a blob.
+/// Tells what became of a request to write a blob.
 #[derive(Debug)]
 pub enum Opened {
     /// It may be written, from where it was left.
@@ -80,30 +83,10 @@ impl Containerd {
     pub async fn write_layer(&self, digest: &str, total: u64, lease: &str) -> Result<Opened, Status> {
         let (requests, receiver) = mpsc::channel::<Vec<u8>>(AHEAD);
         let reference = format!("layer-{digest}");
-        let stat = WriteRequest {
-            action: STAT,
-            reference: reference.clone(),
-            total: signed(total),
-            expected: digest.to_owned(),
-            ..WriteRequest::default()
-        };
         requests
-            .try_send(stat.encode_to_vec())
+            .try_send(stat(&reference, digest, total))
             .map_err(|_| Status::internal("a channel without room"))?;
-        let sent = stream::unfold(receiver, |mut receiver| async {
-            Some((receiver.recv().await?, receiver))
-        });
-        let mut request = request(WRITE_METHOD, sent);
-        let lease = MetadataValue::try_from(lease).map_err(|_| Status::invalid_argument("no name of a lease"))?;
-        request.metadata_mut().insert("containerd-lease", lease);
-        let mut client = self.client().await?;
-        let path = PathAndQuery::from_static(WRITE_METHOD);
-        let opened = async {
-            let mut answers = Box::pin(client.streaming(request, path, Raw)).await?.into_inner();
-            let answer = next(&mut answers).await?;
-            Ok::<_, Status>((answers, answer))
-        };
-        match opened.await {
+        match self.open_stream(receiver, lease).await {
             Ok((answers, WriteResponse { offset })) => Ok(Opened::Writer(Box::new(Writer {
                 requests,
                 answers,
@@ -117,6 +100,25 @@ impl Containerd {
             Err(status) if status.code() == Code::Unavailable && status.source().is_none() => Ok(Opened::Busy),
             Err(status) => Err(status),
         }
+    }
+
+    /// Opens the stream of requests and answers, and returns it with the first answer.
+    async fn open_stream(
+        &self,
+        receiver: mpsc::Receiver<Vec<u8>>,
+        lease: &str,
+    ) -> Result<(Streaming<Bytes>, WriteResponse), Status> {
+        let sent = stream::unfold(receiver, |mut receiver| async {
+            Some((receiver.recv().await?, receiver))
+        });
+        let mut request = request(WRITE_METHOD, sent);
+        let lease = MetadataValue::try_from(lease).map_err(|_| Status::invalid_argument("no name of a lease"))?;
+        request.metadata_mut().insert("containerd-lease", lease);
+        let mut client = self.client().await?;
+        let path = PathAndQuery::from_static(WRITE_METHOD);
+        let mut answers = Box::pin(client.streaming(request, path, Raw)).await?.into_inner();
+        let answer = next(&mut answers).await?;
+        Ok((answers, answer))
     }
 
     /// Removes what is there of a blob that was not written to its end.
@@ -209,6 +211,18 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Returns the request that asks how much of a blob is there.
+fn stat(reference: &str, digest: &str, total: u64) -> Vec<u8> {
+    let request = WriteRequest {
+        action: STAT,
+        reference: reference.to_owned(),
+        total: signed(total),
+        expected: digest.to_owned(),
+        ..WriteRequest::default()
+    };
+    request.encode_to_vec()
 }
 
 async fn next(answers: &mut Streaming<Bytes>) -> Result<WriteResponse, Status> {

@@ -1,4 +1,4 @@
-//! What pinned images take: bytes that kubelet never gets back.
+//! The bytes of pinned images, which kubelet never gets back.
 
 use std::collections::HashSet;
 
@@ -6,10 +6,10 @@ use futures_util::{StreamExt, stream};
 
 use crate::{
     containerd::{Containerd, inventory::Inventory},
-    naming::PINNED,
+    naming::labels::PINNED,
 };
 
-/// How many snapshots are asked about at once.
+/// Bounds the snapshots that are asked about at once.
 const ASKED_AT_ONCE: usize = 16;
 
 /// Returns the bytes of all pinned images, layers that they share once; what containerd does not tell is left out.
@@ -25,7 +25,7 @@ pub async fn bytes(containerd: &Containerd, inventory: &Inventory) -> u64 {
         .await
 }
 
-/// What pinned images hold.
+/// Holds the blobs and snapshots of pinned images.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Pinned<'a> {
     blobs: HashSet<&'a str>,
@@ -79,7 +79,7 @@ mod tests {
     use crate::containerd::{
         content::Blob,
         images::{Descriptor, Name},
-        snapshots::{Kind, Snapshot},
+        snapshots::{Snapshot, SnapshotKind},
     };
 
     fn inventory(pinned: &[&str]) -> Inventory {
@@ -127,7 +127,7 @@ mod tests {
         let snapshot = Snapshot {
             key: key.to_owned(),
             parent: parent.to_owned(),
-            kind: Kind::Committed,
+            kind: SnapshotKind::Committed,
         };
         inventory.snapshots.insert(key.to_owned(), snapshot);
     }

@@ -18,12 +18,12 @@ use crate::{
     host::Host,
 };
 
-/// How long a pod may want an image of which it has no container yet: kubelet pulls a pod's images one after another, and
+/// Bounds the time for which a pod may want an image of which it has no container yet: kubelet pulls them one by one, and
 /// nobody else knows which it is going to want.
 const STARTING: Duration = Duration::from_mins(5);
-/// The same for a pod without any container, as while its first image is pulled.
+/// Bounds it for a pod without any container, as while its first image is pulled.
 const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
-/// How long a newer image has to be there before a pod that is starting has no claim on an older one any more: on a node where
+/// Bounds the time after which a pod that is starting has no claim on an image older than the newest: on a node where
 /// pods start all the time nothing would ever go.
 const DISPLACED: TimeDelta = TimeDelta::hours(1);
 
@@ -34,9 +34,9 @@ pub struct Claims {
     pub of_containers: HashSet<String>,
     /// The names by digest that commands have named lately.
     pub named_lately: HashSet<String>,
-    /// Why nothing may go; none where that is known.
+    /// The cause for which nothing may go; none where all is known.
     pub on_all: Option<String>,
-    /// Whether a pod is just starting, and may want any image that was of use until a moment ago.
+    /// True while a pod is just starting, and may want any image that was of use until a moment ago.
     pub is_pod_starting: bool,
     /// Before this moment is long ago for a pod that is starting (RFC 3339, as of pulls).
     pub long_ago: String,

@@ -1,4 +1,4 @@
-//! What commands named lately: a pod that wants it may be about to start.
+//! Images that commands named lately: a pod that wants one may be about to start.
 //!
 //! Each command adds its images to the file of the minute. Nothing is written anew, so that commands need not wait for each
 //! other; a file that is too old is removed as a whole. Time is the machine's uptime: a clock may be set, as after a boot.
@@ -15,9 +15,9 @@ use prefetch::image::Image;
 
 use crate::host::Host;
 
-/// Where the files are, on the host; a boot empties it.
+/// Names the folder of the files, on the host; a boot empties it.
 const FOLDER: &str = "/run/prefetch-images/named";
-/// How long what a command named is left: as long as kubelet takes to start a pod, and a little more.
+/// Bounds the time for which a named image is left: as long as kubelet takes to start a pod, and a little more.
 const MINUTES: u64 = 5;
 
 /// Remembers that a command named these images.

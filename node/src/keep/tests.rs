@@ -7,7 +7,7 @@ use crate::containerd::{
     content::Blob,
     cri::{CriContainer, Sandbox},
     images::{Descriptor, Name},
-    snapshots::{Kind, Snapshot},
+    snapshots::{Snapshot, SnapshotKind},
 };
 
 const HERE: &str = "registry.example.com/here";
@@ -21,7 +21,7 @@ fn image(repository: &str, number: u8) -> Image {
     format!("{repository}:v{number}@{}", digest(number)).parse().unwrap()
 }
 
-/// What a node holds: images of ours, of others, and containers.
+/// Holds a node: images of ours, of others, and containers.
 #[derive(Clone, Debug, Default)]
 struct Node {
     ours: Vec<Ours>,
@@ -55,7 +55,7 @@ impl Node {
             labels: BTreeMap::from([snapshot]),
         };
         self.inventory.blobs.insert(digest(number), blob);
-        self.snapshot(&chain, "", Kind::Committed).named(&id, number)
+        self.snapshot(&chain, "", SnapshotKind::Committed).named(&id, number)
     }
 
     fn named(mut self, name: &str, number: u8) -> Self {
@@ -73,7 +73,7 @@ impl Node {
         self
     }
 
-    fn snapshot(mut self, key: &str, parent: &str, kind: Kind) -> Self {
+    fn snapshot(mut self, key: &str, parent: &str, kind: SnapshotKind) -> Self {
         let snapshot = Snapshot {
             key: key.to_owned(),
             parent: parent.to_owned(),
@@ -162,7 +162,7 @@ fn an_image_of_ours_in_two_repositories_goes_from_the_one() {
 
 #[test]
 fn what_a_container_stands_on_or_cannot_be_told_about_stays_without_a_pin() {
-    let node = four().snapshot("web", "chain1", Kind::Active);
+    let node = four().snapshot("web", "chain1", SnapshotKind::Active);
     let command = [(image(HERE, 4), Presence::There)];
     let used = Decision::Unpin("a container uses it".to_owned());
     assert_eq!(node.decide(&command, 3, &Claims::default())[&here(1)], used);
@@ -281,7 +281,7 @@ fn where_kubelet_removes_by_age_images_are_pinned_or_not_brought() {
     }
 }
 
-/// A node with images of ours in two repositories, of which some are used, named by others, or were named lately.
+/// Makes a node with images of ours in two repositories, of which some are used, named by others, or were named lately.
 fn any_node() -> impl Strategy<Value = (Node, Claims, HashSet<String>)> {
     let any_image = (any::<bool>(), 0_u8..12, any::<[bool; 4]>(), 0_u8..60);
     prop::collection::vec(any_image, 0..12).prop_map(|images| {
@@ -297,7 +297,7 @@ fn any_node() -> impl Strategy<Value = (Node, Claims, HashSet<String>)> {
                 ours.pulled_at = format!("2026-01-01T00:00:{second:02}.000000Z");
             }
             if is_used {
-                node = node.snapshot(&format!("web{number}"), &format!("chain{number}"), Kind::Active);
+                node = node.snapshot(&format!("web{number}"), &format!("chain{number}"), SnapshotKind::Active);
             }
             if is_others {
                 node = node.named(&format!("docker.io/mine/{number}:v1"), number);

@@ -1,11 +1,11 @@
 //! Thresholds of `evictionHard` and `evictionSoft`: a percentage, or a quantity of Kubernetes'.
 
-/// How little may be left: so much, or so large a part, whichever is more. None by default.
+/// Bounds what has to be left: so much, or so large a part, whichever is more. None by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Threshold {
     /// A part of all, 0 to 1; kubelet has it in single precision.
     part: f32,
-    /// So many bytes, or inodes.
+    /// A number of bytes, or inodes.
     quantity: u64,
 }
 
@@ -59,7 +59,7 @@ fn quantity(text: &str) -> Option<u64> {
         .unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let number: f64 = number.parse().ok()?;
-    let unit = match suffix {
+    let factor = match suffix {
         "" => 1.0,
         "Ki" => 1024_f64,
         "Mi" => 1024_f64.powi(2),
@@ -78,7 +78,7 @@ fn quantity(text: &str) -> Option<u64> {
         "E" => 1e18,
         _ => 10_f64.powi(suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
     };
-    Some((number * unit).ceil() as u64)
+    Some((number * factor).ceil() as u64)
 }
 
 #[cfg(test)]

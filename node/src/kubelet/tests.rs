@@ -9,7 +9,7 @@ const NODEADM: &str = r#"{"kind": "KubeletConfiguration", "apiVersion": "kubelet
     "evictionHard": {"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
     "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock", "maxPods": 29}"#;
 
-fn unit(arguments: &str) -> String {
+fn service(arguments: &str) -> String {
     format!("[Service]\nExecStart=/usr/bin/kubelet {arguments}\n")
 }
 
@@ -111,7 +111,7 @@ fn flags_win_and_say_where_the_configuration_is() {
     let flags =
         "--config=/etc/own.yaml --image-gc-high-threshold=60 --eviction-hard imagefs.available<2Gi,nodefs.available<1%";
     let folder = Folder::new()
-        .with("etc/systemd/system/kubelet.service", &unit(flags))
+        .with("etc/systemd/system/kubelet.service", &service(flags))
         .with(
             "etc/own.yaml",
             "imageGCHighThresholdPercent: 90\nimageServiceEndpoint: unix:///run/soci/soci.sock\n",
@@ -149,7 +149,7 @@ proptest! {
         let config = json!({"imageMaximumGCAge": age, "evictionHard": {"imagefs.available": hard},
             "imageGCHighThresholdPercent": number, "evictionSoft": text}).to_string();
         let Some(Value::Object(settings)) = yaml::read(&config) else { panic!("it is JSON") };
-        let settings = Settings::from(&with_defaults(settings), &Unit::default());
+        let settings = Settings::from(&with_defaults(settings), &ServiceUnit::default());
         prop_assert!(settings.image_gc_high_threshold_percent <= 100);
         prop_assert!(signals_of_flag(&text).len() <= text.matches('<').count());
     }

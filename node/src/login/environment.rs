@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, env};
 
 use crate::{
     host::Host,
-    unit::{self, Unit},
+    systemd::{self, ServiceUnit},
 };
 
-/// Where Bottlerocket writes the proxy that its units have.
+/// Names the file in which Bottlerocket writes the proxy that its units have.
 const BOTTLEROCKET_PROXY: &str = "/etc/network/proxy.env";
 
-/// The variables of a process's proxies.
+/// Names the variables of a process's proxies.
 const PROXIES: [&str; 8] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -22,7 +22,7 @@ const PROXIES: [&str; 8] = [
     "all_proxy",
 ];
 
-/// The variables of a process's certificates.
+/// Names the variables of a process's certificates.
 const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 type Environment = BTreeMap<String, String>;
@@ -31,7 +31,7 @@ type Environment = BTreeMap<String, String>;
 ///
 /// Kubelet's is whole: it hands its own environment on to its credential providers.
 #[must_use]
-pub fn for_helpers(host: &Host, kubelet: &Unit) -> Environment {
+pub fn for_helpers(host: &Host, kubelet: &ServiceUnit) -> Environment {
     over(kubelet.environment.clone(), of_containerd(host))
 }
 
@@ -39,7 +39,7 @@ pub fn for_helpers(host: &Host, kubelet: &Unit) -> Environment {
 /// proxies of this process, which all three may have from systemd.
 #[must_use]
 pub fn for_registries(host: &Host, own: Environment) -> Environment {
-    let kubelet = of_connections(Unit::of(host, "kubelet.service").environment);
+    let kubelet = of_connections(ServiceUnit::of(host, "kubelet.service").environment);
     over(of_containerd(host), over(kubelet, own))
 }
 
@@ -52,8 +52,8 @@ pub fn own_proxies() -> Environment {
 
 /// Returns the proxies and certificates of containerd, which on Bottlerocket has all proxies from a file.
 fn of_containerd(host: &Host) -> Environment {
-    let mut environment = unit::environment_file(&host.read(BOTTLEROCKET_PROXY).unwrap_or_default());
-    environment.extend(Unit::of(host, "containerd.service").environment);
+    let mut environment = systemd::environment_file(&host.read(BOTTLEROCKET_PROXY).unwrap_or_default());
+    environment.extend(ServiceUnit::of(host, "containerd.service").environment);
     of_connections(environment)
 }
 
@@ -77,7 +77,7 @@ mod tests {
 
     const PROXY_ENV: &str = include_str!("environment/bottlerocket-proxy.env");
 
-    fn units(containerd: &str, kubelet: &str) -> Folder {
+    fn services(containerd: &str, kubelet: &str) -> Folder {
         Folder::new()
             .with(
                 "etc/systemd/system/containerd.service.d/a.conf",
@@ -100,12 +100,12 @@ mod tests {
         let environment = for_registries(&folder.host(), Environment::new());
         assert_eq!(environment["https_proxy"], "http://proxy.internal.example:3128");
         assert_eq!(environment["NO_PROXY"], "169.254.169.254,localhost,.internal.example");
-        assert_eq!(environment, for_helpers(&folder.host(), &Unit::default()));
+        assert_eq!(environment, for_helpers(&folder.host(), &ServiceUnit::default()));
     }
 
     #[test]
     fn for_helpers_kubelets_environment_is_whole_and_beats_containerds_proxies() {
-        let host = units(
+        let host = services(
             "HTTPS_PROXY=http://c:1 HTTP_PROXY=http://c:1 GOMEMLIMIT=1",
             "HTTPS_PROXY=http://k:1 AWS_REGION=eu-west-1",
         );
@@ -116,14 +116,14 @@ mod tests {
             ("HTTP_PROXY", "http://c:1"),
         ];
         assert_eq!(
-            for_helpers(&host, &Unit::of(&host, "kubelet.service")),
+            for_helpers(&host, &ServiceUnit::of(&host, "kubelet.service")),
             environment(&expected)
         );
     }
 
     #[test]
     fn for_registries_containerds_proxies_beat_kubelets_and_those_the_processs_own() {
-        let folder = units(
+        let folder = services(
             "https_proxy=http://c:1 GOMEMLIMIT=1",
             "HTTPS_PROXY=http://k:1 NO_PROXY=k AWS_REGION=eu-west-1",
         );

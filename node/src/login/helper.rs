@@ -9,16 +9,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// The longest answer that is read, in bytes; ECR's has some 3,000.
+/// Bounds the answer that is read, in bytes; ECR's has some 3,000.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// How much is kept of what a helper complains of, in bytes.
+/// Bounds what is kept of a helper's complaints, in bytes.
 const MAX_WORDS: usize = 500;
 
-/// How long the output of a helper is waited for that has ended, and left a child that has its output open.
+/// Bounds the wait for the output of a helper that has ended, and left a child that has its output open.
 const DRAIN: Duration = Duration::from_millis(100);
 
-/// Why a helper gave no answer.
+/// Tells why a helper gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HelperError {
     /// There is no such program.
@@ -30,9 +30,9 @@ pub enum HelperError {
     /// It was ended.
     #[error("it was ended after {} seconds{}", .after.as_secs(), with(.words))]
     TooSlow {
-        /// How long it had.
+        /// The time that it had.
         after: Duration,
-        /// What it last complained of.
+        /// Its last complaint.
         words: String,
     },
     /// It ended otherwise than well.
@@ -40,7 +40,7 @@ pub enum HelperError {
     Failed {
         /// Its exit status.
         ended: std::process::ExitStatus,
-        /// What it last complained of.
+        /// Its last complaint.
         words: String,
     },
     /// It answered without end.
@@ -62,7 +62,7 @@ fn with(words: &str) -> String {
 /// process itself is killed, `timeout` ends it.
 ///
 /// # Errors
-/// Where it gives no answer in time.
+/// That it gives no answer in time, and why.
 pub async fn run(
     words: &[String],
     environment: &BTreeMap<String, String>,

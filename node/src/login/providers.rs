@@ -5,17 +5,17 @@ use std::{collections::BTreeMap, fmt, path::Path};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Login, matching};
-use crate::{host::Host, unit::Unit, yaml};
+use super::{credentials::Login, matching};
+use crate::{host::Host, systemd::ServiceUnit, yaml};
 
-/// The versions of a provider's protocol that kubelet speaks.
+/// Names the versions of a provider's protocol that kubelet speaks.
 const VERSIONS: [&str; 3] = [
     "credentialprovider.kubelet.k8s.io/v1",
     "credentialprovider.kubelet.k8s.io/v1beta1",
     "credentialprovider.kubelet.k8s.io/v1alpha1",
 ];
 
-/// The registry whose login kubelet takes for `docker.io` where no other is for it.
+/// Names the registry whose login kubelet takes for `docker.io` where no other is for it.
 const DEFAULT_REGISTRY: &str = "index.docker.io";
 
 /// Kubelet's configuration of its credential providers, in the order in which it names them.
@@ -70,7 +70,7 @@ impl fmt::Debug for Provider {
 impl Providers {
     /// Reads them from where kubelet's command line says, else from where EKS' images have them.
     #[must_use]
-    pub fn of(host: &Host, kubelet: &Unit) -> Self {
+    pub fn of(host: &Host, kubelet: &ServiceUnit) -> Self {
         let (config, folder) = if host.is_bottlerocket() {
             (
                 "/etc/kubernetes/kubelet/credential-provider-config.yaml",

@@ -8,7 +8,7 @@ use crate::host::Folder;
 const ECR: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const LONG: Duration = Duration::from_secs(20);
 
-/// A machine with these providers, each a shell script, and an AWS CLI as a script.
+/// Makes a machine with these providers, each a shell script, and an AWS CLI as a script.
 fn machine(providers: &[(&str, &str)], aws: Option<&str>) -> Folder {
     let place = "etc/eks/image-credential-provider";
     let provider = |name: &str| {

@@ -1,4 +1,4 @@
-//! What is ours: the images that our pulls made, under the names that we gave them.
+//! Images of ours: those that our pulls made, under the names that we gave them.
 //!
 //! A name carries a label with the moment of the pull. Whoever pulls by a name writes it anew without that label, as a pod with
 //! `imagePullPolicy: Always` makes containerd do. So the manifest's blob carries it too, which a pull leaves as it is: one label
@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat};
 use prefetch::image::Image;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::{PINNED, PULLED_AT, pins};
+use super::labels::{PINNED, PULLED_AT, is_pinned_for};
 use crate::containerd::{Containerd, images::Name, inventory::Inventory};
 
 /// An image that a pull of ours made, in one repository.
@@ -20,11 +20,11 @@ pub struct Ours {
     pub repository: String,
     /// `sha256:…`
     pub digest: String,
-    /// When it was pulled (RFC 3339, to the microsecond): as texts, earlier ones are smaller.
+    /// The moment of its pull (RFC 3339, to the microsecond): as texts, earlier ones are smaller.
     pub pulled_at: String,
     /// The names of ours that it has in the repository, sorted.
     pub names: Vec<String>,
-    /// Whether it is pinned for this repository.
+    /// True where it is pinned for this repository.
     pub is_pinned: bool,
 }
 
@@ -66,7 +66,7 @@ fn of_name(inventory: &Inventory, name: &Name) -> Option<Ours> {
             || inventory
                 .names
                 .values()
-                .any(|name| pins::is_for(name, repository, digest)),
+                .any(|name| is_pinned_for(name, repository, digest)),
         names,
     })
 }
@@ -92,7 +92,7 @@ fn recorded<'a>(inventory: &'a Inventory, name: &Name) -> Option<&'a str> {
 }
 
 /// Returns the name of the label for a name: without the digest, which is the blob's.
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     let name = name.split_once('@').map_or(name, |(repository, _)| repository);
     format!("{PULLED_AT}/{name}")
 }
@@ -166,39 +166,4 @@ pub(super) fn lacking<'a>(inventory: &'a Inventory, image: &Image) -> Option<(&'
 
 pub(super) fn label(pulled_at: &str) -> BTreeMap<String, String> {
     BTreeMap::from([(PULLED_AT.to_owned(), pulled_at.to_owned())])
-}
-
-/// Removes an image of ours: its pin, its names, those by which CRI alone knows it where nothing else names it, and what says
-/// that it was ours. What nothing holds any more is gone afterwards.
-///
-/// # Errors
-/// containerd's.
-pub async fn remove(containerd: &Containerd, inventory: &Inventory, ours: &Ours) -> Result<(), Status> {
-    let all = inventory.names.values();
-    let (ids, others): (Vec<_>, Vec<_>) = all
-        .filter(|name| name.target.digest == ours.digest)
-        .map(|name| name.name.as_str())
-        .filter(|name| !ours.names.iter().any(|of_ours| of_ours == name))
-        .partition(|name| is_id(name));
-    let ids = if others.is_empty() {
-        ids
-    } else {
-        pins::unpin(containerd, inventory, ours).await?; // of the ids, which stay
-        Vec::new()
-    };
-    let names: Vec<_> = ours.names.iter().map(String::as_str).chain(ids).collect();
-    for (index, name) in names.iter().enumerate() {
-        containerd.remove_name(name, index + 1 == names.len()).await?;
-    }
-    let labels = ours.names.iter().map(|name| (key(name), String::new())).collect();
-    match containerd.label_blob(&ours.digest, &labels).await {
-        Err(status) if status.code() != Code::NotFound => Err(status),
-        _ => Ok(()),
-    }
-}
-
-/// Tells whether a name is one by which CRI alone knows an image: its configuration's digest.
-#[must_use]
-pub fn is_id(name: &str) -> bool {
-    name.starts_with("sha256:")
 }

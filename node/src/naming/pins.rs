@@ -8,27 +8,13 @@ use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
 use super::{
-    PINNED,
-    ours::{Ours, is_id},
+    labels::{PINNED, PINNED_FOR, is_id, is_pinned_for, pinned_for},
+    ours::Ours,
 };
 use crate::containerd::{Containerd, images::Name, inventory::Inventory};
 
-/// On a name by which CRI alone knows an image: that we have pinned it. The repository follows; the value is the digest.
-const PINNED_FOR: &str = "prefetch-images/pinned-for/";
-
 /// Labels to be set on names; those with an empty value are removed.
 pub(super) type Labels<'a> = Vec<(&'a Name, BTreeMap<String, String>)>;
-
-/// Tells whether a name was pinned by us for an image in a repository, whatever it stands for by now.
-pub(super) fn is_for(name: &Name, repository: &str, digest: &str) -> bool {
-    is_id(&name.name)
-        && name.labels.contains_key(PINNED)
-        && name.labels.get(&key(repository)).is_some_and(|pinned| pinned == digest)
-}
-
-fn key(repository: &str) -> String {
-    format!("{PINNED_FOR}{repository}")
-}
 
 /// Pins an image of ours; where it is pinned already, nothing is asked.
 ///
@@ -67,8 +53,8 @@ pub(super) fn to_pin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> {
         let is_others = is_pinned && !name.labels.keys().any(|label| label.starts_with(PINNED_FOR));
         if name.name == by_digest && !is_pinned {
             Some((name, BTreeMap::from([pinned.clone()])))
-        } else if is_id(&name.name) && !is_others && !is_for(name, &ours.repository, &ours.digest) {
-            let mark = (key(&ours.repository), ours.digest.clone());
+        } else if is_id(&name.name) && !is_others && !is_pinned_for(name, &ours.repository, &ours.digest) {
+            let mark = (pinned_for(&ours.repository), ours.digest.clone());
             Some((name, BTreeMap::from([pinned.clone(), mark])))
         } else {
             None
@@ -85,8 +71,8 @@ pub(super) fn to_unpin<'a>(inventory: &'a Inventory, ours: &Ours) -> Labels<'a> 
     let ids = inventory
         .names
         .values()
-        .filter(|name| is_for(name, &ours.repository, &ours.digest));
-    let by_id = ids.map(|name| (name, without(name, &[&key(&ours.repository)])));
+        .filter(|name| is_pinned_for(name, &ours.repository, &ours.digest));
+    let by_id = ids.map(|name| (name, without(name, &[&pinned_for(&ours.repository)])));
     by_name.chain(by_id).collect()
 }
 

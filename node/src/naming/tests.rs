@@ -4,6 +4,7 @@ use chrono::DateTime;
 use proptest::{collection, prelude::*};
 
 use super::{
+    labels::PINNED,
     ours::{Ours, ours, repository_of},
     pins::{stray, to_pin, to_unpin},
     *,
@@ -63,7 +64,7 @@ fn by_tag(tag: &str) -> String {
     format!("{REPOSITORY}:{tag}")
 }
 
-/// An image of ours with two tags, of which kubelet gave the second.
+/// Makes an image of ours with two tags, of which kubelet gave the second.
 fn pulled() -> Inventory {
     let label = [(PULLED_AT, "2026-01-01T00:00:00.000000Z")];
     let mut inventory = inventory(vec![
@@ -81,7 +82,7 @@ fn pulled() -> Inventory {
 }
 
 fn without_labels(mut inventory: Inventory) -> Inventory {
-    for name in inventory.names.values_mut().filter(|name| !ours::is_id(&name.name)) {
+    for name in inventory.names.values_mut().filter(|name| !is_id(&name.name)) {
         name.labels.clear();
     }
     inventory

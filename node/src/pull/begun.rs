@@ -18,9 +18,9 @@ use crate::{
     queue::name_of,
 };
 
-/// The folder, in that of all commands.
+/// Names the folder, in that of all commands.
 const FOLDER: &str = "begun";
-/// How much later than a file was touched its pull may have come to its end.
+/// Bounds the time between a file's last touch and the end of its pull.
 const TOUCHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A pull that goes on. Its file goes with it, unless the command is killed.
@@ -32,7 +32,7 @@ pub struct Begun {
 
 /// A pull whose command was killed.
 #[derive(Debug)]
-pub struct Left {
+pub struct Unfinished {
     /// The image.
     pub image: Image,
     /// Until when the pull may have gone on.
@@ -71,7 +71,7 @@ impl Drop for Begun {
     }
 }
 
-impl Left {
+impl Unfinished {
     /// Returns what commands that were killed have left, for one that has the lock.
     #[must_use]
     pub fn all(host: &Host) -> Vec<Self> {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn left(host: &Host) -> Vec<Image> {
-        Left::all(host).into_iter().map(|left| left.image).collect()
+        Unfinished::all(host).into_iter().map(|left| left.image).collect()
     }
 
     #[test]
@@ -122,11 +122,11 @@ mod tests {
             Begun::note(&host, &image("a")).unwrap(),
             Begun::note(&host, &image("b")).unwrap(),
         );
-        assert_eq!(Left::all(&host).len(), 2);
+        assert_eq!(Unfinished::all(&host).len(), 2);
         drop(ended);
         killed.touch();
         std::mem::forget(killed);
-        let [left_over] = Left::all(&host).try_into().unwrap();
+        let [left_over] = Unfinished::all(&host).try_into().unwrap();
         assert_eq!(left_over.image, image("b"));
         assert!(left_over.until >= began && left_over.until <= SystemTime::now() + TOUCHED_WITHIN);
         left_over.forget();

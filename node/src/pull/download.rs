@@ -3,38 +3,37 @@
 //!
 //! Whatever goes wrong here, the pull is asked afterwards, goes on where this ended, and tells what is the matter.
 
+mod bring;
 mod buffer;
+mod chunks;
+mod fetch;
 mod handover;
-pub mod pace;
-mod parts;
-mod ramp;
 mod transfer;
-
-use std::io;
+mod write;
 
 use prefetch::{
     image::Image,
     manifest::{Configuration, Content, Layer},
-    outcome::NodeReason,
 };
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 pub use self::handover::Handover;
 use self::{
-    buffer::{Files, KEPT},
-    parts::missing,
+    buffer::{Files, KEPT, of_file},
+    chunks::missing,
     transfer::{Source, Transfer},
 };
-use super::{reason, slot};
+use super::reason;
 use crate::{
     command::Command,
     containerd::{inventory::Inventory, leases},
     context::Context,
+    disk::size::Size,
     failure::Failure,
     login::Login,
     queue::name_of,
-    registry::Kind,
+    registry::DocumentKind,
 };
 
 /// Downloads the layers that a pull of an image would, where that is worth it and possible, and holds them by a lease of its
@@ -44,7 +43,7 @@ use crate::{
 /// lowest is: containerd unpacks what is there, and waits for what is being written.
 ///
 /// # Errors
-/// Why they are not all there; the pull brings the others.
+/// That they are not all there, and why; the pull brings the others.
 pub async fn layers(
     command: &Command<'_>,
     image: &Image,
@@ -70,14 +69,31 @@ pub async fn layers(
         image,
         login,
         pace,
+        may_have_pods,
+        lease: &lease,
+        files: &files,
     };
+    bring(command, content, source, &wanted, handover).await
+}
+
+/// Downloads layers, and gives way to what containerd downloads for others meanwhile.
+async fn bring(
+    command: &Command<'_>,
+    content: &Content,
+    source: Source<'_>,
+    wanted: &[&Layer],
+    handover: &Handover,
+) -> Result<(), Failure> {
+    let Source {
+        context, image, pace, ..
+    } = source;
     let is_own = |digest: &str| command.layers_at_work.has(digest);
     let began = Instant::now();
     pace.begin();
     loop {
-        let transfer = Transfer::of(source, handover, may_have_pods, &lease, &files);
+        let transfer = Transfer::of(source, handover);
         let brought = tokio::select! {
-            brought = transfer.bring(&wanted) => Some(brought),
+            brought = transfer.bring(wanted) => Some(brought),
             () = pace.others_come(&context.containerd, is_own) => None,
         };
         if transfer.is_wrong() {
@@ -111,13 +127,13 @@ async fn lease(context: &Context, image: &Image) -> Result<String, Failure> {
 /// # Errors
 /// containerd's; the lease ends by itself.
 pub async fn forget(node: &Context, image: &Image, content: &Content, at_once: bool) -> Result<(), Status> {
-    if slot::is_small(content) {
+    if Size::of(content).is_small() {
         return Ok(());
     }
     let lease = lease_of(image);
-    for held in node.containerd.leases().await? {
-        if held.id.strip_prefix(&lease).is_some_and(|rest| rest.starts_with('.')) {
-            node.containerd.remove_lease(&held.id, at_once).await?;
+    for found in node.containerd.leases().await? {
+        if found.id.strip_prefix(&lease).is_some_and(|rest| rest.starts_with('.')) {
+            node.containerd.remove_lease(&found.id, at_once).await?;
         }
     }
     if let Ok(files) = Files::on(&node.host) {
@@ -145,7 +161,7 @@ fn is_possible(command: &Command<'_>, content: &Content) -> bool {
     pace.max_connections() > 0
         && !is_outside
         && !config.has_image_verifiers(&context.host)
-        && !slot::is_small(content)
+        && !Size::of(content).is_small()
         && content.layers.iter().all(is_plain)
 }
 
@@ -160,13 +176,6 @@ async fn configuration(
     if inventory.snapshots.is_empty() {
         return Ok(None);
     }
-    let text = context.ask_registry(image, Kind::Blob, digest, login).await?;
+    let text = context.ask_registry(image, DocumentKind::Blob, digest, login).await?;
     Ok(Configuration::parse(&text).ok())
-}
-
-fn of_file(error: &io::Error) -> Failure {
-    Failure::new(
-        NodeReason::Interrupted,
-        format!("a chunk of a layer cannot be kept: {error}"),
-    )
 }

@@ -1,4 +1,4 @@
-//! Whether a pull goes on, by what containerd is writing and unpacking.
+//! A pull's progress, by what containerd is writing and unpacking.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::containerd::content::Ingest;
 
-/// How long a first attempt may make no progress; each further one has twice as long as the one before.
+/// Bounds the time in which a first attempt makes no progress; each retry has twice as long as the attempt before.
 const FIRST_LIMIT: Duration = Duration::from_secs(30);
 
 /// Returns how long an attempt may make no progress.
@@ -18,20 +18,20 @@ pub fn limit(attempt: u32) -> Duration {
 /// One look at what containerd is doing.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// What is being written, for all pulls of the node.
+    /// The blobs that are being written, for all pulls of the node.
     pub ingests: Vec<Ingest>,
-    /// Whether something is being unpacked.
+    /// True while something is being unpacked.
     pub is_unpacking: bool,
 }
 
-/// What is known of a pull's progress.
+/// Follows a pull's progress.
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// The image's layers and their bytes; empty where nobody knows them.
     layers: HashMap<String, u64>,
-    /// Whether something of the image has come: what is left then may be unpacked only.
+    /// True once something of the image has come: what is left then may be unpacked only.
     has_begun: bool,
-    /// What was being written of it at the last look.
+    /// The blobs of it that were being written at the last look.
     seen: Vec<(String, u64)>,
     /// Since when nothing has moved.
     quiet_since: Instant,

@@ -1,4 +1,4 @@
-//! Why a pull failed: containerd's answer, in the words of the report.
+//! The reason of a failed pull: containerd's answer, in the words of the report.
 //!
 //! CRI gives most errors the code Unknown, wraps causes of all kinds in words, and hands a cause's own code through, whoever
 //! gave it (a snapshotter's Unavailable, an object's NotFound). So words that name a cause speak first, what was being done
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::failure::{Failure, one_line};
 
-/// The most of a cause that is kept, in characters.
+/// Bounds the part of a cause that is kept, in characters.
 const MAX_DETAIL: usize = 1_000;
 
 /// Words of containerd's, in the order in which they decide, and what they mean.
@@ -49,7 +49,7 @@ const WORDS: &[(&[&str], NodeReason)] = &[
     (&["not found"], NodeReason::NotFound),
 ];
 
-/// The words with which a host refuses a login, or what stands for one.
+/// Names the words with which a host refuses a login, or what stands for one.
 const REFUSALS: [&str; 3] = ["401 Unauthorized", "403 Forbidden", "authorization failed"];
 
 /// Tells from containerd's answer why it did not pull an image.
@@ -296,7 +296,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_containerd_says_is_told_without_queries_on_one_line(message in "\\PC{0,200}", query in "[a-z=&]{1,20}") {
+        fn whatever_containerd_says_is_reported_without_queries_on_one_line(message in "\\PC{0,200}", query in "[a-z=&]{1,20}") {
             let image = image("registry.example/team/app:v1");
             let status = Status::unknown(format!("{message} https://bucket.example/x?SECRET{query}: 403\n"));
             let detail = of_status(&image, &status).detail;

@@ -1,4 +1,4 @@
-//! Whether an image is tried again, and when.
+//! Retries of an image.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -7,10 +7,10 @@ use std::{
 
 use prefetch::outcome::NodeReason;
 
-use super::Pull;
+use super::image_pull::ImagePull;
 use crate::{failure::Failure, login::Answer};
 
-impl Pull<'_> {
+impl ImagePull<'_> {
     /// Tells whether the same may succeed later. A refused login may, if a login helper failed at it, or has another now.
     pub(super) async fn may_pass(&mut self, failure: &Failure) -> bool {
         if self.command.parameters.report_only || failure.reason != NodeReason::Denied {

@@ -21,68 +21,99 @@ use crate::{
     login::Login,
 };
 
-/// How often the disk is looked at.
+/// Separates two looks at the disk.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many looks at the progress are taken within its limit.
+/// Counts the looks at the progress within its limit.
 const LOOKS_WITHIN_LIMIT: u32 = 6;
+
+/// An attempt to pull an image.
+#[derive(Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The command.
+    pub command: &'a Command<'a>,
+    /// The image.
+    pub work: &'a Work,
+    /// The number of the attempt, from 1.
+    pub number: u32,
+    /// The image's description.
+    pub description: &'a Description,
+    /// The login for its registry.
+    pub login: Option<&'a Login>,
+    /// The inventory of containerd before the attempt.
+    pub inventory: &'a Inventory,
+    /// The note that the pull was begun.
+    pub begun: Option<&'a Begun>,
+}
 
 /// Pulls an image through CRI, as kubelet does, by its digest.
 ///
 /// A pull has no time limit of its own: what moves may take as long as it likes, up to the deadline.
-pub async fn pull(
-    command: &Command<'_>,
-    work: &Work,
-    description: &Description,
-    attempt: u32,
-    login: Option<&Login>,
-    inventory: &Inventory,
-    begun: Option<&Begun>,
-) -> Result<(), Failure> {
-    let context = command.context;
-    let image = work.image.name_by_digest();
+pub async fn pull(attempt: Attempt<'_>) -> Result<(), Failure> {
+    let Attempt {
+        command,
+        work,
+        description,
+        ..
+    } = attempt;
     let handover = Handover::default();
-    let layers = async {
-        if let Some(content) = &description.content {
-            let layers = download::layers(command, &work.image, content, login, inventory, &handover);
-            if let Err(Failure { reason, detail }) = Box::pin(layers).await {
-                let words = format!("containerd is left what is missing: {detail}");
-                command.speech.tell(&work.talk, &work.image, attempt, reason, &words);
-            }
-        }
-        handover.begin_to_pull();
-        std::future::pending().await
-    };
-    let pull = async {
-        handover.may_pull().await;
-        // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
-        pull_for_other_runtimes(command, work, &image, login).await?;
-        let answer = ask(context, &image, login).await;
-        answer.map_err(|status| reason::of_status(&work.image, &status))?;
-        if let Some(words) = handover.words_of_unpacking(&context.host) {
-            command.speech.say(&format!("{image}: {words}"));
-        }
-        Ok(())
-    };
     let request = async {
         tokio::select! {
-            pulled = pull => pulled,
-            never = layers => never,
+            pulled = pull_after_layers(attempt, &handover) => pulled,
+            never = download_layers(attempt, &handover) => never,
         }
     };
     let _at_work = command.layers_at_work.note(work.number, description);
-    let progress = begin(description, inventory);
+    let progress = begin(description, attempt.inventory);
     let watched = async {
         tokio::select! {
             biased;
             answer = request => answer,
-            failure = watch_disk(command, begun) => Err(failure),
-            failure = watch_progress(command, progress, progress::limit(attempt), &handover) => Err(failure),
+            failure = watch_disk(command, attempt.begun) => Err(failure),
+            failure = watch_progress(command, progress, progress::limit(attempt.number), &handover) => Err(failure),
         }
     };
-    match context.time.until_deadline(Box::pin(watched)).await {
+    match command.context.time.until_deadline(Box::pin(watched)).await {
         Ok(ended) => ended,
         Err(failure) => Err(failure),
     }
+}
+
+/// Downloads the image's layers, lets the pull begin, and never returns.
+async fn download_layers(attempt: Attempt<'_>, handover: &Handover) -> Result<(), Failure> {
+    let Attempt {
+        command,
+        work,
+        number,
+        login,
+        inventory,
+        ..
+    } = attempt;
+    if let Some(content) = &attempt.description.content {
+        let layers = download::layers(command, &work.image, content, login, inventory, handover);
+        if let Err(Failure { reason, detail }) = Box::pin(layers).await {
+            let words = format!("containerd is left what is missing: {detail}");
+            command.speech.tell(&work.talk, &work.image, number, reason, &words);
+        }
+    }
+    handover.begin_to_pull();
+    std::future::pending().await
+}
+
+/// Pulls the image once its layers are there, or as many of them as are going to be.
+async fn pull_after_layers(attempt: Attempt<'_>, handover: &Handover) -> Result<(), Failure> {
+    let Attempt {
+        command, work, login, ..
+    } = attempt;
+    let (context, image) = (command.context, work.image.name_by_digest());
+    handover.may_pull().await;
+    // An image counts as there once it is unpacked for CRI's own snapshotter, so that comes last.
+    pull_for_other_runtimes(command, work, &image, login).await?;
+    let answer = ask(context, &image, login).await;
+    answer.map_err(|status| reason::of_status(&work.image, &status))?;
+    if let Some(words) = handover.words_of_unpacking(&context.host) {
+        command.speech.say(&format!("{image}: {words}"));
+    }
+    Ok(())
 }
 
 /// Asks the server that kubelet asks, and containerd itself where that is none or does not know the call.

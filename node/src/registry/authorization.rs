@@ -1,19 +1,19 @@
-//! What a registry wants to be told before it answers: its challenge, and the token that it leads to.
+//! The authorization that a registry wants: its challenge, and the token that it leads to.
 
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderValue, Uri, header::WWW_AUTHENTICATE};
 use serde::Deserialize;
 
-/// The longest answer with a token that is read, in bytes.
+/// Bounds the answer with a token that is read, in bytes.
 pub const MAX_TOKEN: usize = 1 << 20;
-/// The longest challenge that is read, in bytes.
+/// Bounds the challenge that is read, in bytes.
 const MAX_CHALLENGE: usize = 8 << 10;
 
 /// A challenge for a token (distribution, token authentication).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Challenge {
-    /// Where tokens are given.
+    /// The address that gives tokens.
     pub realm: String,
     /// For which service.
     pub service: String,

@@ -6,63 +6,20 @@ use std::{
 };
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_RANGE, RANGE},
+    HeaderMap, HeaderValue, Method, Uri,
+    header::{ACCEPT, RANGE},
 };
 use tokio::time::timeout;
 
 use super::{
-    Endpoints, Kind, Registries,
-    client::{Answer, host_of},
-    endpoint::Question,
+    byte_range::{ByteRange, Taken},
+    client::{Client, Response, host_of},
+    endpoint::Endpoint,
+    question::{DocumentKind, Question},
     refusal::Refusal,
+    registries::{Endpoints, Registries},
 };
 use crate::{failure::Failure, login::Login};
-
-/// A part of a blob, in bytes: `from` is in it and `to` is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Where it begins.
-    pub from: u64,
-    /// Where it ends; more than `from`.
-    pub to: u64,
-}
-
-impl Part {
-    /// Returns the header that asks for it.
-    #[must_use]
-    pub fn header(self) -> HeaderValue {
-        let range = format!("bytes={}-{}", self.from, self.to - 1);
-        HeaderValue::from_str(&range).unwrap_or(HeaderValue::from_static("bytes=0-"))
-    }
-
-    /// Takes an answer that is this part, or something else that containerd would take.
-    ///
-    /// # Errors
-    /// What the host says instead.
-    pub(super) async fn taken(self, answer: Answer) -> Result<Taken, Refusal> {
-        match answer.status {
-            StatusCode::PARTIAL_CONTENT if self.is_told_by(&answer.headers) => Ok(Taken::Part(Box::new(answer))),
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(Taken::Other(answer.host)),
-            _ => Err(answer.into_refusal().await),
-        }
-    }
-
-    /// Tells whether a `Content-Range` begins where the part does (RFC 9110, 14.4).
-    fn is_told_by(self, headers: &HeaderMap) -> bool {
-        let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-        let from = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok());
-        from == Some(self.from)
-    }
-}
-
-/// What a host gave that was asked for a part.
-pub enum Taken {
-    /// The part.
-    Part(Box<Answer>),
-    /// Another one, or all of the blob; and who did so.
-    Other(String),
-}
 
 /// A blob of an image's repository; whichever host gave a part of it is asked for the others.
 pub struct Blob<'a> {
@@ -74,12 +31,12 @@ pub struct Blob<'a> {
     is_whole_only: Cell<bool>,
 }
 
-/// Where a part was found.
+/// Tells where a part was found.
 #[derive(Clone, Debug)]
 struct Found {
     /// The host that was asked, by its place among all.
     host: usize,
-    /// Where that led to, signed for whoever has the address: it is asked without a login.
+    /// The address that it led to, signed for whoever has it: it is asked without a login.
     elsewhere: Option<Uri>,
 }
 
@@ -98,7 +55,7 @@ impl Registries {
             registry,
             question: Question {
                 repository,
-                kind: Kind::Blob,
+                kind: DocumentKind::Blob,
                 reference: digest,
                 login,
             },
@@ -121,7 +78,7 @@ impl Blob<'_> {
     ///
     /// # Errors
     /// `not-found`, `denied`, `registry` or `timeout`, naming the host that said so.
-    pub async fn part(&self, part: Part, within: Duration) -> Result<Answer, Failure> {
+    pub async fn part(&self, part: ByteRange, within: Duration) -> Result<Response, Failure> {
         let found = self.found.borrow().clone();
         let taken = match found {
             Some(found) => match timeout(within, self.part_from(&found, part)).await {
@@ -144,7 +101,7 @@ impl Blob<'_> {
         }
     }
 
-    async fn part_from(&self, found: &Found, part: Part) -> Result<Taken, Refusal> {
+    async fn part_from(&self, found: &Found, part: ByteRange) -> Result<Taken, Refusal> {
         let (endpoint, client) = &self.endpoints[found.host];
         let client = client.as_ref().map_err(|failure| {
             let what = format!("cannot be asked: {}", failure.detail);
@@ -158,11 +115,11 @@ impl Blob<'_> {
         part.taken(answer).await
     }
 
-    async fn find(&self, part: Part, within: Duration) -> Result<Taken, Refusal> {
-        let can = |endpoint: &super::Endpoint| endpoint.config.can_pull;
-        let question = async |endpoint: &super::Endpoint, client: &super::Client| {
+    async fn find(&self, part: ByteRange, within: Duration) -> Result<Taken, Refusal> {
+        let can = |endpoint: &Endpoint| endpoint.config.can_pull;
+        let question = async |endpoint: &Endpoint, client: &Client| {
             let taken = endpoint.ask_for_part(client, self.question, part).await?;
-            let is_it = |(other, _): &(super::Endpoint, _)| std::ptr::eq(other, endpoint);
+            let is_it = |(other, _): &(Endpoint, _)| std::ptr::eq(other, endpoint);
             let host = self.endpoints.iter().position(is_it);
             Ok((host, endpoint.url.authority.clone(), taken))
         };
@@ -174,22 +131,5 @@ impl Blob<'_> {
             }));
         }
         Ok(taken)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_part_is_asked_for_and_taken_only_where_it_begins_as_it_should() {
-        let part = Part { from: 8, to: 16 };
-        assert_eq!(part.header(), "bytes=8-15");
-        let headers = |range: &str| HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_str(range).unwrap())]);
-        assert!(part.is_told_by(&headers("bytes 8-15/20")));
-        for other in ["bytes 0-15/20", "bytes */20", "8-15/20", ""] {
-            assert!(!part.is_told_by(&headers(other)), "{other}");
-        }
-        assert!(!part.is_told_by(&HeaderMap::new()));
     }
 }

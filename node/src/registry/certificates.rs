@@ -13,7 +13,7 @@ use std::{
 
 use prefetch::outcome::NodeReason;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
@@ -33,9 +33,9 @@ const FILES: [&str; 6] = [
 ];
 /// Folders with further ones.
 const FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
-/// The longest file of certificates that is read, in bytes.
+/// Bounds the file of certificates that is read, in bytes.
 const MAX_FILE: u64 = 8 << 20;
-/// How many links one after the other are followed to a file (kernel, `MAXSYMLINKS`).
+/// Bounds the links that are followed to a file, one after the other (kernel, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
 /// The certificates that a node trusts.
@@ -114,12 +114,6 @@ impl Certificates {
         builder
             .with_client_auth_cert(chain, key)
             .map_err(|_| unusable("certificate and key do not fit:", certificate))
-    }
-
-    fn store(certificates: &[CertificateDer<'static>]) -> RootCertStore {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(certificates.iter().cloned());
-        store
     }
 }
 

@@ -24,10 +24,10 @@ use super::{
     refusal::{Rank, Refusal},
 };
 
-/// How many redirects are followed, as by containerd (`net/http`).
+/// Bounds the redirects that are followed, as by containerd (`net/http`).
 const MAX_REDIRECTS: usize = 10;
 
-/// The longest words of somebody else's that stand in a failure, in characters.
+/// Bounds the words of somebody else's that stand in a failure, in characters.
 const MAX_WORDS: usize = 400;
 
 /// Asks hosts, by one set of settings; cheap to clone.
@@ -37,12 +37,12 @@ pub struct Client {
     proxies: Arc<Proxies>,
 }
 
-/// What a host answered, before its body is read.
+/// Holds a host's answer before its body is read.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// Who answered: the host that was asked, or one that it led to.
     pub host: String,
-    /// Where it was found in the end.
+    /// The address at which it was found in the end.
     pub url: Uri,
     /// The status.
     pub status: StatusCode,
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Asks, and follows where it is led. What another host is not to be told, the login above all, it is not sent.
-    pub async fn send(&self, method: &Method, url: Uri, headers: &HeaderMap) -> Result<Answer, Refusal> {
+    pub async fn send(&self, method: &Method, url: Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
         let mut url = url;
         let mut headers = headers.clone();
         headers.insert(
@@ -87,7 +87,7 @@ impl Client {
         Err(Refusal::unusable(&host_of(&url), "leads on for ever"))
     }
 
-    async fn send_once(&self, method: &Method, url: &Uri, headers: &HeaderMap) -> Result<Answer, Refusal> {
+    async fn send_once(&self, method: &Method, url: &Uri, headers: &HeaderMap) -> Result<Response, Refusal> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method.clone();
         *request.uri_mut() = url.clone();
@@ -100,7 +100,7 @@ impl Client {
         let (parts, body) = answer
             .map_err(|error| Refusal::unreachable(&host, &cause(&error)))?
             .into_parts();
-        Ok(Answer {
+        Ok(Response {
             host,
             url: url.clone(),
             status: parts.status,
@@ -118,7 +118,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl Response {
     /// Reads the body, whatever length it claims to have.
     pub async fn bytes(self, at_most: usize) -> Result<Vec<u8>, Refusal> {
         let host = self.host;
@@ -165,7 +165,7 @@ impl Answer {
 
     /// Takes an answer that is none to the question for what it says.
     pub async fn into_refusal(self) -> Refusal {
-        /// The longest explanation that is read, in bytes.
+        /// Bounds the explanation that is read, in bytes.
         const MAX_EXPLANATION: usize = 64 << 10;
         let (host, status) = (self.host.clone(), self.status);
         let reason = match status {
@@ -208,7 +208,7 @@ fn explanation_in(body: &[u8]) -> Option<String> {
 }
 
 /// Returns where an answer leads on to, if anywhere.
-fn redirected(url: &Uri, answer: &Answer) -> Result<Option<Uri>, Refusal> {
+fn redirected(url: &Uri, answer: &Response) -> Result<Option<Uri>, Refusal> {
     let leads_on = [301, 302, 303, 307, 308].contains(&answer.status.as_u16());
     let Some(location) = answer.headers.get(LOCATION).filter(|_| leads_on) else {
         return Ok(None);

@@ -22,7 +22,7 @@ use tower::Service;
 use self::stream::Stream;
 use super::proxy::{Proxies, Proxy};
 
-/// How long a connection may take where nothing else is set (containerd, `DefaultHTTPTransport`).
+/// Bounds the time to connect where nothing else is set (containerd, `DefaultHTTPTransport`).
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Stream, Box<dyn Error + Send + Sync>>> + Send>>;

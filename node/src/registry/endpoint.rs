@@ -17,60 +17,35 @@ use prefetch::{image::MANIFEST_MEDIA_TYPES, manifest::MAX_BYTES};
 use tokio::sync::Semaphore;
 
 use super::{
-    Kind,
     authorization::{Challenge, MAX_TOKEN, token},
-    blob::{Part, Taken},
-    client::{Answer, Client, host_of},
+    byte_range::{ByteRange, Taken},
+    client::{Client, Response, host_of},
     hosts::{HostConfig, url::Url},
     proxy::basic,
+    question::{Document, DocumentKind, Question},
     refusal::Refusal,
 };
 use crate::login::Login;
 
-/// How many questions one host is asked at once: as many connections it has of us at most.
+/// Bounds the questions that one host is asked at once: as many connections it has of us at most.
 const AT_ONCE: usize = 8;
 
 /// A host of a registry's.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where it is.
+    /// Its address.
     pub url: Url,
     /// Its settings.
     pub config: HostConfig,
-    /// Whether it is the registry itself, by TLS: the login is for it, and for no other.
+    /// True for the registry itself, by TLS: the login is for it, and for no other.
     pub is_registry: bool,
     /// The registry for which it stands in, where it is another host.
     pub namespace: Option<String>,
-    /// Whether it was silent, so that others are asked first.
+    /// True where it was silent, so that others are asked first.
     pub is_silent: AtomicBool,
     permits: Semaphore,
     /// The last token for each repository, with the login for which it was given.
     tokens: Mutex<HashMap<String, (Option<Login>, HeaderValue)>>,
-}
-
-/// A question about one image.
-#[derive(Clone, Copy)]
-pub struct Question<'a> {
-    /// The repository.
-    pub repository: &'a str,
-    /// What of it.
-    pub kind: Kind,
-    /// A digest, or a tag.
-    pub reference: &'a str,
-    /// The login of the registry.
-    pub login: Option<&'a Login>,
-}
-
-/// What a host answered with.
-pub struct Document {
-    /// Who answered.
-    pub host: String,
-    /// The digest that it names.
-    pub digest: Option<String>,
-    /// Whether it is a page for people.
-    pub is_page: bool,
-    /// The body.
-    pub bytes: Vec<u8>,
 }
 
 impl Endpoint {
@@ -134,7 +109,7 @@ impl Endpoint {
         Ok(Document {
             host: answer.host.clone(),
             digest: answer.digest(),
-            is_page: answer.is_page(),
+            has_type_of_page: answer.is_page(),
             bytes: answer.bytes(MAX_BYTES).await?,
         })
     }
@@ -143,7 +118,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// That the blob is refused, or nobody answers.
-    pub async fn ask_for_part(&self, client: &Client, question: Question<'_>, part: Part) -> Result<Taken, Refusal> {
+    pub async fn ask_for_part(
+        &self,
+        client: &Client,
+        question: Question<'_>,
+        part: ByteRange,
+    ) -> Result<Taken, Refusal> {
         part.taken(self.ask_with_token(client, &Method::GET, question, Some(part)).await?)
             .await
     }
@@ -154,8 +134,8 @@ impl Endpoint {
         client: &Client,
         method: &Method,
         question: Question<'_>,
-        part: Option<Part>,
-    ) -> Result<Answer, Refusal> {
+        part: Option<ByteRange>,
+    ) -> Result<Response, Refusal> {
         let url = self.address(question)?;
         let headers = |authorization| {
             let mut headers = self.headers(question.kind, authorization);
@@ -177,8 +157,8 @@ impl Endpoint {
 
     fn address(&self, question: Question<'_>) -> Result<Uri, Refusal> {
         let what = match question.kind {
-            Kind::Manifest => "manifests",
-            Kind::Blob => "blobs",
+            DocumentKind::Manifest => "manifests",
+            DocumentKind::Blob => "blobs",
         };
         let namespace = self
             .namespace
@@ -207,12 +187,12 @@ impl Endpoint {
         basic(&login.user, &login.password)
     }
 
-    fn headers(&self, kind: Kind, authorization: Option<HeaderValue>) -> HeaderMap {
+    fn headers(&self, kind: DocumentKind, authorization: Option<HeaderValue>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let manifests = format!("{}, */*", MANIFEST_MEDIA_TYPES.join(", "));
         let accepted = HeaderValue::from_str(&manifests)
             .ok()
-            .filter(|_| kind == Kind::Manifest);
+            .filter(|_| kind == DocumentKind::Manifest);
         headers.insert(ACCEPT, accepted.unwrap_or(HeaderValue::from_static("*/*")));
         if let Some(authorization) = authorization {
             headers.insert(AUTHORIZATION, authorization);

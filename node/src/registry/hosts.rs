@@ -1,57 +1,15 @@
 //! Settings of registries on a node: `hosts.toml` below containerd's `config_path`, read as containerd reads it
 //! (`core/remotes/docker/config`), and Docker's certificate files in its place.
 
+mod config;
 pub mod url;
 mod written;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use http::HeaderMap;
-
+pub use self::config::HostConfig;
 use self::url::Url;
 use crate::host::Host;
-
-/// One host that is asked for a registry's images.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostConfig {
-    /// Where it is; none for the registry itself, where it always is.
-    pub url: Option<Url>,
-    /// Whether it serves what is asked for by digest.
-    pub can_pull: bool,
-    /// Whether it tells which digest a tag stands for.
-    pub can_resolve: bool,
-    /// Files with certificates that are trusted beside the node's own, paths of the host.
-    pub certificates: Vec<PathBuf>,
-    /// Files with certificates of ours and their keys; a key may stand in the certificate's file.
-    pub client_pairs: Vec<(PathBuf, Option<PathBuf>)>,
-    /// Whether its certificate is not verified, where that is set.
-    pub skip_verify: Option<bool>,
-    /// Headers that it is sent.
-    pub header: HeaderMap,
-    /// How long a connection may take, where that is set.
-    pub dial_timeout: Option<Duration>,
-}
-
-impl HostConfig {
-    /// Makes the registry itself, where it always is.
-    #[must_use]
-    pub fn registry() -> Self {
-        Self {
-            can_pull: true,
-            can_resolve: true,
-            ..Self::default()
-        }
-    }
-
-    /// Tells whether its settings of TLS are its own.
-    #[must_use]
-    pub fn has_own_tls(&self) -> bool {
-        self.skip_verify.is_some() || !self.certificates.is_empty() || !self.client_pairs.is_empty()
-    }
-}
 
 /// Reads the hosts that are asked for a registry's images, in the order in which they are asked.
 #[must_use]

@@ -16,7 +16,7 @@ pub struct Proxies {
 /// A proxy.
 #[derive(Clone, PartialEq)]
 pub struct Proxy {
-    /// Where it is, by http, https or socks5.
+    /// Its address, by http, https or socks5.
     pub url: Uri,
     /// The user and the password for it; never printed.
     pub login: Option<(String, String)>,

@@ -1,10 +1,10 @@
-//! Why one of a registry's hosts did not answer a question, and which of several such answers counts.
+//! The refusal of one of a registry's hosts, and which of several refusals counts.
 
 use prefetch::outcome::NodeReason;
 
 use crate::failure::Failure;
 
-/// How much an answer tells: what several hosts say counts by it (containerd, `dockerResolver.Resolve`).
+/// Ranks answers by how much they tell: of several hosts' the highest counts (containerd, `dockerResolver.Resolve`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// A mirror has no such image: the registry itself may have it.
@@ -20,9 +20,9 @@ pub enum Rank {
 /// A failure of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// How much it tells.
+    /// Its rank among the answers of several hosts.
     pub rank: Rank,
-    /// Whether the host was silent for the whole time that it had.
+    /// True where the host was silent for the whole time that it had.
     pub is_silent: bool,
     /// The failure.
     pub failure: Failure,

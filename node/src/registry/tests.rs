@@ -4,9 +4,11 @@ mod internet;
 use std::time::Duration;
 
 use prefetch::outcome::NodeReason;
+use tokio::time::Instant;
 
-use self::internet::{Asked, Does, Internet, says};
-use super::*;
+use self::internet::{Does, Internet, Received, says};
+use super::{DocumentKind, Registries, question::sha256, registries::MIRROR_LIMIT};
+use crate::{failure::Failure, login::Login};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"layers":[]}"#;
 const WITHIN: Duration = Duration::from_secs(20);
@@ -20,7 +22,7 @@ fn login() -> Login {
     }
 }
 
-async fn get(registries: &Registries, registry: &str, kind: Kind) -> Result<Vec<u8>, Failure> {
+async fn get(registries: &Registries, registry: &str, kind: DocumentKind) -> Result<Vec<u8>, Failure> {
     let digest = sha256(MANIFEST);
     registries
         .get(registry, "team/app", kind, &digest, Some(&login()), WITHIN)
@@ -28,7 +30,7 @@ async fn get(registries: &Registries, registry: &str, kind: Kind) -> Result<Vec<
 }
 
 async fn failure(registries: &Registries, registry: &str) -> (NodeReason, String) {
-    let failure = get(registries, registry, Kind::Manifest).await.unwrap_err();
+    let failure = get(registries, registry, DocumentKind::Manifest).await.unwrap_err();
     (failure.reason, failure.detail)
 }
 
@@ -44,24 +46,32 @@ fn pair(host: &str, authorization: &str) -> (String, String) {
 async fn a_manifest_is_asked_for_by_the_proxy_of_the_units_with_the_login_at_once() {
     let internet = Internet::start(|_| says(200, MANIFEST)).await;
     let registries = internet.registries();
-    assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
-    let asked = internet.asked();
-    assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].target, format!("/v2/team/app/manifests/{}", sha256(MANIFEST)));
+    assert_eq!(
+        get(&registries, "reg.example", DocumentKind::Manifest).await.unwrap(),
+        MANIFEST
+    );
+    let received = internet.received();
+    assert_eq!(received.len(), 1);
+    assert_eq!(
+        received[0].target,
+        format!("/v2/team/app/manifests/{}", sha256(MANIFEST))
+    );
     assert_eq!(internet.logins(), [pair("reg.example", BASIC)]);
     assert_eq!(internet.tunnels(), ["CONNECT reg.example:443 Basic dXNlcjpwYXNz"]);
 }
 
 #[tokio::test]
 async fn a_layers_bucket_never_sees_the_login_and_is_named_where_it_refuses() {
-    let to_bucket = |asked: &Asked| match asked.host.as_str() {
+    let to_bucket = |request: &Received| match request.host.as_str() {
         "reg.example" => with_header(307, "Location", "https://bucket.example/x?X-Amz-Signature=abc", b""),
-        _ if asked.target.contains("abc") => says(200, MANIFEST),
+        _ if request.target.contains("abc") => says(200, MANIFEST),
         _ => says(400, ""),
     };
     let internet = Internet::start(to_bucket).await;
     assert_eq!(
-        get(&internet.registries(), "reg.example", Kind::Blob).await.unwrap(),
+        get(&internet.registries(), "reg.example", DocumentKind::Blob)
+            .await
+            .unwrap(),
         MANIFEST
     );
     assert_eq!(
@@ -69,7 +79,7 @@ async fn a_layers_bucket_never_sees_the_login_and_is_named_where_it_refuses() {
         [pair("reg.example", BASIC), pair("bucket.example", "")]
     );
 
-    let internet = Internet::start(|asked| match asked.host.as_str() {
+    let internet = Internet::start(|request| match request.host.as_str() {
         "reg.example" => with_header(307, "Location", "https://bucket.example/x?X-Amz-Signature=abc", b""),
         _ => says(403, "<Error><Code>AccessDenied</Code></Error>"),
     })
@@ -110,25 +120,30 @@ async fn the_login_goes_to_its_registry_and_to_nobody_else_whatever_the_file_loo
         "server = 'https://MIRROR.example/reg.example'",
         "\"server\" = 'mirror.example'",
     ] {
-        let internet = Internet::start(|asked| match asked.host.as_str() {
+        let internet = Internet::start(|request| match request.host.as_str() {
             "mirror.example" => with_header(401, "WWW-Authenticate", "Bearer realm=\"https://auth.example/t\"", b""),
             "auth.example" => says(200, r#"{"token":"t"}"#),
             _ => says(200, MANIFEST),
         })
         .await
         .with("certs.d/reg.example/hosts.toml", file);
-        get(&internet.registries(), "reg.example", Kind::Manifest).await.ok();
-        let asked = internet.asked();
+        get(&internet.registries(), "reg.example", DocumentKind::Manifest)
+            .await
+            .ok();
+        let received = internet.received();
         assert!(
-            asked.iter().any(|asked| asked.host == "mirror.example"),
-            "{file}: {asked:?}"
+            received.iter().any(|request| request.host == "mirror.example"),
+            "{file}: {received:?}"
         );
-        for asked in asked {
-            let is_its = asked.host == "reg.example";
-            assert!(is_its || !asked.authorization.contains("Basic"), "{file}: {asked:?}");
+        for request in received {
+            let is_its = request.host == "reg.example";
             assert!(
-                is_its || asked.host == "auth.example" || asked.target.ends_with("?ns=reg.example"),
-                "{asked:?}"
+                is_its || !request.authorization.contains("Basic"),
+                "{file}: {request:?}"
+            );
+            assert!(
+                is_its || request.host == "auth.example" || request.target.ends_with("?ns=reg.example"),
+                "{request:?}"
             );
         }
     }
@@ -154,15 +169,20 @@ async fn a_file_may_bring_a_login_of_its_own() {
 #[tokio::test]
 async fn tokens_are_fetched_where_the_registry_says_and_kept() {
     let challenge = r#"Bearer realm="https://auth.example/token",service="reg",scope="repository:team/app:pull""#;
-    let internet = Internet::start(|asked| match (asked.host.as_str(), asked.authorization.as_str()) {
-        ("auth.example", _) => says(200, r#"{"access_token":"tok"}"#),
-        (_, "Bearer tok") => says(200, MANIFEST),
-        _ => with_header(401, "WWW-Authenticate", challenge, b""),
-    })
+    let internet = Internet::start(
+        |request| match (request.host.as_str(), request.authorization.as_str()) {
+            ("auth.example", _) => says(200, r#"{"access_token":"tok"}"#),
+            (_, "Bearer tok") => says(200, MANIFEST),
+            _ => with_header(401, "WWW-Authenticate", challenge, b""),
+        },
+    )
     .await;
     let registries = internet.registries();
     for _ in 0..2 {
-        assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
+        assert_eq!(
+            get(&registries, "reg.example", DocumentKind::Manifest).await.unwrap(),
+            MANIFEST
+        );
     }
     assert_eq!(
         internet.logins(),
@@ -174,7 +194,7 @@ async fn tokens_are_fetched_where_the_registry_says_and_kept() {
         ]
     );
     assert_eq!(
-        internet.asked()[1].target,
+        internet.received()[1].target,
         "/token?service=reg&scope=repository:team/app:pull"
     );
 }
@@ -182,24 +202,29 @@ async fn tokens_are_fetched_where_the_registry_says_and_kept() {
 #[tokio::test]
 async fn a_token_given_without_a_login_does_not_stand_for_one() {
     let challenge = r#"Bearer realm="https://auth.example/token""#;
-    let internet = Internet::start(|asked| match (asked.host.as_str(), asked.authorization.as_str()) {
-        ("auth.example", "") => says(200, r#"{"token":"anybody"}"#),
-        ("auth.example", _) => says(200, r#"{"token":"us"}"#),
-        (_, "Bearer us") => says(200, MANIFEST),
-        (_, "Bearer anybody") => says(403, ""),
-        _ => with_header(401, "WWW-Authenticate", challenge, b""),
-    })
+    let internet = Internet::start(
+        |request| match (request.host.as_str(), request.authorization.as_str()) {
+            ("auth.example", "") => says(200, r#"{"token":"anybody"}"#),
+            ("auth.example", _) => says(200, r#"{"token":"us"}"#),
+            (_, "Bearer us") => says(200, MANIFEST),
+            (_, "Bearer anybody") => says(403, ""),
+            _ => with_header(401, "WWW-Authenticate", challenge, b""),
+        },
+    )
     .await;
     let registries = internet.registries();
     let digest = sha256(MANIFEST);
-    let asked = registries.get("reg.example", "team/app", Kind::Manifest, &digest, None, WITHIN);
-    assert_eq!(asked.await.unwrap_err().reason, NodeReason::Denied);
-    assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
+    let answer = registries.get("reg.example", "team/app", DocumentKind::Manifest, &digest, None, WITHIN);
+    assert_eq!(answer.await.unwrap_err().reason, NodeReason::Denied);
+    assert_eq!(
+        get(&registries, "reg.example", DocumentKind::Manifest).await.unwrap(),
+        MANIFEST
+    );
 }
 
 #[tokio::test]
 async fn a_mirror_that_has_no_such_image_does_not_speak_for_a_silent_registry() {
-    let internet = Internet::start(|asked| match asked.host.as_str() {
+    let internet = Internet::start(|request| match request.host.as_str() {
         "mirror.example" => says(404, ""),
         _ => Does::Nothing,
     });
@@ -224,7 +249,7 @@ async fn a_host_that_gives_tokens_gets_the_login_by_verified_tls_alone() {
     );
 
     let other = r#"Bearer realm="https://auth.example/token""#;
-    let internet = Internet::start(|asked| match asked.host.as_str() {
+    let internet = Internet::start(|request| match request.host.as_str() {
         "auth.example" => says(401, ""),
         _ => with_header(401, "WWW-Authenticate", other, b""),
     });
@@ -295,7 +320,7 @@ async fn what_is_not_the_digests_is_not_taken_and_a_page_is_named() {
 
 #[tokio::test]
 async fn a_mirrors_page_does_not_hide_the_registry() {
-    let internet = Internet::start(|asked| match asked.host.as_str() {
+    let internet = Internet::start(|request| match request.host.as_str() {
         "mirror.example" => with_header(200, "Content-Type", "text/html; charset=utf-8", b"sign in"),
         _ => says(200, MANIFEST),
     });
@@ -303,7 +328,7 @@ async fn a_mirrors_page_does_not_hide_the_registry() {
         .await
         .with("certs.d/_default/hosts.toml", "[host.'https://mirror.example']");
     assert_eq!(
-        get(&internet.registries(), "reg.example", Kind::Manifest)
+        get(&internet.registries(), "reg.example", DocumentKind::Manifest)
             .await
             .unwrap(),
         MANIFEST
@@ -312,7 +337,7 @@ async fn a_mirrors_page_does_not_hide_the_registry() {
 
 #[tokio::test]
 async fn a_mirror_that_swallows_packets_is_waited_for_once() {
-    let internet = Internet::start(|asked| match asked.host.as_str() {
+    let internet = Internet::start(|request| match request.host.as_str() {
         "reg.example" => says(200, MANIFEST),
         _ => Does::Nothing,
     });
@@ -321,22 +346,28 @@ async fn a_mirror_that_swallows_packets_is_waited_for_once() {
         .with("certs.d/_default/hosts.toml", "[host.'http://127.0.0.1:PORT']");
     let registries = internet.registries();
     let begin = Instant::now();
-    assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
+    assert_eq!(
+        get(&registries, "reg.example", DocumentKind::Manifest).await.unwrap(),
+        MANIFEST
+    );
     assert!(begin.elapsed() >= MIRROR_LIMIT);
-    assert_eq!(get(&registries, "reg.example", Kind::Manifest).await.unwrap(), MANIFEST);
+    assert_eq!(
+        get(&registries, "reg.example", DocumentKind::Manifest).await.unwrap(),
+        MANIFEST
+    );
     assert!(begin.elapsed() < 2 * MIRROR_LIMIT);
-    assert_eq!(internet.asked().len(), 3);
+    assert_eq!(internet.received().len(), 3);
 }
 
 #[tokio::test]
 async fn a_registry_that_says_nothing_ends_in_time() {
     let internet = Internet::start(|_| Does::Nothing).await;
     let within = Duration::from_millis(200);
-    let asked = internet
+    let answer = internet
         .registries()
-        .get("reg.example", "app", Kind::Blob, &sha256(b""), None, within)
+        .get("reg.example", "app", DocumentKind::Blob, &sha256(b""), None, within)
         .await;
-    let failure = asked.unwrap_err();
+    let failure = answer.unwrap_err();
     assert_eq!(failure.to_string(), "timeout: reg.example does not answer in time");
 }
 
@@ -344,11 +375,11 @@ async fn a_registry_that_says_nothing_ends_in_time() {
 async fn a_tags_digest_is_asked_for_by_its_header_or_counted() {
     let digest = sha256(b"other");
     let named = digest.clone();
-    let internet = Internet::start(move |asked| match asked.target.as_str() {
+    let internet = Internet::start(move |request| match request.target.as_str() {
         "/v2/app/manifests/named" => with_header(200, "Docker-Content-Digest", &named, b""),
-        "/v2/app/manifests/unnamed" if asked.method == "HEAD" => says(200, ""),
+        "/v2/app/manifests/unnamed" if request.method == "HEAD" => says(200, ""),
         "/v2/app/manifests/unnamed" => says(200, MANIFEST),
-        "/v2/app/manifests/page" => says(200, if asked.method == "HEAD" { "" } else { "<html>" }),
+        "/v2/app/manifests/page" => says(200, if request.method == "HEAD" { "" } else { "<html>" }),
         "/v2/app/manifests/denied" => says(403, ""),
         _ => says(404, ""),
     })

@@ -13,14 +13,17 @@ use prefetch::{
     outcome::{NodeReason, Status},
 };
 
-use super::{Line, one_line, print};
+use super::{
+    line::Line,
+    output::{one_line, print},
+};
 
-/// The most that is said of a fault, in characters.
+/// Bounds what is said of a fault, in characters.
 const MAX_FAULT: usize = 500;
-/// The exit code of a command of which images were not brought.
+/// Names the exit code of a command of which images were not brought.
 const FAILED: i32 = 1;
 
-/// The images that have no line yet.
+/// Holds the images that have no line yet.
 static UNTOLD: Mutex<Vec<Image>> = Mutex::new(Vec::new());
 
 /// Has faults reported: what there is no line of yet failed, and may be tried again.

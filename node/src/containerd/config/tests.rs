@@ -109,7 +109,7 @@ proptest! {
     }
 }
 
-/// A host whose containerd listens, in a folder of its own.
+/// Makes a host whose containerd listens, in a folder of its own.
 fn host(name: &str) -> (Host, PathBuf) {
     let root = std::env::temp_dir().join(format!("prefetch-images-{}-{name}", std::process::id()));
     fs::create_dir_all(root.join("run/containerd")).expect("a folder");

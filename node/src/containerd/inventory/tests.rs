@@ -35,12 +35,12 @@ fn blob(labels: &[(&str, String)]) -> Blob {
     }
 }
 
-fn snapshot(key: &str, parent: &str, kind: Kind) -> (String, Snapshot) {
+fn snapshot(key: &str, parent: &str, kind: SnapshotKind) -> (String, Snapshot) {
     let (key, parent) = (key.to_owned(), parent.to_owned());
     (key.clone(), Snapshot { key, parent, kind })
 }
 
-/// An index of two platforms, of which the second is here and unpacked, under both names.
+/// Makes an index of two platforms, of which the second is here and unpacked, under both names.
 fn inventory() -> Inventory {
     let label = |name: &str| format!("{CONTENT}{name}");
     Inventory {
@@ -59,7 +59,7 @@ fn inventory() -> Inventory {
             ),
             (digest(4), blob(&[(&format!("{SNAPSHOT}overlayfs"), digest(6))])),
         ]),
-        snapshots: HashMap::from([snapshot(&digest(6), "", Kind::Committed)]),
+        snapshots: HashMap::from([snapshot(&digest(6), "", SnapshotKind::Committed)]),
         snapshotter: "overlayfs".to_owned(),
         is_snapshotter_missing: false,
     }
@@ -118,11 +118,11 @@ fn an_image_whose_snapshot_is_gone_is_not_here() {
 fn containers_and_views_use_snapshots_and_unpacking_does_not() {
     let mut inventory = inventory();
     inventory.snapshots = HashMap::from([
-        snapshot("container", "a", Kind::Active),
-        snapshot("view", "b", Kind::View),
-        snapshot("extract-1-x sha256:2", "c", Kind::Active),
-        snapshot("d", "e", Kind::Committed),
-        snapshot("scratch", "", Kind::Active),
+        snapshot("container", "a", SnapshotKind::Active),
+        snapshot("view", "b", SnapshotKind::View),
+        snapshot("extract-1-x sha256:2", "c", SnapshotKind::Active),
+        snapshot("d", "e", SnapshotKind::Committed),
+        snapshot("scratch", "", SnapshotKind::Active),
     ]);
     assert_eq!(inventory.used_snapshots(), HashSet::from(["a", "b"]));
 }

@@ -72,7 +72,7 @@ fn providers_are_where_kubelets_command_line_says_and_folders_are_read_by_name()
         .with("etc/other/1.json", &config("first"))
         .with("etc/other/3.json", "{\"providers\": 1}")
         .with("etc/other/4.txt", &config("none"));
-    let kubelet = Unit {
+    let kubelet = ServiceUnit {
         command_line: [
             "kubelet",
             "--image-credential-provider-config=/etc/other",
@@ -81,7 +81,7 @@ fn providers_are_where_kubelets_command_line_says_and_folders_are_read_by_name()
         ]
         .map(str::to_owned)
         .into(),
-        ..Unit::default()
+        ..ServiceUnit::default()
     };
     let providers = Providers::of(&folder.host(), &kubelet);
     let names: Vec<_> = providers

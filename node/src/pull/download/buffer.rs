@@ -10,15 +10,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::parts::{Chunk, IN_FLIGHT};
+use prefetch::outcome::NodeReason;
+
+use super::chunks::{Chunk, IN_FLIGHT};
 use crate::{
+    failure::Failure,
     host::{Host, RUN},
-    registry::blob::Part,
+    registry::byte_range::ByteRange,
 };
 
-/// The folder, in that of all commands.
+/// Names the folder, in that of all commands.
 const FOLDER: &str = "download";
-/// After how long what a command has left is wanted no more.
+/// Bounds the time for which the chunks of an earlier command are kept.
 pub const KEPT: Duration = Duration::from_hours(1);
 
 /// The files of chunks, each named by its layer and by the place of its first byte: `<sha256>.<place>`.
@@ -31,8 +34,8 @@ pub struct Files {
 #[derive(Debug)]
 pub struct Buffer {
     /// Its bytes.
-    pub part: Part,
-    /// Whether it counts among those that are in memory.
+    pub part: ByteRange,
+    /// True where it counts among those that are in memory.
     pub has_place: Cell<bool>,
     is_left: bool,
     file: RefCell<Option<File>>,
@@ -72,7 +75,7 @@ impl Files {
     ///
     /// # Errors
     /// The operating system's.
-    pub fn held(&self, digest: &str) -> io::Result<Vec<(u64, u64)>> {
+    pub fn kept(&self, digest: &str) -> io::Result<Vec<(u64, u64)>> {
         let files = self.list(digest)?.into_iter();
         Ok(files
             .filter_map(|(path, from)| Some((from, fs::metadata(path).ok()?.len())))
@@ -82,15 +85,15 @@ impl Files {
     /// Names the file of a chunk.
     #[must_use]
     pub fn buffer(&self, digest: &str, chunk: Chunk) -> Buffer {
-        let begins = chunk.held_from.unwrap_or(chunk.part.from);
+        let begins = chunk.kept_from.unwrap_or(chunk.part.from);
         Buffer {
             part: chunk.part,
             has_place: Cell::new(false),
-            is_left: chunk.held_from.is_some(),
+            is_left: chunk.kept_from.is_some(),
             file: RefCell::default(),
             path: self.folder.join(format!("{}.{begins}", hex(digest))),
             begins,
-            filled: Cell::new(chunk.held_from.map_or(chunk.part.from, |_| chunk.part.to)),
+            filled: Cell::new(chunk.kept_from.map_or(chunk.part.from, |_| chunk.part.to)),
         }
     }
 
@@ -121,8 +124,8 @@ impl Files {
 impl Buffer {
     /// Returns what is not here yet.
     #[must_use]
-    pub fn left(&self) -> Part {
-        Part {
+    pub fn left(&self) -> ByteRange {
+        ByteRange {
             from: self.filled.get(),
             to: self.part.to,
         }
@@ -198,10 +201,18 @@ fn hex(digest: &str) -> &str {
         .unwrap_or_default()
 }
 
+/// Makes a failure of a file that cannot be written or read.
+pub fn of_file(error: &io::Error) -> Failure {
+    Failure::new(
+        NodeReason::Interrupted,
+        format!("a chunk of a layer cannot be kept: {error}"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{host::Folder, pull::download::parts::chunks};
+    use crate::{host::Folder, pull::download::chunks::chunks};
 
     #[test]
     fn what_a_killed_command_had_downloaded_is_there_for_the_next() {
@@ -216,14 +227,14 @@ mod tests {
         assert_eq!(first.read(1, 2).unwrap(), b"12");
         first.remove();
 
-        assert_eq!(files.held(&digest).unwrap(), [(4, 2)]);
-        let [held, rest] = chunks(5, 8, &[(4, 2)], 4).try_into().unwrap();
-        let held = files.buffer(&digest, held);
-        assert!(held.is_filled());
-        assert_eq!(held.read(5, 9).unwrap(), b"5");
-        assert_eq!(files.buffer(&digest, rest).left(), Part { from: 6, to: 8 });
+        assert_eq!(files.kept(&digest).unwrap(), [(4, 2)]);
+        let [kept, rest] = chunks(5, 8, &[(4, 2)], 4).try_into().unwrap();
+        let kept = files.buffer(&digest, kept);
+        assert!(kept.is_filled());
+        assert_eq!(kept.read(5, 9).unwrap(), b"5");
+        assert_eq!(files.buffer(&digest, rest).left(), ByteRange { from: 6, to: 8 });
         files.remove(&digest);
-        assert_eq!(files.held(&digest).unwrap(), []);
+        assert_eq!(files.kept(&digest).unwrap(), []);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the download of an image's layers and the pull after it tell each other.
+//! The handover from the download of an image's layers to the pull after it.
 
 use std::{cell::Cell, time::Duration};
 
@@ -6,19 +6,19 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::host::Host;
 
-/// How long unpacking takes, at least, where it is worth a word.
+/// Bounds the time of unpacking from which on it is told.
 const LONG: Duration = Duration::from_secs(10);
-/// Where the program is that containerd unpacks with, if it is there (containerd, `pkg/archive/compression`).
+/// Names the places of the program that containerd unpacks with, if it is there (containerd, `pkg/archive/compression`).
 const UNPIGZ: [&str; 3] = ["/usr/bin/unpigz", "/usr/local/bin/unpigz", "/bin/unpigz"];
 
-/// What the download of an image's layers tells whoever pulls it afterwards.
+/// Tells whoever pulls an image how far the download of its layers is.
 #[derive(Debug, Default)]
 pub struct Handover {
     pub(super) is_waiting: Cell<bool>,
     may_pull: Cell<bool>,
-    /// How long the layers took, and when they were all there.
+    /// The time that the layers took, and the moment when they were all there.
     downloaded: Cell<Option<(Duration, Instant)>>,
-    /// Whether the download has just ended, and the pull begins to move.
+    /// True where the download has just ended, and the pull begins to move.
     has_ended: Cell<bool>,
     changed: Notify,
 }

@@ -1,9 +1,9 @@
-//! How the certificate of a registry is verified.
+//! The verification of a registry's certificate.
 
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -13,8 +13,6 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
-
-use super::Certificates;
 
 /// Trusts what leads to a certificate that is trusted, and such a certificate itself: one that a registry signed for itself
 /// is both, which Go's programs take.
@@ -27,7 +25,7 @@ pub struct Trusting {
 
 impl Trusting {
     pub fn new(trusted: &[CertificateDer<'static>], provider: Arc<CryptoProvider>) -> Self {
-        let store = Arc::new(Certificates::store(trusted));
+        let store = Arc::new(store(trusted));
         let chains = WebPkiServerVerifier::builder_with_provider(store, Arc::clone(&provider)).build();
         Self {
             chains: chains.ok(),
@@ -134,4 +132,10 @@ impl ServerCertVerifier for Any {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn store(certificates: &[CertificateDer<'static>]) -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(certificates.iter().cloned());
+    store
 }

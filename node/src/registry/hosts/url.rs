@@ -4,14 +4,14 @@ use std::fmt;
 
 use http::{Uri, uri::Authority};
 
-/// Where a registry's API is.
+/// Names the address of a registry's API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
-    /// Whether it is spoken to by TLS.
+    /// True where it is spoken to by TLS.
     pub is_https: bool,
     /// The host and, where it is not the scheme's own, the port.
     pub authority: String,
-    /// What stands before the repository: `/v2`, mostly.
+    /// The path before the repository: `/v2`, mostly.
     pub path: String,
 }
 

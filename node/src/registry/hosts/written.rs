@@ -9,10 +9,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{HostConfig, Url};
+use super::{config::HostConfig, url::Url};
 use crate::toml;
 
-/// How many hosts are read of one file.
+/// Bounds the hosts that are read of one file.
 const MAX_HOSTS: usize = 64;
 
 pub struct File {
@@ -151,9 +151,9 @@ fn duration(text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let unit = rest[number..].find(|c: char| c.is_ascii_digit() || c == '.');
-        let end = unit.map_or(rest.len(), |length| number + length);
-        let (_, scale) = UNITS.iter().find(|(unit, _)| *unit == &rest[number..end])?;
+        let next = rest[number..].find(|c: char| c.is_ascii_digit() || c == '.');
+        let end = next.map_or(rest.len(), |length| number + length);
+        let (_, scale) = UNITS.iter().find(|(name, _)| *name == &rest[number..end])?;
         seconds += rest[..number].parse::<f64>().ok()? * scale;
         rest = &rest[end..];
     }

@@ -8,17 +8,17 @@ use super::{
     internet::{self, Internet, says},
     pair,
 };
-use crate::registry::{Kind, sha256};
+use crate::registry::{DocumentKind, question::sha256};
 
 #[tokio::test]
 async fn many_questions_share_a_few_connections() {
     let internet = Internet::start(|_| says(200, MANIFEST)).await;
     let registries = internet.registries();
-    let questions = (0..40).map(|_| get(&registries, "reg.example", Kind::Manifest));
+    let questions = (0..40).map(|_| get(&registries, "reg.example", DocumentKind::Manifest));
     for answer in futures_util::future::join_all(questions).await {
         assert_eq!(answer.unwrap(), MANIFEST);
     }
-    assert_eq!(internet.asked().len(), 40);
+    assert_eq!(internet.received().len(), 40);
     assert!(internet.connections() <= 8, "{}", internet.connections());
 }
 
@@ -47,7 +47,7 @@ async fn certificates_are_verified_as_gos_programs_do() {
         let internet = files.iter().fold(internet, |internet, (name, text)| {
             internet.with(&format!("{folder}/{name}"), text)
         });
-        let answer = get(&internet.registries(), &registry, Kind::Manifest).await;
+        let answer = get(&internet.registries(), &registry, DocumentKind::Manifest).await;
         assert_eq!(answer.is_ok(), is_taken, "{files:?}: {answer:?}");
         if let Err(failure) = answer {
             assert_eq!(failure.reason, NodeReason::Registry);
@@ -64,7 +64,9 @@ async fn a_registry_on_the_machine_itself_may_speak_without_tls() {
     let internet = Internet::start(|_| says(200, MANIFEST)).await;
     let registry = format!("localhost:{}", internet.port);
     assert_eq!(
-        get(&internet.registries(), &registry, Kind::Manifest).await.unwrap(),
+        get(&internet.registries(), &registry, DocumentKind::Manifest)
+            .await
+            .unwrap(),
         MANIFEST
     );
     assert_eq!(
@@ -91,26 +93,26 @@ async fn a_host_that_is_not_there_is_named() {
 #[tokio::test]
 async fn a_proxy_is_asked_itself_for_what_has_no_tls() {
     let internet = Internet::start(|_| says(200, MANIFEST)).await;
-    let unit = "[Service]\nEnvironment=HTTP_PROXY=http://user:pass@127.0.0.1:PORT\n";
+    let drop_in = "[Service]\nEnvironment=HTTP_PROXY=http://user:pass@127.0.0.1:PORT\n";
     let internet = internet
-        .with("etc/systemd/system/kubelet.service.d/proxy.conf", unit)
+        .with("etc/systemd/system/kubelet.service.d/proxy.conf", drop_in)
         .with("certs.d/_default/hosts.toml", "server = 'http://mirror.example:8080'");
     assert_eq!(
-        get(&internet.registries(), "reg.example", Kind::Manifest)
+        get(&internet.registries(), "reg.example", DocumentKind::Manifest)
             .await
             .unwrap(),
         MANIFEST
     );
-    let asked = internet.asked();
+    let received = internet.received();
     assert_eq!(
-        asked[0].target,
+        received[0].target,
         format!(
             "http://mirror.example:8080/v2/team/app/manifests/{}?ns=reg.example",
             sha256(MANIFEST)
         )
     );
     assert_eq!(
-        (asked[0].other.as_str(), asked[0].authorization.as_str()),
+        (received[0].other.as_str(), received[0].authorization.as_str()),
         ("Basic dXNlcjpwYXNz", "")
     );
 }

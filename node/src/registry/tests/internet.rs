@@ -20,12 +20,12 @@ use tokio_rustls::{
 
 use crate::{host::Folder, registry::Registries};
 
-/// The names that the hosts' certificate is for.
+/// Names the names that the hosts' certificate is for.
 const NAMES: [&str; 4] = ["reg.example", "mirror.example", "auth.example", "bucket.example"];
 
 /// A request that a host was sent.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Asked {
+pub struct Received {
     pub method: String,
     pub host: String,
     pub target: String,
@@ -33,7 +33,7 @@ pub struct Asked {
     pub other: String,
 }
 
-/// What a host does with a request.
+/// Tells what a host does with a request.
 pub enum Does {
     /// Answers: status, headers, body.
     Say(u16, Vec<(&'static str, String)>, Vec<u8>),
@@ -43,11 +43,11 @@ pub enum Does {
     Nothing,
 }
 
-type Behaviour = Arc<dyn Fn(&Asked) -> Does + Send + Sync>;
+type Behaviour = Arc<dyn Fn(&Received) -> Does + Send + Sync>;
 
 struct Shared {
     behaviour: Behaviour,
-    asked: Mutex<Vec<Asked>>,
+    received: Mutex<Vec<Received>>,
     tunnels: Mutex<Vec<String>>,
     connections: AtomicUsize,
     tls: TlsAcceptor,
@@ -67,11 +67,11 @@ pub fn says(status: u16, body: impl Into<Vec<u8>>) -> Does {
 
 impl Internet {
     /// Starts the hosts; the node trusts them, and knows the proxy by kubelet's unit.
-    pub async fn start(behaviour: impl Fn(&Asked) -> Does + Send + Sync + 'static) -> Self {
+    pub async fn start(behaviour: impl Fn(&Received) -> Does + Send + Sync + 'static) -> Self {
         let (authority, tls) = certificates();
         let shared = Arc::new(Shared {
             behaviour: Arc::new(behaviour),
-            asked: Mutex::default(),
+            received: Mutex::default(),
             tunnels: Mutex::default(),
             connections: AtomicUsize::new(0),
             tls,
@@ -80,12 +80,12 @@ impl Internet {
         let port = listen(&shared, |stream, shared| {
             Box::pin(async move { serve(BufReader::new(stream), &shared).await })
         });
-        let unit = format!("[Service]\nEnvironment=\"HTTPS_PROXY=http://user:pass@127.0.0.1:{proxy}\"\n");
+        let drop_in = format!("[Service]\nEnvironment=\"HTTPS_PROXY=http://user:pass@127.0.0.1:{proxy}\"\n");
         Self {
             port: port.await,
             folder: Folder::new()
                 .with("etc/pki/tls/certs/ca-bundle.crt", &authority)
-                .with("etc/systemd/system/kubelet.service.d/proxy.conf", &unit),
+                .with("etc/systemd/system/kubelet.service.d/proxy.conf", &drop_in),
             shared,
         }
     }
@@ -101,15 +101,15 @@ impl Internet {
     }
 
     /// Returns what was asked until now.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.shared.asked.lock().unwrap().clone()
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().unwrap().clone()
     }
 
     /// Returns who was asked by which login.
     pub fn logins(&self) -> Vec<(String, String)> {
-        self.asked()
+        self.received()
             .into_iter()
-            .map(|asked| (asked.host, asked.authorization))
+            .map(|request| (request.host, request.authorization))
             .collect()
     }
 
@@ -204,15 +204,15 @@ async fn serve_tunnel(stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> 
 }
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: BufReader<S>, shared: &Shared) -> io::Result<()> {
-    while let Some(asked) = read_request(&mut stream).await? {
-        shared.asked.lock().unwrap().push(asked.clone());
-        write_answer(stream.get_mut(), (shared.behaviour)(&asked)).await?;
+    while let Some(request) = read_request(&mut stream).await? {
+        shared.received.lock().unwrap().push(request.clone());
+        write_answer(stream.get_mut(), (shared.behaviour)(&request)).await?;
     }
     Ok(())
 }
 
-async fn read_request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Option<Asked>> {
-    let mut asked = Asked::default();
+async fn read_request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Result<Option<Received>> {
+    let mut request = Received::default();
     let mut line = String::new();
     loop {
         line.clear();
@@ -221,16 +221,16 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut BufReader<S>) -> io::Re
         }
         let text = line.trim_end();
         match text.split_once(": ") {
-            None if text.is_empty() => return Ok(Some(asked)),
+            None if text.is_empty() => return Ok(Some(request)),
             None => {
                 let mut words = text.split(' ').map(str::to_owned);
-                asked.method = words.next().unwrap_or_default();
-                asked.target = words.next().unwrap_or_default();
+                request.method = words.next().unwrap_or_default();
+                request.target = words.next().unwrap_or_default();
             }
             Some((name, value)) => match name.to_lowercase().as_str() {
-                "host" => value.clone_into(&mut asked.host),
-                "authorization" => value.clone_into(&mut asked.authorization),
-                "x-other" | "proxy-authorization" => value.clone_into(&mut asked.other),
+                "host" => value.clone_into(&mut request.host),
+                "authorization" => value.clone_into(&mut request.authorization),
+                "x-other" | "proxy-authorization" => value.clone_into(&mut request.other),
                 _ => {}
             },
         }

@@ -1,5 +1,7 @@
-//! How fast a node downloads for commands: over so many connections, within a bandwidth, and not while containerd downloads
+//! The pace of a command's downloads: over so many connections, within a bandwidth, and not while containerd downloads
 //! for somebody else.
+
+mod ramp;
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,37 +14,37 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::ramp::{Ramp, Step};
+use self::ramp::{Ramp, Step};
 use crate::containerd::{Containerd, content::Ingest};
 
-/// For how long a rate is measured.
+/// Bounds the time for which a rate is measured.
 const MEASURED: Duration = Duration::from_millis(100);
-/// How long new connections may take until they bring something.
+/// Bounds the time until new connections bring something.
 const FLOWING_WITHIN: Duration = Duration::from_secs(1);
-/// How often it is looked for others.
+/// Separates two looks for others.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long others are given way after their downloads were last seen to grow.
+/// Bounds the time for which others are given way after their downloads were last seen to grow.
 const AFTER: Duration = Duration::from_millis(500);
-/// How long an image gives way in all; beyond that it comes beside others, over one connection.
+/// Bounds the time for which an image gives way in all; beyond that it comes beside others, over one connection.
 const AT_MOST: Duration = Duration::from_mins(5);
-/// How much of a second's bandwidth may be taken at once.
+/// Bounds the part of a second's bandwidth that is taken at once.
 const BURST: Duration = Duration::from_millis(100);
 
-/// What all downloads of a command share.
+/// Holds what all downloads of a command share.
 #[derive(Debug)]
 pub struct Pace {
-    /// How many connections there may be.
+    /// The most connections.
     max_connections: usize,
     /// Bytes per second; none for no limit.
     bandwidth: Option<u64>,
-    /// How many connections may be used now.
+    /// The number of connections that may be used now.
     connections: Cell<usize>,
     /// Connections that have brought something since the last change of their number.
     flowing: RefCell<HashSet<usize>>,
     received: Cell<u64>,
-    /// When the bandwidth allows the next bytes.
+    /// The moment from which on the bandwidth allows the next bytes.
     allowed_at: Cell<Option<Instant>>,
-    /// For how long others were given way while the image is downloaded.
+    /// The time for which others were given way while the image is downloaded.
     waited: Cell<Duration>,
     changed: Notify,
 }
@@ -185,10 +187,10 @@ impl Pace {
     }
 }
 
-/// What containerd downloads for others.
+/// Follows the downloads of containerd for others.
 #[derive(Default)]
 struct Others {
-    /// What was there at the last look: what does not grow, nobody downloads.
+    /// The bytes of each at the last look: nobody downloads a layer that does not grow.
     seen: Option<HashMap<String, u64>>,
     grew_at: Option<Instant>,
 }

@@ -1,16 +1,16 @@
-//! What a command does for images of ours beside bringing them: they are labelled, pinned, kept, and let go.
+//! Images of ours on the node: they are labelled, pinned, kept, and let go.
 
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::{Command, work::Work};
 use crate::{
-    containerd::inventory::{Inventory, unanswered},
+    command::{Command, work::Work},
+    containerd::inventory::Inventory,
     context::Context,
     keep::{self, Age, Wish, lately},
     naming::{self, Before, ours},
-    pull::begun::Left,
+    pull::begun::Unfinished,
 };
 
 impl Command<'_> {
@@ -48,7 +48,7 @@ impl Command<'_> {
         let left = if self.parameters.report_only {
             Vec::new()
         } else {
-            Left::all(host)
+            Unfinished::all(host)
         };
         if left.is_empty() {
             return;
@@ -57,13 +57,8 @@ impl Command<'_> {
             return;
         };
         for pull in left {
-            let Left { image, until, .. } = &pull;
-            let made = inventory
-                .names
-                .get(&image.name_by_digest())
-                .and_then(|name| name.created_at);
-            let is_by_it = made.is_some_and(|made| SystemTime::from(made) <= *until);
-            if is_by_it && inventory.has_content(image) && ours::pulled_at(&inventory, image).is_none() {
+            if is_of_killed_pull(&inventory, &pull) {
+                let image = &pull.image;
                 let before = Before::default();
                 let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
                 if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
@@ -101,29 +96,15 @@ impl Command<'_> {
             self.speech.say("there was no time to let go of all older images");
         }
     }
+}
 
-    /// Returns true where images of ours are pinned while they are kept.
-    pub(super) fn is_pinning(&self) -> bool {
-        self.parameters.pin || self.age() == Age::Pinned
-    }
-
-    /// Returns how images fare on a node whose kubelet removes them by age.
-    pub fn age(&self) -> Age {
-        Age::of(&self.context.facts().kubelet, self.parameters.keep)
-    }
-
-    /// Pins an image at once where kubelet removes what is unused by age, at any moment.
-    pub(super) async fn spare_from_age(&self, inventory: &Inventory, work: &Work) {
-        if self.age() != Age::Pinned {
-            return;
-        }
-        let pinned = keep::pin(&self.context.containerd, inventory, &work.image);
-        let failure = match self.context.time.until_end(Box::pin(pinned)).await {
-            Ok(Ok(())) => return,
-            Ok(Err(status)) => unanswered(&status),
-            Err(failure) => failure,
-        };
-        let words = format!("could not pin {}: {}", work.image.name_by_digest(), failure.detail);
-        self.speech.say(&words);
-    }
+/// Returns true where the pull of a killed command made an image's name, and nothing says yet that the image is ours.
+fn is_of_killed_pull(inventory: &Inventory, pull: &Unfinished) -> bool {
+    let Unfinished { image, until, .. } = pull;
+    let made = inventory
+        .names
+        .get(&image.name_by_digest())
+        .and_then(|name| name.created_at);
+    let is_by_it = made.is_some_and(|made| SystemTime::from(made) <= *until);
+    is_by_it && inventory.has_content(image) && ours::pulled_at(inventory, image).is_none()
 }

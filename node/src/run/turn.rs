@@ -1,18 +1,12 @@
 //! Whose turn it is: one command works on a node, one waits, and what others ask for is queued.
 
-use std::{
-    fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::{fs, io, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use prefetch::outcome::NodeReason;
-use tokio::time::Instant;
 
-use super::{Command, Stop, work::Work};
 use crate::{
     boots,
+    command::Command,
     context::Context,
     failure::Failure,
     host::RUN,
@@ -20,13 +14,7 @@ use crate::{
     queue::Queue,
 };
 
-/// The least time in which something of the queue is begun.
-const WORTHWHILE: Duration = Duration::from_secs(5);
-/// How long a command goes on with the queue: what it says itself is known once it has ended. What is left then is done by the
-/// next, the hourly reconcile's at the latest.
-const SERVE: Duration = Duration::from_mins(5);
-
-/// What became of a command's wish to work.
+/// Tells what became of a command's wish to work.
 pub(super) enum Turn {
     /// It works at once; it has the lock, which one that only reports does not take.
     Work(Option<Lock>),
@@ -95,41 +83,6 @@ impl Command<'_> {
     }
 }
 
-/// Does what other commands asked for that found no place, while time allows and nobody waits who could do it. Nothing of it
-/// is printed: it is asked for again by those who sent it, and is there by then.
-pub(super) async fn serve_queue(own: &Command<'_>, stop: &Stop) {
-    if let Err(error) = try_serve_queue(own, stop).await {
-        own.speech.say(&format!("the queue in {RUN} cannot be read: {error}"));
-    }
-}
-
-async fn try_serve_queue(own: &Command<'_>, stop: &Stop) -> io::Result<()> {
-    let context = own.context;
-    let folder = folder(context)?;
-    let (locks, queue) = (Locks::in_folder(&folder), Queue::in_folder(&folder));
-    queue.clear_unfinished()?;
-    let mut served: Vec<PathBuf> = Vec::new();
-    let began = Instant::now();
-    let may_go_on = || context.time.left() > WORTHWHILE && began.elapsed() < SERVE && !stop.has_happened();
-    while may_go_on() && !locks.is_waited_for() {
-        let Some(entry) = queue.next(&served, SystemTime::now())? else {
-            break;
-        };
-        let images = entry.parameters.images.len();
-        own.speech
-            .say(&format!("doing what another command asked for: images: {images}"));
-        let command = Command::new(context, &entry.parameters, own.speech.without_lines(), stop);
-        command.run(command.bring_all()).await;
-        own.speech.go_on_from(&command.speech);
-        served.push(entry.file().to_owned());
-        let is_cut_off = stop.has_happened() || context.time.is_over();
-        if !is_cut_off && !command.works.iter().any(Work::was_interrupted) {
-            entry.remove()?; // else it stays for the next command, and keeps no other entry from its turn
-        }
-    }
-    Ok(())
-}
-
 /// Brings along what the node's boot reported, where no other command is at work.
 pub(super) fn bring_boots_along(own: &Command<'_>) {
     let host = &own.context.host;
@@ -145,7 +98,7 @@ pub(super) fn bring_boots_along(own: &Command<'_>) {
 }
 
 /// Returns the folder that commands keep, which is for root alone.
-fn folder(context: &Context) -> io::Result<PathBuf> {
+pub(super) fn folder(context: &Context) -> io::Result<PathBuf> {
     let folder = context.host.path(RUN);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     Ok(folder)

@@ -1,25 +1,25 @@
-//! How many connections are used: more as long as more of them bring more.
+//! The number of connections: more as long as more of them bring more.
 
-/// A rate, in bytes per second, at which a connection is not what limits a download: a gigabit. One connection to ECR "often
+/// Bounds the rate, in bytes per second, up to which a connection limits a download: a gigabit. One connection to ECR "often
 /// sustains only a few hundred Mbps" (data-on-eks).
 const UNLIMITED: u64 = 125_000_000;
-/// How many times as many connections are tried next.
+/// Multiplies the connections for the next step.
 const FACTOR: usize = 3;
 
 /// The connections so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ramp {
-    /// How many are used.
+    /// The number of connections in use.
     pub connections: usize,
-    /// How many may be.
+    /// The most that may be used.
     max: usize,
-    /// How many containerd would use for the image: one for each layer, within its own limit.
+    /// The number that containerd would use for the image: one for each layer, within its own limit.
     containerds: usize,
     /// The best rate so far, and with how many connections that was.
     best: (u64, usize),
 }
 
-/// What follows from a rate.
+/// Tells what follows from a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// More connections are tried.

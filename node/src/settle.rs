@@ -1,4 +1,4 @@
-//! How images end: seen and reported, given up, cleaned up after.
+//! The end of an image: it is seen and reported, or given up and cleaned up after.
 
 use std::{rc::Rc, time::Duration};
 
@@ -6,31 +6,32 @@ use futures_util::future::join_all;
 use prefetch::outcome::{NodeReason, Status};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Command,
-    work::{Come, State, Work},
-};
 use crate::{
+    command::{
+        Command,
+        work::{Brought, Stage, Work},
+    },
     containerd::{
         inventory::{Inventory, unanswered},
         leftovers,
     },
     description::Fit,
     failure::Failure,
+    keep::{self, Age},
     naming,
 };
 
-/// How long an image that has come waits for others, to be seen together with them.
+/// Bounds the time for which an image that has come waits for others, to be seen together with them.
 const TOGETHER: Duration = Duration::from_secs(1);
-/// How long a containerd that does not answer is left alone.
+/// Separates two questions to a containerd that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Command<'_> {
     /// Looks whether an image that has come is there, and reports it as what is seen. One look does for all that have come
     /// meanwhile, or before the last was pulled.
-    pub async fn see(&self, work: &Work, come: Come) {
+    pub async fn see(&self, work: &Work, come: Brought) {
         if self.parameters.report_only {
-            return work.report_come(&self.speech, come);
+            return work.report_brought(&self.speech, come);
         }
         let since = Instant::now();
         tokio::select! {
@@ -40,13 +41,13 @@ impl Command<'_> {
         self.report_seen(work, come, since).await;
     }
 
-    async fn report_seen(&self, work: &Work, come: Come, since: Instant) {
+    async fn report_seen(&self, work: &Work, come: Brought, since: Instant) {
         let inventory = self.look_patiently(since).await;
         if let Some(inventory) = inventory
             && let Some(come) = seen(&inventory, work, come)
         {
             self.spare_from_age(&inventory, work).await;
-            return work.report_come(&self.speech, come);
+            return work.report_brought(&self.speech, come);
         }
         let detail = "containerd does not hold it completely";
         let failure = Failure::new(NodeReason::Interrupted, detail);
@@ -70,6 +71,21 @@ impl Command<'_> {
         }
     }
 
+    /// Pins an image at once where kubelet removes what is unused by age, at any moment.
+    async fn spare_from_age(&self, inventory: &Inventory, work: &Work) {
+        if self.age() != Age::Pinned {
+            return;
+        }
+        let pinned = keep::pin(&self.context.containerd, inventory, &work.image);
+        let failure = match self.context.time.until_end(Box::pin(pinned)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(status)) => unanswered(&status),
+            Err(failure) => failure,
+        };
+        let words = format!("could not pin {}: {}", work.image.name_by_digest(), failure.detail);
+        self.speech.say(&words);
+    }
+
     /// Reports an image that could not be brought.
     pub fn report_failure(&self, work: &Work, failure: &Failure, bytes: u64) {
         let status = match failure.reason {
@@ -87,19 +103,19 @@ impl Command<'_> {
 
     /// Ends the command before its work is done: every image is reported, what has come as what it is, and what was begun is
     /// cleared.
-    pub(super) async fn end(&self, reason: NodeReason) {
+    pub(crate) async fn end(&self, reason: NodeReason) {
         self.context.time.hurry();
         let mut come = Vec::new();
         let mut begun = Vec::new();
         for work in &self.works {
-            match work.state() {
-                State::Told(..) => continue,
-                State::Come(image) => {
+            match work.stage() {
+                Stage::Reported(..) => continue,
+                Stage::Brought(image) => {
                     come.push((work, image));
                     continue;
                 }
-                State::AtWork(_) => begun.push(work),
-                State::Left => {}
+                Stage::Trying(_) => begun.push(work),
+                Stage::Pending => {}
             }
             work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
         }
@@ -109,8 +125,8 @@ impl Command<'_> {
     }
 
     /// Reports every image of which nothing is known yet as failed.
-    pub(super) fn fail_the_rest(&self, reason: NodeReason) {
-        for work in self.works.iter().filter(|work| work.is_left()) {
+    pub(crate) fn fail_the_rest(&self, reason: NodeReason) {
+        for work in self.works.iter().filter(|work| work.is_pending()) {
             work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
         }
     }
@@ -147,27 +163,27 @@ impl Command<'_> {
     }
 
     async fn is_foreign(&self, work: &Work) -> bool {
-        let held = self.context.describe_held(&work.image).await;
-        held.is_ok_and(|held| matches!(held.fit, Fit::Foreign(_)))
+        let local = self.context.describe_local(&work.image).await;
+        local.is_ok_and(|local| matches!(local.fit, Fit::Foreign(_)))
     }
 
     /// Tells whether the same image is at work, or has come, as another one of this command: its names are its own affair.
     fn is_brought_under_another_name(&self, work: &Work) -> bool {
         self.works.iter().any(|other| {
             let is_same = other.number != work.number && other.image.name_by_digest() == work.image.name_by_digest();
-            is_same && matches!(other.state(), State::AtWork(_) | State::Come(_))
+            is_same && matches!(other.stage(), Stage::Trying(_) | Stage::Brought(_))
         })
     }
 }
 
 /// Returns how an image that has come is there; none where it is not. Its tag may have been given to another one meanwhile.
-fn seen(inventory: &Inventory, work: &Work, come: Come) -> Option<Come> {
+fn seen(inventory: &Inventory, work: &Work, come: Brought) -> Option<Brought> {
     let Work { image, .. } = work;
     let is_by_digest = inventory.is_right(&image.name_by_digest(), image.digest()) && inventory.has_content(image);
     let tag = image.name_by_tag().and_then(|name| inventory.names.get(&name));
     let is_moved = tag.is_some_and(|name| name.target.digest != image.digest());
     match come.note {
-        None if is_by_digest && is_moved => Some(Come {
+        None if is_by_digest && is_moved => Some(Brought {
             note: Some(NodeReason::TagMoved),
             ..come
         }),

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 use prefetch::manifest::{Configuration, Content, Layer, chain_ids};
 
-use crate::{containerd::inventory::Inventory, registry::blob::Part};
+use crate::{containerd::inventory::Inventory, registry::byte_range::ByteRange};
 
-/// The largest chunk, in bytes.
+/// Bounds the chunk, in bytes.
 pub const CHUNK: u64 = 8 << 20;
-/// How many bytes wait for containerd at once, in chunks that others have to come before.
+/// Bounds the bytes that wait for containerd at once, in chunks that others have to come before.
 pub const IN_FLIGHT: u64 = 46 << 20;
 
 /// Returns the size of a chunk where so many may be in memory, in bytes: all of them are within [`IN_FLIGHT`].
@@ -37,26 +37,26 @@ pub fn missing<'a>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
     /// Its bytes.
-    pub part: Part,
+    pub part: ByteRange,
     /// The file that has all of them, by the place of its first byte.
-    pub held_from: Option<u64>,
+    pub kept_from: Option<u64>,
 }
 
 /// Cuts what is left of a layer into chunks, around the bytes that files hold: their places and lengths, in any order.
 #[must_use]
-pub fn chunks(offset: u64, total: u64, held: &[(u64, u64)], bytes: u64) -> Vec<Chunk> {
-    let mut held: Vec<_> = held.to_vec();
-    held.sort_unstable();
+pub fn chunks(offset: u64, total: u64, kept: &[(u64, u64)], bytes: u64) -> Vec<Chunk> {
+    let mut kept: Vec<_> = kept.to_vec();
+    kept.sort_unstable();
     let (mut chunks, mut at) = (Vec::new(), offset);
-    for (from, length) in held {
+    for (from, length) in kept {
         let (begin, to) = (from.max(at), from.saturating_add(length).min(total));
         if begin >= to {
             continue;
         }
         chunks.extend(cut(at, begin, bytes));
         chunks.push(Chunk {
-            part: Part { from: begin, to },
-            held_from: Some(from),
+            part: ByteRange { from: begin, to },
+            kept_from: Some(from),
         });
         at = to;
     }
@@ -67,11 +67,11 @@ pub fn chunks(offset: u64, total: u64, held: &[(u64, u64)], bytes: u64) -> Vec<C
 fn cut(from: u64, to: u64, bytes: u64) -> impl Iterator<Item = Chunk> {
     let begins = (from..to).step_by(usize::try_from(bytes.max(1)).unwrap_or(usize::MAX));
     begins.map(move |begin| Chunk {
-        part: Part {
+        part: ByteRange {
             from: begin,
             to: begin.saturating_add(bytes).min(to),
         },
-        held_from: None,
+        kept_from: None,
     })
 }
 
@@ -80,7 +80,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::containerd::snapshots::{Kind, Snapshot};
+    use crate::containerd::snapshots::{Snapshot, SnapshotKind};
 
     #[test]
     fn all_that_is_in_flight_is_bounded() {
@@ -116,7 +116,7 @@ mod tests {
         let snapshot = Snapshot {
             key: diff_ids[0].clone(),
             parent: String::new(),
-            kind: Kind::Committed,
+            kind: SnapshotKind::Committed,
         };
         inventory.snapshots.insert(snapshot.key.clone(), snapshot);
         assert_eq!(digests(&inventory, Some(&configuration)), ["b", "c"]);
@@ -126,16 +126,16 @@ mod tests {
         #[test]
         fn chunks_are_what_is_left_each_byte_once_and_in_order(
             offset in 0..200_u64, total in 0..200_u64, bytes in 1..50_u64,
-            held in prop::collection::vec((0..200_u64, 0..60_u64), 0..6),
+            kept in prop::collection::vec((0..200_u64, 0..60_u64), 0..6),
         ) {
             let mut at = offset;
-            for Chunk { part, held_from } in chunks(offset, total, &held, bytes) {
+            for Chunk { part, kept_from } in chunks(offset, total, &kept, bytes) {
                 prop_assert!(part.from == at && part.from < part.to);
-                match held_from {
+                match kept_from {
                     None => prop_assert!(part.to - part.from <= bytes),
                     Some(from) => {
                         let has = |(begin, length): &(u64, u64)| *begin == from && from <= part.from && part.to <= from + length;
-                        prop_assert!(held.iter().any(has));
+                        prop_assert!(kept.iter().any(has));
                     }
                 }
                 at = part.to;

@@ -14,7 +14,7 @@ pub use line::environment_file;
 
 use crate::{glob, host::Host};
 
-/// Where units and their drop-ins are looked for, the stronger first (systemd.unit(5), without generators' and transient ones).
+/// Names the folders of units and their drop-ins, the stronger first (systemd.unit(5), without generators' and transient ones).
 const FOLDERS: [&str; 6] = [
     "/etc/systemd/system.control",
     "/etc/systemd/system",
@@ -24,19 +24,19 @@ const FOLDERS: [&str; 6] = [
     "/lib/systemd/system",
 ];
 
-/// How many files one `EnvironmentFile=` may name by its wildcards.
+/// Bounds the files that one `EnvironmentFile=` names by its wildcards.
 const MAX_FILES: usize = 64;
 
-/// What a unit says of its process.
+/// Holds what a unit says of its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unit {
+pub struct ServiceUnit {
     /// Its environment, beyond what systemd gives to all.
     pub environment: BTreeMap<String, String>,
     /// The words of `ExecStart=`, with the environment's values in place of `$NAME` and `${NAME}`.
     pub command_line: Vec<String>,
 }
 
-impl Unit {
+impl ServiceUnit {
     /// Reads a service's unit and its drop-ins; one that is not there says nothing.
     #[must_use]
     pub fn of(host: &Host, name: &str) -> Self {
@@ -119,7 +119,7 @@ impl Lines {
         }
     }
 
-    fn finish(self, host: &Host) -> Unit {
+    fn finish(self, host: &Host) -> ServiceUnit {
         let mut environment = self.set;
         for file in self
             .files
@@ -139,7 +139,7 @@ impl Lines {
             .iter()
             .flat_map(|word| line::expand(word, &environment))
             .collect();
-        Unit {
+        ServiceUnit {
             environment,
             command_line,
         }

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -25,7 +27,7 @@ fn bytes(bytes: u64) -> Need {
     Need { bytes, inodes: 0 }
 }
 
-/// Kubelet's own formula (`GarbageCollect` of its image_gc_manager.go).
+/// Decides by kubelet's own formula (`GarbageCollect` of its image_gc_manager.go).
 fn kubelet_collects(usage: Usage, threshold: u8) -> bool {
     let available = i128::from(usage.available.min(usage.capacity));
     usage.capacity > 0 && 100 - available * 100 / i128::from(usage.capacity) >= i128::from(threshold)

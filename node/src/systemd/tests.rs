@@ -3,8 +3,8 @@ use crate::host::Folder;
 
 const PROXY: &str = include_str!("tests/http-proxy.conf");
 
-fn unit(folder: &Folder) -> Unit {
-    Unit::of(&folder.host(), "kubelet.service")
+fn service(folder: &Folder) -> ServiceUnit {
+    ServiceUnit::of(&folder.host(), "kubelet.service")
 }
 
 fn environment(text: &str) -> Vec<(String, String)> {
@@ -27,7 +27,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 #[test]
 fn a_proxy_in_a_drop_in_is_read() {
     let folder = Folder::new().with("etc/systemd/system/kubelet.service.d/http-proxy.conf", PROXY);
-    let environment = unit(&folder).environment;
+    let environment = service(&folder).environment;
     assert_eq!(environment["HTTPS_PROXY"], "http://proxy.internal.example:3128");
     assert_eq!(environment["NO_PROXY"], "169.254.169.254,10.0.0.0/8,.internal.example");
 }
@@ -42,7 +42,7 @@ fn drop_ins_go_by_file_name_across_folders_and_the_stronger_folder_masks_equal_n
         .with("etc/systemd/system/kubelet.service.d/20-same.conf", &set("stronger"))
         .with("etc/systemd/system/kubelet.service.d/40-none", &set("none"));
     assert_eq!(
-        unit(&folder).environment.into_iter().collect::<Vec<_>>(),
+        service(&folder).environment.into_iter().collect::<Vec<_>>(),
         pairs(&[("A", "last"), ("last", "yes"), ("stronger", "yes"), ("unit", "yes")])
     );
 }
@@ -85,7 +85,7 @@ fn files_come_after_assignments_in_their_order_and_by_wildcard() {
         .with("etc/eks/1.env", "B=later  \nE=a\\\nb # c\n")
         .with("etc/eks/1.txt", "B=never\n");
     assert_eq!(
-        unit(&folder).environment.into_iter().collect::<Vec<_>>(),
+        service(&folder).environment.into_iter().collect::<Vec<_>>(),
         pairs(&[
             ("A", "file"),
             ("B", "later"),
@@ -107,11 +107,14 @@ fn flags_come_from_the_command_line_with_variables_as_nodeadm_writes_them() {
             "etc/eks/kubelet/environment",
             "ONE=1\nNODEADM_KUBELET_ARGS=\"--config=/etc/kubernetes/kubelet/config.json --config-dir /etc/kubernetes/kubelet/config.json.d\"\n",
         );
-    let unit = unit(&folder);
-    assert_eq!(unit.flag("config"), Some("/etc/kubernetes/kubelet/config.json"));
-    assert_eq!(unit.flag("config-dir"), Some("/etc/kubernetes/kubelet/config.json.d"));
-    assert_eq!(unit.flag("x"), Some("1y"));
-    assert_eq!(unit.flag("con"), None);
+    let service = service(&folder);
+    assert_eq!(service.flag("config"), Some("/etc/kubernetes/kubelet/config.json"));
+    assert_eq!(
+        service.flag("config-dir"),
+        Some("/etc/kubernetes/kubelet/config.json.d")
+    );
+    assert_eq!(service.flag("x"), Some("1y"));
+    assert_eq!(service.flag("con"), None);
 }
 
 proptest::proptest! {
