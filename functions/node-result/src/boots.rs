@@ -12,9 +12,9 @@ use prefetch::{
 };
 
 use crate::{
-    finding::{Finding, Found, Job, Report},
-    invocation::reported,
-    message::Ended,
+    event::Ended,
+    observation::{Finding, Found, Job, Report},
+    report::reported,
 };
 
 /// How long before the command that brings it a boot is believed to have been: a node's clock may be wrong until it is set.

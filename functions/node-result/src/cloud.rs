@@ -35,7 +35,7 @@ use prefetch::{
 };
 use serde_json::{Value, json};
 
-use crate::{handler::NodeResult, lifecycle::LaunchHook, message::Ended, settings::Settings, store::Store};
+use crate::{event::Ended, handler::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Store};
 
 pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";

@@ -6,9 +6,9 @@ use prefetch::{retry::Retry, rows::Key};
 
 use crate::{
     decision::{Decision, Queued, Reason},
+    effects::MAX_MESSAGES,
     handler::{NodeResult, aws_error},
-    outbox::MAX_MESSAGES,
-    retries::Delayed,
+    retry::Delayed,
 };
 
 impl NodeResult {

@@ -17,15 +17,15 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::{
+    changes::{Unit, plan},
     decision::{Decision, Queued, Reason, Settled, Why},
-    finding::{Finding, Report, images, targets},
-    invocation::Invocation,
-    lifecycle::LaunchHook,
-    message::{Call, Ended, Message, Said, call},
+    event::{Call, Ended, Message, Said, call},
+    launch_hook::LaunchHook,
+    observation::{Finding, Report, images, targets},
+    report::Invocation,
     settings::Settings,
-    store::{Store, StoreError},
     sweep::Swept,
-    unit::{Unit, plan},
+    table::{Store, StoreError},
 };
 
 /// How many questions are put to SSM at once.

@@ -1,33 +1,33 @@
 //! What a node reported becomes job status, statistics, records, metrics, or one more try.
 
 mod boots;
+mod changes;
 #[cfg(test)]
 mod cloud;
 mod decision;
-mod finding;
-mod fold;
+mod effects;
+mod event;
 mod gate;
 mod handler;
-mod held;
-mod invocation;
-mod lifecycle;
-mod message;
+mod inventory;
+mod launch_hook;
 mod metrics;
-mod outbox;
+mod node_state;
+mod observation;
 mod records;
-mod retries;
+mod report;
+mod retry;
 mod rows;
 mod settings;
-mod store;
 mod sweep;
+mod table;
 mod transaction;
-mod unit;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
-use crate::{handler::NodeResult, lifecycle::LaunchHook, settings::Settings, store::Store};
+use crate::{handler::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Store};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

@@ -8,10 +8,10 @@ use prefetch::{
 };
 
 use crate::{
-    finding::Job,
-    fold::{Node, applicable},
+    changes::NodeChange,
+    node_state::{Node, applicable},
+    observation::Job,
     settings::Settings,
-    unit::NodeChange,
 };
 
 /// Writes the metrics of a node's change as a line; nothing where nothing is to be counted.

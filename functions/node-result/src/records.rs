@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use prefetch::outcome::Status;
 use serde::Serialize;
 
-use crate::{settings::Settings, unit::NodeChange};
+use crate::{changes::NodeChange, settings::Settings};
 
 /// One record. Trigger and date are not in it: they are in the object's key, as partitions.
 #[derive(Serialize)]

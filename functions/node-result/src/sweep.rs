@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::{
-    fold::Node, handler::NodeResult, message::Ended, outbox::MessagesError, retries::Delayed, rows::JobRow,
-    store::StoreError,
+    effects::MessagesError, event::Ended, handler::NodeResult, node_state::Node, retry::Delayed, rows::JobRow,
+    table::StoreError,
 };
 
 /// How far back from its deadline a command is looked for: as many sweeps fail in a row before one is missed.

@@ -15,8 +15,8 @@ use prefetch::{
 use serde::Serialize;
 
 use crate::{
-    held::HeldChange,
-    unit::{JobChange, NodeChange, Unit},
+    changes::{JobChange, NodeChange, Unit},
+    inventory::HeldChange,
 };
 
 /// Builds the transaction that writes a unit: nodes, what they hold, jobs, totals, and the outbox where something has to

@@ -1,8 +1,8 @@
 mod boot;
-mod gate;
-mod held;
-mod lifecycle;
+mod inventory;
+mod launch_hook;
 mod not_applicable;
+mod retry;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use prefetch::command::{MAX_IMAGES, Trigger};

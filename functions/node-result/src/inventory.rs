@@ -9,8 +9,8 @@ use prefetch::{
 };
 
 use crate::{
-    finding::{Finding, Report},
-    unit::Unit,
+    changes::Unit,
+    observation::{Finding, Report},
 };
 
 /// How what a node holds changes.

@@ -12,13 +12,13 @@ use prefetch::{
 
 use crate::{
     decision::{Settled, SettledNode},
-    finding::{Finding, Found, Job, Targets},
-    fold::Node,
-    held::{HeldChange, is_news, take_held},
+    effects::Outbox,
+    inventory::{HeldChange, is_news, take_held},
     metrics,
-    outbox::Outbox,
+    node_state::Node,
+    observation::{Finding, Found, Job, Targets},
     records::records,
-    retries::retries,
+    retry::retries,
     rows::JobRow,
     settings::Settings,
 };

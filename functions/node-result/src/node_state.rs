@@ -11,7 +11,7 @@ use prefetch::{
 };
 use serde::Deserialize;
 
-use crate::finding::Report;
+use crate::observation::Report;
 
 /// What outcomes of an image on a node are compared by: the one that ranks higher counts.
 ///

@@ -12,7 +12,7 @@ use prefetch::{
 
 use crate::{
     decision::{Decision, Reason},
-    message::Ended,
+    event::Ended,
 };
 
 /// What was found out of an event.

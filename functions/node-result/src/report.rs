@@ -15,8 +15,8 @@ use prefetch::{
 use crate::{
     boots::Boots,
     decision::{Decision, Reason},
-    finding::{Finding, Found, Job, Report, comment},
-    message::{Ended, moment},
+    event::{Ended, moment},
+    observation::{Finding, Found, Job, Report, comment},
 };
 
 /// How many characters of a report SSM returns (SSM service model, `StandardOutputContent`).

@@ -17,9 +17,9 @@ use prefetch::{report::report, rows::Key};
 use tracing::{info, warn};
 
 use crate::{
-    fold::Node,
+    node_state::Node,
     rows::LaunchRow,
-    store::{Store, StoreError},
+    table::{Store, StoreError},
 };
 
 /// For how long Auto Scaling is waited for, all tries of a call together: outcomes do not wait for it.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     decision::{Decision, Reason},
-    retries::Waiting,
+    retry::Waiting,
 };
 
 const SOURCE: &str = "aws.ssm";

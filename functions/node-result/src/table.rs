@@ -18,7 +18,7 @@ use prefetch::{
 };
 use thiserror::Error;
 
-use crate::{outbox::Outbox, rows::LaunchRow, settings::Settings, transaction::items, unit::Unit};
+use crate::{changes::Unit, effects::Outbox, rows::LaunchRow, settings::Settings, transaction::items};
 
 /// The table.
 pub struct Store {

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{handler::NodeResult, retries::Delayed, store::StoreError};
+use crate::{handler::NodeResult, retry::Delayed, table::StoreError};
 
 /// How many messages one SendMessageBatch takes (SQS API reference).
 pub const MAX_MESSAGES: usize = 10;

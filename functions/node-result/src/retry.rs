@@ -8,7 +8,7 @@ use std::{
 use prefetch::{image::Image, retry::Retry};
 use serde::{Deserialize, Serialize};
 
-use crate::unit::NodeChange;
+use crate::changes::NodeChange;
 
 /// The longest that SQS delays a message, in seconds (SQS service model, `DelaySeconds`).
 const MAX_DELAY: u32 = 900;
