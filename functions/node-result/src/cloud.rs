@@ -1,41 +1,28 @@
 //! The function before mocked AWS services, which remember what they are told and fail where they are told to.
 
+mod auto_scaling;
+mod s3;
+mod sqs;
+mod ssm;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
-use aws_sdk_autoscaling::{
-    operation::{
-        complete_lifecycle_action::{CompleteLifecycleActionError, CompleteLifecycleActionOutput},
-        describe_auto_scaling_instances::{DescribeAutoScalingInstancesError, DescribeAutoScalingInstancesOutput},
-    },
-    types::AutoScalingInstanceDetails,
-};
-use aws_sdk_s3::operation::put_object::{PutObjectError, PutObjectOutput};
-use aws_sdk_sqs::{
-    operation::send_message_batch::{SendMessageBatchError, SendMessageBatchOutput},
-    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry, SendMessageBatchResultEntry},
-};
-use aws_sdk_ssm::{
-    operation::{
-        get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput},
-        list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput},
-        list_commands::{ListCommandsError, ListCommandsInput, ListCommandsOutput},
-    },
-    types::{CommandInvocation, CommandInvocationStatus, error::InvocationDoesNotExist},
-};
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
-    fault,
-    mocks::{self, Calls, Table},
+    mocks::{self, Calls},
     retry::Retry,
     rows::{Held, Item, Key},
 };
 use serde_json::{Value, json};
 
-use crate::{event::Ended, handler::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Store};
+pub use self::ssm::{Command, Invocation};
+use crate::{
+    context::NodeResult, event::CommandEnded, handler::handle_at, launch_hook::LaunchHook, settings::Settings,
+    table::Table,
+};
 
 pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
@@ -83,58 +70,16 @@ pub fn line(image: &str, status: &str, reason: &str) -> String {
     format!("{line}\n")
 }
 
-/// A command as SSM knows it.
-#[derive(Clone, Debug)]
-pub struct Command {
-    pub comment: String,
-    pub images: Vec<String>,
-    pub requested_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
-    pub targets: i32,
-    pub invocations: BTreeMap<String, Invocation>,
-}
+/// The hook in which instances wait, where there is one.
+pub const HOOK: &str = "prefetch";
+/// An error by which DynamoDB says that there is too much to do.
+pub const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
-/// A command on a node as SSM knows it.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    pub status: CommandInvocationStatus,
-    pub details: String,
-    pub exit_code: i32,
-    pub stdout: String,
-    pub ended_at: Option<DateTime<Utc>>,
-}
-
-impl Invocation {
-    /// One that ended ten seconds after its request with this report, as the document ends.
-    pub fn reporting(stdout: impl Into<String>) -> Self {
-        let stdout = stdout.into();
-        let failed = stdout.contains(r#""status":"failed""#);
-        let status = if failed { "Failed" } else { "Success" };
-        Self {
-            exit_code: failed.into(),
-            stdout,
-            ended_at: Some(requested_at() + TimeDelta::seconds(10)),
-            ..Self::without_report(status, status)
-        }
-    }
-
-    /// One that ended, or did not, without a word of the node.
-    pub fn without_report(status: &str, details: &str) -> Self {
-        Self {
-            status: status.into(),
-            details: details.to_owned(),
-            exit_code: -1,
-            stdout: String::new(),
-            ended_at: None,
-        }
-    }
-}
-
-/// What the services know and were told.
+/// The services' memory.
 #[derive(Debug, Default)]
 pub struct State {
     pub commands: BTreeMap<String, Command>,
-    pub table: Table,
+    pub table: mocks::Table,
     pub objects: BTreeMap<String, String>,
     /// Messages by queue, with their delays.
     pub messages: Vec<(String, i32, Value)>,
@@ -180,11 +125,11 @@ impl Cloud {
         let settings = settings(max_retries, hook);
         let dynamodb = mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table));
         let result = NodeResult {
-            ssm: ssm(&state),
-            sqs: sqs(&state),
-            s3: s3(&state),
-            hook: (!hook.is_empty()).then(|| LaunchHook::with_client(auto_scaling(&state), hook)),
-            store: Store::new(dynamodb, &settings),
+            ssm: ssm::client(&state),
+            sqs: sqs::client(&state),
+            s3: s3::client(&state),
+            hook: (!hook.is_empty()).then(|| LaunchHook::with_client(auto_scaling::client(&state), hook)),
+            table: Table::new(dynamodb, &settings),
             settings,
         };
         Self { result, state }
@@ -231,7 +176,7 @@ impl Cloud {
     }
 
     pub async fn answer_at(&self, event: &str, now: DateTime<Utc>) -> Value {
-        let answer = self.result.handle_at(serde_json::from_str(event).unwrap(), now).await;
+        let answer = handle_at(&self.result, serde_json::from_str(event).unwrap(), now).await;
         serde_json::to_value(answer).unwrap()
     }
 
@@ -291,7 +236,7 @@ impl Cloud {
         self.state(of_queue)
     }
 
-    /// The further tries that wait, or have waited, each with its delay.
+    /// The retries that wait, or have waited, each with its delay.
     pub fn waiting(&self) -> Vec<(i32, Retry)> {
         let messages = self.messages("result-queue").into_iter();
         messages
@@ -304,7 +249,7 @@ impl Cloud {
     }
 
     /// The events that the sweep put into the queue, each with its delay.
-    pub fn asked(&self) -> Vec<(i32, Value)> {
+    pub fn made_up(&self) -> Vec<(i32, Value)> {
         let mut messages = self.messages("result-queue");
         messages.retain(|(_, body)| body.get("retry").is_none());
         messages
@@ -316,8 +261,8 @@ impl Cloud {
         self.state(|state| state.table.rows.insert(key.clone(), key.item()));
     }
 
-    /// Reads what the k-th node holds.
-    pub fn held(&self, k: usize) -> Held {
+    /// Reads the k-th node's inventory.
+    pub fn inventory(&self, k: usize) -> Held {
         let key = Key::held(&node_id(k));
         let item = self.state(|state| state.table.rows.get(&key).cloned());
         serde_dynamo::from_item(item.unwrap()).unwrap()
@@ -387,14 +332,14 @@ pub fn event_of_command(k: usize) -> String {
 }
 
 fn event(command: String, node: Option<String>) -> String {
-    let ended = Ended {
+    let ended = CommandEnded {
         command,
         node,
         requested_at: requested_at(),
         time: now(),
         overdue: false,
     };
-    ended.event(DOCUMENT)
+    ended.to_event(DOCUMENT)
 }
 
 fn settings(max_retries: &'static str, hook: &'static str) -> Settings {
@@ -414,217 +359,3 @@ fn settings(max_retries: &'static str, hook: &'static str) -> Settings {
     };
     Settings::read(|name| Some(value(name).to_owned())).unwrap()
 }
-
-fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
-    let shared = Arc::clone(state);
-    let get = mock!(aws_sdk_ssm::Client::get_command_invocation).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.calls.note("GetCommandInvocation") {
-            return fault!(aws_sdk_ssm, GetCommandInvocationError, code);
-        }
-        let command = state.commands.get(input.command_id().unwrap());
-        let invocation = command.and_then(|command| Some((command, command.invocations.get(input.instance_id()?)?)));
-        let Some((command, invocation)) = invocation else {
-            let unknown = InvocationDoesNotExist::builder().build();
-            return MockResponse::Error(GetCommandInvocationError::InvocationDoesNotExist(unknown));
-        };
-        MockResponse::Output(
-            GetCommandInvocationOutput::builder()
-                .comment(&command.comment)
-                .status(invocation.status.clone())
-                .status_details(&invocation.details)
-                .response_code(invocation.exit_code)
-                .standard_output_content(&invocation.stdout)
-                .execution_end_date_time(invocation.ended_at.map(|at| at.to_rfc3339()).unwrap_or_default())
-                .build(),
-        )
-    });
-    let shared = Arc::clone(state);
-    let commands = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.calls.note("ListCommands") {
-            return fault!(aws_sdk_ssm, ListCommandsError, code);
-        }
-        let all: Vec<_> = state
-            .commands
-            .iter()
-            .filter(|(id, _)| is_asked_for(input, id))
-            .map(listed)
-            .collect();
-        let (commands, token) = state.page(&all, input.next_token());
-        let output = ListCommandsOutput::builder()
-            .set_commands(Some(commands))
-            .next_token(token);
-        MockResponse::Output(output.build())
-    });
-    let shared = Arc::clone(state);
-    let invocations = mock!(aws_sdk_ssm::Client::list_command_invocations).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.calls.note("ListCommandInvocations") {
-            return fault!(aws_sdk_ssm, ListCommandInvocationsError, code);
-        }
-        let nodes = state.commands[input.command_id().unwrap()].invocations.keys();
-        let all: Vec<_> = nodes
-            .map(|node| CommandInvocation::builder().instance_id(node).build())
-            .collect();
-        let (nodes, token) = state.page(&all, input.next_token());
-        let output = ListCommandInvocationsOutput::builder();
-        MockResponse::Output(output.set_command_invocations(Some(nodes)).next_token(token).build())
-    });
-    mock_client!(
-        aws_sdk_ssm,
-        RuleMode::MatchAny,
-        [&get, &commands, &invocations],
-        |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
-    )
-}
-
-fn is_asked_for(input: &ListCommandsInput, id: &str) -> bool {
-    if let Some(asked) = input.command_id() {
-        return asked == id;
-    }
-    let filters: Vec<(&str, &str)> = input.filters().iter().map(|f| (f.key().as_str(), f.value())).collect();
-    assert_eq!(filters[0], ("DocumentName", DOCUMENT));
-    assert_eq!(filters[1].0, "InvokedAfter");
-    true
-}
-
-fn listed((id, command): (&String, &Command)) -> aws_sdk_ssm::types::Command {
-    let moment = |at: DateTime<Utc>| aws_sdk_ssm::primitives::DateTime::from_millis(at.timestamp_millis());
-    aws_sdk_ssm::types::Command::builder()
-        .command_id(id)
-        .comment(&command.comment)
-        .parameters("images", vec![command.images.join(" ")])
-        .requested_date_time(moment(command.requested_at))
-        .expires_after(moment(command.expires_at))
-        .target_count(command.targets)
-        .build()
-}
-
-fn sqs(state: &Arc<Mutex<State>>) -> aws_sdk_sqs::Client {
-    let shared = Arc::clone(state);
-    let send = mock!(aws_sdk_sqs::Client::send_message_batch).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        assert!(input.entries().len() <= 10);
-        assert!(
-            input
-                .entries()
-                .iter()
-                .map(|entry| entry.message_body().len())
-                .sum::<usize>()
-                <= 256 * 1024
-        );
-        let confirmed = |entry: &SendMessageBatchRequestEntry| {
-            let confirmed = SendMessageBatchResultEntry::builder().id(entry.id());
-            let confirmed = confirmed.message_id("message").md5_of_message_body("md5");
-            confirmed.build().unwrap()
-        };
-        let (first, others) = input.entries().split_first().unwrap();
-        let output = |entries: &[SendMessageBatchRequestEntry]| {
-            let confirmed = entries.iter().map(confirmed).collect();
-            SendMessageBatchOutput::builder().set_successful(Some(confirmed))
-        };
-        let refused = BatchResultErrorEntry::builder()
-            .id(first.id())
-            .code("InternalError")
-            .sender_fault(false);
-        match state.calls.note("SendMessageBatch") {
-            Some("Refused") => {
-                let output = output(others).failed(refused.build().unwrap());
-                return MockResponse::Output(output.build().unwrap());
-            }
-            Some("Unconfirmed") => {
-                let output = output(others).set_failed(Some(Vec::new()));
-                return MockResponse::Output(output.build().unwrap());
-            }
-            Some(code) => return fault!(aws_sdk_sqs, SendMessageBatchError, code),
-            None => {}
-        }
-        let message = |entry: &SendMessageBatchRequestEntry| {
-            let queue = input.queue_url().unwrap().to_owned();
-            let body = serde_json::from_str(entry.message_body()).unwrap();
-            (
-                queue,
-                entry.delay_seconds().expect("the queue's own delay is not meant"),
-                body,
-            )
-        };
-        state.messages.extend(input.entries().iter().map(message));
-        let output = output(input.entries()).set_failed(Some(Vec::new()));
-        MockResponse::Output(output.build().unwrap())
-    });
-    mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&send], |config| {
-        config.retry_config(aws_sdk_sqs::config::retry::RetryConfig::disabled())
-    })
-}
-
-fn s3(state: &Arc<Mutex<State>>) -> aws_sdk_s3::Client {
-    let shared = Arc::clone(state);
-    let put = mock!(aws_sdk_s3::Client::put_object).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.calls.note("PutObject") {
-            return fault!(aws_sdk_s3, PutObjectError, code);
-        }
-        let body = String::from_utf8(input.body().bytes().unwrap().to_vec()).unwrap();
-        assert_eq!(input.bucket(), Some("records"));
-        let key = input.key().unwrap().to_owned();
-        let before = state.objects.insert(key, body.clone());
-        assert!(before.is_none_or(|before| before == body), "an object never changes");
-        MockResponse::Output(PutObjectOutput::builder().build())
-    });
-    mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put], |config| {
-        config.retry_config(aws_sdk_s3::config::retry::RetryConfig::disabled())
-    })
-}
-
-fn auto_scaling(state: &Arc<Mutex<State>>) -> aws_sdk_autoscaling::Client {
-    let shared = Arc::clone(state);
-    let describe =
-        mock!(aws_sdk_autoscaling::Client::describe_auto_scaling_instances).then_compute_response(move |input| {
-            let mut state = shared.lock().unwrap();
-            if let Some(code) = state.calls.note("DescribeAutoScalingInstances") {
-                return fault!(aws_sdk_autoscaling, DescribeAutoScalingInstancesError, code);
-            }
-            assert!(
-                (1..=50).contains(&input.instance_ids().len()),
-                "none would be all of the account"
-            );
-            // One that is of no group is left out.
-            let of_group = |id: &String| Some(instance_of_group(id, state.lifecycle.get(id)?));
-            let instances = input.instance_ids().iter().filter_map(of_group).collect();
-            let output = DescribeAutoScalingInstancesOutput::builder();
-            MockResponse::Output(output.set_auto_scaling_instances(Some(instances)).build())
-        });
-    let shared = Arc::clone(state);
-    let complete = mock!(aws_sdk_autoscaling::Client::complete_lifecycle_action).then_compute_response(move |input| {
-        let mut state = shared.lock().unwrap();
-        if let Some(code) = state.calls.note("CompleteLifecycleAction") {
-            return fault!(aws_sdk_autoscaling, CompleteLifecycleActionError, code);
-        }
-        assert_eq!(input.auto_scaling_group_name(), Some("nodes"));
-        assert_eq!(input.lifecycle_hook_name(), Some(HOOK));
-        assert_eq!(input.lifecycle_action_result(), Some("CONTINUE"));
-        state
-            .lifecycle
-            .insert(input.instance_id().unwrap().to_owned(), "Warmed:Stopped");
-        MockResponse::Output(CompleteLifecycleActionOutput::builder().build())
-    });
-    mock_client!(
-        aws_sdk_autoscaling,
-        RuleMode::MatchAny,
-        [&describe, &complete],
-        |config| { config.retry_config(aws_sdk_autoscaling::config::retry::RetryConfig::disabled()) }
-    )
-}
-
-fn instance_of_group(id: &str, state: &str) -> AutoScalingInstanceDetails {
-    let instance = AutoScalingInstanceDetails::builder()
-        .instance_id(id)
-        .lifecycle_state(state);
-    instance.auto_scaling_group_name("nodes").build()
-}
-
-/// The hook in which instances wait, where there is one.
-pub const HOOK: &str = "prefetch";
-/// An error by which DynamoDB says that there is too much to do.
-pub const THROTTLED: &str = "ProvisionedThroughputExceededException";

@@ -1,57 +1,54 @@
-//! What a message says: a command that ended, on a node or as a whole, or a further try that has waited.
+//! Events: what the function is called with, be it that a command ended, on a node or as a whole, that a retry is due, or
+//! that it is time to sweep.
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use chrono::{DateTime, Utc};
 use prefetch::{command::is_command_id, event::Event, node::is_managed_id, retry::Retry};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    decision::{Decision, Reason},
-    retry::Waiting,
-};
+use crate::decision::{Decision, DecisionReason, Explanation};
 
 const SOURCE: &str = "aws.ssm";
 const OF_NODE: &str = "EC2 Command Invocation Status-change Notification";
 const OF_COMMAND: &str = "EC2 Command Status-change Notification";
 
-/// The statuses after which others follow (Run Command, command statuses).
+/// Lists the statuses after which others follow (Run Command, command statuses).
 const NOT_ENDED: [&str; 4] = ["Pending", "InProgress", "Delayed", "Cancelling"];
 
-/// What the function was called with.
+/// Tells the payloads apart that the function is called with.
 #[derive(Debug)]
-pub enum Call {
+pub enum Payload {
     /// A batch from the result queue.
     Batch(Vec<Message>),
     /// One message as it is.
-    Event(Message),
-    /// The schedule: it is time to look for what no event told.
-    Sweep,
+    Message(Message),
+    /// The schedule's event: it is time to sweep.
+    Schedule,
 }
 
-/// One message.
+/// Carries one event, or why it is none.
 #[derive(Debug)]
 pub struct Message {
     /// The message's id in the queue; the event's where it comes as it is.
     pub id: String,
-    /// Whether somebody may have begun to settle it: the queue has handed it out before, or it does not say.
+    /// True where somebody may have begun to settle it: the queue has handed it out before, or does not say.
     pub redelivered: bool,
-    /// What it says, or what is decided where it says nothing.
-    pub said: Result<Said, Decision>,
+    pub body: Body,
 }
 
-/// What a message says.
+/// Tells the messages apart.
 #[derive(Debug)]
-pub enum Said {
-    /// A command ended.
-    Ended(Ended),
-    /// It is time for a further try.
-    Due(Retry),
+pub enum Body {
+    CommandEnded(CommandEnded),
+    RetryDue(Retry),
+    /// It is neither, or nothing is to be done of it.
+    Decided(Decision),
 }
 
-/// A command that ended on a node, or as a whole.
+/// Tells of a command that ended on a node, or as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ended {
+pub struct CommandEnded {
     /// The command's id.
     pub command: String,
     /// The node's id, which is `mi-…` where it is none of EC2's; none for the command as a whole.
@@ -60,13 +57,19 @@ pub struct Ended {
     pub requested_at: DateTime<Utc>,
     /// When the event was raised.
     pub time: DateTime<Utc>,
-    /// Whether the sweep asks, because no event came in time.
+    /// True where it is the sweep's, because no event came in time.
     pub overdue: bool,
 }
 
-impl Ended {
-    /// Writes the event that would have told it, with `overdue` in its detail: what the sweep puts into the queue.
-    pub fn event(&self, document: &str) -> String {
+/// Tells of a retry, as it stands in the result queue until it is due.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RetryDue {
+    pub retry: Retry,
+}
+
+impl CommandEnded {
+    /// Writes the event as SSM would have, with `overdue` in its detail: the sweep puts it into the queue.
+    pub fn to_event(&self, document: &str) -> String {
         let detail_type = if self.node.is_some() { OF_NODE } else { OF_COMMAND };
         json!({
             "source": SOURCE,
@@ -85,32 +88,34 @@ impl Ended {
     }
 }
 
-/// Tells a batch of SQS from an event, and the schedule's from SSM's.
-pub fn call(payload: Value, document: &str) -> Call {
-    if payload.get("Records").is_none() {
-        return if payload["source"] == "aws.events" && payload["detail-type"] == "Scheduled Event" {
-            Call::Sweep
-        } else {
-            Call::Event(Message {
-                id: payload["id"].as_str().unwrap_or("unknown").to_owned(),
-                redelivered: true,
-                said: said(payload, document),
-            })
-        };
-    }
-    match serde_json::from_value::<SqsEvent>(payload) {
-        Ok(batch) => Call::Batch(
-            batch
-                .records
-                .into_iter()
-                .map(|record| message(record, document))
-                .collect(),
-        ),
-        Err(error) => Call::Event(Message {
-            id: "unknown".to_owned(),
+impl Payload {
+    /// Tells a batch of SQS from an event, and the schedule's from SSM's.
+    pub fn read(payload: Value, document: &str) -> Self {
+        if payload.get("Records").is_some() {
+            return Self::of_queue(payload, document);
+        }
+        if payload["source"] == "aws.events" && payload["detail-type"] == "Scheduled Event" {
+            return Self::Schedule;
+        }
+        Self::Message(Message {
+            id: payload["id"].as_str().unwrap_or("unknown").to_owned(),
             redelivered: true,
-            said: Err(malformed(&error)),
-        }),
+            body: Body::read(payload, document),
+        })
+    }
+
+    fn of_queue(payload: Value, document: &str) -> Self {
+        match serde_json::from_value::<SqsEvent>(payload) {
+            Ok(batch) => {
+                let messages = batch.records.into_iter().map(|record| message(record, document));
+                Self::Batch(messages.collect())
+            }
+            Err(error) => Self::Message(Message {
+                id: "unknown".to_owned(),
+                redelivered: true,
+                body: Body::handed_back(malformed(&error)),
+            }),
+        }
     }
 }
 
@@ -119,30 +124,38 @@ fn message(record: SqsMessage, document: &str) -> Message {
     Message {
         id: record.message_id.unwrap_or_default(),
         redelivered: received.is_none_or(|times| times != "1"),
-        said: serde_json::from_str(&record.body.unwrap_or_default())
-            .map_err(|error| malformed(&error))
-            .and_then(|body| said(body, document)),
+        body: match serde_json::from_str(&record.body.unwrap_or_default()) {
+            Ok(body) => Body::read(body, document),
+            Err(error) => Body::handed_back(malformed(&error)),
+        },
     }
 }
 
-/// Tells a further try from SSM's events.
-fn said(body: Value, document: &str) -> Result<Said, Decision> {
-    if body.get("retry").is_some() {
-        due(body).map(Said::Due)
-    } else {
-        ended(body, document).map(Said::Ended)
+impl Body {
+    /// Tells a retry from SSM's events.
+    fn read(body: Value, document: &str) -> Self {
+        let read = if body.get("retry").is_some() {
+            retry_due(body).map(Self::RetryDue)
+        } else {
+            command_ended(body, document)
+        };
+        read.unwrap_or_else(Self::handed_back)
+    }
+
+    fn handed_back(explanation: Explanation) -> Self {
+        Self::Decided(Decision::HandedBack(explanation))
     }
 }
 
-/// Reads the further try that has waited.
-fn due(body: Value) -> Result<Retry, Decision> {
-    let Waiting { retry } = serde_json::from_value(body).map_err(|error| malformed(&error))?;
+/// Reads a retry that is due.
+fn retry_due(body: Value) -> Result<Retry, Explanation> {
+    let RetryDue { retry } = serde_json::from_value(body).map_err(|error| malformed(&error))?;
     let check = retry.check();
-    check.map_err(|error| Decision::handed_back(Reason::Malformed, error.to_string()))?;
+    check.map_err(|error| Explanation::new(DecisionReason::Malformed, error.to_string()))?;
     Ok(retry)
 }
 
-/// What SSM says of a command, on a node or as a whole.
+/// Holds what SSM's event says of a command, on a node or as a whole.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Detail {
@@ -155,52 +168,46 @@ struct Detail {
     overdue: bool,
 }
 
-/// Reads what ended out of an event by which SSM tells it.
-fn ended(event: Value, document: &str) -> Result<Ended, Decision> {
+/// Reads SSM's event of a command that ended.
+fn command_ended(event: Value, document: &str) -> Result<Body, Explanation> {
     let event: Event = serde_json::from_value(event).map_err(|error| malformed(&error))?;
     let is_of_node = is_of_node(&event)?;
     let detail: Detail = serde_json::from_value(event.detail).map_err(|error| malformed(&error))?;
-    check_ended(&detail, document)?;
+    if detail.document_name != document {
+        let message = format!("it is a command of document {:?}", detail.document_name);
+        return Err(Explanation::new(DecisionReason::NotAResult, message));
+    }
+    if NOT_ENDED.contains(&detail.status.as_str()) {
+        let message = format!("its status is {}", detail.status);
+        let explanation = Explanation::new(DecisionReason::NotEnded, message);
+        return Ok(Body::Decided(Decision::Ignored(explanation)));
+    }
     let command = usable("command-id", Some(detail.command_id), is_command_id)?;
     let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_managed_id));
     let requested_at = detail.requested_date_time.as_deref().and_then(moment);
     // Either stands for the other: SSM itself is asked when the command ended.
     let time = event.time.or(requested_at).ok_or_else(|| unusable("time", None))?;
-    Ok(Ended {
+    Ok(Body::CommandEnded(CommandEnded {
         command,
         node: node.transpose()?,
         requested_at: requested_at.unwrap_or(time),
         time,
         overdue: detail.overdue,
-    })
+    }))
 }
 
-fn is_of_node(event: &Event) -> Result<bool, Decision> {
+fn is_of_node(event: &Event) -> Result<bool, Explanation> {
     match (event.source.as_str(), event.detail_type.as_str()) {
         (SOURCE, OF_NODE) => Ok(true),
         (SOURCE, OF_COMMAND) => Ok(false),
         (source, detail_type) => {
             let message = format!("{detail_type:?} from {source:?} is no event by which a command ends");
-            Err(Decision::handed_back(Reason::NotAResult, message))
+            Err(Explanation::new(DecisionReason::NotAResult, message))
         }
     }
 }
 
-fn check_ended(detail: &Detail, document: &str) -> Result<(), Decision> {
-    if detail.document_name != document {
-        let message = format!("it is a command of document {:?}", detail.document_name);
-        Err(Decision::handed_back(Reason::NotAResult, message))
-    } else if NOT_ENDED.contains(&detail.status.as_str()) {
-        Err(Decision::ignored(
-            Reason::NotEnded,
-            format!("its status is {}", detail.status),
-        ))
-    } else {
-        Ok(())
-    }
-}
-
-fn usable(field: &str, value: Option<String>, is_usable: impl Fn(&str) -> bool) -> Result<String, Decision> {
+fn usable(field: &str, value: Option<String>, is_usable: impl Fn(&str) -> bool) -> Result<String, Explanation> {
     match value {
         Some(value) if is_usable(&value) => Ok(value),
         value => Err(unusable(field, value)),
@@ -212,11 +219,12 @@ pub fn moment(text: &str) -> Option<DateTime<Utc>> {
     text.parse().ok()
 }
 
-fn malformed(error: &serde_json::Error) -> Decision {
-    Decision::handed_back(Reason::Malformed, error.to_string())
+fn malformed(error: &serde_json::Error) -> Explanation {
+    Explanation::new(DecisionReason::Malformed, error.to_string())
 }
 
-fn unusable(field: &str, value: Option<String>) -> Decision {
+fn unusable(field: &str, value: Option<String>) -> Explanation {
     let value = value.unwrap_or_default();
-    Decision::handed_back(Reason::Malformed, format!("the field {field} is not usable: {value:?}"))
+    let message = format!("the field {field} is not usable: {value:?}");
+    Explanation::new(DecisionReason::Malformed, message)
 }

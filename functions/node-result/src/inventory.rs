@@ -1,4 +1,4 @@
-//! What nodes hold, as it changes with what their commands report.
+//! Inventories: the images that nodes are known to have, as they change with what their commands report.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -8,41 +8,38 @@ use prefetch::{
     table::Rows,
 };
 
-use crate::{
-    changes::Unit,
-    observation::{Finding, Report},
-};
+use crate::observation::{NodeOutcomes, Observation};
 
-/// How what a node holds changes.
+/// Tells how a node's inventory changes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HeldChange {
+pub struct InventoryChange {
     /// The version of the row that it takes the place of; none where there is no row.
     pub before: Option<u32>,
     pub after: Held,
 }
 
-impl HeldChange {
+impl InventoryChange {
     fn of(before: Option<Held>) -> Self {
-        let version = before.as_ref().map(|held| held.version);
+        let version = before.as_ref().map(|inventory| inventory.version);
         let mut after = before.unwrap_or_default();
         after.version += 1;
         Self { before: version, after }
     }
 
-    fn take(&mut self, job: &str, report: &Report) {
+    fn take(&mut self, job: &str, report: &NodeOutcomes) {
         for (image, outcome) in &report.outcomes {
             self.after.fold(image, outcome, report.ended_at, job);
         }
     }
 }
 
-/// Whether findings tell something new of what their nodes hold.
+/// Returns true where observations tell something new of their nodes' inventories.
 ///
 /// # Errors
 /// A row that cannot be read.
-pub fn is_news(findings: &[Finding], rows: &Rows) -> Result<bool, serde_dynamo::Error> {
-    for (job, report) in findings.iter().filter_map(job_and_report) {
-        let change = HeldChange::of(rows.get(&Key::held(&report.node))?);
+pub fn is_news(observations: &[Observation], rows: &Rows) -> Result<bool, serde_dynamo::Error> {
+    for (job, report) in observations.iter().filter_map(job_and_report) {
+        let change = InventoryChange::of(rows.get(&Key::held(&report.node))?);
         let mut told = change.clone();
         told.take(job, report);
         if told != change {
@@ -52,42 +49,59 @@ pub fn is_news(findings: &[Finding], rows: &Rows) -> Result<bool, serde_dynamo::
     Ok(false)
 }
 
-/// Has units, in the order in which they are written, say what their nodes hold then.
-///
-/// What several jobs tell of one node is one change within a unit, and the change of a later unit stands on that of an
-/// earlier one: where that is not written the later one is not either, for its version does not fit.
-///
-/// # Errors
-/// A row that cannot be read.
-pub fn take_held(units: &mut [Unit], rows: &Rows) -> Result<(), serde_dynamo::Error> {
-    let mut known: BTreeMap<String, Held> = BTreeMap::new();
-    for unit in units {
-        let findings = unit.findings.iter().map(|(finding, _)| finding);
-        let mut reports: Vec<_> = findings.filter_map(job_and_report).collect();
+/// Holds the inventories of nodes as they are once all transactions are written whose observations were taken.
+pub struct Inventories<'a> {
+    rows: &'a Rows,
+    known: BTreeMap<String, Held>,
+}
+
+impl<'a> Inventories<'a> {
+    pub fn new(rows: &'a Rows) -> Self {
+        let known = BTreeMap::new();
+        Self { rows, known }
+    }
+
+    /// Takes in the observations of a transaction; gives the changes of their nodes' inventories.
+    ///
+    /// What several jobs tell of one node is one change within a transaction, and the change of a later transaction stands on
+    /// that of an earlier one: where that is not written the later one is not either, for its version does not fit.
+    ///
+    /// # Errors
+    /// A row that cannot be read.
+    pub fn take<'o>(
+        &mut self,
+        observations: impl Iterator<Item = &'o Observation>,
+    ) -> Result<BTreeMap<String, InventoryChange>, serde_dynamo::Error> {
+        let mut changes = BTreeMap::new();
+        let mut reports: Vec<_> = observations.filter_map(job_and_report).collect();
         reports.sort_by_key(|(_, report)| report.ended_at);
         for (job, report) in reports {
-            let change = match unit.held.entry(report.node.clone()) {
+            let change: &mut InventoryChange = match changes.entry(report.node.clone()) {
                 Entry::Occupied(change) => change.into_mut(),
-                Entry::Vacant(place) => {
-                    let before = known.get(&report.node).cloned();
-                    let before = before.map_or_else(|| rows.get(&Key::held(&report.node)), |held| Ok(Some(held)))?;
-                    place.insert(HeldChange::of(before))
-                }
+                Entry::Vacant(place) => place.insert(InventoryChange::of(self.of(&report.node)?)),
             };
             change.take(job, report);
         }
-        let after = unit.held.iter();
-        known.extend(after.map(|(node, change)| (node.clone(), change.after.clone())));
+        let after = changes.iter();
+        self.known
+            .extend(after.map(|(node, change)| (node.clone(), change.after.clone())));
+        Ok(changes)
     }
-    Ok(())
+
+    fn of(&self, node: &str) -> Result<Option<Held>, serde_dynamo::Error> {
+        match self.known.get(node) {
+            Some(inventory) => Ok(Some(inventory.clone())),
+            None => self.rows.get(&Key::held(node)),
+        }
+    }
 }
 
-/// Gives the job and the report of a finding that says something of what its node holds, or of what failed there.
-fn job_and_report(finding: &Finding) -> Option<(&str, &Report)> {
-    let (_, report) = finding.report()?;
+/// Gives the job and the report of an observation that says something of what its node has, or of what failed there.
+fn job_and_report(observation: &Observation) -> Option<(&str, &NodeOutcomes)> {
+    let (_, report) = observation.of_node()?;
     let says_something = report
         .outcomes
         .values()
         .any(|outcome| outcome.reported || outcome.status == Status::Failed);
-    says_something.then_some((finding.job.id.as_str(), report))
+    says_something.then_some((observation.job.id.as_str(), report))
 }

@@ -1,35 +1,44 @@
-//! The table: what is known of jobs and nodes, and what has still to be done.
+//! The table: how rows are read and written, whatever they are of.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
     operation::{
-        delete_item::DeleteItemError, put_item::PutItemError, query::QueryError,
+        delete_item::DeleteItemError,
+        put_item::PutItemError,
+        query::{QueryError, builders::QueryFluentBuilder},
         transact_write_items::TransactWriteItemsError,
     },
-    types::AttributeValue,
+    types::{
+        AttributeValue, Put, TransactWriteItem, Update,
+        builders::{PutBuilder, UpdateBuilder},
+    },
 };
 use chrono::{DateTime, Utc};
 use prefetch::{
-    rows::{Item, Key, outbox_partition},
+    rows::{Item, Key},
     table::{self, ReadError, Rows},
 };
+use serde::Serialize;
 use thiserror::Error;
 
-use crate::{changes::Unit, effects::Outbox, rows::LaunchRow, settings::Settings, transaction::items};
+use crate::settings::Settings;
 
-/// The table.
-pub struct Store {
+/// Is the table, by a client of it.
+pub struct Table {
     client: Client,
-    table: String,
+    name: String,
     retention: Duration,
 }
 
-/// Why the table could not be read or written.
+/// Tells why the table could not be read or written.
 #[derive(Debug, Error)]
-pub enum StoreError {
+pub enum TableError {
     /// Rows could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -56,11 +65,11 @@ pub enum StoreError {
     Row(#[from] serde_dynamo::Error),
 }
 
-impl Store {
+impl Table {
     pub fn new(client: Client, settings: &Settings) -> Self {
         Self {
             client,
-            table: settings.table.clone(),
+            name: settings.table.clone(),
             retention: settings.retention,
         }
     }
@@ -68,116 +77,72 @@ impl Store {
     /// Reads rows as they are now, one BatchGetItem for each 100.
     ///
     /// # Errors
-    /// [`StoreError::Read`] where not all of them could be read.
-    pub async fn read(&self, keys: &BTreeSet<Key>) -> Result<Rows, StoreError> {
-        Ok(table::read(&self.client, &self.table, keys).await?)
+    /// [`TableError::Read`] where not all of them could be read.
+    pub async fn read(&self, keys: &BTreeSet<Key>) -> Result<Rows, TableError> {
+        Ok(table::read(&self.client, &self.name, keys).await?)
     }
 
-    /// Writes a unit in one transaction, which the SDK makes idempotent: sent twice it counts once.
+    /// Begins a Query of a partition.
+    pub fn query(&self, partition: String) -> QueryFluentBuilder {
+        let request = self.client.query().table_name(&self.name);
+        request
+            .key_condition_expression("pk = :partition")
+            .expression_attribute_values(":partition", AttributeValue::S(partition))
+    }
+
+    /// Deletes an outbox row.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] where rows have to be read again, [`StoreError::Write`] for everything else.
-    pub async fn write(&self, unit: &Unit, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let items = items(unit, &self.table, &self.expires_at(now));
+    /// [`TableError::Delete`] where it could not be deleted.
+    pub async fn delete_outbox(&self, id: &str) -> Result<(), TableError> {
+        let key = Key::outbox(id).item();
+        let request = self.client.delete_item().table_name(&self.name).set_key(Some(key));
+        let answer = request.send().await.map(drop);
+        answer.map_err(|error| TableError::Delete(Box::new(error)))
+    }
+
+    /// Puts a row that says nothing but that it is there.
+    ///
+    /// # Errors
+    /// [`TableError::Mark`] where it could not be put.
+    pub async fn mark(&self, key: &Key, now: DateTime<Utc>) -> Result<(), TableError> {
+        let mut item = key.item();
+        item.insert("expires_at".to_owned(), self.expires_at(now));
+        let request = self.client.put_item().table_name(&self.name).set_item(Some(item));
+        let answer = request.send().await.map(drop);
+        answer.map_err(|error| TableError::Mark(Box::new(error)))
+    }
+
+    /// Writes items in one transaction, which the SDK makes idempotent: sent twice it counts once.
+    ///
+    /// # Errors
+    /// [`TableError::Contended`] where rows have to be read again, [`TableError::Write`] for everything else.
+    pub async fn write(&self, items: Vec<TransactWriteItem>) -> Result<(), TableError> {
         let request = self.client.transact_write_items().set_transact_items(Some(items));
         request.send().await.map(drop).map_err(|error| {
             if error.as_service_error().is_some_and(is_contended) {
-                StoreError::Contended
+                TableError::Contended
             } else {
-                StoreError::Write(Box::new(error))
+                TableError::Write(Box::new(error))
             }
         })
     }
 
-    /// Reads the outbox rows of these ids that are there still.
-    ///
-    /// # Errors
-    /// [`StoreError`] as [`Store::read`].
-    pub async fn outboxes(&self, ids: &BTreeSet<String>) -> Result<Vec<Outbox>, StoreError> {
-        let keys: BTreeSet<Key> = ids.iter().map(|id| Key::outbox(id)).collect();
-        let rows = self.read(&keys).await?;
-        let outboxes: Result<Vec<Option<Outbox>>, _> = keys.iter().map(|key| rows.get(key)).collect();
-        Ok(outboxes?.into_iter().flatten().collect())
+    /// Begins the items of a transaction that is written now.
+    pub fn writer(&self, now: DateTime<Utc>) -> Writer<'_> {
+        Writer {
+            table: &self.name,
+            expires_at: self.expires_at(now),
+        }
     }
 
-    /// Reads a page of a partition of the outbox, of at most 1 MB, and the key after which the next one begins.
-    ///
-    /// # Errors
-    /// [`StoreError`] where it could not be read.
-    pub async fn outbox(&self, first: char, after: Option<Item>) -> Result<(Vec<Outbox>, Option<Item>), StoreError> {
-        let request = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("pk = :outbox")
-            .expression_attribute_values(":outbox", AttributeValue::S(outbox_partition(first)))
-            .set_exclusive_start_key(after);
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| StoreError::Outbox(Box::new(error)))?;
-        let page = serde_dynamo::from_items(answer.items.unwrap_or_default())?;
-        Ok((page, answer.last_evaluated_key.filter(|key| !key.is_empty())))
-    }
-
-    /// Reads the row of a node's last launch as it is now.
-    ///
-    /// # Errors
-    /// [`StoreError`] where it could not be read.
-    pub async fn last_launch(&self, node: &str) -> Result<Option<LaunchRow>, StoreError> {
-        let request = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .consistent_read(true)
-            .key_condition_expression("pk = :launches")
-            .expression_attribute_values(":launches", AttributeValue::S(Key::launch(node, None).pk))
-            .scan_index_forward(false)
-            .limit(1);
-        let answer = request
-            .send()
-            .await
-            .map_err(|error| StoreError::Launches(Box::new(error)))?;
-        let row = answer.items.unwrap_or_default().into_iter().next();
-        Ok(row.map(serde_dynamo::from_item).transpose()?)
-    }
-
-    /// Deletes an outbox row: all is done.
-    ///
-    /// # Errors
-    /// [`StoreError::Delete`] where it could not be deleted.
-    pub async fn delete_outbox(&self, id: &str) -> Result<(), StoreError> {
-        let key = Key::outbox(id).item();
-        let request = self.client.delete_item().table_name(&self.table).set_key(Some(key));
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::Delete(Box::new(error)))
-    }
-
-    /// Marks a command as one that the sweep is done with.
-    ///
-    /// # Errors
-    /// [`StoreError::Mark`] where it could not be marked.
-    pub async fn mark_swept(&self, command: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let mut item = Key::swept(command).item();
-        item.insert("expires_at".to_owned(), self.expires_at(now));
-        let request = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        request
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| StoreError::Mark(Box::new(error)))
-    }
-
-    /// When a row that is written now expires, in seconds since 1970, as DynamoDB wants it.
+    /// Tells when a row that is written now expires, in seconds since 1970, as DynamoDB wants it.
     fn expires_at(&self, now: DateTime<Utc>) -> AttributeValue {
         AttributeValue::N((now + self.retention).timestamp().to_string())
     }
 }
 
-/// Whether reading again may help: a condition failed, or somebody writes a row now, and nothing else is wrong.
+/// Returns true where reading again may help: a condition failed, or somebody writes a row now, and nothing else is wrong.
 fn is_contended(error: &TransactWriteItemsError) -> bool {
     let TransactWriteItemsError::TransactionCanceledException(cancelled) = error else {
         return false;
@@ -188,4 +153,121 @@ fn is_contended(error: &TransactWriteItemsError) -> bool {
         .filter_map(|reason| reason.code());
     let mut codes = codes.filter(|code| *code != "None").peekable();
     codes.peek().is_some() && codes.all(|code| ["ConditionalCheckFailed", "TransactionConflict"].contains(&code))
+}
+
+/// Builds the items of a transaction.
+pub struct Writer<'a> {
+    table: &'a str,
+    /// When rows expire that are written now.
+    pub expires_at: AttributeValue,
+}
+
+impl Writer<'_> {
+    /// Puts a row.
+    pub fn put(&self, key: &Key, row: &impl Serialize) -> TransactWriteItem {
+        put(self.putting(key, row))
+    }
+
+    /// Puts a row in the place of a version of it, or where none is.
+    pub fn replace(&self, key: &Key, version: Option<u32>, row: &impl Serialize) -> TransactWriteItem {
+        let replacing = self.putting(key, row);
+        put(match version {
+            None => replacing.condition_expression("attribute_not_exists(pk)"),
+            Some(version) => replacing
+                .condition_expression("#version = :version")
+                .expression_attribute_names("#version", "version")
+                .expression_attribute_values(":version", number(&version)),
+        })
+    }
+
+    /// Changes some attributes of a row.
+    pub fn update(&self, key: &Key, update: Expression) -> TransactWriteItem {
+        let update = update.builder().table_name(self.table).set_key(Some(key.item()));
+        TransactWriteItem::builder()
+            .update(update.build().expect("table, key and expression are set"))
+            .build()
+    }
+
+    fn putting(&self, key: &Key, row: &impl Serialize) -> PutBuilder {
+        let mut item: Item = serde_dynamo::to_item(row).expect("a row is an item");
+        item.extend(key.item());
+        item.insert("expires_at".to_owned(), self.expires_at.clone());
+        Put::builder().table_name(self.table).set_item(Some(item))
+    }
+}
+
+fn put(put: PutBuilder) -> TransactWriteItem {
+    TransactWriteItem::builder()
+        .put(put.build().expect("table and item are set"))
+        .build()
+}
+
+/// Builds an update expression; every name in it is an alias, for many of ours are words that DynamoDB reserves.
+#[derive(Default)]
+pub struct Expression {
+    set: Vec<String>,
+    add: Vec<String>,
+    conditions: Vec<String>,
+    names: HashMap<String, String>,
+    values: HashMap<String, AttributeValue>,
+}
+
+impl Expression {
+    pub fn set(&mut self, name: &str, value: AttributeValue) {
+        self.set.push(format!("#{name} = :{name}"));
+        self.bind(name, value);
+    }
+
+    /// Sets an attribute that is not there yet.
+    pub fn set_once(&mut self, name: &str, value: AttributeValue) {
+        self.set.push(format!("#{name} = if_not_exists(#{name}, :{name})"));
+        self.bind(name, value);
+    }
+
+    pub fn add(&mut self, name: &str, delta: i64) {
+        self.add.push(format!("#{name} :{name}"));
+        self.bind(name, number(&delta));
+    }
+
+    /// Lets the update happen only where a condition holds.
+    pub fn require(&mut self, condition: &str) {
+        self.conditions.push(condition.to_owned());
+    }
+
+    /// Lets the update happen only where an attribute has this value, which stands in the condition under another name.
+    pub fn require_value(&mut self, name: &str, alias: &str, value: AttributeValue) {
+        self.conditions.push(format!("#{name} = :{alias}"));
+        self.values.insert(format!(":{alias}"), value);
+    }
+
+    fn bind(&mut self, name: &str, value: AttributeValue) {
+        self.names.insert(format!("#{name}"), name.to_owned());
+        self.values.insert(format!(":{name}"), value);
+    }
+
+    fn builder(self) -> UpdateBuilder {
+        let clauses = [("SET", self.set), ("ADD", self.add)];
+        let clauses = clauses.into_iter().filter(|(_, parts)| !parts.is_empty());
+        let clauses: Vec<String> = clauses
+            .map(|(word, parts)| format!("{word} {}", parts.join(", ")))
+            .collect();
+        let conditions = (!self.conditions.is_empty()).then(|| self.conditions.join(" AND "));
+        Update::builder()
+            .update_expression(clauses.join(" "))
+            .set_condition_expression(conditions)
+            .set_expression_attribute_names(Some(self.names))
+            .set_expression_attribute_values(Some(self.values))
+    }
+}
+
+pub fn text(text: &impl ToString) -> AttributeValue {
+    AttributeValue::S(text.to_string())
+}
+
+pub fn number(number: &impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub fn value(value: &impl Serialize) -> AttributeValue {
+    serde_dynamo::to_attribute_value(value).expect("a field is an attribute")
 }

@@ -73,7 +73,7 @@ async fn whichever_commands_bring_a_report_it_is_one_job() {
 }
 
 #[tokio::test]
-async fn what_a_boot_could_not_bring_is_counted_and_not_tried_again() {
+async fn what_a_boot_could_not_bring_is_counted_and_not_retried() {
     let cloud = bringing(&[line_of_boot("default", &image(2), "failed", "registry")]);
     assert_eq!(cloud.answer(SUCCESS).await["status"], "cached");
     assert_eq!(cloud.row(&Key::job(&boot_of("default"))).unwrap()["failed"], 1);

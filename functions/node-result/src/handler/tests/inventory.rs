@@ -47,7 +47,7 @@ async fn what_several_jobs_tell_of_one_node_is_one_row() {
             .count(),
         1
     );
-    let held = cloud.held(1);
+    let held = cloud.inventory(1);
     assert_eq!((held.version, held.images.len()), (1, 2));
     let (one, two) = (
         &held.images[&image(1).parse().unwrap()],
@@ -74,7 +74,7 @@ async fn transactions_of_one_batch_stand_on_each_other_where_they_are_of_one_nod
             .count(),
         2
     );
-    let held = cloud.held(1);
+    let held = cloud.inventory(1);
     assert_eq!((held.version, held.images.len()), (2, 2));
     assert_eq!(held.images[&image(1).parse().unwrap()].since, Some(at(20)));
     assert!(held.last_failure.is_some());
@@ -93,7 +93,7 @@ async fn transactions_of_one_batch_stand_on_each_other_where_they_are_of_one_nod
             .count(),
         4
     );
-    let held = again.held(1);
+    let held = again.inventory(1);
     assert_eq!((held.version, held.last_failure.unwrap().at), (2, at(10)));
 }
 
@@ -105,7 +105,7 @@ async fn an_older_report_never_overwrites_a_later_one() {
     for k in [2, 1] {
         assert!(cloud.batch(&[event_of(k, 1)], 1).await.is_empty());
     }
-    let held = cloud.held(1);
+    let held = cloud.inventory(1);
     let holding = &held.images[&image(1).parse().unwrap()];
     assert_eq!((holding.since, &holding.job), (Some(at(20)), &command_id(2)));
     assert_eq!((held.version, held.last_failure.unwrap().at), (2, at(10)));
@@ -120,7 +120,7 @@ async fn a_node_that_keeps_silent_still_holds_what_it_held() {
     for k in [1, 2] {
         cloud.batch(&[event_of(k, 1)], 1).await;
     }
-    let held = cloud.held(1);
+    let held = cloud.inventory(1);
     assert_eq!(held.images[&image(1).parse().unwrap()].since, Some(at(10)));
     assert_eq!(held.last_failure.unwrap().reason, "delivery-timed-out");
 }
@@ -135,7 +135,7 @@ async fn a_report_that_is_known_writes_nothing_and_one_that_only_the_node_does_n
     // As of a version before this one.
     cloud.state(|state| state.table.rows.remove(&Key::held(&node_id(1))));
     cloud.batch(&[event_of(1, 1)], 2).await;
-    assert_eq!(cloud.held(1).version, 1);
+    assert_eq!(cloud.inventory(1).version, 1);
     assert_eq!(
         (&cloud.job()["pulled"], cloud.records().len(), cloud.outboxes()),
         (&json!(1), 1, 0)
@@ -153,7 +153,7 @@ async fn a_row_that_another_job_wrote_since_it_was_read_is_folded_anew() {
     let rows = other.state(|state| state.table.rows.clone());
     cloud.state(|state| state.table.appearing = Some(rows));
     assert!(cloud.batch(&[event_of(1, 1)], 1).await.is_empty());
-    let held = cloud.held(1);
+    let held = cloud.inventory(1);
     assert_eq!((held.version, held.images.len()), (2, 2));
 }
 
@@ -184,7 +184,10 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
     }
     let batch: Vec<String> = (1..=JOBS).map(|k| event_of(k, k)).collect();
     assert!(cloud.batch(&batch, 1).await.is_empty());
-    assert_eq!((cloud.held(1).images.len(), cloud.held(1).more.len()), (100, 900));
+    assert_eq!(
+        (cloud.inventory(1).images.len(), cloud.inventory(1).more.len()),
+        (100, 900)
+    );
     let calls = cloud.calls();
     assert_eq!(calls.iter().filter(|call| **call == "TransactWriteItems").count(), 2);
     let (items, bytes, largest) = cloud.state(|state| state.table.largest);

@@ -165,5 +165,5 @@ async fn a_node_that_can_hold_none_of_the_images_is_none_of_the_job() {
     assert_eq!(["skipped", "not_applicable"].map(|name| job[name].clone()), [0, 1]);
     assert!(cloud.metrics().is_empty());
     assert_eq!(cloud.records().len(), 2);
-    assert!(cloud.held(1).images.values().all(|said| said.reason == "platform"));
+    assert!(cloud.inventory(1).images.values().all(|said| said.reason == "platform"));
 }
