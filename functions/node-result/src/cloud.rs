@@ -27,7 +27,7 @@ use crate::{
 pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
 
-/// The id of the k-th command; the first is the one of the event files.
+/// Gives the id of the k-th command; the first is the one of the event files.
 pub fn command_id(k: usize) -> String {
     if k == 1 {
         COMMAND.to_owned()
@@ -36,12 +36,12 @@ pub fn command_id(k: usize) -> String {
     }
 }
 
-/// The id of the k-th node.
+/// Gives the id of the k-th node.
 pub fn node_id(k: usize) -> String {
     format!("i-0abc{k:013}")
 }
 
-/// The reference of the k-th image; the first is the one of the event files.
+/// Gives the reference of the k-th image; the first is the one of the event files.
 pub fn image(k: usize) -> String {
     let digest = format!(
         "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd{:08}",
@@ -53,7 +53,7 @@ pub fn image(k: usize) -> String {
     )
 }
 
-/// When the commands of the event files were sent.
+/// Tells when the commands of the event files were sent.
 pub fn requested_at() -> DateTime<Utc> {
     "2026-11-16T01:54:34.049Z".parse().unwrap()
 }
@@ -62,7 +62,7 @@ pub fn now() -> DateTime<Utc> {
     requested_at() + TimeDelta::seconds(20)
 }
 
-/// A line of a report, as the document prints it.
+/// Writes a line of a report, as the document prints it.
 pub fn line(image: &str, status: &str, reason: &str) -> String {
     let (_, digest) = image.rsplit_once('@').unwrap();
     let bytes = if status == "pulled" { 25_166_482 } else { 0 };
@@ -70,12 +70,12 @@ pub fn line(image: &str, status: &str, reason: &str) -> String {
     format!("{line}\n")
 }
 
-/// The hook in which instances wait, where there is one.
+/// Names the hook in which instances wait, where there is one.
 pub const HOOK: &str = "prefetch";
-/// An error by which DynamoDB says that there is too much to do.
+/// Names the error by which DynamoDB says that there is too much to do.
 pub const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
-/// The services' memory.
+/// Holds the services' memory.
 #[derive(Debug, Default)]
 pub struct State {
     pub commands: BTreeMap<String, Command>,
@@ -91,7 +91,7 @@ pub struct State {
 }
 
 impl State {
-    /// An empty token ends a list as none does.
+    /// Gives a page and the token of the next; an empty token ends a list as none does.
     fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, String) {
         let from = token.map_or(0, |token| token.parse().unwrap());
         let to = all.len().min(from + self.page.unwrap_or(50));
@@ -100,7 +100,7 @@ impl State {
     }
 }
 
-/// The function and what is around it.
+/// Holds the function and the services around it.
 pub struct Cloud {
     pub result: NodeResult,
     state: Arc<Mutex<State>>,
@@ -115,7 +115,7 @@ impl Cloud {
         Self::of(max_retries, "")
     }
 
-    /// A cloud where instances wait in a hook of this name for their launch; in none where it is empty.
+    /// Makes a cloud where instances wait in a hook of this name for their launch; in none where it is empty.
     pub fn with_hook(hook: &'static str) -> Self {
         Self::of("2", hook)
     }
@@ -135,14 +135,14 @@ impl Cloud {
         Self { result, state }
     }
 
-    /// A cloud where the command of the event files went to its first node, which ended so.
+    /// Makes a cloud where the command of the event files went to its first node, which ended so.
     pub fn where_the_node(ended: Invocation) -> Self {
         let cloud = Self::new();
         cloud.send(1, "push rule=default attempt=1", &[1], [(1, ended)]);
         cloud
     }
 
-    /// A cloud where the command of the event files names two images, and its first node ended so.
+    /// Makes a cloud where the command of the event files names two images, and its first node ended so.
     pub fn of_two_images(ended: Invocation) -> Self {
         let cloud = Self::new();
         cloud.send(1, "push rule=default attempt=1", &[1, 2], [(1, ended)]);
@@ -203,7 +203,7 @@ impl Cloud {
         self.row(&Key::node(COMMAND, &node_id(k))).unwrap()
     }
 
-    /// The reasons of the first node's images, in their order.
+    /// Lists the reasons of the first node's images, in their order.
     pub fn reasons(&self) -> Vec<String> {
         let node = self.node(1);
         let images: BTreeMap<&String, &Value> = node["images"].as_object().unwrap().iter().collect();
@@ -236,7 +236,7 @@ impl Cloud {
         self.state(of_queue)
     }
 
-    /// The retries that wait, or have waited, each with its delay.
+    /// Lists the retries that wait, or have waited, each with its delay.
     pub fn waiting(&self) -> Vec<(i32, Retry)> {
         let messages = self.messages("result-queue").into_iter();
         messages
@@ -248,7 +248,7 @@ impl Cloud {
         self.waiting().into_iter().map(|(_, retry)| retry).collect()
     }
 
-    /// The events that the sweep put into the queue, each with its delay.
+    /// Lists the events that the sweep put into the queue, each with its delay.
     pub fn made_up(&self) -> Vec<(i32, Value)> {
         let mut messages = self.messages("result-queue");
         messages.retain(|(_, body)| body.get("retry").is_none());
@@ -276,7 +276,7 @@ impl Cloud {
             .collect()
     }
 
-    /// The lines of metrics that transactions wrote into the outbox.
+    /// Lists the lines of metrics that transactions wrote into the outbox.
     pub fn metrics(&self) -> Vec<Value> {
         let put = self.state(|state| state.table.put.clone());
         let lines = put.iter().filter_map(|item| item.get("metrics")?.as_s().ok());
@@ -286,7 +286,7 @@ impl Cloud {
             .collect()
     }
 
-    /// The values of a metric over all lines that were to be logged.
+    /// Lists the values of a metric over all lines that were to be logged.
     pub fn metric(&self, name: &str) -> Vec<f64> {
         let lines = self.metrics();
         let values = |line: &Value| match &line[name] {
@@ -306,7 +306,7 @@ impl Cloud {
         lines.iter().flat_map(values).collect()
     }
 
-    /// What is known in the end: the rows, but for what tells of the writing rather than of the nodes, and which of
+    /// Gives the rows in the end, but for what tells of the writing rather than of the nodes, and which of
     /// equally slow nodes came first.
     pub fn known(&self) -> BTreeMap<Key, Value> {
         let rows = self.state(|state| state.table.rows.clone());
@@ -321,12 +321,12 @@ impl Cloud {
     }
 }
 
-/// The event by which SSM tells that the k-th command ended on a node.
+/// Writes the event by which SSM tells that the k-th command ended on a node.
 pub fn event_of(k: usize, node: usize) -> String {
     event(command_id(k), Some(node_id(node)))
 }
 
-/// The event by which SSM tells that the k-th command ended as a whole.
+/// Writes the event by which SSM tells that the k-th command ended as a whole.
 pub fn event_of_command(k: usize) -> String {
     event(command_id(k), None)
 }

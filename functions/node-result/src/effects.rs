@@ -39,7 +39,7 @@ pub enum FinishError {
 }
 
 impl Effects<'_> {
-    /// Does what is to be done after a transaction, and forgets it: done twice it gives the same object, a second retry that
+    /// Carries out what is left to do after a transaction, and forgets it: done twice it gives the same object, a second retry that
     /// finds the images there, and metrics counted twice.
     ///
     /// # Errors

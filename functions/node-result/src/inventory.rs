@@ -63,7 +63,7 @@ impl<'a> Inventories<'a> {
 
     /// Takes in the observations of a transaction; gives the changes of their nodes' inventories.
     ///
-    /// What several jobs tell of one node is one change within a transaction, and the change of a later transaction stands on
+    /// Several jobs' reports of one node are one change within a transaction, and the change of a later transaction stands on
     /// that of an earlier one: where that is not written the later one is not either, for its version does not fit.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ pub struct NodeState {
     pub version: u32,
     /// The number of the last attempt that is known.
     pub attempt: u8,
-    /// What became of each image.
+    /// The outcome of each image.
     pub images: BTreeMap<Image, Outcome>,
     /// When the last command that is known ended.
     pub ended_at: DateTime<Utc>,

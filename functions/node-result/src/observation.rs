@@ -52,7 +52,6 @@ pub enum ObservationKind {
 pub struct Job {
     /// The id of the job's first command.
     pub id: String,
-    /// What made it necessary.
     pub trigger: Trigger,
     /// The rule's name.
     pub rule: String,
@@ -71,7 +70,7 @@ pub struct NodeOutcomes {
     pub attempt: u8,
     /// When the command ended there.
     pub ended_at: DateTime<Utc>,
-    /// What became of each image.
+    /// The outcome of each image.
     pub outcomes: BTreeMap<Image, Outcome>,
 }
 

@@ -37,7 +37,7 @@ impl RetryPolicy {
     /// Returns true where an outcome is worth a retry.
     ///
     /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
-    /// What a boot did not bring its launch does.
+    /// Images that a boot did not bring are brought by the node's launch.
     pub fn allows(self, outcome: &Outcome) -> bool {
         (outcome.reported || self.trigger != Trigger::Reconcile)
             && self.trigger != Trigger::Boot

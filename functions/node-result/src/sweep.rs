@@ -289,7 +289,7 @@ fn partitions(now: DateTime<Utc>) -> String {
     OUTBOX_PARTITIONS.chars().cycle().skip(first).take(number).collect()
 }
 
-/// Does something for as long as there is time, be it that a call never answers.
+/// Works for as long as there is time, be it that a call never answers.
 async fn within<T>(until: Instant, work: impl Future<Output = Result<T, SweepError>>) -> Result<T, SweepError> {
     match timeout_at(until, work).await {
         Ok(ended) => ended,

@@ -21,7 +21,7 @@ use prefetch::fault;
 
 use super::{DOCUMENT, State, requested_at};
 
-/// A command as SSM knows it.
+/// Is a command as SSM knows it.
 #[derive(Clone, Debug)]
 pub struct Command {
     pub comment: String,
@@ -32,7 +32,7 @@ pub struct Command {
     pub invocations: BTreeMap<String, Invocation>,
 }
 
-/// A command on a node as SSM knows it.
+/// Is a command on a node as SSM knows it.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub status: CommandInvocationStatus,
@@ -43,7 +43,7 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    /// One that ended ten seconds after its request with this report, as the document ends.
+    /// Makes one that ended ten seconds after its request with this report, as the document ends.
     pub fn reporting(stdout: impl Into<String>) -> Self {
         let stdout = stdout.into();
         let failed = stdout.contains(r#""status":"failed""#);
@@ -56,7 +56,7 @@ impl Invocation {
         }
     }
 
-    /// One that ended, or did not, without a word of the node.
+    /// Makes one that ended, or did not, without a word of the node.
     pub fn without_report(status: &str, details: &str) -> Self {
         Self {
             status: status.into(),

@@ -27,7 +27,7 @@ const OVERDUE: &str = include_str!("../../../../events/node-result.overdue.json"
 const OF_COMMAND: &str = include_str!("../../../../events/node-result.command.json");
 const WITHOUT_NODES: &str = include_str!("../../../../events/node-result.command-without-nodes.json");
 
-/// The longest reference there is.
+/// Gives the longest reference there is.
 fn longest_image(k: usize) -> String {
     let digest = format!("sha256:{k:064x}");
     let (repository, tag) = ("r".repeat(255), "t".repeat(128));

@@ -266,7 +266,7 @@ fn running() -> Invocation {
     Invocation::without_report("InProgress", "InProgress")
 }
 
-/// The calls of a sweep after those that look through the outbox, one for each of its partitions.
+/// Lists the calls of a sweep after those that look through the outbox, one for each of its partitions.
 fn calls_for_commands(cloud: &Cloud) -> Vec<&'static str> {
     let mut calls = cloud.calls();
     let of_commands = calls.split_off(OUTBOX_PARTITIONS.len());

@@ -7,19 +7,19 @@ use super::*;
 const BEGAN: i64 = 1_794_794_000;
 const ENDED: i64 = BEGAN + 42;
 
-/// A line of a boot of a rule, as the program prints it.
+/// Writes a line of a boot of a rule, as the program prints it.
 fn line_of_boot(rule: &str, image: &str, status: &str, reason: &str) -> String {
     let mut said: Value = serde_json::from_str(&line(image, status, reason)).unwrap();
     said["boot"] = json!({"rule": rule, "began": BEGAN, "ended": ENDED});
     format!("{said}\n")
 }
 
-/// The job of the first node's boot with a rule's list.
+/// Names the job of the first node's boot with a rule's list.
 fn boot_of(rule: &str) -> String {
     unsent_id(&["boot", &node_id(1), rule, &BEGAN.to_string(), &ENDED.to_string()])
 }
 
-/// A command that finds the first image, and brings this along.
+/// Makes a cloud whose command finds the first image, and brings this along.
 fn bringing(lines: &[String]) -> Cloud {
     let report = line(&image(1), "cached", "") + &lines.concat();
     Cloud::where_the_node(Invocation {

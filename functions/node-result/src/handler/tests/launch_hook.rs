@@ -165,7 +165,7 @@ async fn a_function_killed_before_it_could_let_an_instance_go_does_so_when_the_e
     assert_eq!(state_of(&cloud), "Warmed:Stopped");
 }
 
-/// A cloud where a waiting instance's launch became these commands, which pulled.
+/// Makes a cloud where a waiting instance's launch became these commands, which pulled.
 fn launched(commands: &[usize]) -> Cloud {
     let cloud = Cloud::with_hook(HOOK);
     for k in commands {

@@ -5,7 +5,7 @@ use super::*;
 const HYBRID: &str = include_str!("../../../../../events/node-result.hybrid.json");
 const HYBRID_NODE: &str = "mi-0aaaabbbbccccdddd";
 
-/// How a Windows node ends, in each of the forms that are seen.
+/// Lists the forms in which commands are seen to end on Windows nodes.
 fn of_windows() -> [Invocation; 3] {
     let said = |stdout: &str| Invocation {
         exit_code: 0,

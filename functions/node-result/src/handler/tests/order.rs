@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What one command of a job says of its images on one node.
+/// Holds what one command of a job says of its images on one node.
 #[derive(Clone, Debug)]
 struct Said {
     node: usize,
@@ -36,7 +36,7 @@ impl Said {
     }
 }
 
-/// A cloud where these commands were sent, the k-th one as the k-th says; the first is the job's.
+/// Makes a cloud where these commands were sent, the k-th one as the k-th says; the first is the job's.
 fn cloud_of(said: &[Said]) -> (Cloud, Vec<String>) {
     let cloud = Cloud::new();
     let mut events = Vec::new();

@@ -230,7 +230,7 @@ async fn a_retry_that_nobody_can_make_is_handed_back() {
     }
 }
 
-/// The messages of retries as they come out of the queue.
+/// Lists the messages of retries as they come out of the queue.
 fn due(cloud: &Cloud) -> Vec<String> {
     let messages = cloud.messages("result-queue").into_iter();
     messages.map(|(_, body)| body.to_string()).collect()
