@@ -4,6 +4,7 @@ mod auto_scaling;
 mod s3;
 mod sqs;
 mod ssm;
+mod state;
 
 use std::{
     collections::BTreeMap,
@@ -12,93 +13,20 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
-    mocks::{self, Calls},
+    mocks,
     retry::Retry,
     rows::{Held, Item, Key},
 };
 use serde_json::{Value, json};
 
-pub use self::ssm::{Command, Invocation};
+pub use self::state::{
+    COMMAND, Command, HOOK, Invocation, THROTTLED, command_id, image, line, node_id, now, requested_at,
+};
+use self::state::{DOCUMENT, State};
 use crate::{
     context::NodeResult, event::CommandEnded, handler::handle_at, launch_hook::LaunchHook, settings::Settings,
     table::Table,
 };
-
-pub const COMMAND: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
-pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
-
-/// Gives the id of the k-th command; the first is the one of the event files.
-pub fn command_id(k: usize) -> String {
-    if k == 1 {
-        COMMAND.to_owned()
-    } else {
-        format!("{}{k:04}", &COMMAND[..32])
-    }
-}
-
-/// Gives the id of the k-th node.
-pub fn node_id(k: usize) -> String {
-    format!("i-0abc{k:013}")
-}
-
-/// Gives the reference of the k-th image; the first is the one of the event files.
-pub fn image(k: usize) -> String {
-    let digest = format!(
-        "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd{:08}",
-        12_345_677 + k
-    );
-    format!(
-        "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.{}@{digest}",
-        k + 1
-    )
-}
-
-/// Tells when the commands of the event files were sent.
-pub fn requested_at() -> DateTime<Utc> {
-    "2026-11-16T01:54:34.049Z".parse().unwrap()
-}
-
-pub fn now() -> DateTime<Utc> {
-    requested_at() + TimeDelta::seconds(20)
-}
-
-/// Writes a line of a report, as the document prints it.
-pub fn line(image: &str, status: &str, reason: &str) -> String {
-    let (_, digest) = image.rsplit_once('@').unwrap();
-    let bytes = if status == "pulled" { 25_166_482 } else { 0 };
-    let line = json!({"image": image, "digest": digest, "status": status, "reason": reason, "seconds": 0.412, "bytes": bytes, "attempts": 1});
-    format!("{line}\n")
-}
-
-/// Names the hook in which instances wait, where there is one.
-pub const HOOK: &str = "prefetch";
-/// Names the error by which DynamoDB says that there is too much to do.
-pub const THROTTLED: &str = "ProvisionedThroughputExceededException";
-
-/// Holds the services' memory.
-#[derive(Debug, Default)]
-pub struct State {
-    pub commands: BTreeMap<String, Command>,
-    pub table: mocks::Table,
-    pub objects: BTreeMap<String, String>,
-    /// Messages by queue, with their delays.
-    pub messages: Vec<(String, i32, Value)>,
-    /// The lifecycle state of each instance of the group `nodes`.
-    pub lifecycle: BTreeMap<String, &'static str>,
-    pub calls: Calls,
-    /// How many commands or invocations a page has.
-    pub page: Option<usize>,
-}
-
-impl State {
-    /// Gives a page and the token of the next; an empty token ends a list as none does.
-    fn page<T: Clone>(&self, all: &[T], token: Option<&str>) -> (Vec<T>, String) {
-        let from = token.map_or(0, |token| token.parse().unwrap());
-        let to = all.len().min(from + self.page.unwrap_or(50));
-        let token = if to < all.len() { to.to_string() } else { String::new() };
-        (all[from..to].to_vec(), token)
-    }
-}
 
 /// Holds the function and the services around it.
 pub struct Cloud {

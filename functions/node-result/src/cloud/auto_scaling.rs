@@ -14,7 +14,7 @@ use aws_sdk_autoscaling::{
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use prefetch::fault;
 
-use super::{HOOK, State};
+use crate::cloud::state::{HOOK, State};
 
 pub fn client(state: &Arc<Mutex<State>>) -> Client {
     let rules = [describe_auto_scaling_instances(state), complete_lifecycle_action(state)];

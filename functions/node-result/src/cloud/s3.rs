@@ -10,7 +10,7 @@ use aws_sdk_s3::{
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use prefetch::fault;
 
-use super::State;
+use crate::cloud::state::State;
 
 pub fn client(state: &Arc<Mutex<State>>) -> Client {
     let shared = Arc::clone(state);

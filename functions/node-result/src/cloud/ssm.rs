@@ -1,9 +1,6 @@
 //! SSM, which knows commands and how they went on their nodes.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_ssm::{
     Client,
@@ -13,60 +10,13 @@ use aws_sdk_ssm::{
         list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput},
         list_commands::{ListCommandsError, ListCommandsInput, ListCommandsOutput},
     },
-    types::{CommandInvocation, CommandInvocationStatus, error::InvocationDoesNotExist},
+    types::{CommandInvocation, error::InvocationDoesNotExist},
 };
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use prefetch::fault;
 
-use super::{DOCUMENT, State, requested_at};
-
-/// Is a command as SSM knows it.
-#[derive(Clone, Debug)]
-pub struct Command {
-    pub comment: String,
-    pub images: Vec<String>,
-    pub requested_at: DateTime<Utc>,
-    pub expires_at: DateTime<Utc>,
-    pub targets: i32,
-    pub invocations: BTreeMap<String, Invocation>,
-}
-
-/// Is a command on a node as SSM knows it.
-#[derive(Clone, Debug)]
-pub struct Invocation {
-    pub status: CommandInvocationStatus,
-    pub details: String,
-    pub exit_code: i32,
-    pub stdout: String,
-    pub ended_at: Option<DateTime<Utc>>,
-}
-
-impl Invocation {
-    /// Makes one that ended ten seconds after its request with this report, as the document ends.
-    pub fn reporting(stdout: impl Into<String>) -> Self {
-        let stdout = stdout.into();
-        let failed = stdout.contains(r#""status":"failed""#);
-        let status = if failed { "Failed" } else { "Success" };
-        Self {
-            exit_code: failed.into(),
-            stdout,
-            ended_at: Some(requested_at() + TimeDelta::seconds(10)),
-            ..Self::without_report(status, status)
-        }
-    }
-
-    /// Makes one that ended, or did not, without a word of the node.
-    pub fn without_report(status: &str, details: &str) -> Self {
-        Self {
-            status: status.into(),
-            details: details.to_owned(),
-            exit_code: -1,
-            stdout: String::new(),
-            ended_at: None,
-        }
-    }
-}
+use crate::cloud::state::{Command, DOCUMENT, State};
 
 pub fn client(state: &Arc<Mutex<State>>) -> Client {
     let rules = [
