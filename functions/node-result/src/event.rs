@@ -185,7 +185,7 @@ fn command_ended(event: Value, document: &str) -> Result<Body, Explanation> {
     let command = usable("command-id", Some(detail.command_id), is_command_id)?;
     let node = is_of_node.then(|| usable("instance-id", detail.instance_id, is_managed_id));
     let requested_at = detail.requested_date_time.as_deref().and_then(moment);
-    // Either stands for the other: SSM itself is asked when the command ended.
+    // Either stands for the other: SSM itself says when the command ended.
     let time = event.time.or(requested_at).ok_or_else(|| unusable("time", None))?;
     Ok(Body::CommandEnded(CommandEnded {
         command,

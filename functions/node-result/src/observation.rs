@@ -1,4 +1,4 @@
-//! Observations: what SSM, asked about commands that ended, tells of their nodes and jobs.
+//! Observations: what SSM says of commands that ended, as it concerns their nodes and jobs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -239,7 +239,7 @@ fn of_boot(report: &Report, boot: Boot, outcomes: BTreeMap<Image, Outcome>) -> O
     }
 }
 
-/// Observes a node, given the images that the command names where it was asked for them.
+/// Observes a node, given the images that the command names where they were looked up.
 ///
 /// # Errors
 /// Where the command names no image: it is none of ours, whatever its comment.

@@ -87,7 +87,7 @@ impl Report {
         })
     }
 
-    /// Names the command that has to be asked for its images, because the report may not name them all.
+    /// Names the command whose images have to be looked up, because the report may not name them all.
     pub fn unsure_command(&self) -> Option<&str> {
         let is_unsure = !self.is_complete && self.comment.is_ok();
         is_unsure.then_some(self.event.command.as_str())
@@ -98,7 +98,7 @@ impl Report {
         std::mem::take(&mut self.lines.of_boots)
     }
 
-    /// Takes out what became of each image in an attempt, of the images that the command names where it was asked for them.
+    /// Takes out what became of each image in an attempt, of the images that the command names where they were looked up.
     pub fn take_outcomes(&mut self, named: Option<&[Image]>, attempt: u8) -> BTreeMap<Image, Outcome> {
         let mut lines = std::mem::take(&mut self.lines.of_command);
         let Some(named) = named else {

@@ -14,7 +14,7 @@ pub struct Settings {
     pub cluster: String,
     /// The Command document whose results are read (`DOCUMENT_NAME`).
     pub document: String,
-    /// How long after its sending a command may still end: SSM's time to hand it over and its time to run
+    /// The time after its sending in which a command may still end: SSM's time to hand it over and its time to run
     /// (`DELIVERY_TIMEOUT_SECONDS`, `EXECUTION_TIMEOUT_SECONDS`).
     pub deadline: Duration,
     /// The DynamoDB table of jobs and nodes (`TABLE_NAME`).
@@ -23,7 +23,7 @@ pub struct Settings {
     pub retention: Duration,
     /// The S3 bucket for records (`RECORDS_BUCKET`).
     pub bucket: String,
-    /// The queue by which `node-launch` is asked for a retry (`NODE_QUEUE_URL`).
+    /// The queue that `node-launch` reads, to which retries go that are due (`NODE_QUEUE_URL`).
     pub node_queue: String,
     /// The queue that this function reads, and where retries wait until they are due (`RESULT_QUEUE_URL`).
     pub result_queue: String,

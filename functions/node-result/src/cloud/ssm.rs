@@ -65,7 +65,7 @@ fn list_commands(state: &Arc<Mutex<State>>) -> Rule {
         let all: Vec<_> = state
             .commands
             .iter()
-            .filter(|(id, _)| is_asked_for(input, id))
+            .filter(|(id, _)| is_listed(input, id))
             .map(listed)
             .collect();
         let (commands, token) = state.page(&all, input.next_token());
@@ -93,9 +93,9 @@ fn list_command_invocations(state: &Arc<Mutex<State>>) -> Rule {
     })
 }
 
-fn is_asked_for(input: &ListCommandsInput, id: &str) -> bool {
-    if let Some(asked) = input.command_id() {
-        return asked == id;
+fn is_listed(input: &ListCommandsInput, id: &str) -> bool {
+    if let Some(one) = input.command_id() {
+        return one == id;
     }
     let filters: Vec<(&str, &str)> = input.filters().iter().map(|f| (f.key().as_str(), f.value())).collect();
     assert_eq!(filters[0], ("DocumentName", DOCUMENT));

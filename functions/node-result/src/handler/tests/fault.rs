@@ -121,7 +121,7 @@ async fn a_transaction_that_is_throttled_beside_a_conflict_is_handed_back() {
 }
 
 #[tokio::test]
-async fn rows_that_dynamodb_leaves_out_are_asked_for_again_a_few_times() {
+async fn rows_that_dynamodb_leaves_out_are_read_again_a_few_times() {
     let cloud = Cloud::where_the_node(Invocation::reporting(line(&image(1), "pulled", "")));
     cloud.state(|state| state.table.readable = Some(1));
     assert_eq!(cloud.answer(SUCCESS).await["decision"], "settled");

@@ -59,7 +59,7 @@ async fn a_node_that_pulled_is_known_counted_recorded_and_measured() {
 #[tokio::test]
 async fn who_requested_a_job_stays_in_its_row_and_stands_in_its_records_whichever_was_written_first() {
     const WHO: &str = "arn:aws:sts::123456789012:assumed-role/deployer/pipeline-7";
-    let asked = |cloud: &Cloud| {
+    let requested = |cloud: &Cloud| {
         cloud.state(|state| {
             let row = state
                 .table
@@ -84,10 +84,10 @@ async fn who_requested_a_job_stays_in_its_row_and_stands_in_its_records_whicheve
             .collect()
     };
     let (before, between) = (cloud(), cloud());
-    asked(&before);
+    requested(&before);
     before.answer(&event_of(1, 1)).await;
     between.answer(&event_of(1, 1)).await;
-    asked(&between);
+    requested(&between);
     for cloud in [&before, &between] {
         for event in [event_of(1, 2), event_of(1, 2), event_of_command(1)] {
             cloud.answer(&event).await;
