@@ -1,80 +1,72 @@
-//! What is decided of an event or a further try, and why.
+//! Decisions: what becomes of a message, and why.
 
-use prefetch::{outcome::Status, retry::Retry};
+use std::error::Error;
+
+use prefetch::{outcome::Status, report::report, retry::Retry};
 use serde::Serialize;
 
-/// What was decided of an event or a further try.
+/// Says what becomes of a message, in the words by which answers and logs know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "decision", rename_all = "kebab-case")]
 pub enum Decision {
-    /// What it says is stored.
+    /// The event is stored.
     Settled(Settled),
-    /// It says nothing that is kept.
-    Ignored(Why),
-    /// The further try is in the node queue.
-    Queued(Queued),
-    /// The further try is not to happen.
-    Dropped(Why),
-    /// It could not be settled: the message goes back to the queue, and in the end to its dead letters.
-    HandedBack(Why),
+    /// The event says nothing that is kept.
+    Ignored(Explanation),
+    /// The retry is in the node queue.
+    Queued(QueuedRetry),
+    /// The retry is not to happen.
+    Dropped(Explanation),
+    /// The message goes back to the queue, and in the end to its dead letters.
+    HandedBack(Explanation),
 }
 
-/// What an event that was settled says.
+/// Says of which job, and of which of its nodes, an event was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Settled {
     /// The job.
     pub job: String,
-    /// The node and what is known of it; none where the event is of the whole command.
+    /// The node and its state; none where the event is of the whole command.
     #[serde(flatten)]
     pub node: Option<SettledNode>,
 }
 
-/// What is known of a node.
+/// Says how a node stands in a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SettledNode {
     /// The node's instance id.
     pub node: String,
     /// The worst that became of its images.
     pub status: Status,
-    /// Whether a further try is queued.
+    /// True where a retry is queued.
     pub retrying: bool,
 }
 
-/// A further try that was let through.
+/// Names a retry that is in the node queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Queued {
+pub struct QueuedRetry {
     /// The job.
     pub job: String,
     /// The node's instance id.
     pub node: String,
-    /// The try's number.
+    /// The attempt's number.
     pub attempt: u8,
 }
 
-impl Queued {
-    pub fn new(retry: &Retry) -> Self {
-        Self {
-            job: retry.job.clone(),
-            node: retry.node.clone(),
-            attempt: retry.attempt,
-        }
-    }
-}
-
-/// Why an event is not settled, or a further try not let through.
+/// Explains why a message is not settled or queued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Why {
+pub struct Explanation {
     /// The reason as one word, stable for those who count it.
-    pub reason: Reason,
+    pub reason: DecisionReason,
     /// The reason as a sentence.
     pub message: String,
 }
 
-/// The reasons for which an event is not settled, or a further try not let through.
+/// Lists the reasons for which a message is not settled or queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// The message is no event and no further try, or a field is missing or unusable.
+pub enum DecisionReason {
+    /// The message is no event and no retry, or a field is missing or unusable.
     Malformed,
     /// The event is none by which a command of ours ends.
     NotAResult,
@@ -82,31 +74,46 @@ pub enum Reason {
     NotEnded,
     /// The command was sent by hand: it belongs to no job.
     ByHand,
-    /// The command is a job's further try: its nodes tell all there is to know.
-    FurtherTry,
-    /// The job of the further try was cancelled.
+    /// The command is a job's retry: its nodes tell all there is to know.
+    #[serde(rename = "further-try")]
+    Retry,
+    /// The job of the retry was cancelled.
     Cancelled,
     /// SSM knows no such command on the node (yet).
     NoInvocation,
     /// Others kept writing the same rows.
     Contended,
-    /// AWS answered with an error; the next try may fare better.
+    /// AWS answered with an error; a later delivery may fare better.
     AwsError,
 }
 
+impl Explanation {
+    pub fn new(reason: DecisionReason, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { reason, message }
+    }
+
+    /// Explains that an error of AWS stands in the way.
+    pub fn aws_error(error: &dyn Error) -> Self {
+        Self::new(DecisionReason::AwsError, report(error))
+    }
+}
+
 impl Decision {
-    pub fn ignored(reason: Reason, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self::Ignored(Why { reason, message })
+    pub fn queued(retry: &Retry) -> Self {
+        Self::Queued(QueuedRetry {
+            job: retry.job.clone(),
+            node: retry.node.clone(),
+            attempt: retry.attempt,
+        })
     }
 
-    pub fn dropped(reason: Reason, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self::Dropped(Why { reason, message })
+    /// Hands back a message that an error of AWS stands in the way of.
+    pub fn aws_error(error: &dyn Error) -> Self {
+        Self::HandedBack(Explanation::aws_error(error))
     }
 
-    pub fn handed_back(reason: Reason, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self::HandedBack(Why { reason, message })
+    pub fn is_handed_back(&self) -> bool {
+        matches!(self, Self::HandedBack(_))
     }
 }

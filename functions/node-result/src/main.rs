@@ -1,33 +1,53 @@
-//! What a node reported becomes job status, statistics, records, metrics, or one more try.
+//! Reads what nodes reported, and makes it job status, statistics, records, metrics, or a retry.
+//!
+//! It is a pipeline: each file takes what those above it give, and imports none below it.
 
-mod boots;
+// What all stages speak of, and the services that several speak to.
+mod decision;
+mod queue;
+mod settings;
+mod table;
+
+// A message becomes events, and these, with SSM's answers, observations.
+mod event;
+mod report;
+
+mod observation;
+
+// Observations become node states and inventories, retries are decided, and what is new is a change.
+mod node_state;
+
+mod inventory;
+mod retry;
+
+mod changes;
+
+// Changes become transactions, with what has to be done after them.
+mod metrics;
+mod records;
+
+mod transaction;
+
+// What has to be done is done.
+mod launch_hook;
+
+mod effects;
+
+// What the function is called for.
+mod sweep;
+
+mod context;
+
+mod handler;
+
 #[cfg(test)]
 mod cloud;
-mod decision;
-mod finding;
-mod fold;
-mod gate;
-mod handler;
-mod held;
-mod invocation;
-mod lifecycle;
-mod message;
-mod metrics;
-mod outbox;
-mod records;
-mod retries;
-mod rows;
-mod settings;
-mod store;
-mod sweep;
-mod transaction;
-mod unit;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
-use crate::{handler::NodeResult, lifecycle::LaunchHook, settings::Settings, store::Store};
+use crate::{context::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Table};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -42,11 +62,12 @@ async fn main() -> Result<(), Error> {
             .launch_hook
             .as_deref()
             .map(|hook| LaunchHook::new((&config).into(), hook)),
-        store: Store::new(aws_sdk_dynamodb::Client::new(&config), &settings),
+        table: Table::new(aws_sdk_dynamodb::Client::new(&config), &settings),
         settings,
     };
     run(service_fn(async |event: LambdaEvent<Value>| {
-        Ok::<_, Error>(aws::until(event.context.deadline(), result.handle(event.payload)).await)
+        let answer = handler::handle(&result, event.payload);
+        Ok::<_, Error>(aws::until(event.context.deadline(), answer).await)
     }))
     .await
 }

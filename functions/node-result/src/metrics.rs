@@ -1,4 +1,4 @@
-//! The metrics of what became of nodes.
+//! Metrics: what became of nodes, as lines for the log.
 
 use chrono::{DateTime, Utc};
 use prefetch::{
@@ -8,16 +8,15 @@ use prefetch::{
 };
 
 use crate::{
-    finding::Job,
-    fold::{Node, applicable},
+    node_state::{NodeChange, NodeState, applicable},
+    observation::Job,
     settings::Settings,
-    unit::NodeChange,
 };
 
 /// Writes the metrics of a node's change as a line; nothing where nothing is to be counted.
 ///
-/// A node counts once among pulled, cached, skipped or failed, when no further try is to come; a further try counts when it
-/// is queued. A skipped or failed node counts under one reason, that of the worst of its images. One that is none of the
+/// A node counts once among pulled, cached, skipped or failed, when no retry is to come; a retry counts when it is
+/// queued. A skipped or failed node counts under one reason, that of the worst of its images. One that is none of the
 /// job counts nowhere.
 pub fn of_node(change: &NodeChange, is_queued: bool, settings: &Settings, now: DateTime<Utc>) -> String {
     let mut line = line(&change.job, settings, now).about("instance.id", &change.node);
@@ -72,17 +71,17 @@ fn take_pulls(change: &NodeChange, line: &mut Line<'_>) {
     line.bytes("PulledBytes", bytes);
 }
 
-/// How the node ended, where it had not ended so before; that it is pulled where it was cached is no news, or the reverse.
+/// Tells how the node ended, where it had not ended so before; that it is pulled where it was cached is no news, or the reverse.
 fn new_end(change: &NodeChange) -> Option<Status> {
-    let end = |node: &Node| (!node.retrying && !node.is_not_applicable()).then(|| node.status());
+    let end = |node: &NodeState| (!node.retrying && !node.is_not_applicable()).then(|| node.status());
     let after = end(&change.after)?;
     let before = change.before.as_ref().and_then(end);
     let is_known = before.is_some_and(|before| before == after || before.is_warm() && after.is_warm());
     (!is_known).then_some(after)
 }
 
-/// The reason of the worst of the images that a node can hold, as a dimension: words that no document of ours knows are one.
-fn reason(node: &Node) -> &str {
+/// Gives the reason of the worst of the images that a node can hold, as a dimension: words that no document of ours knows are one.
+fn reason(node: &NodeState) -> &str {
     let worst = applicable(&node.images).filter(|outcome| outcome.status == node.status());
     let reason = worst.map(|outcome| outcome.reason.as_str()).min();
     reason.filter(|reason| is_known(reason)).unwrap_or("other")

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use prefetch::outcome::Status;
 use serde::Serialize;
 
-use crate::{settings::Settings, unit::NodeChange};
+use crate::{node_state::NodeChange, retry::RetryPolicy, settings::Settings};
 
-/// One record. Trigger and date are not in it: they are in the object's key, as partitions.
+/// Is one record; trigger and date are not in it: they are in the object's key, as partitions.
 #[derive(Serialize)]
 struct Record<'a> {
     time: DateTime<Utc>,
@@ -30,7 +30,7 @@ struct Record<'a> {
 }
 
 /// Writes the outcomes that changed on a node, each as a line.
-pub fn records(change: &NodeChange, settings: &Settings) -> String {
+pub fn records(change: &NodeChange, policy: RetryPolicy, settings: &Settings) -> String {
     let mut lines = String::new();
     for (image, outcome) in change.changed() {
         let record = Record {
@@ -51,7 +51,7 @@ pub fn records(change: &NodeChange, settings: &Settings) -> String {
             seconds: outcome.seconds,
             bytes: outcome.bytes,
             pull_attempts: outcome.attempts,
-            retrying: outcome.wants_retry(change.job.trigger, settings.max_retries),
+            retrying: policy.allows(outcome),
         };
         lines += &serde_json::to_string(&record).expect("a record is JSON");
         lines.push('\n');

@@ -7,32 +7,32 @@ use prefetch::{
     settings::{SettingsError, Variables},
 };
 
-/// What this function is told by the template through its environment.
+/// Holds what the template tells this function through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cluster's name (`CLUSTER_NAME`).
     pub cluster: String,
     /// The Command document whose results are read (`DOCUMENT_NAME`).
     pub document: String,
-    /// How long after its sending a command may still end: SSM's time to hand it over and its time to run
+    /// The time after its sending in which a command may still end: SSM's time to hand it over and its time to run
     /// (`DELIVERY_TIMEOUT_SECONDS`, `EXECUTION_TIMEOUT_SECONDS`).
     pub deadline: Duration,
-    /// The DynamoDB table that holds what is known (`TABLE_NAME`).
+    /// The DynamoDB table of jobs and nodes (`TABLE_NAME`).
     pub table: String,
-    /// For how long it holds it (`OUTCOME_RETENTION_DAYS`).
+    /// For how long it keeps its rows (`OUTCOME_RETENTION_DAYS`).
     pub retention: Duration,
     /// The S3 bucket for records (`RECORDS_BUCKET`).
     pub bucket: String,
-    /// The queue by which `node-launch` is asked for one more try (`NODE_QUEUE_URL`).
+    /// The queue that `node-launch` reads, to which retries go that are due (`NODE_QUEUE_URL`).
     pub node_queue: String,
-    /// The queue that this function reads, and where further tries wait (`RESULT_QUEUE_URL`).
+    /// The queue that this function reads, and where retries wait until they are due (`RESULT_QUEUE_URL`).
     pub result_queue: String,
-    /// What every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
+    /// The parts that every line of metrics has (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
     pub metrics: Metrics,
     /// The lifecycle hook in which instances wait until their launch is done with; none where it is empty
     /// (`LAUNCH_HOOK`).
     pub launch_hook: Option<String>,
-    /// How many more tries a node gets (`MAX_RETRIES`).
+    /// How many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
 }
 
@@ -68,8 +68,8 @@ mod tests {
     use super::*;
 
     fn read(name: &str, value: &str) -> Result<Settings, SettingsError> {
-        Settings::read(|asked| {
-            let usual = match asked {
+        Settings::read(|variable| {
+            let usual = match variable {
                 "MAX_RETRIES" => "2",
                 "OUTCOME_RETENTION_DAYS" => "30",
                 "DELIVERY_TIMEOUT_SECONDS" => "600",
@@ -77,7 +77,7 @@ mod tests {
                 "LAUNCH_HOOK" => "",
                 _ => "text",
             };
-            Some(if asked == name { value } else { usual }.to_owned())
+            Some(if variable == name { value } else { usual }.to_owned())
         })
     }
 

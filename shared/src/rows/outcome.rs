@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    command::Trigger,
-    outcome::{Status, is_not_applicable, is_retryable},
-};
+use crate::outcome::{Status, is_not_applicable};
 
 /// Holds what became of an image on a node, by the last try that tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,19 +24,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns true where a retry is worth it.
-    ///
-    /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
-    /// What a boot did not bring its launch does.
-    #[must_use]
-    pub fn wants_retry(&self, trigger: Trigger, max_retries: u8) -> bool {
-        (self.reported || trigger != Trigger::Reconcile)
-            && trigger != Trigger::Boot
-            && self.status == Status::Failed
-            && is_retryable(&self.reason)
-            && self.attempt <= max_retries
-    }
-
     /// Tells if the node can never hold the image.
     #[must_use]
     pub fn is_not_applicable(&self) -> bool {

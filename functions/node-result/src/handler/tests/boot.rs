@@ -7,19 +7,19 @@ use super::*;
 const BEGAN: i64 = 1_794_794_000;
 const ENDED: i64 = BEGAN + 42;
 
-/// A line of a boot of a rule, as the program prints it.
+/// Writes a line of a boot of a rule, as the program prints it.
 fn line_of_boot(rule: &str, image: &str, status: &str, reason: &str) -> String {
     let mut said: Value = serde_json::from_str(&line(image, status, reason)).unwrap();
     said["boot"] = json!({"rule": rule, "began": BEGAN, "ended": ENDED});
     format!("{said}\n")
 }
 
-/// The job of the first node's boot with a rule's list.
+/// Names the job of the first node's boot with a rule's list.
 fn boot_of(rule: &str) -> String {
     unsent_id(&["boot", &node_id(1), rule, &BEGAN.to_string(), &ENDED.to_string()])
 }
 
-/// A command that finds the first image, and brings this along.
+/// Makes a cloud whose command finds the first image, and brings this along.
 fn bringing(lines: &[String]) -> Cloud {
     let report = line(&image(1), "cached", "") + &lines.concat();
     Cloud::where_the_node(Invocation {
@@ -53,8 +53,8 @@ async fn a_boot_is_a_job_of_its_own_that_is_done_with_and_the_command_keeps_its_
     assert_eq!((&totals["jobs"], &totals["pulled"]), (&json!(1), &json!(1)));
     let of_boot = cloud.records().into_iter().filter(|record| record["job"] == id).count();
     assert_eq!(of_boot, 2);
-    let held = cloud.row(&Key::held(&node_id(1))).unwrap();
-    assert!(held.to_string().contains(&image(2)), "{held}");
+    let inventory = cloud.row(&Key::held(&node_id(1))).unwrap();
+    assert!(inventory.to_string().contains(&image(2)), "{inventory}");
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn whichever_commands_bring_a_report_it_is_one_job() {
 }
 
 #[tokio::test]
-async fn what_a_boot_could_not_bring_is_counted_and_not_tried_again() {
+async fn what_a_boot_could_not_bring_is_counted_and_not_retried() {
     let cloud = bringing(&[line_of_boot("default", &image(2), "failed", "registry")]);
     assert_eq!(cloud.answer(SUCCESS).await["status"], "cached");
     assert_eq!(cloud.row(&Key::job(&boot_of("default"))).unwrap()["failed"], 1);

@@ -5,7 +5,7 @@ use super::*;
 const HYBRID: &str = include_str!("../../../../../events/node-result.hybrid.json");
 const HYBRID_NODE: &str = "mi-0aaaabbbbccccdddd";
 
-/// How a Windows node ends, in each of the forms that are seen.
+/// Lists the forms in which commands are seen to end on Windows nodes.
 fn of_windows() -> [Invocation; 3] {
     let said = |stdout: &str| Invocation {
         exit_code: 0,
@@ -165,5 +165,5 @@ async fn a_node_that_can_hold_none_of_the_images_is_none_of_the_job() {
     assert_eq!(["skipped", "not_applicable"].map(|name| job[name].clone()), [0, 1]);
     assert!(cloud.metrics().is_empty());
     assert_eq!(cloud.records().len(), 2);
-    assert!(cloud.held(1).images.values().all(|said| said.reason == "platform"));
+    assert!(cloud.inventory(1).images.values().all(|said| said.reason == "platform"));
 }

@@ -22,8 +22,8 @@ async fn an_instance_goes_on_once_the_only_command_of_its_launch_has_ended() {
             "CompleteLifecycleAction",
         ];
         let calls = cloud.calls();
-        let asked = calls.iter().position(|call| *call == expected[0]).unwrap();
-        assert_eq!(calls[asked..asked + 4], expected);
+        let first = calls.iter().position(|call| *call == expected[0]).unwrap();
+        assert_eq!(calls[first..first + 4], expected);
         assert_eq!(cloud.outboxes(), 0);
     }
 }
@@ -93,7 +93,7 @@ async fn an_action_is_completed_once_however_often_its_events_come() {
 }
 
 #[tokio::test]
-async fn an_instance_that_does_not_wait_is_asked_of_and_no_more() {
+async fn an_instance_that_does_not_wait_is_looked_up_and_no_more() {
     for state in [
         None,
         Some("InService"),
@@ -165,7 +165,7 @@ async fn a_function_killed_before_it_could_let_an_instance_go_does_so_when_the_e
     assert_eq!(state_of(&cloud), "Warmed:Stopped");
 }
 
-/// A cloud where a waiting instance's launch became these commands, which pulled.
+/// Makes a cloud where a waiting instance's launch became these commands, which pulled.
 fn launched(commands: &[usize]) -> Cloud {
     let cloud = Cloud::with_hook(HOOK);
     for k in commands {

@@ -14,35 +14,42 @@ use aws_sdk_autoscaling::{
 };
 use futures_util::{StreamExt, stream};
 use prefetch::{report::report, rows::Key};
+use serde::Deserialize;
 use tracing::{info, warn};
 
 use crate::{
-    fold::Node,
-    rows::LaunchRow,
-    store::{Store, StoreError},
+    node_state::NodeState,
+    table::{Table, TableError},
 };
 
-/// For how long Auto Scaling is waited for, all tries of a call together: outcomes do not wait for it.
+/// Limits how long Auto Scaling is waited for, all attempts of a call together: outcomes do not wait for it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many instances one DescribeAutoScalingInstances takes (Auto Scaling API reference).
+/// Limits the instances of one DescribeAutoScalingInstances (Auto Scaling API reference).
 const MAX_INSTANCES: usize = 50;
-/// How many actions are completed at once.
+/// Limits the actions that are completed at a time.
 const AT_ONCE: usize = 10;
-/// The states in which an instance waits for a launch's hooks, outside a warm pool and in one.
+/// Names the states in which an instance waits for a launch's hooks, outside a warm pool and in one.
 const WAITING: [&str; 2] = ["Pending:Wait", "Warmed:Pending:Wait"];
 /// Names Auto Scaling's answer where no action of the hook waits for the instance, or the group has no such hook.
 const NO_ACTION: &str = "ValidationError";
 
-/// The hook of Auto Scaling groups whose actions wait for prefetches.
+/// Is the hook of Auto Scaling groups whose actions wait for prefetches.
 pub struct LaunchHook {
     client: Client,
     name: String,
 }
 
-/// An instance that waits for hooks of its group.
-struct Waiting {
+/// Names an instance that waits for hooks of its group.
+struct WaitingInstance {
     node: String,
     group: String,
+}
+
+/// Holds what is read of a launch's row.
+#[derive(Deserialize)]
+struct LaunchRow {
+    /// The jobs that it became, once their commands were all sent.
+    commands: Option<Vec<String>>,
 }
 
 impl LaunchHook {
@@ -63,13 +70,13 @@ impl LaunchHook {
     /// It costs one DescribeAutoScalingInstances for each 50 nodes, and for each that waits one Query, one BatchGetItem and,
     /// where its launch is done with, one CompleteLifecycleAction. Whatever goes wrong is told in the log, and the instance
     /// waits until the hook's own end.
-    pub async fn release(&self, nodes: &BTreeSet<String>, store: &Store) {
+    pub async fn release(&self, nodes: &BTreeSet<String>, table: &Table) {
         let nodes: Vec<&String> = nodes.iter().collect();
         for nodes in nodes.chunks(MAX_INSTANCES) {
             match self.waiting(nodes).await {
                 Ok(waiting) => {
                     stream::iter(waiting)
-                        .for_each_concurrent(AT_ONCE, |waiting| self.release_one(waiting, store))
+                        .for_each_concurrent(AT_ONCE, |waiting| self.release_one(waiting, table))
                         .await;
                 }
                 Err(error) => warn!(
@@ -83,16 +90,19 @@ impl LaunchHook {
     }
 
     /// Tells which of these nodes wait for a launch's hook.
-    async fn waiting(&self, nodes: &[&String]) -> Result<Vec<Waiting>, SdkError<DescribeAutoScalingInstancesError>> {
+    async fn waiting(
+        &self,
+        nodes: &[&String],
+    ) -> Result<Vec<WaitingInstance>, SdkError<DescribeAutoScalingInstancesError>> {
         let ids = nodes.iter().map(ToString::to_string).collect();
         let request = self.client.describe_auto_scaling_instances();
         let answer = request.set_instance_ids(Some(ids)).send().await?;
         Ok(answer.auto_scaling_instances().iter().filter_map(waiting).collect())
     }
 
-    async fn release_one(&self, waiting: Waiting, store: &Store) {
-        let Waiting { node, group } = &waiting;
-        match to_come(node, store).await {
+    async fn release_one(&self, waiting: WaitingInstance, table: &Table) {
+        let WaitingInstance { node, group } = &waiting;
+        match to_come(node, table).await {
             Ok(None) => self.complete(node, group).await,
             Ok(Some(reason)) => info!(
                 instance.id = node,
@@ -137,33 +147,41 @@ impl LaunchHook {
     }
 }
 
-fn waiting(instance: &AutoScalingInstanceDetails) -> Option<Waiting> {
+fn waiting(instance: &AutoScalingInstanceDetails) -> Option<WaitingInstance> {
     let waits = WAITING.contains(&instance.lifecycle_state()?);
-    waits.then_some(Waiting {
+    waits.then_some(WaitingInstance {
         node: instance.instance_id()?.to_owned(),
         group: instance.auto_scaling_group_name()?.to_owned(),
     })
 }
 
 /// Tells what is still to come of a node's last launch, as it is known now; none where it is done with.
-async fn to_come(node: &str, store: &Store) -> Result<Option<String>, StoreError> {
-    let Some(LaunchRow { commands: Some(jobs) }) = store.last_launch(node).await? else {
+async fn to_come(node: &str, table: &Table) -> Result<Option<String>, TableError> {
+    let Some(LaunchRow { commands: Some(jobs) }) = last_launch(node, table).await? else {
         return Ok(Some("not all commands of its launch are known to be sent".to_owned()));
     };
-    let rows = store
-        .read(&jobs.iter().map(|job| Key::node(job, node)).collect())
-        .await?;
+    let keys = jobs.iter().map(|job| Key::node(job, node)).collect();
+    let rows = table.read(&keys).await?;
     let mut known = BTreeMap::new();
     for job in &jobs {
-        if let Some(row) = rows.get::<Node>(&Key::node(job, node))? {
+        if let Some(row) = rows.get::<NodeState>(&Key::node(job, node))? {
             known.insert(job.as_str(), row);
         }
     }
     Ok(open_job(&jobs, &known).map(|job| format!("job {job} of its launch is not done with there")))
 }
 
+/// Reads the row of a node's last launch as it is now.
+async fn last_launch(node: &str, table: &Table) -> Result<Option<LaunchRow>, TableError> {
+    let launches = table.query(Key::launch(node, None).pk).consistent_read(true);
+    let answer = launches.scan_index_forward(false).limit(1).send().await;
+    let answer = answer.map_err(|error| TableError::Launches(Box::new(error)))?;
+    let row = answer.items.unwrap_or_default().into_iter().next();
+    Ok(row.map(serde_dynamo::from_item).transpose()?)
+}
+
 /// Gives a job of which the node has not reported, or is to retry something.
-fn open_job<'a>(jobs: &'a [String], known: &BTreeMap<&str, Node>) -> Option<&'a String> {
+fn open_job<'a>(jobs: &'a [String], known: &BTreeMap<&str, NodeState>) -> Option<&'a String> {
     let is_done = |job: &str| known.get(job).is_some_and(|node| !node.retrying);
     jobs.iter().find(|job| !is_done(job))
 }
@@ -181,10 +199,10 @@ mod tests {
         ) {
             let names: Vec<String> = (0..jobs.len()).map(|k| format!("job {k}")).collect();
             let row = |(name, retrying): (&'_ String, &Option<bool>)| {
-                let node = Node { retrying: (*retrying)?, ..Node::default() };
+                let node = NodeState { retrying: (*retrying)?, ..NodeState::default() };
                 Some((name.clone(), node))
             };
-            let rows: BTreeMap<String, Node> = names.iter().zip(&jobs).filter_map(row).collect();
+            let rows: BTreeMap<String, NodeState> = names.iter().zip(&jobs).filter_map(row).collect();
             let known = rows.iter().map(|(name, node)| (name.as_str(), node.clone())).collect();
             let is_done = jobs.iter().all(|job| *job == Some(false));
             prop_assert_eq!(open_job(&names, &known).is_none(), is_done);

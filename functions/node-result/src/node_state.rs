@@ -1,22 +1,22 @@
-//! What is known of a node, and how a report changes it: in whatever order reports come, and however often.
+//! Node states: what is known of a node in a job, and how a report changes it, in whatever order reports come, and however
+//! often.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use chrono::{DateTime, Utc};
 use prefetch::{
-    command::Trigger,
     image::Image,
     outcome::Status,
     rows::{Counters, Outcome},
 };
 use serde::Deserialize;
 
-use crate::finding::Report;
+use crate::observation::{Job, NodeOutcomes};
 
-/// What outcomes of an image on a node are compared by: the one that ranks higher counts.
+/// Ranks the outcomes of an image on a node: the one that ranks higher counts.
 ///
-/// The later try counts; of one try what the node said itself, then that the image is there, then that it never will be,
-/// then the worse. Outcomes are totally ordered by it, and that is what makes the fold free of order and repetition.
+/// The later attempt counts; of one attempt what the node said itself, then that the image is there, then that it never will
+/// be, then the worse. Outcomes are totally ordered by it, and that is what makes the fold free of order and repetition.
 fn rank(outcome: &Outcome) -> impl PartialOrd {
     // The bits of floats that are not negative are ordered as these are.
     let seconds = outcome.seconds.to_bits();
@@ -29,14 +29,14 @@ fn rank(outcome: &Outcome) -> impl PartialOrd {
     (outcome.attempt, outcome.reported, status, said)
 }
 
-/// What is known of a node in a job: a row of the table.
+/// Holds what is known of a node in a job: a row of the table.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Node {
+pub struct NodeState {
     /// How often the row was written.
     pub version: u32,
-    /// The number of the last try that is known.
+    /// The number of the last attempt that is known.
     pub attempt: u8,
-    /// What became of each image.
+    /// The outcome of each image.
     pub images: BTreeMap<Image, Outcome>,
     /// When the last command that is known ended.
     pub ended_at: DateTime<Utc>,
@@ -44,16 +44,25 @@ pub struct Node {
     pub command: String,
     /// When the last command ended that left all its images there that the node can hold.
     pub warm_at: Option<DateTime<Utc>>,
-    /// Whether a further try was queued when the row was written.
+    /// True where a retry was queued when the row was written.
     #[serde(default)]
     pub retrying: bool,
     /// The outbox row that was written with the row, where there was one.
     pub outbox: Option<String>,
 }
 
-impl Node {
-    /// Takes in what a command's report says.
-    pub fn fold(&mut self, command: &str, report: &Report) {
+/// Tells how a node's state changes.
+#[derive(Debug)]
+pub struct NodeChange {
+    pub job: Job,
+    pub node: String,
+    pub before: Option<NodeState>,
+    pub after: NodeState,
+}
+
+impl NodeState {
+    /// Takes in what a command did on the node.
+    pub fn fold(&mut self, command: &str, report: &NodeOutcomes) {
         for (image, outcome) in &report.outcomes {
             if self.images.get(image).is_none_or(|known| rank(outcome) > rank(known)) {
                 self.images.insert(image.clone(), outcome.clone());
@@ -70,25 +79,19 @@ impl Node {
         }
     }
 
-    /// The worst that became of an image that the node can hold; of no image at all nothing bad did.
+    /// Gives the worst that became of an image that the node can hold; of no image at all nothing bad did.
     pub fn status(&self) -> Status {
         let worst = applicable(&self.images).map(|outcome| outcome.status).min();
         let skipped = self.is_not_applicable().then_some(Status::Skipped);
         worst.or(skipped).unwrap_or(Status::Cached)
     }
 
-    /// Tells if the node can hold none of the images: it is none of the job.
+    /// Returns true where the node can hold none of the images: it is none of the job.
     pub fn is_not_applicable(&self) -> bool {
         !self.images.is_empty() && self.images.values().all(Outcome::is_not_applicable)
     }
 
-    /// Whether a further try is to be made.
-    pub fn wants_retry(&self, trigger: Trigger, max_retries: u8) -> bool {
-        let mut outcomes = self.images.values();
-        outcomes.any(|outcome| outcome.wants_retry(trigger, max_retries))
-    }
-
-    /// What the node adds to the counters of its job.
+    /// Counts the node, as it adds to the counters of its job.
     pub fn counters(&self) -> Counters {
         let is_of_the_job = !self.is_not_applicable();
         let count = |status| i64::from(is_of_the_job && self.status() == status);
@@ -106,7 +109,31 @@ impl Node {
     }
 }
 
-/// Gives the outcomes of those images that the node can hold.
+impl NodeChange {
+    /// Returns true where nothing changes.
+    pub fn is_none(&self) -> bool {
+        self.before.as_ref() == Some(&self.after)
+    }
+
+    /// Lists the images of which something else is known than before.
+    pub fn changed(&self) -> impl Iterator<Item = (&Image, &Outcome)> {
+        let images = self.after.images.iter();
+        images.filter(|(image, outcome)| self.known(image) != Some(outcome))
+    }
+
+    /// Gives what was known of an image before.
+    pub fn known(&self, image: &Image) -> Option<&Outcome> {
+        self.before.as_ref().and_then(|before| before.images.get(image))
+    }
+
+    /// Tells how the counters of the job move.
+    pub fn counters(&self) -> Counters {
+        let before = self.before.as_ref().map(NodeState::counters);
+        self.after.counters() - before.unwrap_or_default()
+    }
+}
+
+/// Lists the outcomes of those images that the node can hold.
 pub fn applicable(images: &BTreeMap<Image, Outcome>) -> impl Iterator<Item = &Outcome> {
     images.values().filter(|outcome| !outcome.is_not_applicable())
 }
@@ -132,7 +159,7 @@ mod tests {
         })
     }
 
-    fn command_and_report() -> impl Strategy<Value = (String, Report)> {
+    fn command_and_report() -> impl Strategy<Value = (String, NodeOutcomes)> {
         (1..=3_u8, 0..3_i64, "[a-c]").prop_flat_map(|(attempt, seconds, command)| {
             let outcomes = prop::collection::btree_map(
                 (1..=3_usize).prop_map(|k| image(k).parse().unwrap()),
@@ -140,7 +167,7 @@ mod tests {
                 1..4,
             );
             outcomes.prop_map(move |outcomes| {
-                let report = Report {
+                let report = NodeOutcomes {
                     node: "i-0abc0000000000001".to_owned(),
                     attempt,
                     ended_at: DateTime::from_timestamp_secs(seconds).unwrap(),
@@ -151,8 +178,8 @@ mod tests {
         })
     }
 
-    fn folded<'a>(reports: impl IntoIterator<Item = &'a (String, Report)>) -> Node {
-        let mut node = Node::default();
+    fn folded<'a>(reports: impl IntoIterator<Item = &'a (String, NodeOutcomes)>) -> NodeState {
+        let mut node = NodeState::default();
         for (command, report) in reports {
             node.fold(command, report);
         }
@@ -175,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn a_later_try_counts_and_of_one_try_what_the_node_says_itself(reports in prop::collection::vec(command_and_report(), 1..6)) {
+        fn a_later_attempt_counts_and_of_one_attempt_what_the_node_says_itself(reports in prop::collection::vec(command_and_report(), 1..6)) {
             let node = folded(&reports);
             for (image, known) in &node.images {
                 for (_, report) in &reports {

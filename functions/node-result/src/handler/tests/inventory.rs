@@ -47,15 +47,15 @@ async fn what_several_jobs_tell_of_one_node_is_one_row() {
             .count(),
         1
     );
-    let held = cloud.held(1);
-    assert_eq!((held.version, held.images.len()), (1, 2));
+    let inventory = cloud.inventory(1);
+    assert_eq!((inventory.version, inventory.images.len()), (1, 2));
     let (one, two) = (
-        &held.images[&image(1).parse().unwrap()],
-        &held.images[&image(2).parse().unwrap()],
+        &inventory.images[&image(1).parse().unwrap()],
+        &inventory.images[&image(2).parse().unwrap()],
     );
     assert_eq!((one.at, one.since, &one.job), (at(20), Some(at(10)), &command_id(3)));
     assert_eq!((two.at, two.since, &two.job), (at(30), Some(at(30)), &command_id(2)));
-    assert_eq!(held.last_failure.unwrap().at, at(10));
+    assert_eq!(inventory.last_failure.unwrap().at, at(10));
 }
 
 #[tokio::test]
@@ -74,10 +74,10 @@ async fn transactions_of_one_batch_stand_on_each_other_where_they_are_of_one_nod
             .count(),
         2
     );
-    let held = cloud.held(1);
-    assert_eq!((held.version, held.images.len()), (2, 2));
-    assert_eq!(held.images[&image(1).parse().unwrap()].since, Some(at(20)));
-    assert!(held.last_failure.is_some());
+    let inventory = cloud.inventory(1);
+    assert_eq!((inventory.version, inventory.images.len()), (2, 2));
+    assert_eq!(inventory.images[&image(1).parse().unwrap()].since, Some(at(20)));
+    assert!(inventory.last_failure.is_some());
 
     // The first is not written; the second, which stands on it, is not either, until both are planned anew.
     let again = Cloud::new();
@@ -93,8 +93,8 @@ async fn transactions_of_one_batch_stand_on_each_other_where_they_are_of_one_nod
             .count(),
         4
     );
-    let held = again.held(1);
-    assert_eq!((held.version, held.last_failure.unwrap().at), (2, at(10)));
+    let inventory = again.inventory(1);
+    assert_eq!((inventory.version, inventory.last_failure.unwrap().at), (2, at(10)));
 }
 
 #[tokio::test]
@@ -105,10 +105,10 @@ async fn an_older_report_never_overwrites_a_later_one() {
     for k in [2, 1] {
         assert!(cloud.batch(&[event_of(k, 1)], 1).await.is_empty());
     }
-    let held = cloud.held(1);
-    let holding = &held.images[&image(1).parse().unwrap()];
+    let inventory = cloud.inventory(1);
+    let holding = &inventory.images[&image(1).parse().unwrap()];
     assert_eq!((holding.since, &holding.job), (Some(at(20)), &command_id(2)));
-    assert_eq!((held.version, held.last_failure.unwrap().at), (2, at(10)));
+    assert_eq!((inventory.version, inventory.last_failure.unwrap().at), (2, at(10)));
 }
 
 #[tokio::test]
@@ -120,9 +120,9 @@ async fn a_node_that_keeps_silent_still_holds_what_it_held() {
     for k in [1, 2] {
         cloud.batch(&[event_of(k, 1)], 1).await;
     }
-    let held = cloud.held(1);
-    assert_eq!(held.images[&image(1).parse().unwrap()].since, Some(at(10)));
-    assert_eq!(held.last_failure.unwrap().reason, "delivery-timed-out");
+    let inventory = cloud.inventory(1);
+    assert_eq!(inventory.images[&image(1).parse().unwrap()].since, Some(at(10)));
+    assert_eq!(inventory.last_failure.unwrap().reason, "delivery-timed-out");
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_report_that_is_known_writes_nothing_and_one_that_only_the_node_does_n
     // As of a version before this one.
     cloud.state(|state| state.table.rows.remove(&Key::held(&node_id(1))));
     cloud.batch(&[event_of(1, 1)], 2).await;
-    assert_eq!(cloud.held(1).version, 1);
+    assert_eq!(cloud.inventory(1).version, 1);
     assert_eq!(
         (&cloud.job()["pulled"], cloud.records().len(), cloud.outboxes()),
         (&json!(1), 1, 0)
@@ -153,15 +153,15 @@ async fn a_row_that_another_job_wrote_since_it_was_read_is_folded_anew() {
     let rows = other.state(|state| state.table.rows.clone());
     cloud.state(|state| state.table.appearing = Some(rows));
     assert!(cloud.batch(&[event_of(1, 1)], 1).await.is_empty());
-    let held = cloud.held(1);
-    assert_eq!((held.version, held.images.len()), (2, 2));
+    let inventory = cloud.inventory(1);
+    assert_eq!((inventory.version, inventory.images.len()), (2, 2));
 }
 
 #[tokio::test]
 async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_every_limit() {
     const JOBS: usize = 40;
     let cloud = Cloud::new();
-    let mut held = Held::default();
+    let mut inventory = Held::default();
     let failed = Outcome {
         status: Status::Failed,
         reason: "r".repeat(32),
@@ -172,10 +172,10 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
         reported: true,
     };
     for k in 0..1000 {
-        held.fold(&longest_image(k).parse().unwrap(), &failed, at(0), COMMAND);
+        inventory.fold(&longest_image(k).parse().unwrap(), &failed, at(0), COMMAND);
     }
     for k in 1..=JOBS {
-        let mut row: Item = serde_dynamo::to_item(&held).unwrap();
+        let mut row: Item = serde_dynamo::to_item(&inventory).unwrap();
         let key = Key::held(&node_id(k));
         row.extend(key.item());
         cloud.state(|state| state.table.rows.insert(key, row));
@@ -184,7 +184,10 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
     }
     let batch: Vec<String> = (1..=JOBS).map(|k| event_of(k, k)).collect();
     assert!(cloud.batch(&batch, 1).await.is_empty());
-    assert_eq!((cloud.held(1).images.len(), cloud.held(1).more.len()), (100, 900));
+    assert_eq!(
+        (cloud.inventory(1).images.len(), cloud.inventory(1).more.len()),
+        (100, 900)
+    );
     let calls = cloud.calls();
     assert_eq!(calls.iter().filter(|call| **call == "TransactWriteItems").count(), 2);
     let (items, bytes, largest) = cloud.state(|state| state.table.largest);

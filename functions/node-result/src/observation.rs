@@ -1,0 +1,299 @@
+//! Observations: what SSM says of commands that ended, as it concerns their nodes and jobs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ssm::{Client, types::Command};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::{StreamExt, stream};
+use prefetch::{
+    command::{Comment, Trigger, unsent_id},
+    image::Image,
+    outcome::Boot,
+    report::report,
+    rows::Outcome,
+    ssm::{self, SsmError},
+};
+
+use crate::{
+    decision::{Decision, DecisionReason, Explanation},
+    event::CommandEnded,
+    report::{Report, comment},
+};
+
+/// Limits the calls to SSM at a time.
+const AT_ONCE: usize = 10;
+/// Limits how long before the command that brings it a boot is believed to have been: a node's clock may be wrong until it
+/// is set.
+const BELIEVED: TimeDelta = TimeDelta::days(7);
+
+/// Maps events to what becomes of them.
+pub type Decisions = BTreeMap<CommandEnded, Decision>;
+
+/// Tells what is known of a job since an event.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub event: CommandEnded,
+    /// The job that the command belongs to.
+    pub job: Job,
+    pub kind: ObservationKind,
+}
+
+/// Tells the observations apart.
+#[derive(Clone, Debug)]
+pub enum ObservationKind {
+    /// A command ended on a node.
+    Node(NodeOutcomes),
+    /// The job's first command ended as a whole.
+    Targets(Targets),
+}
+
+/// Names a job: its first command and the retries that followed.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The id of the job's first command.
+    pub id: String,
+    pub trigger: Trigger,
+    /// The rule's name.
+    pub rule: String,
+    /// When the command was sent; the job where the command is its first.
+    pub requested_at: DateTime<Utc>,
+    /// Who requested it, where its row says so.
+    pub requested_by: Option<String>,
+}
+
+/// Tells what a command did on a node.
+#[derive(Clone, Debug)]
+pub struct NodeOutcomes {
+    /// The node's instance id.
+    pub node: String,
+    /// The attempt's number.
+    pub attempt: u8,
+    /// When the command ended there.
+    pub ended_at: DateTime<Utc>,
+    /// The outcome of each image.
+    pub outcomes: BTreeMap<Image, Outcome>,
+}
+
+/// Tells to how many nodes a job's first command went, and with which images.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    pub count: u32,
+    pub images: Vec<Image>,
+}
+
+impl Observation {
+    /// Returns true where it is of a boot, whose report an event's command only brings along.
+    pub fn is_of_boot(&self) -> bool {
+        self.job.trigger == Trigger::Boot
+    }
+
+    /// Gives the outcomes on the node with their event, where the observation is of a node.
+    pub fn of_node(&self) -> Option<(&CommandEnded, &NodeOutcomes)> {
+        match &self.kind {
+            ObservationKind::Node(outcomes) => Some((&self.event, outcomes)),
+            ObservationKind::Targets(_) => None,
+        }
+    }
+}
+
+impl Job {
+    fn of(event: &CommandEnded, comment: Comment) -> Self {
+        Self {
+            id: comment.job.unwrap_or_else(|| event.command.clone()),
+            trigger: comment.trigger,
+            rule: comment.rule,
+            requested_at: event.requested_at,
+            requested_by: None,
+        }
+    }
+
+    /// Counts the seconds from the request to a moment, to the millisecond; clocks may differ, they are never negative.
+    pub fn seconds_until(&self, moment: DateTime<Utc>) -> f64 {
+        let passed = moment.signed_duration_since(self.requested_at).num_milliseconds();
+        f64::from(u32::try_from(passed.max(0)).unwrap_or(u32::MAX)) / 1000.0
+    }
+}
+
+/// Asks SSM about commands that ended; gives the observations, and what becomes of those events that have none.
+///
+/// It costs one GetCommandInvocation per event of a node, and one ListCommands per command that ended as a whole or whose
+/// nodes did not report fully.
+pub async fn observe(client: &Client, events: &BTreeSet<CommandEnded>) -> (Vec<Observation>, Decisions) {
+    let mut decisions = Decisions::new();
+    let mut reports = answered(reports_of(client, events).await, &mut decisions);
+    let boots: Vec<Observation> = reports.iter_mut().flat_map(of_boots).collect();
+    let wholes = events.iter().filter(|event| event.node.is_none());
+    let of_wholes = wholes.clone().map(|event| event.command.as_str());
+    let commands = reports.iter().filter_map(Report::unsure_command).chain(of_wholes);
+    let commands = commands_of(client, commands.collect()).await;
+    let command = |id: &str| commands[id].as_ref().map_err(Explanation::clone);
+    let of_nodes = reports.into_iter().map(|report| {
+        let named = report.unsure_command().map(|id| command(id).map(images)).transpose();
+        let event = report.event.clone();
+        (event, named.and_then(|named| of_node(report, named.as_deref())))
+    });
+    let of_wholes = wholes.map(|event| {
+        let observed = command(&event.command).map(|command| targets(event, command));
+        (event.clone(), observed)
+    });
+    let observed = answered(of_nodes.chain(of_wholes), &mut decisions);
+    let mut observations = kept(observed, &mut decisions);
+    observations.extend(boots);
+    (observations, decisions)
+}
+
+/// Asks how commands went on their nodes.
+async fn reports_of(
+    client: &Client,
+    events: &BTreeSet<CommandEnded>,
+) -> Vec<(CommandEnded, Result<Report, Explanation>)> {
+    let of_nodes = events.iter().filter_map(|event| Some((event, event.node.as_deref()?)));
+    let answers = stream::iter(of_nodes).map(async |(event, node)| {
+        let answer = ssm::invocation(client, &event.command, node).await;
+        let answer = answer.map_err(|error| not_answered(&error));
+        let report = answer.and_then(|answer| Report::read(event, node, &answer));
+        (event.clone(), report)
+    });
+    answers.buffer_unordered(AT_ONCE).collect().await
+}
+
+/// Asks for commands, each once.
+async fn commands_of(client: &Client, ids: BTreeSet<&str>) -> BTreeMap<String, Result<Command, Explanation>> {
+    let answers = stream::iter(ids).map(async |id| {
+        let command = ssm::command(client, id).await;
+        (id.to_owned(), command.map_err(|error| not_answered(&error)))
+    });
+    answers.buffer_unordered(AT_ONCE).collect().await
+}
+
+/// Keeps what SSM answered, and hands back the events of the rest.
+fn answered<T>(
+    answers: impl IntoIterator<Item = (CommandEnded, Result<T, Explanation>)>,
+    decisions: &mut Decisions,
+) -> Vec<T> {
+    let mut answered = Vec::new();
+    for (event, answer) in answers {
+        match answer {
+            Ok(answer) => answered.push(answer),
+            Err(explanation) => {
+                decisions.insert(event, Decision::HandedBack(explanation));
+            }
+        }
+    }
+    answered
+}
+
+/// Keeps the observations, and ignores the events of the rest.
+fn kept(observed: Vec<Observed>, decisions: &mut Decisions) -> Vec<Observation> {
+    let mut kept = Vec::new();
+    for observed in observed {
+        match observed {
+            Observed::Observation(observation) => kept.push(observation),
+            Observed::Nothing(event, explanation) => {
+                decisions.insert(event, Decision::Ignored(explanation));
+            }
+        }
+    }
+    kept
+}
+
+fn not_answered(error: &SsmError) -> Explanation {
+    match error {
+        SsmError::NoInvocation(_) => Explanation::new(DecisionReason::NoInvocation, report(error)),
+        error => Explanation::aws_error(error),
+    }
+}
+
+/// Tells an observation from an event of which there is nothing to observe.
+enum Observed {
+    Observation(Observation),
+    Nothing(CommandEnded, Explanation),
+}
+
+/// Takes the observations of a node's boots out of its report: each is a job of its own, which is the same whichever command
+/// of the node brings it.
+fn of_boots(report: &mut Report) -> Vec<Observation> {
+    let boots = report.take_boots().into_iter();
+    boots.map(|(boot, outcomes)| of_boot(report, boot, outcomes)).collect()
+}
+
+fn of_boot(report: &Report, boot: Boot, outcomes: BTreeMap<Image, Outcome>) -> Observation {
+    let Report { node, ended_at, .. } = report;
+    let within = |moment: DateTime<Utc>| moment.clamp(*ended_at - BELIEVED, *ended_at);
+    let moments = [boot.began, boot.ended].map(|moment| moment.timestamp().to_string());
+    Observation {
+        event: report.event.clone(),
+        job: Job {
+            id: unsent_id(&["boot", node, &boot.rule, &moments[0], &moments[1]]),
+            trigger: Trigger::Boot,
+            rule: boot.rule,
+            requested_at: within(boot.began),
+            requested_by: None,
+        },
+        kind: ObservationKind::Node(NodeOutcomes {
+            node: node.clone(),
+            attempt: 1,
+            ended_at: within(boot.ended),
+            outcomes,
+        }),
+    }
+}
+
+/// Observes a node, given the images that the command names where they were looked up.
+///
+/// # Errors
+/// Where the command names no image: it is none of ours, whatever its comment.
+fn of_node(mut report: Report, named: Option<&[Image]>) -> Result<Observed, Explanation> {
+    let comment = match report.comment {
+        Ok(ref comment) => comment.clone(),
+        Err(explanation) => return Ok(Observed::Nothing(report.event, explanation)),
+    };
+    let attempt = comment.attempt;
+    let outcomes = report.take_outcomes(named, attempt);
+    if outcomes.is_empty() {
+        let message = "the command names no image";
+        return Err(Explanation::new(DecisionReason::Malformed, message));
+    }
+    Ok(Observed::Observation(Observation {
+        job: Job::of(&report.event, comment),
+        kind: ObservationKind::Node(NodeOutcomes {
+            node: report.node,
+            attempt,
+            ended_at: report.ended_at,
+            outcomes,
+        }),
+        event: report.event,
+    }))
+}
+
+/// Observes to how many nodes a command went, where it is a job's first.
+fn targets(event: &CommandEnded, command: &Command) -> Observed {
+    let event = event.clone();
+    let comment = match comment(command.comment()) {
+        Ok(comment) => comment,
+        Err(explanation) => return Observed::Nothing(event, explanation),
+    };
+    if let Some(job) = &comment.job {
+        let message = format!("it is a further try of job {job}");
+        return Observed::Nothing(event, Explanation::new(DecisionReason::Retry, message));
+    }
+    Observed::Observation(Observation {
+        job: Job::of(&event, comment),
+        kind: ObservationKind::Targets(Targets {
+            count: command.target_count().unsigned_abs(),
+            images: images(command),
+        }),
+        event,
+    })
+}
+
+/// Lists the images that a command names.
+fn images(command: &Command) -> Vec<Image> {
+    let images = command.parameters().and_then(|parameters| parameters.get("images"));
+    images
+        .into_iter()
+        .flatten()
+        .flat_map(|list| list.split(' '))
+        .filter_map(|image| image.parse().ok())
+        .collect()
+}
