@@ -217,8 +217,7 @@ async fn send_leased(
     }
 }
 
-/// Logs what cannot be noted of a lease, which is found out in time: whoever comes again finds what was sent, and goes on
-/// after a minute in any case.
+/// Logs what cannot be noted of a lease: whoever comes again after a minute finds what was sent, and goes on.
 fn warn_of(noted: Result<(), KeyError>) {
     if let Err(error) = noted {
         warn!("{}", report(&error));

@@ -56,7 +56,7 @@ impl Counted {
         *number += 1;
     }
 
-    /// Measures the nodes by how they stand, those that are left out excepted: always all three, for they are read together.
+    /// Writes three metrics, those that are 0 too, for they are read together; nodes that are left out are not measured.
     pub fn line<'a>(&self, metrics: &'a Metrics, now: DateTime<Utc>) -> Line<'a> {
         let mut line = metrics.line(now);
         line.count("NodesWarm", self.warm);
@@ -66,7 +66,7 @@ impl Counted {
     }
 }
 
-/// Counts the cluster's instances that run, or are about to, by how they stand.
+/// Counts the cluster's instances that run or are about to, by how warm they are.
 ///
 /// It costs what all pages of GET /nodes cost, 500 nodes each. What cannot be asked of any node leaves no count at all, for
 /// a part of the nodes is no number of nodes; two counts at once each tell the same.

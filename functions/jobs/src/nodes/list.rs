@@ -39,7 +39,7 @@ struct Next {
     skip: usize,
 }
 
-/// Tells of a page of the cluster's instances that run, or are about to, if each can be warmed, and what it holds.
+/// Lists a page of the cluster's instances that run or are about to: if SSM reaches each, and which images it has.
 ///
 /// A page costs one DescribeInstances, one DescribeInstanceInformation for each 50 of its nodes and one BatchGetItem for
 /// each 100; this process asks ECR at most once per repository in 30 seconds. Where there is no node, up to five more

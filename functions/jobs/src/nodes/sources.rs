@@ -27,7 +27,7 @@ use crate::{
     store::Store,
 };
 
-/// How many nodes' rows are inventory in memory at once: as many as one BatchGetItem reads.
+/// How many nodes' rows are in memory at once: as many as one BatchGetItem reads.
 const AT_ONCE: usize = 100;
 /// What EC2 answers where it does not take a token for its own (EC2 API reference, error codes).
 const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "InvalidParameterValue"];

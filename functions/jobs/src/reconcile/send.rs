@@ -16,11 +16,11 @@ use prefetch::{
     ssm::SsmError,
 };
 use thiserror::Error;
-use tracing::info;
 
 use crate::{
     hash::hash,
     lease::stamp,
+    log::log_sent,
     reconcile::lease::{RuleLease, RuleProgress, RuleState},
     store::StoreError,
 };
@@ -126,14 +126,7 @@ impl RuleSender<'_> {
         };
         let command = self.sender.send(self.settings, order, now).await?;
         if !self.sender.observes() {
-            info!(
-                command.id = command,
-                rule = self.rule.name,
-                images = images.len(),
-                "sent {} images by rule {}",
-                images.len(),
-                self.rule.name
-            );
+            log_sent(&command, &self.rule.name, images.len());
         }
         Ok(command)
     }

@@ -23,8 +23,8 @@ use crate::{
 #[error("SSM has more commands than can be looked through for the job's further tries")]
 struct TooMany;
 
-/// Cancels a job and its duplicates: their retries first, by a row that whoever would make them reads, then the commands that
-/// have not ended.
+/// Cancels a job and its duplicates: first their retries, by a row that whoever retries reads, then the commands that have not
+/// ended.
 ///
 /// # Errors
 /// A 400 where the id is none, a 404 where there is no such job, a 503 where AWS cannot be asked, which names what may go on.

@@ -10,10 +10,11 @@ use prefetch::{
 };
 use thiserror::Error;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     http::problem::Problem,
+    log::log_sent,
     submit::{
         idempotency::lease::problem,
         plan::{Plan, PlannedCommand, SentCommand, SentCommands},
@@ -93,8 +94,8 @@ async fn send_one(
     failed.map_or(Ok(()), Err)
 }
 
-/// Sends one command; where nodes of it are refused, to the others. What became of it is noted, an error or not. Returns true
-/// where SSM may have taken more than it has said.
+/// Sends one command, without the nodes that SSM refuses, and notes what became of it; returns true where SSM may have taken
+/// more than it has said.
 async fn deliver(sending: &Sending<'_>, command: &PlannedCommand, sent: &mut SentCommand) -> Result<bool, Problem> {
     let Sending {
         sender,
@@ -126,15 +127,7 @@ async fn deliver(sending: &Sending<'_>, command: &PlannedCommand, sent: &mut Sen
     }
 }
 
-fn log_sent(command: &str, rule: &str, images: usize) {
-    info!(
-        command.id = command,
-        rule, images, "sent {images} images by rule {rule}"
-    );
-}
-
-/// Looks once for a command that SSM may have taken without saying so, be it beside one of which it has; where SSM cannot be
-/// asked, that stays unknown.
+/// Looks once for a command that SSM may have taken without saying so; where SSM cannot be asked, that stays unknown.
 async fn look(sending: &Sending<'_>, commands: &[PlannedCommand], place: usize, sent: &mut SentCommands) {
     if sending.sender.observes() {
         return;

@@ -123,7 +123,7 @@ impl SentCommand {
         self.without.push(node);
     }
 
-    /// Notes a command that SSM has, and of which it has not said so: to nodes that have got none yet, or once more.
+    /// Notes a command that SSM took without saying so: to nodes that have got none yet, or once more.
     pub fn found(&mut self, id: String, nodes: &[String]) {
         if self.id.is_none() {
             // SSM may have taken it before it refused a node of it.
@@ -232,7 +232,7 @@ impl PlannedCommand {
         }
     }
 
-    /// Gives what of it is yet to be sent, after this became of it.
+    /// Gives what is left to be sent of it.
     pub fn left(&self, sent: Option<&SentCommand>) -> Option<Self> {
         match sent {
             None => Some(self.clone()),

@@ -27,10 +27,12 @@ const SENDING: TimeDelta = TimeDelta::seconds(60);
 /// Holds the commands of SSM that a planned one may be, by its place in the plan, each with when it was requested.
 type Candidates = BTreeMap<usize, Vec<(DateTime<Utc>, Command)>>;
 
-/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and of the one in doubt what
-/// it has beside what is known, and notes each with the request's lease, where there is one. Of one that SSM has several times
-/// the first counts, the others are its duplicates; what another request has made is none of them. One that is not among the
-/// commands that are looked through is sent again: a node that has its images answers in milliseconds.
+/// Finds commands that SSM has taken since then without saying so: those that are not known as sent to all their nodes, and the
+/// one in doubt.
+///
+/// Where SSM has one several times, the first counts and the others are its duplicates; one that another request made is left
+/// out. What is found is noted with the request's lease, where there is one. A command behind those that are looked through is
+/// sent again: a node that has its images answers in milliseconds.
 ///
 /// Costs one ListCommands for each 50 commands since then, and one BatchGetItem for each 100 that are the same.
 ///
@@ -70,7 +72,7 @@ pub async fn find_sent(
     Ok(())
 }
 
-/// Notes the commands that SSM has of one that is the same, but for those of another sending.
+/// Notes the commands that are the same as one of the plan, without those of a later sending.
 fn note_found(sent: &mut SentCommand, mut same: Vec<(DateTime<Utc>, Command)>) {
     same.sort_by(|(a, one), (b, other)| (a, one.command_id()).cmp(&(b, other.command_id())));
     let first = same[0].0;
@@ -80,7 +82,7 @@ fn note_found(sent: &mut SentCommand, mut same: Vec<(DateTime<Utc>, Command)>) {
     }
 }
 
-/// Tells which of SSM's commands since then are those sought, but for those known as sent, and if all could be looked at.
+/// Gives the commands of SSM since then that are those sought and not yet known as sent; true where all were looked at.
 async fn candidates(
     sending: &Sending<'_>,
     commands: &[PlannedCommand],

@@ -138,7 +138,7 @@ impl RequestLease {
         self.update(update).await
     }
 
-    /// Tells the request, which came first at this moment, from every other.
+    /// Gives a text that tells the request, which came first at this moment, from every other.
     pub fn occasion(&self, since: DateTime<Utc>) -> String {
         format!("{} {}", self.key.pk, stamp(since))
     }
