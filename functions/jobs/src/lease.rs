@@ -6,7 +6,7 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 const HOLDS: TimeDelta = TimeDelta::seconds(60);
 
 /// Returns true while whoever took the lease may be at work.
-pub fn is_held(taken_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+pub fn is_live(taken_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
     now - taken_at < HOLDS
 }
 

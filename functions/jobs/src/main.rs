@@ -1,4 +1,9 @@
 //! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what.
+//!
+//! An event comes in by [`event`] and is answered by [`handler`], which gives each operation the clients it needs out of
+//! [`jobs`]: [`submit`] plans and sends a job, [`status`] tells what became of it and cancels it, [`nodes`] tells what nodes
+//! hold, [`schedule`] keeps schedules, [`reconcile`] sends every rule's newest images. Requests and answers are [`http`]'s, the
+//! table is [`store`]'s.
 
 mod event;
 mod handler;
@@ -6,6 +11,7 @@ mod hash;
 mod http;
 mod jobs;
 mod lease;
+mod log;
 mod nodes;
 mod reconcile;
 mod schedule;
@@ -17,14 +23,14 @@ mod submit;
 mod tests;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, sender::Sender, settings::from_env};
+use prefetch::{aws, ecr::NewestImages, log::init, sender::Sender, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::handle, jobs::Jobs, settings::Settings, store::Store};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    log::init();
+    init();
     let settings = from_env(Settings::read);
     let config = aws::config().await;
     let jobs = Jobs {

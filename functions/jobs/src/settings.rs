@@ -68,7 +68,7 @@ mod tests {
     use crate::tests::cloud::settings::setting;
 
     fn read(name: &str, value: &str) -> Result<Settings, SettingsError> {
-        Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()))
+        Settings::read(|wanted| Some(if wanted == name { value } else { setting(wanted) }.to_owned()))
     }
 
     #[test]

@@ -24,10 +24,10 @@ use crate::{
     submit::{
         dispatch::{note_request, send_all},
         idempotency::{
-            Begun, Progress, begin,
+            Begun, RequestProgress, begin,
             lease::{KeyError, RequestLease},
         },
-        plan::{Plan, Sent, SentCommands},
+        plan::{Plan, SentCommand, SentCommands},
         planner::{Planner, none_reachable},
         request::JobRequest,
         search::find_sent,
@@ -109,7 +109,7 @@ async fn submit_with_key(
     }
     let Submission { requested_by, now, .. } = *submission;
     match begin(submitter.store, (&kind, key), &body, requested_by, now).await? {
-        Begun::Done(Progress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
+        Begun::Done(RequestProgress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
         Begun::New(lease) => {
             let plan = plan_leased(submitter, request, &lease, now).await?;
             let origin = origin(submission, lease.occasion(now), requested_by);
@@ -170,8 +170,8 @@ async fn plan_leased(
 }
 
 /// Goes on where another left a request: what SSM knows of it is not sent again.
-async fn go_on(sending: &Sending<'_>, lease: &RequestLease, progress: Progress) -> Result<Answer, Problem> {
-    let Progress {
+async fn go_on(sending: &Sending<'_>, lease: &RequestLease, progress: RequestProgress) -> Result<Answer, Problem> {
+    let RequestProgress {
         plan, mut sent, since, ..
     } = progress;
     let commands = plan.commands();
@@ -217,8 +217,7 @@ async fn send_leased(
     }
 }
 
-/// Logs what cannot be noted of a lease, which is found out in time: whoever comes again finds what was sent, and goes on
-/// after a minute in any case.
+/// Logs what cannot be noted of a lease: whoever comes again after a minute finds what was sent, and goes on.
 fn warn_of(noted: Result<(), KeyError>) {
     if let Err(error) = noted {
         warn!("{}", report(&error));
@@ -229,7 +228,7 @@ fn answer(plan: &Plan, sent: &SentCommands) -> Result<Answer, Problem> {
     if sent.values().any(|sent| sent.id.is_some()) {
         return Ok(Answer::new(202, &plan.answer(sent, false)));
     }
-    let refused: Vec<RefusedNode> = sent.values().flat_map(Sent::not_reached).collect();
+    let refused: Vec<RefusedNode> = sent.values().flat_map(SentCommand::not_reached).collect();
     let are_offline = refused.iter().all(|node| node.reason == RefusalReason::NotOnline);
     Err(if are_offline {
         Problem::unavailable(NobodyLeft)

@@ -159,7 +159,7 @@ fn launched_at(instance: &Instance) -> Option<DateTime<Utc>> {
     instance.launch_time().and_then(moment)
 }
 
-/// Returns true for the version of an agent older than the oldest that knows the document; not for what is no version.
+/// Returns true for a version older than the oldest that knows the document, false for a text that is no version.
 fn is_too_old(version: &str) -> bool {
     let numbers: Result<Vec<u32>, _> = version.split('.').map(str::parse).collect();
     numbers.is_ok_and(|numbers| numbers.as_slice() < OLDEST.as_slice())

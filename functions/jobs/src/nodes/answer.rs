@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::nodes::{
     agent::{Agent, moment},
-    sources::{Known, Listed},
+    sources::{Listed, NodeFacts},
 };
 
 /// Describes an instance of the cluster.
@@ -71,7 +71,7 @@ enum ImageState {
 }
 
 /// Holds what is known of an image on a node by one of its names.
-struct Said<'a> {
+struct NameState<'a> {
     state: ImageState,
     seen_at: Option<DateTime<Utc>>,
     since: Option<DateTime<Utc>>,
@@ -80,8 +80,8 @@ struct Said<'a> {
 
 impl Node {
     /// Describes a node by what is known of it, and by its inventory.
-    pub fn of(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Self {
-        let wanted = by_digest(node.wanted(&known.images));
+    pub fn of(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Held, now: DateTime<Utc>) -> Self {
+        let wanted = by_digest(node.wanted(&facts.images));
         let instance = node.instance;
         Self {
             id: node.id.to_owned(),
@@ -89,10 +89,10 @@ impl Node {
             instance_type: instance.instance_type().map(|kind| kind.as_str().to_owned()),
             launched_at: instance.launch_time().and_then(moment),
             rules: node.rules.iter().map(|rule| rule.name.clone()).collect(),
-            ssm: Agent::of(instance, known.managed.get(node.id), now),
-            images: wanted.iter().map(|names| ImageOnNode::of(names, held)).collect(),
-            more: held.more.len(),
-            last_failure: held.last_failure.clone(),
+            ssm: Agent::of(instance, facts.managed.get(node.id), now),
+            images: wanted.iter().map(|names| ImageOnNode::of(names, inventory)).collect(),
+            more: inventory.more.len(),
+            last_failure: inventory.last_failure.clone(),
         }
     }
 }
@@ -113,8 +113,8 @@ fn by_digest(wanted: BTreeSet<&Image>) -> Vec<Vec<&Image>> {
 
 impl ImageOnNode {
     /// Tells of an image by all its names: it is there once each of them is, for kubelet looks for the name.
-    fn of(names: &[&Image], held: &Held) -> Self {
-        let said: Vec<Said> = names.iter().map(|name| Said::of(name, held)).collect();
+    fn of(names: &[&Image], inventory: &Held) -> Self {
+        let said: Vec<NameState> = names.iter().map(|name| NameState::of(name, inventory)).collect();
         let worst = said.iter().min_by_key(|said| (said.state, said.seen_at));
         let worst = worst.expect("an image has a name");
         let is_warm = worst.state == ImageState::Warm;
@@ -130,15 +130,15 @@ impl ImageOnNode {
     }
 }
 
-impl<'a> Said<'a> {
+impl<'a> NameState<'a> {
     /// Tells of a name by what the node's row has of it, in full or in brief.
-    fn of(image: &Image, held: &'a Held) -> Self {
-        let state = match held.presence(image) {
+    fn of(image: &Image, inventory: &'a Held) -> Self {
+        let state = match inventory.presence(image) {
             Some(Presence::Warm) => ImageState::Warm,
             Some(Presence::Missing | Presence::NotApplicable) => ImageState::Missing,
             None => ImageState::Unknown,
         };
-        let (in_full, in_brief) = (held.images.get(image), held.more.get(image));
+        let (in_full, in_brief) = (inventory.images.get(image), inventory.more.get(image));
         // In brief it is known why a node lacks an image only where it could not hold it.
         let is_foreign = in_brief.is_some_and(|said| said.presence == Presence::NotApplicable);
         Self {

@@ -1,4 +1,4 @@
-//! The cluster without nodes: of which clusters there are some.
+//! A cluster without nodes: which clusters have some.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ impl fmt::Display for NoNodes {
     }
 }
 
-/// Tells of a cluster that has no node: one DescribeInstances, and up to five more where it has none.
+/// Tells if a cluster has no node, and which clusters have some: one DescribeInstances, and up to five more where it has none.
 ///
 /// # Errors
 /// [`InstancesError`] where EC2 cannot be asked.
@@ -38,7 +38,7 @@ pub async fn no_nodes(ec2: &Client, cluster: &Cluster) -> Result<Option<NoNodes>
     }
 }
 
-/// Tells of which clusters there are nodes, of a cluster that has none.
+/// Names the clusters that have nodes, for one that has none.
 ///
 /// # Errors
 /// [`InstancesError`] where EC2 cannot be asked.

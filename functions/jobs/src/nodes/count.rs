@@ -13,7 +13,7 @@ use crate::{
     http::problem::Problem,
     nodes::{
         agent::{Agent, AgentState},
-        sources::{Known, Listed, NodeSources, NodesError},
+        sources::{Listed, NodeFacts, NodeSources, NodesError},
     },
 };
 
@@ -56,7 +56,7 @@ impl Counted {
         *number += 1;
     }
 
-    /// Measures the nodes by how they stand, those that are left out excepted: always all three, for they are read together.
+    /// Writes three metrics, those that are 0 too, for they are read together; nodes that are left out are not measured.
     pub fn line<'a>(&self, metrics: &'a Metrics, now: DateTime<Utc>) -> Line<'a> {
         let mut line = metrics.line(now);
         line.count("NodesWarm", self.warm);
@@ -66,7 +66,7 @@ impl Counted {
     }
 }
 
-/// Counts the cluster's instances that run, or are about to, by how they stand.
+/// Counts the cluster's instances that run or are about to, by how warm they are.
 ///
 /// It costs what all pages of GET /nodes cost, 500 nodes each. What cannot be asked of any node leaves no count at all, for
 /// a part of the nodes is no number of nodes; two counts at once each tell the same.
@@ -93,9 +93,9 @@ async fn count_all(sources: &NodeSources<'_>, now: DateTime<Utc>) -> Result<Coun
             .iter()
             .filter_map(|instance| Listed::of(instance, sources.settings));
         let listed: Vec<Listed> = listed.collect();
-        let known = sources.known(&images, &listed, now).await?;
-        for (node, held) in listed.iter().zip(&known.inventories) {
-            counted.take(of_node(node, &known, held, now));
+        let facts = sources.facts(&images, &listed, now).await?;
+        for (node, inventory) in listed.iter().zip(&facts.inventories) {
+            counted.take(of_node(node, &facts, inventory, now));
         }
         page = next;
         if page.is_none() {
@@ -104,10 +104,10 @@ async fn count_all(sources: &NodeSources<'_>, now: DateTime<Utc>) -> Result<Coun
     }
 }
 
-fn of_node(node: &Listed<'_>, known: &Known<'_>, held: &Held, now: DateTime<Utc>) -> Warmth {
-    let agent = Agent::of(node.instance, known.managed.get(node.id), now);
-    let wanted = node.wanted(&known.images).into_iter();
-    warmth(agent.state, wanted.map(|image| held.presence(image)))
+fn of_node(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Held, now: DateTime<Utc>) -> Warmth {
+    let agent = Agent::of(node.instance, facts.managed.get(node.id), now);
+    let wanted = node.wanted(&facts.images).into_iter();
+    warmth(agent.state, wanted.map(|image| inventory.presence(image)))
 }
 
 /// Decides how warm a node is, by its agent and by its last word on each image that it is to have.

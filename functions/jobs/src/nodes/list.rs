@@ -39,7 +39,7 @@ struct Next {
     skip: usize,
 }
 
-/// Tells of a page of the cluster's instances that run, or are about to, if each can be warmed, and what it holds.
+/// Lists a page of the cluster's instances that run or are about to: if SSM reaches each, and which images it has.
 ///
 /// A page costs one DescribeInstances, one DescribeInstanceInformation for each 50 of its nodes and one BatchGetItem for
 /// each 100; this process asks ECR at most once per repository in 30 seconds. Where there is no node, up to five more
@@ -55,9 +55,9 @@ pub async fn list(sources: &NodeSources<'_>, query: &Query, now: DateTime<Utc>) 
     let listed = instances.iter().skip(begin.skip);
     let listed = listed.filter_map(|instance| Listed::of(instance, sources.settings));
     let listed: Vec<Listed> = listed.collect();
-    let known = sources.known(sources.images, &listed, now).await?;
-    let inventories = listed.iter().zip(&known.inventories);
-    let nodes = inventories.map(|(node, held)| Node::of(node, &known, held, now));
+    let facts = sources.facts(sources.images, &listed, now).await?;
+    let inventories = listed.iter().zip(&facts.inventories);
+    let nodes = inventories.map(|(node, inventory)| Node::of(node, &facts, inventory, now));
     let mut nodes: Vec<Node> = nodes.collect();
     let fits = fitting(&nodes);
     let next = if fits < nodes.len() {

@@ -27,7 +27,7 @@ use crate::{
     store::Store,
 };
 
-/// How many nodes' rows are held in memory at once: as many as one BatchGetItem reads.
+/// How many nodes' rows are in memory at once: as many as one BatchGetItem reads.
 const AT_ONCE: usize = 100;
 /// What EC2 answers where it does not take a token for its own (EC2 API reference, error codes).
 const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "InvalidParameterValue"];
@@ -82,7 +82,7 @@ impl<'a> Listed<'a> {
 }
 
 /// Holds what SSM, ECR and the table say of nodes.
-pub struct Known<'a> {
+pub struct NodeFacts<'a> {
     /// Their agents as SSM describes them, by instance id.
     pub managed: HashMap<String, InstanceInformation>,
     /// The newest images of each rule that wants one of them, by the rule's name.
@@ -125,16 +125,16 @@ impl NodeSources<'_> {
     ///
     /// # Errors
     /// A 503 where AWS cannot be asked.
-    pub async fn known<'b>(
+    pub async fn facts<'b>(
         &self,
         images: &NewestImages,
         nodes: &[Listed<'b>],
         now: DateTime<Utc>,
-    ) -> Result<Known<'b>, Problem> {
+    ) -> Result<NodeFacts<'b>, Problem> {
         let newest = newest(images, nodes, now);
         let read = try_join3(self.managed(nodes), newest, self.inventories(nodes));
         let (managed, images, inventories) = read.await?;
-        Ok(Known {
+        Ok(NodeFacts {
             managed,
             images,
             inventories,
@@ -156,10 +156,10 @@ impl NodeSources<'_> {
             let rows = self.store.read(&keys.iter().cloned().collect()).await;
             let rows = rows.map_err(Problem::unavailable)?;
             for key in &keys {
-                let held: Option<Held> = rows
+                let inventory: Option<Held> = rows
                     .get(key)
                     .map_err(|error| Problem::unavailable(NodesError::Row(error)))?;
-                inventories.push(held.unwrap_or_default());
+                inventories.push(inventory.unwrap_or_default());
             }
         }
         Ok(inventories)

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_dynamo::to_attribute_value;
 
 use crate::{
-    lease::{is_held, stamp},
+    lease::{is_live, stamp},
     store::{Store, StoreError},
 };
 
@@ -70,7 +70,7 @@ impl RuleRow {
         match self.state {
             None if !self.commands.is_empty() => RuleStanding::Whole,
             // Whoever began it is at work, or died.
-            None | Some(RuleState::Working) if is_held(self.started_at, now) => RuleStanding::Taken,
+            None | Some(RuleState::Working) if is_live(self.started_at, now) => RuleStanding::Taken,
             None | Some(RuleState::Working | RuleState::Stopped) if age < GOING_ON => RuleStanding::Left,
             Some(RuleState::Partial) if age < TRIES => RuleStanding::Left,
             _ => RuleStanding::Whole,
@@ -80,7 +80,7 @@ impl RuleRow {
 
 /// Tells what was sent of a rule's reconcile, by this run and those whose rest it sends.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct RuleProgress {
     /// When the first of them began; none where this one does.
     pub began_at: Option<DateTime<Utc>>,
     pub commands: Vec<String>,
@@ -113,7 +113,7 @@ impl<'a> RuleLease<'a> {
         store: &'a Store,
         rule: &Rule,
         before: Option<DateTime<Utc>>,
-        known: &Known,
+        progress: &RuleProgress,
         now: DateTime<Utc>,
     ) -> Result<Option<Self>, StoreError> {
         let key = Key::reconcile(&rule.name);
@@ -124,7 +124,7 @@ impl<'a> RuleLease<'a> {
             "attribute_not_exists(pk)"
         };
         let request = lease
-            .update(known, RuleState::Working)
+            .update(progress, RuleState::Working)
             .condition_expression(condition)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let request = match before {
@@ -148,14 +148,14 @@ impl<'a> RuleLease<'a> {
     ///
     /// # Errors
     /// [`StoreError::Update`] where it could not be written.
-    pub async fn note(&self, known: &Known, state: RuleState) -> Result<(), StoreError> {
-        let request = self.update(known, state).condition_expression("started_at = :now");
+    pub async fn note(&self, progress: &RuleProgress, state: RuleState) -> Result<(), StoreError> {
+        let request = self.update(progress, state).condition_expression("started_at = :now");
         let answer = request.send().await;
         answer.map(drop).map_err(|error| StoreError::Update(Box::new(error)))
     }
 
-    fn update(&self, known: &Known, state: RuleState) -> UpdateItemFluentBuilder {
-        let began_at = known.began_at.unwrap_or(self.now);
+    fn update(&self, progress: &RuleProgress, state: RuleState) -> UpdateItemFluentBuilder {
+        let began_at = progress.began_at.unwrap_or(self.now);
         self.store
             .update(&self.key)
             .update_expression(
@@ -164,8 +164,8 @@ impl<'a> RuleLease<'a> {
             .expression_attribute_names("#state", "state")
             .expression_attribute_values(":now", AttributeValue::S(stamp(self.now)))
             .expression_attribute_values(":began", AttributeValue::S(stamp(began_at)))
-            .expression_attribute_values(":commands", list(&known.commands))
-            .expression_attribute_values(":sent", list(&known.sent))
+            .expression_attribute_values(":commands", list(&progress.commands))
+            .expression_attribute_values(":sent", list(&progress.sent))
             .expression_attribute_values(":state", to_attribute_value(state).expect("it is a word"))
             .expression_attribute_values(":expires", self.store.expires_at(self.now))
     }

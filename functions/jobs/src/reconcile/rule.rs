@@ -17,7 +17,7 @@ use prefetch::{
 use crate::{
     reconcile::{
         decision::RuleDecision,
-        lease::{Known, RuleLease, RuleRow, RuleStanding, RuleState},
+        lease::{RuleLease, RuleProgress, RuleRow, RuleStanding, RuleState},
         send::{RuleError, RuleSender, is_late},
     },
     store::Store,
@@ -50,7 +50,7 @@ impl RuleReconciler<'_> {
         now: DateTime<Utc>,
     ) -> Result<RuleDecision, RuleError> {
         let before = last.as_ref().map(|last| last.started_at);
-        let Some(known) = self.left(last, now).await? else {
+        let Some(progress) = self.left(last, now).await? else {
             return Ok(RuleDecision::StillRunning);
         };
         let newest = images.known_of_rule(rule, SystemTime::from(now)).await?;
@@ -64,22 +64,22 @@ impl RuleReconciler<'_> {
             // Its row stays, so that its turn comes sooner.
             return Err(RuleError::TooSlow);
         }
-        match RuleLease::take(self.store, rule, before, &known, now).await? {
-            Some(lease) => self.send(rule, &lease, newest, known).await,
+        match RuleLease::take(self.store, rule, before, &progress, now).await? {
+            Some(lease) => self.send(rule, &lease, newest, progress).await,
             None => Ok(RuleDecision::StillRunning),
         }
     }
 
     /// Tells what was sent of the reconcile that goes on; none where the last one is under way.
-    async fn left(&self, last: Option<RuleRow>, now: DateTime<Utc>) -> Result<Option<Known>, SsmError> {
+    async fn left(&self, last: Option<RuleRow>, now: DateTime<Utc>) -> Result<Option<RuleProgress>, SsmError> {
         let Some(last) = last else {
-            return Ok(Some(Known::default()));
+            return Ok(Some(RuleProgress::default()));
         };
         Ok(match last.standing(now) {
             RuleStanding::Taken => None,
             RuleStanding::Whole if is_running(self.ssm, &last, now).await? => None,
-            RuleStanding::Whole => Some(Known::default()),
-            RuleStanding::Left => Some(Known {
+            RuleStanding::Whole => Some(RuleProgress::default()),
+            RuleStanding::Left => Some(RuleProgress {
                 began_at: last.began_at.or(Some(last.started_at)),
                 commands: last.commands,
                 sent: last.sent,
@@ -92,7 +92,7 @@ impl RuleReconciler<'_> {
         rule: &Rule,
         lease: &RuleLease<'_>,
         newest: Newest,
-        mut known: Known,
+        mut progress: RuleProgress,
     ) -> Result<RuleDecision, RuleError> {
         let Newest { images, missing } = newest;
         let sender = RuleSender {
@@ -101,7 +101,7 @@ impl RuleReconciler<'_> {
             lease,
             rule,
         };
-        let (mut state, mut failed) = sender.send(&images, &mut known).await;
+        let (mut state, mut failed) = sender.send(&images, &mut progress).await;
         if state == RuleState::Whole
             && let Some(cause) = missing
         {
@@ -109,12 +109,12 @@ impl RuleReconciler<'_> {
         }
         if state == RuleState::Whole {
             // The next run begins anew.
-            known.sent.clear();
+            progress.sent.clear();
         }
-        let noted = lease.note(&known, state).await;
+        let noted = lease.note(&progress, state).await;
         failed.map_or(Ok(()), Err)?;
         noted?;
-        let commands = known.commands;
+        let commands = progress.commands;
         Ok(if self.sender.observes() {
             RuleDecision::Observed { commands }
         } else {

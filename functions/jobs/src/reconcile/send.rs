@@ -16,12 +16,12 @@ use prefetch::{
     ssm::SsmError,
 };
 use thiserror::Error;
-use tracing::info;
 
 use crate::{
     hash::hash,
     lease::stamp,
-    reconcile::lease::{Known, RuleLease, RuleState},
+    log::log_sent,
+    reconcile::lease::{RuleLease, RuleProgress, RuleState},
     store::StoreError,
 };
 
@@ -68,8 +68,8 @@ impl RuleSender<'_> {
     ///
     /// Tells how far it came, with the first error: where SSM takes none of what is sent side by side, or the time is up, the
     /// rest is left.
-    pub async fn send(&self, images: &[Image], known: &mut Known) -> (RuleState, Option<RuleError>) {
-        let left = images.iter().filter(|image| !known.sent.contains(&self.mark(image)));
+    pub async fn send(&self, images: &[Image], progress: &mut RuleProgress) -> (RuleState, Option<RuleError>) {
+        let left = images.iter().filter(|image| !progress.sent.contains(&self.mark(image)));
         let left: Vec<Image> = left.cloned().collect();
         let commands: Vec<&[Image]> = images_of_commands(&left).collect();
         let mut groups = commands.chunks(AT_ONCE).peekable();
@@ -78,14 +78,14 @@ impl RuleSender<'_> {
             if is_late() {
                 return (RuleState::Stopped, failed.or(Some(RuleError::TooSlow)));
             }
-            let before = known.commands.len();
-            failed = failed.or(self.send_together(together, known).await.map(RuleError::from));
+            let before = progress.commands.len();
+            failed = failed.or(self.send_together(together, progress).await.map(RuleError::from));
             // What came last is noted with how it ended.
             if groups.peek().is_some() {
-                if known.commands.len() == before {
+                if progress.commands.len() == before {
                     return (RuleState::Stopped, failed);
                 }
-                if let Err(error) = self.lease.note(known, RuleState::Working).await {
+                if let Err(error) = self.lease.note(progress, RuleState::Working).await {
                     return (RuleState::Stopped, Some(error.into()));
                 }
             }
@@ -99,15 +99,15 @@ impl RuleSender<'_> {
     }
 
     /// Sends some commands side by side; gives the first error.
-    async fn send_together(&self, together: &[&[Image]], known: &mut Known) -> Option<SendError> {
+    async fn send_together(&self, together: &[&[Image]], progress: &mut RuleProgress) -> Option<SendError> {
         let sends = together.iter().map(|images| self.send_one(images));
         let outcomes = aws::sparing(NOTING, join_all(sends)).await;
         let mut failed = None;
         for (outcome, images) in outcomes.into_iter().zip(together) {
             match outcome {
                 Ok(command) => {
-                    known.commands.push(command);
-                    known.sent.extend(images.iter().map(|image| self.mark(image)));
+                    progress.commands.push(command);
+                    progress.sent.extend(images.iter().map(|image| self.mark(image)));
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -126,14 +126,7 @@ impl RuleSender<'_> {
         };
         let command = self.sender.send(self.settings, order, now).await?;
         if !self.sender.observes() {
-            info!(
-                command.id = command,
-                rule = self.rule.name,
-                images = images.len(),
-                "sent {} images by rule {}",
-                images.len(),
-                self.rule.name
-            );
+            log_sent(&command, &self.rule.name, images.len());
         }
         Ok(command)
     }

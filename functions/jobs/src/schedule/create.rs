@@ -104,7 +104,7 @@ async fn refuse_left_twin(scheduler: &Scheduler<'_>, schedule: &Definition) -> R
     }
 }
 
-/// Creates a schedule's parts where they are not there, all of them or none; tells if one had to be made.
+/// Creates a schedule's parts where they are not there, all of them or none; returns true where one had to be made.
 async fn put_all(
     scheduler: &Scheduler<'_>,
     schedule: &mut Definition,
@@ -211,8 +211,7 @@ fn is_created_since(output: &GetScheduleOutput, now: DateTime<Utc>) -> bool {
     created.is_some_and(|created| created >= (now - CLOCK_SKEW).timestamp())
 }
 
-/// Deletes again what was made of a schedule that cannot be made as a whole, and tells what stands for all that: what could
-/// not be deleted, and what was there before, or may be.
+/// Deletes again what was made of a schedule that cannot be made as a whole; the problem names the parts that stand, or may.
 async fn undo(
     scheduler: &Scheduler<'_>,
     schedule: &Definition,

@@ -57,7 +57,7 @@ impl Timing {
         }
     }
 
-    /// Writes it as EventBridge Scheduler's expressions, of which any may fire.
+    /// Gives the expressions of EventBridge Scheduler's by which it fires.
     pub fn expressions(&self) -> Vec<String> {
         match self {
             Self::Cron(expressions) => expressions.iter().map(|expression| expression.text.clone()).collect(),

@@ -1,6 +1,6 @@
 //! DELETE /jobs/{id}: what has not begun of a job does not begin.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use prefetch::{
     command::Comment,
     ssm::{self, SsmError},
@@ -12,21 +12,19 @@ use tracing::info;
 use crate::{
     http::{answer::Answer, problem::Problem},
     status::{
+        command::each_since,
         job::{Job, JobState},
         sources::JobSources,
     },
 };
-
-/// How many pages of commands are looked through for a job's retries.
-const MAX_PAGES: usize = 40;
 
 /// Tells that SSM has more commands since the job began than are looked through.
 #[derive(Debug, Error)]
 #[error("SSM has more commands than can be looked through for the job's further tries")]
 struct TooMany;
 
-/// Cancels a job and its duplicates: their retries first, by a row that whoever would make them reads, then the commands that
-/// have not ended.
+/// Cancels a job and its duplicates: first their retries, by a row that whoever retries reads, then the commands that have not
+/// ended.
 ///
 /// # Errors
 /// A 400 where the id is none, a 404 where there is no such job, a 503 where AWS cannot be asked, which names what may go on.
@@ -119,23 +117,17 @@ async fn stop(sources: &JobSources<'_>, command: &str, stopped: &mut Vec<String>
 /// # Errors
 /// A 503 where SSM cannot be asked, or has more commands than are looked through; those found until then are listed.
 async fn running_retries(sources: &JobSources<'_>, job: &Job, running: &mut Vec<String>) -> Result<(), Problem> {
-    let after = job.requested_at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let document = &sources.settings.shared.document;
-    let mut page = None;
-    for _ in 0..MAX_PAGES {
-        let answer = ssm::commands(sources.ssm, document, &after, page).await;
-        let answer = answer.map_err(Problem::unavailable)?;
-        for command in answer.commands.unwrap_or_default() {
-            let comment = command.comment().and_then(|comment| comment.parse::<Comment>().ok());
-            let is_of_job = comment.is_some_and(|comment| comment.job.as_deref() == Some(&job.id));
-            if is_of_job && !ssm::has_ended(&command) {
-                running.extend(command.command_id);
-            }
+    let is_whole = each_since(sources.ssm, document, job.requested_at, |command| {
+        let comment = command.comment().and_then(|comment| comment.parse::<Comment>().ok());
+        let is_of_job = comment.is_some_and(|comment| comment.job.as_deref() == Some(&job.id));
+        if is_of_job && !ssm::has_ended(&command) {
+            running.extend(command.command_id);
         }
-        page = answer.next_token.filter(|token| !token.is_empty());
-        if page.is_none() {
-            return Ok(());
-        }
+    });
+    if is_whole.await.map_err(Problem::unavailable)? {
+        Ok(())
+    } else {
+        Err(Problem::unavailable(TooMany))
     }
-    Err(Problem::unavailable(TooMany))
 }

@@ -91,7 +91,7 @@ impl JobRow {
 
 /// Holds what is known of a job, before it is judged.
 #[derive(Default)]
-pub struct Known {
+pub struct JobFacts {
     /// Its first command, where SSM has been asked.
     pub command: Option<Command>,
     /// Its row, where there is one.
@@ -100,7 +100,7 @@ pub struct Known {
     pub is_cancelled: bool,
 }
 
-impl Known {
+impl JobFacts {
     /// Judges what is known of a job; none where neither SSM nor the table knows of such a one.
     pub fn job(self, id: &str, settings: &Settings, now: DateTime<Utc>) -> Option<Job> {
         let command = self.command.as_ref();

@@ -23,7 +23,7 @@ use crate::{
     },
     status::{
         command::{first_comment, requested_at},
-        sources::{JobSources, known},
+        sources::{JobSources, facts},
     },
     store::Store,
 };
@@ -174,8 +174,8 @@ async fn described(
     let rows = sources.rows(&ids).await.map_err(Problem::unavailable)?;
     let mut described = Vec::with_capacity(jobs.len());
     for ((_, id), command) in jobs {
-        let known = known(&rows, &id, command).map_err(Problem::unavailable)?;
-        described.extend(known.job(&id, sources.settings, now).map(|job| job.to_json()));
+        let facts = facts(&rows, &id, command).map_err(Problem::unavailable)?;
+        described.extend(facts.job(&id, sources.settings, now).map(|job| job.to_json()));
     }
     Ok(described)
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{
     http::problem::Problem,
     settings::Settings,
-    status::job::{Job, JobRow, Known},
+    status::job::{Job, JobFacts, JobRow},
     store::{Store, StoreError},
 };
 
@@ -43,8 +43,8 @@ impl JobSources<'_> {
     /// # Errors
     /// A 404 where there is no such job, a 503 where SSM cannot be asked.
     pub async fn judge(&self, id: &str, rows: &Rows, now: DateTime<Utc>) -> Result<Job, Problem> {
-        let mut known = known(rows, id, None).map_err(Problem::unavailable)?;
-        let is_settled = known.row.as_ref().is_some_and(JobRow::is_settled);
+        let mut facts = facts(rows, id, None).map_err(Problem::unavailable)?;
+        let is_settled = facts.row.as_ref().is_some_and(JobRow::is_settled);
         if !is_settled && !is_unsent_id(id) {
             let command = match ssm::command(self.ssm, id).await {
                 Ok(command) => Some(command),
@@ -52,9 +52,9 @@ impl JobSources<'_> {
                 Err(error) => return Err(Problem::unavailable(error)),
             };
             let is_ours = |command: &Command| command.document_name() == Some(&self.settings.shared.document);
-            known.command = command.filter(is_ours);
+            facts.command = command.filter(is_ours);
         }
-        let job = known.job(id, self.settings, now);
+        let job = facts.job(id, self.settings, now);
         job.ok_or_else(|| Problem::not_found(format!("there is no job {id}, or it is long over")))
     }
 
@@ -84,8 +84,8 @@ pub fn check_id(id: &str) -> Result<(), Problem> {
 ///
 /// # Errors
 /// [`StoreError::Row`] where a row cannot be understood.
-pub fn known(rows: &Rows, id: &str, command: Option<Command>) -> Result<Known, StoreError> {
-    Ok(Known {
+pub fn facts(rows: &Rows, id: &str, command: Option<Command>) -> Result<JobFacts, StoreError> {
+    Ok(JobFacts {
         command,
         row: rows.get(&Key::job(id))?,
         is_cancelled: rows.contains(&Key::cancelled(id)),

@@ -10,13 +10,14 @@ use prefetch::{
 };
 use thiserror::Error;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     http::problem::Problem,
+    log::log_sent,
     submit::{
         idempotency::lease::problem,
-        plan::{Plan, Planned, Sent, SentCommands},
+        plan::{Plan, PlannedCommand, SentCommand, SentCommands},
         search::find_sent,
         sending::Sending,
     },
@@ -62,13 +63,13 @@ pub async fn send_all(sending: &Sending<'_>, plan: &Plan, mut sent: SentCommands
 /// Sends what is left of one command, notes what became of it, and looks for it where its answer got lost.
 async fn send_one(
     sending: &Sending<'_>,
-    commands: &[Planned],
+    commands: &[PlannedCommand],
     place: usize,
-    left: &Planned,
+    left: &PlannedCommand,
     sent: &mut SentCommands,
 ) -> Result<(), Problem> {
     let command = &commands[place];
-    let mut one = sent.remove(&place).unwrap_or_else(|| Sent::begin(command));
+    let mut one = sent.remove(&place).unwrap_or_else(|| SentCommand::begin(command));
     let outcome = deliver(sending, left, &mut one).await;
     let is_in_doubt = outcome
         .as_ref()
@@ -93,9 +94,9 @@ async fn send_one(
     failed.map_or(Ok(()), Err)
 }
 
-/// Sends one command; where nodes of it are refused, to the others. What became of it is noted, an error or not. Returns true
-/// where SSM may have taken more than it has said.
-async fn deliver(sending: &Sending<'_>, command: &Planned, sent: &mut Sent) -> Result<bool, Problem> {
+/// Sends one command, without the nodes that SSM refuses, and notes what became of it; returns true where SSM may have taken
+/// more than it has said.
+async fn deliver(sending: &Sending<'_>, command: &PlannedCommand, sent: &mut SentCommand) -> Result<bool, Problem> {
     let Sending {
         sender,
         settings,
@@ -126,16 +127,8 @@ async fn deliver(sending: &Sending<'_>, command: &Planned, sent: &mut Sent) -> R
     }
 }
 
-fn log_sent(command: &str, rule: &str, images: usize) {
-    info!(
-        command.id = command,
-        rule, images, "sent {images} images by rule {rule}"
-    );
-}
-
-/// Looks once for a command that SSM may have taken without saying so, be it beside one of which it has; where SSM cannot be
-/// asked, that stays unknown.
-async fn look(sending: &Sending<'_>, commands: &[Planned], place: usize, sent: &mut SentCommands) {
+/// Looks once for a command that SSM may have taken without saying so; where SSM cannot be asked, that stays unknown.
+async fn look(sending: &Sending<'_>, commands: &[PlannedCommand], place: usize, sent: &mut SentCommands) {
     if sending.sender.observes() {
         return;
     }
@@ -150,7 +143,7 @@ async fn look(sending: &Sending<'_>, commands: &[Planned], place: usize, sent: &
 /// Writes into the rows of jobs by which request they were made, who requested it, and which are the same once more.
 ///
 /// A job whose row does not say so is as good a job: it is logged and goes on.
-pub async fn note_request(sending: &Sending<'_>, sent: impl IntoIterator<Item = &Sent>) {
+pub async fn note_request(sending: &Sending<'_>, sent: impl IntoIterator<Item = &SentCommand>) {
     let origin = &sending.origin;
     let who = origin.requested_by.as_deref();
     if who.is_none() && sending.sender.observes() {

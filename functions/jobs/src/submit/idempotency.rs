@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     hash::hash,
     http::problem::Problem,
-    lease::is_held,
+    lease::is_live,
     store::Store,
     submit::{
         idempotency::{
@@ -45,7 +45,7 @@ fn standing(row: &RequestRow, body: &str, now: DateTime<Utc>) -> RequestStanding
     } else {
         match row.state {
             RequestState::Done => RequestStanding::Done,
-            RequestState::Working if is_held(row.started_at, now) => RequestStanding::Working,
+            RequestState::Working if is_live(row.started_at, now) => RequestStanding::Working,
             RequestState::Working | RequestState::Open => RequestStanding::Left,
         }
     }
@@ -56,13 +56,13 @@ pub enum Begun {
     /// Nothing is known of it: it is to be planned.
     New(RequestLease),
     /// It was left, and this was to be sent since then.
-    Again(RequestLease, Progress),
+    Again(RequestLease, RequestProgress),
     /// All was sent.
-    Done(Progress),
+    Done(RequestProgress),
 }
 
 /// Tells what is to be sent, and what was sent of it.
-pub struct Progress {
+pub struct RequestProgress {
     /// What is to be sent.
     pub plan: Plan,
     /// What was sent.
@@ -116,12 +116,12 @@ pub async fn begin(
     }
 }
 
-fn progress(row: RequestRow) -> Option<Progress> {
+fn progress(row: RequestRow) -> Option<RequestProgress> {
     let sent = row
         .sent
         .into_iter()
         .filter_map(|(place, sent)| Some((place.parse().ok()?, sent)));
-    Some(Progress {
+    Some(RequestProgress {
         plan: serde_json::from_str(&row.plan?).ok()?,
         sent: sent.collect(),
         since: row.created_at,

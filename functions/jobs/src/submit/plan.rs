@@ -20,7 +20,7 @@ use crate::{nodes::reachability::RefusedNode, status::job::JobState, submit::req
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// What the requested images are.
-    pub images: Vec<Resolved>,
+    pub images: Vec<ResolvedImage>,
     /// The nodes requested by id that get nothing.
     pub refused: Vec<RefusedNode>,
     /// What each rule brings where.
@@ -29,7 +29,7 @@ pub struct Plan {
 
 /// Tells what a requested image is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resolved {
+pub struct ResolvedImage {
     /// The image reference that requests it.
     #[serde(rename = "asked")]
     pub reference: String,
@@ -51,7 +51,7 @@ pub struct Batch {
 
 /// Holds one command that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedCommand {
     /// The rule's name.
     pub rule: String,
     /// At most as many images as one command carries.
@@ -62,7 +62,7 @@ pub struct Planned {
 
 /// Tells what became of one command of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sent {
+pub struct SentCommand {
     /// The command's id; none where no node was left that it could go to.
     pub id: Option<String>,
     /// The nodes that it did not go to in the end.
@@ -90,9 +90,9 @@ pub struct Further {
     pub ids: Vec<String>,
 }
 
-impl Sent {
+impl SentCommand {
     /// Begins a command, which is yet to go to all its nodes.
-    pub fn begin(command: &Planned) -> Self {
+    pub fn begin(command: &PlannedCommand) -> Self {
         let left = match &command.nodes {
             NodeSelection::Ids(ids) => ids.clone(),
             NodeSelection::Tags(_) => Vec::new(),
@@ -123,7 +123,7 @@ impl Sent {
         self.without.push(node);
     }
 
-    /// Notes a command that SSM has, and of which it has not said so: to nodes that have got none yet, or once more.
+    /// Notes a command that SSM took without saying so: to nodes that have got none yet, or once more.
     pub fn found(&mut self, id: String, nodes: &[String]) {
         if self.id.is_none() {
             // SSM may have taken it before it refused a node of it.
@@ -166,16 +166,16 @@ impl Sent {
 }
 
 /// Tells what was sent, by the command's place in its plan.
-pub type SentCommands = BTreeMap<usize, Sent>;
+pub type SentCommands = BTreeMap<usize, SentCommand>;
 
 impl Plan {
     /// Gives the commands: for each batch one for each 50 ids.
-    pub fn commands(&self) -> Vec<Planned> {
+    pub fn commands(&self) -> Vec<PlannedCommand> {
         let mut commands = Vec::new();
         for batch in &self.batches {
             // An earlier release stored batches of more.
             for images in batch.images.chunks(MAX_IMAGES) {
-                let to = |nodes| Planned {
+                let to = |nodes| PlannedCommand {
                     rule: batch.rule.clone(),
                     images: images.to_vec(),
                     nodes,
@@ -195,7 +195,7 @@ impl Plan {
     /// Writes the answer: what was sent, or would have been where that is nothing yet.
     pub fn answer(&self, sent: &SentCommands, is_dry_run: bool) -> Value {
         let mut refused = self.refused.clone();
-        for node in sent.values().flat_map(Sent::not_reached) {
+        for node in sent.values().flat_map(SentCommand::not_reached) {
             if refused.iter().all(|known| known.id != node.id) {
                 refused.push(node);
             }
@@ -206,7 +206,7 @@ impl Plan {
             self.told(sent)
         };
         let mut answer = json!({"dryRun": is_dry_run, "jobs": jobs, "images": self.images, "nodes": refused});
-        if sent.values().any(Sent::is_observed) {
+        if sent.values().any(SentCommand::is_observed) {
             answer["mode"] = json!(Mode::Observe);
         }
         answer
@@ -223,7 +223,7 @@ impl Plan {
     }
 }
 
-impl Planned {
+impl PlannedCommand {
     /// Gives the destination in SSM's words.
     pub fn destination(&self, cluster: &Cluster) -> Destination {
         match &self.nodes {
@@ -232,8 +232,8 @@ impl Planned {
         }
     }
 
-    /// Gives what of it is yet to be sent, after this became of it.
-    pub fn left(&self, sent: Option<&Sent>) -> Option<Self> {
+    /// Gives what is left to be sent of it.
+    pub fn left(&self, sent: Option<&SentCommand>) -> Option<Self> {
         match sent {
             None => Some(self.clone()),
             Some(sent) if sent.left.is_empty() => None,
@@ -263,7 +263,7 @@ impl Planned {
 
     /// Tells of its commands, with what became of them where that is known: one, but where SSM refused it for a node that it
     /// did not name.
-    pub fn told(&self, sent: Option<&Sent>) -> Vec<Value> {
+    pub fn told(&self, sent: Option<&SentCommand>) -> Vec<Value> {
         let Some(sent) = sent else {
             return vec![self.told_as(None, &self.nodes)];
         };
@@ -324,7 +324,7 @@ mod tests {
         let plan: Plan = serde_json::from_value(stored).unwrap();
         let sizes: Vec<usize> = plan.commands().iter().map(|command| command.images.len()).collect();
         assert_eq!(sizes, [30, 30, 15, 15]);
-        let sent: Sent = serde_json::from_value(json!({"id": "first", "without": [ids[1]]})).unwrap();
+        let sent: SentCommand = serde_json::from_value(json!({"id": "first", "without": [ids[1]]})).unwrap();
         let answer = plan.answer(&[(0, sent)].into(), false);
         assert_eq!(answer["jobs"].as_array().unwrap().len(), 1);
         assert_eq!(answer["jobs"][0]["nodes"]["ids"].as_array().unwrap().len(), 49);

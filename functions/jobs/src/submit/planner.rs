@@ -17,7 +17,7 @@ use crate::{
     nodes::reachability::{RefusedNode, reachable},
     settings::Settings,
     submit::{
-        plan::{Batch, Plan, Resolved},
+        plan::{Batch, Plan, ResolvedImage},
         request::{JobRequest, NodeSelection},
         rules::{RuleSelection, select_rules},
     },
@@ -64,7 +64,7 @@ impl Planner<'_> {
         let references = request.images.iter().map(|image| image.asked.clone());
         let images = references
             .zip(images)
-            .map(|(reference, image)| Resolved { reference, image });
+            .map(|(reference, image)| ResolvedImage { reference, image });
         let plan = Plan {
             images: images.collect(),
             refused,

@@ -111,7 +111,7 @@ fn names(settings: &Settings) -> String {
     names.join(", ")
 }
 
-/// Refuses the cluster's own tag, which is always selected: selected by a request as well it could only be taken away.
+/// Refuses the cluster's own tag in a request: it is always selected, and a request could only take it away.
 fn cluster_tag_errors(request: &JobRequest, settings: &Settings) -> Vec<FieldError> {
     let key = &settings.shared.cluster.tag_key;
     match &request.nodes {

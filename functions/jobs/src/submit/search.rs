@@ -3,25 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ssm::types::Command;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use prefetch::{rows::Key, ssm};
+use chrono::{DateTime, TimeDelta, Utc};
+use prefetch::rows::Key;
 use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
     http::problem::Problem,
-    status::command::requested_at,
+    status::command::{each_since, requested_at},
     store::StoreError,
     submit::{
         idempotency::lease::problem,
-        plan::{Planned, Sent, SentCommands},
+        plan::{PlannedCommand, SentCommand, SentCommands},
         sending::Sending,
     },
 };
 
-/// How many pages of commands are looked through: of 2,000 commands, which takes some of a request's 27 seconds. One that is
-/// not among them is sent again: a node that has its images answers in milliseconds.
-const MAX_PAGES: usize = 40;
 /// By how much SSM's clock may be behind ours.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 /// Within which time the same command is the same sending, and not another's: the SDK's tries end before.
@@ -30,9 +27,12 @@ const SENDING: TimeDelta = TimeDelta::seconds(60);
 /// Holds the commands of SSM that a planned one may be, by its place in the plan, each with when it was requested.
 type Candidates = BTreeMap<usize, Vec<(DateTime<Utc>, Command)>>;
 
-/// Finds which of the commands that are not known as sent to all their nodes SSM has since then, and of the one in doubt what
-/// it has beside what is known, and notes each with the request's lease, where there is one. Of one that SSM has several times
-/// the first counts, the others are its duplicates; what another request has made is none of them.
+/// Finds commands that SSM has taken since then without saying so: those that are not known as sent to all their nodes, and the
+/// one in doubt.
+///
+/// Where SSM has one several times, the first counts and the others are its duplicates; one that another request made is left
+/// out. What is found is noted with the request's lease, where there is one. A command behind those that are looked through is
+/// sent again: a node that has its images answers in milliseconds.
 ///
 /// Costs one ListCommands for each 50 commands since then, and one BatchGetItem for each 100 that are the same.
 ///
@@ -40,7 +40,7 @@ type Candidates = BTreeMap<usize, Vec<(DateTime<Utc>, Command)>>;
 /// A 503 where SSM or DynamoDB cannot be asked, a 409 where another works on the request now.
 pub async fn find_sent(
     sending: &Sending<'_>,
-    commands: &[Planned],
+    commands: &[PlannedCommand],
     in_doubt: Option<usize>,
     sent: &mut SentCommands,
     since: DateTime<Utc>,
@@ -51,20 +51,17 @@ pub async fn find_sent(
     if sought.is_empty() {
         return Ok(());
     }
-    let (listed, is_whole) = list(sending, since).await?;
-    let candidates = candidates(sending, commands, &sought, sent, listed)?;
+    let (candidates, is_whole) = candidates(sending, commands, &sought, sent, since).await?;
     let others = others(sending, &candidates).await?;
     for (place, mut same) in candidates {
         same.retain(|(_, command)| command.command_id().is_some_and(|id| !others.contains(id)));
-        same.sort_by(|(a, one), (b, other)| (a, one.command_id()).cmp(&(b, other.command_id())));
-        let Some(first) = same.first().map(|(at, _)| *at) else {
+        if same.is_empty() {
             continue;
-        };
-        let one = sent.entry(place).or_insert_with(|| Sent::begin(&commands[place]));
-        for (_, command) in same.iter().filter(|(at, _)| *at - first < SENDING) {
-            let id = command.command_id().unwrap_or_default();
-            one.found(id.to_owned(), command.instance_ids());
         }
+        let one = sent
+            .entry(place)
+            .or_insert_with(|| SentCommand::begin(&commands[place]));
+        note_found(one, same);
         if let Some(lease) = sending.lease {
             lease.sent(place, one).await.map_err(problem)?;
         }
@@ -75,15 +72,30 @@ pub async fn find_sent(
     Ok(())
 }
 
-/// Tells which of SSM's commands are those sought, but for those known as sent.
-fn candidates(
+/// Notes the commands that are the same as one of the plan, without those of a later sending.
+fn note_found(sent: &mut SentCommand, mut same: Vec<(DateTime<Utc>, Command)>) {
+    same.sort_by(|(a, one), (b, other)| (a, one.command_id()).cmp(&(b, other.command_id())));
+    let first = same[0].0;
+    for (_, command) in same.iter().filter(|(at, _)| *at - first < SENDING) {
+        let id = command.command_id().unwrap_or_default();
+        sent.found(id.to_owned(), command.instance_ids());
+    }
+}
+
+/// Gives the commands of SSM since then that are those sought and not yet known as sent; true where all were looked at.
+async fn candidates(
     sending: &Sending<'_>,
-    commands: &[Planned],
+    commands: &[PlannedCommand],
     sought: &[usize],
     sent: &SentCommands,
-    listed: Vec<Command>,
-) -> Result<Candidates, Problem> {
-    let known: BTreeSet<&String> = sent.values().flat_map(Sent::ids).collect();
+    since: DateTime<Utc>,
+) -> Result<(Candidates, bool), Problem> {
+    let mut listed = Vec::new();
+    let listing = each_since(sending.ssm, &sending.settings.document, since - CLOCK_SKEW, |command| {
+        listed.push(command);
+    });
+    let is_whole = listing.await.map_err(Problem::unavailable)?;
+    let known: BTreeSet<&String> = sent.values().flat_map(SentCommand::ids).collect();
     let mut found = Candidates::new();
     for command in listed {
         let (Some(at), Some(id)) = (requested_at(&command), &command.command_id) else {
@@ -101,7 +113,7 @@ fn candidates(
             }
         }
     }
-    Ok(found)
+    Ok((found, is_whole))
 }
 
 /// Tells which of these commands another request has made, by their rows.
@@ -125,20 +137,4 @@ async fn others(sending: &Sending<'_>, candidates: &Candidates) -> Result<BTreeS
         Ok(others)
     };
     read().await.map_err(Problem::unavailable)
-}
-
-/// Lists the document's commands since a moment, and tells if these are all.
-async fn list(sending: &Sending<'_>, since: DateTime<Utc>) -> Result<(Vec<Command>, bool), Problem> {
-    let after = (since - CLOCK_SKEW).to_rfc3339_opts(SecondsFormat::Secs, true);
-    let (mut listed, mut page) = (Vec::new(), None);
-    for _ in 0..MAX_PAGES {
-        let answer = ssm::commands(sending.ssm, &sending.settings.document, &after, page).await;
-        let answer = answer.map_err(Problem::unavailable)?;
-        listed.extend(answer.commands.unwrap_or_default());
-        page = answer.next_token.filter(|token| !token.is_empty());
-        if page.is_none() {
-            return Ok((listed, true));
-        }
-    }
-    Ok((listed, false))
 }

@@ -305,7 +305,7 @@ pub fn request(method: &str, target: &str, body: &Value, key: Option<&str>) -> V
 
 /// Lets the k-th node have said this of images, so many seconds from now.
 pub fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
-    let mut held = Held::default();
+    let mut inventory = Held::default();
     for (image, status, reason, seconds) in said {
         let outcome = Outcome {
             status: *status,
@@ -316,9 +316,9 @@ pub fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
             attempt: 1,
             reported: true,
         };
-        held.fold(&image.parse().unwrap(), &outcome, at(*seconds), JOB);
+        inventory.fold(&image.parse().unwrap(), &outcome, at(*seconds), JOB);
     }
-    cloud.put(&Key::held(&node_id(k)), json!(held));
+    cloud.put(&Key::held(&node_id(k)), json!(inventory));
 }
 
 /// Gives the moment so many seconds from the beginning.

@@ -57,9 +57,9 @@ async fn of_a_request_that_comes_again_the_first_counts_as_who_requested_it_and_
     let cloud = Cloud::new();
     cloud.fail("SendCommand", 0, "LostThrice");
     cloud.fail("ListCommands", 0, "ThrottlingException");
-    let asked = |who: &str| signed(request("POST", "/jobs", &body, Some("key")), who);
-    assert_eq!(cloud.invoke(asked(WHO), 0).await.unwrap()["statusCode"], 503);
-    assert_eq!(cloud.invoke(asked(other), 2).await.unwrap()["statusCode"], 202);
+    let requested = |who: &str| signed(request("POST", "/jobs", &body, Some("key")), who);
+    assert_eq!(cloud.invoke(requested(WHO), 0).await.unwrap()["statusCode"], 503);
+    assert_eq!(cloud.invoke(requested(other), 2).await.unwrap()["statusCode"], 202);
     for k in 1..=3 {
         assert_eq!(cloud.row(&Key::job(&command_id(k))).unwrap()["requested_by"], WHO);
     }

@@ -59,7 +59,7 @@ impl Rate {
     }
 }
 
-/// Tells when the first time of a rate is that is created now: a while later, for a start that is past would fire at once.
+/// Gives the first time of a rate that is created now: a while later, for a start that is past would fire at once.
 pub fn start(now: DateTime<Utc>) -> DateTime<Utc> {
     let now = now.trunc_subsecs(0);
     now + TimeDelta::seconds(120 - now.timestamp().rem_euclid(60))

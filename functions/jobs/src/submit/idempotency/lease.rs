@@ -21,7 +21,7 @@ use crate::{
     store::{Store, expires_at},
     submit::{
         idempotency::row::{LIFETIME, RequestRow, RequestState},
-        plan::{Plan, Sent},
+        plan::{Plan, SentCommand},
     },
 };
 
@@ -138,7 +138,7 @@ impl RequestLease {
         self.update(update).await
     }
 
-    /// Tells the request, which came first at this moment, from every other.
+    /// Gives a text that tells the request, which came first at this moment, from every other.
     pub fn occasion(&self, since: DateTime<Utc>) -> String {
         format!("{} {}", self.key.pk, stamp(since))
     }
@@ -163,7 +163,7 @@ impl RequestLease {
     ///
     /// # Errors
     /// [`KeyError`] where it could not be noted.
-    pub async fn sent(&self, place: usize, sent: &Sent) -> Result<(), KeyError> {
+    pub async fn sent(&self, place: usize, sent: &SentCommand) -> Result<(), KeyError> {
         let sent = serde_dynamo::to_attribute_value(sent).expect("what was sent is an attribute");
         let mut update = self
             .own()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::submit::plan::Sent;
+use crate::submit::plan::SentCommand;
 
 /// For how long a key is known.
 pub const LIFETIME: TimeDelta = TimeDelta::days(1);
@@ -22,7 +22,7 @@ pub struct RequestRow {
     pub plan: Option<String>,
     pub requested_by: Option<String>,
     #[serde(default)]
-    pub sent: BTreeMap<String, Sent>,
+    pub sent: BTreeMap<String, SentCommand>,
     pub expires_at: i64,
 }
 

@@ -24,8 +24,8 @@ pub fn ec2(state: &Arc<Mutex<State>>) -> Client {
             Some("tag-key") => return of_any_cluster(&state, input),
             _ => return of_cluster(&state, input),
         }
-        let asked = input.filters()[0].values();
-        let known = asked
+        let ids = input.filters()[0].values();
+        let known = ids
             .iter()
             .filter_map(|id| Some(state.instances.get(id)?.0.clone()))
             .collect();

@@ -67,9 +67,9 @@ pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
         if let Some(code) = state.calls.note("DescribeInstanceInformation") {
             return fault!(aws_sdk_ssm, DescribeInstanceInformationError, code);
         }
-        let asked = input.filters()[0].values();
-        assert!((1..=100).contains(&asked.len()));
-        let known = asked.iter().filter_map(|id| state.instances.get(id)?.1.clone());
+        let ids = input.filters()[0].values();
+        assert!((1..=100).contains(&ids.len()));
+        let known = ids.iter().filter_map(|id| state.instances.get(id)?.1.clone());
         let from = input.next_token().map_or(0, |token| token.parse().unwrap());
         let mut known = known.skip(from);
         let page = known.by_ref().take(50).collect();

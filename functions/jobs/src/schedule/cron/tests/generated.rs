@@ -99,12 +99,12 @@ proptest! {
         day in 0..1500_i64,
         minute in 0..1440_i64,
     ) {
-        let asked = match style {
+        let given = match style {
             0 => text.replace(' ', "  "),
             1 => text.to_lowercase(),
             _ => text.clone(),
         };
-        let timing = Timing::parse(&asked).map_err(|error| TestCaseError::fail(format!("{asked}: {error}")))?;
+        let timing = Timing::parse(&given).map_err(|error| TestCaseError::fail(format!("{given}: {error}")))?;
         prop_assert_eq!(timing.expressions(), [text.as_str()]);
         let now = YEAR_START + TimeDelta::days(day) + TimeDelta::minutes(minute);
         let expected = Scheduled::read(&text).next(now.naive_utc());
