@@ -6,28 +6,72 @@ import random
 import subprocess
 import sys
 import time
-import uuid
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as some
+from probe import FILES, QUICK, zipped
 
+from local import images
 from local.client import ROOT, until
 from local.make import produce
 from local.make.produce import RECENT, Sent
 
 CLUSTER_TAG = "aws:eks:cluster-name"
-QUEUES = ("NodeQueue", "ResultQueue")
+BUCKET = "producing"
 TEMPLATE = {
     "Parameters": {
         "ClusterName": {"Type": "String", "Default": "producing"},
         "ClusterTagKey": {"Type": "String", "Default": CLUSTER_TAG},
+        "Record": {"Type": "String"},
     },
-    "Resources": {name: {"Type": "AWS::SQS::Queue"} for name in QUEUES},
+    "Resources": {
+        "NodeQueue": {"Type": "AWS::SQS::Queue"},
+        "ResultQueue": {"Type": "AWS::SQS::Queue"},
+        "Role": {
+            "Type": "AWS::IAM::Role",
+            "Properties": {
+                "AssumeRolePolicyDocument": {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Effect": "Allow",
+                            "Principal": {"Service": "lambda.amazonaws.com"},
+                            "Action": "sts:AssumeRole",
+                        }
+                    ],
+                }
+            },
+        },
+        "ImagePush": {
+            "Type": "AWS::Lambda::Function",
+            "Properties": {
+                "Runtime": "provided.al2023",
+                "Handler": "bootstrap",
+                "Role": {"Fn::GetAtt": ["Role", "Arn"]},
+                "Code": {"S3Bucket": BUCKET, "S3Key": "function.zip"},
+                "Environment": {"Variables": {"RECORD": {"Ref": "Record"}}},
+            },
+        },
+        "PrefetchImages": {
+            "Type": "AWS::SSM::Document",
+            "Properties": {
+                "DocumentType": "Command",
+                "Content": {
+                    "schemaVersion": "2.2",
+                    "mainSteps": [
+                        {"action": "aws:runShellScript", "name": "run", "inputs": {"runCommand": ["true"]}},
+                    ],
+                },
+            },
+        },
+    },
     "Outputs": {"JobsUrl": {"Value": "https://none.example"}},
 }
+"""The parts of our stack that events are delivered to: the function writes them down, the queues keep them."""
 
 
 @given(some.integers(1, 2000), some.floats(0, 0.99), some.integers())
@@ -124,14 +168,61 @@ def test_launches_go_to_the_nodes_queue_with_as_many_duplicates_as_wanted(cloud,
     assert all(event["resources"][0].endswith(event["detail"]["instance-id"]) for event in events)
 
 
+def test_pushes_go_to_the_function_and_tell_of_images_that_are_there(cloud, stack, record):
+    pushed = {(tag, cloud.push("produced/app", tag, images.image(tag))) for tag in ("v1", "v2")}
+    ran = run(cloud, stack, "--repository=produced/app", "--events=10", "--per-second=50", "--duplicates=20%")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("10 events sent, 2 of them duplicates, in ")
+    events = until(lambda: handed(record, 10), 20, "the function to be invoked")
+    assert len({event["id"] for event in events}) == 8
+    assert {(event["detail"]["image-tag"], event["detail"]["image-digest"]) for event in events} == pushed
+    assert {(event["source"], event["detail"]["repository-name"]) for event in events} == {("aws.ecr", "produced/app")}
+
+
+def test_reports_go_to_the_results_queue_and_tell_of_commands_that_were_sent(cloud, stack):
+    node = cloud.launch({CLUSTER_TAG: "others"}, online_after=0, containerd="none")
+    cloud.until_online(node)
+    ssm, document = cloud.client("ssm"), physical(cloud, stack, "PrefetchImages")
+    command = ssm.send_command(DocumentName=document, InstanceIds=[node])["Command"]["CommandId"]
+    ssm.get_waiter("command_executed").wait(CommandId=command, InstanceId=node, WaiterConfig={"Delay": 1})
+    ran = run(cloud, stack, "--kind=report", "--events=3", "--per-second=50")
+    assert (ran.returncode, ran.stdout[:14]) == (0, "3 events sent,"), ran.stderr
+    details = [json.loads(body)["detail"] for body in messages(cloud, stack, "ResultQueue", 3)]
+    told = {(detail["command-id"], detail["instance-id"], detail["document-name"]) for detail in details}
+    assert told == {(command, node, document)}
+
+
 @pytest.fixture(scope="module")
-def stack(cloud) -> str:
-    """A stack that has the queues of ours and nothing else."""
-    name = f"producing-{uuid.uuid4().hex[:8]}"
-    client = cloud.client("cloudformation")
-    client.create_stack(StackName=name, TemplateBody=json.dumps(TEMPLATE))
-    client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
-    return name
+def record(tmp_path_factory) -> Path:
+    """The file that the function writes its events into."""
+    return tmp_path_factory.mktemp("produced") / "events"
+
+
+@pytest.fixture(scope="module")
+def stack(cloud, record) -> str:
+    """A stack that has what events are delivered to, and nothing else of ours."""
+    s3, client = cloud.client("s3"), cloud.client("cloudformation")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": cloud.region})
+    s3.put_object(Bucket=BUCKET, Key="function.zip", Body=zipped(FILES / "bootstrap"))
+    client.create_stack(
+        StackName="producing",
+        TemplateBody=json.dumps(TEMPLATE),
+        Parameters=[{"ParameterKey": "Record", "ParameterValue": str(record)}],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    client.get_waiter("stack_create_complete").wait(StackName="producing", WaiterConfig=QUICK)
+    return "producing"
+
+
+def handed(record: Path, count: int) -> list[dict] | None:
+    """Returns the events that the function was handed once there are so many."""
+    lines = record.read_text().splitlines() if record.exists() else []
+    return [json.loads(line) for line in lines] if len(lines) >= count else None
+
+
+def physical(cloud, stack: str, logical: str) -> str:
+    resource = cloud.client("cloudformation").describe_stack_resource(StackName=stack, LogicalResourceId=logical)
+    return resource["StackResourceDetail"]["PhysicalResourceId"]
 
 
 def run(cloud, stack: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -145,9 +236,7 @@ def running(cloud, nodes: set[str]) -> bool:
 
 
 def messages(cloud, stack: str, queue: str, count: int) -> list[str]:
-    resource = cloud.client("cloudformation").describe_stack_resource(StackName=stack, LogicalResourceId=queue)
-    url = resource["StackResourceDetail"]["PhysicalResourceId"]
-    sqs, bodies = cloud.client("sqs"), []
+    url, sqs, bodies = physical(cloud, stack, queue), cloud.client("sqs"), []
 
     def complete() -> bool:
         found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
