@@ -21,7 +21,6 @@ WITH_A_CLOUD = (
     "test_bake_triggers.py",
     "test_boot_lists.py",
     "test_examples.py",
-    "test_jobs.py",
     "test_jobs_contract.py",
     "test_jobs_count.py",
     "test_jobs_nodes.py",
@@ -55,14 +54,18 @@ WITH_A_CLOUD = (
     "test_walls.py",
     "test_warm_pool.py",
 )
+WITH_ONE_STACK = ("jobs_api", "snapshots")
+"""Folders whose files share a stack."""
 
 
 class OneCloudPerFile(LoadScopeScheduling):
-    """Keeps the tests of a file that uses a local cloud in one process, and hands out all others one by one."""
+    """Keeps the tests of a file or folder with a local cloud in one process, and hands out all others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return file if Path(file).name in WITH_A_CLOUD else nodeid
+        file = Path(nodeid.partition("::")[0])
+        if file.parent.name in WITH_ONE_STACK:
+            return str(file.parent)
+        return str(file) if file.name in WITH_A_CLOUD else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneCloudPerFile:

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from jobs import SDK_TRIES
 from settling import Settling, ended, line, node, outcomes
 from uploaded import Uploaded
 
@@ -10,7 +11,6 @@ from local import images
 from local.client import until
 
 CLUSTER = {"aws:eks:cluster-name": "faults"}
-SDK_TRIES = 3
 
 FAULTS = [
     ("ssm", "GetCommandInvocation", "InvocationDoesNotExist", 1),
