@@ -17,7 +17,6 @@ from local.client import LocalCloud
 WITH_A_CLOUD = (
     "test_bake.py",
     "test_bake_faults.py",
-    "test_bake_snapshots.py",
     "test_bake_triggers.py",
     "test_boot_lists.py",
     "test_examples.py",
