@@ -102,11 +102,17 @@ def operations_of(folder: Path) -> set[str]:
     sdks = re.findall(r"^aws-sdk-(\w+)", (folder / "Cargo.toml").read_text(), re.MULTILINE)
     source = "".join(code(file) for file in folder.rglob("src/**/*.rs") if file.name != "tests.rs")
     used = " ".join(re.findall(r"use prefetch::(?s:.*?);|prefetch::\w+", source))
-    modules = {ROOT / "shared" / "src" / f"{module}.rs" for module in re.findall(r"\w+", used)}
-    source += "".join(code(file) for file in modules if file.exists())
+    names = set(re.findall(r"\w+", used))
+    shared = [file for file in (ROOT / "shared" / "src").rglob("*.rs") if "tests" not in file.with_suffix("").parts]
+    source += "".join(code(file) for file in shared if module_of(file) in names)
     called = set(re.findall(r"\.(\w+)\(\)", source))
     models = [botocore.session.get_session().get_service_model({"sfn": "stepfunctions"}.get(sdk, sdk)) for sdk in sdks]
     return {name for model in models for name in model.operation_names if botocore.xform_name(name) in called}
+
+
+def module_of(file: Path) -> str:
+    """Returns the module of the shared source that a file belongs to, whichever folder it stands in."""
+    return file.relative_to(ROOT / "shared" / "src").with_suffix("").parts[0]
 
 
 def code(file: Path) -> str:
