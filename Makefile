@@ -84,7 +84,7 @@ local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the loc
 	NODE_PROGRAM=quick cargo lambda build --locked
 	NODE_PROGRAM=quick SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
-demo e2e invoke cloud: export BUILD_DIR := .aws-sam/local
+demo e2e invoke cloud play: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
@@ -129,8 +129,18 @@ verify: $(TOOLS)/.ready ## Tells what of the deployed STACK works, and why where
 	@python -m verify '$(STACK)' $(call GIVEN,REPOSITORY,--repository) $(call GIVEN,WAIT_SECONDS,--wait-seconds)
 
 .PHONY: cloud
-cloud: tools ## Runs a local cloud until Ctrl-C
-	python -m local up
+cloud: tools ## Runs a local cloud until Ctrl-C, and says how to play with it
+	@python -m local up --guide
+
+.PHONY: play
+play: $(TOOLS)/.ready ## Does something on the cloud that make cloud runs: DO=launch, DO='push team/app:v1', DO=shell …
+	@python -m local.make.play $(DO)
+
+.PHONY: produce
+produce: $(TOOLS)/.ready ## Sends EVENTS events of a KIND to the deployed STACK, PER_SECOND, with a share of DUPLICATES
+	@python -m local.make.produce '$(STACK)' $(call GIVEN,KIND,--kind) $(call GIVEN,EVENTS,--events) \
+		$(call GIVEN,PER_SECOND,--per-second) $(call GIVEN,DUPLICATES,--duplicates) \
+		$(call GIVEN,REPOSITORY,--repository)
 
 .PHONY: bench
 bench: tools build ## Measures the figures of docs/measured.md beside their rivals

@@ -1,1 +1,1 @@
-"""The measured claims of docs/measured.md, each beside its rival."""
+"""Measures the claims of docs/measured.md, each beside its rival."""

@@ -1,4 +1,4 @@
-"""`python -m benches [subject …]`: measures, and prints a table for each; `make bench` runs all."""
+"""Measures, and prints a table for each subject; `make bench` runs all: `python -m benches [subject …]`."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""Asking: what it takes to tell what became of jobs, and which node holds what, of fleets of many nodes."""
+"""Measures asking: what it takes to tell of jobs, and which node holds what, of fleets of many nodes."""
 
 import json
 import statistics
@@ -29,7 +29,7 @@ QUESTIONS = {
     f"GET /jobs/{JOB}?limit={NODES_OF_JOB}": 1,
     f"GET /nodes?limit={PAGE}": NODES // PAGE,
 }
-"""What is asked, and how many pages its answer has."""
+"""Says what is asked, and how many pages its answer has."""
 NAMES = {
     "GET /jobs/stats": "the totals",
     f"GET /jobs/{JOB}?limit={NODES_OF_JOB}": f"a job of {NODES_OF_JOB:,} nodes",

@@ -1,4 +1,4 @@
-"""A registry that is some milliseconds away, as ECR is: the one on loopback behind a relay that waits."""
+"""Puts a registry some milliseconds away, as ECR is: the one on loopback behind a relay that waits."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A TLS endpoint that answers what the functions ask of AWS, at once and as if all was well."""
+"""Answers what the functions ask of AWS, over TLS, at once and as if all was well."""
 
 import collections
 import contextlib
@@ -90,7 +90,7 @@ class AwsEndpoint:
         self.commands: list[dict] = []
         """Every SendCommand so far."""
         self.calls: collections.Counter[str] = collections.Counter()
-        """How often each operation was called so far."""
+        """Says how often each operation was called so far."""
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Boots with examples/boot in user data: kubelet starts in time whatever is wrong, and its pods need no pull."""
+"""Measures boots with examples/boot: kubelet starts in time whatever is wrong, and its pods need no pull."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""AWS calls per event, as the local cloud counts them while the deployed stack works."""
+"""Counts AWS calls per event, as the local cloud sees them while the deployed stack works."""
 
 import json
 import tempfile

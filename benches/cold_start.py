@@ -1,4 +1,4 @@
-"""Cold start: what the first event waits for, at full CPU and at the share of a 128 MB function."""
+"""Measures the cold start: the first event's wait, at full CPU and at the share of a 128 MB function."""
 
 import contextlib
 import io

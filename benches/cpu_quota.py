@@ -1,4 +1,4 @@
-"""A share of one CPU, as Lambda gives it by memory."""
+"""Gives a process a share of one CPU, as Lambda does by memory."""
 
 import contextlib
 import os

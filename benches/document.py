@@ -1,4 +1,4 @@
-"""The document beside what people use today: cold pulls, and commands whose images are all there."""
+"""Measures the document beside what people use today: cold pulls, and commands whose images are all there."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Layers downloaded over connections of our own beside containerd's: on a node that starts, and beside a pod's pull."""
+"""Measures layers downloaded over our own connections beside containerd's: on a new node, and beside a pod's pull."""
 
 import statistics
 import time

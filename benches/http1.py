@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as an SDK speaks, in microseconds: http.server takes longer than what is measured."""
+"""Speaks as much of HTTP/1.1 as an SDK does, in microseconds: http.server takes longer than what is measured."""
 
 import socket
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A registry whose layers come from elsewhere, over connections that are limited, as ECR's do: by nginx on loopback."""
+"""Serves layers from elsewhere, over connections that are limited, as ECR's registry does: by nginx on loopback."""
 
 import contextlib
 import copy
@@ -15,7 +15,7 @@ from local.child import Child
 from local.ecr.registry import TOOLS, Registry
 
 SO_MAX_PACING_RATE = 47
-"""How fast a connection may be written to, in bytes per second (Linux, socket.h); a listener hands it on to each."""
+"""Limits the bytes per second that a connection is written (Linux, socket.h); a listener hands it on to each."""
 NGINX = TOOLS / "nginx/usr/sbin/nginx"
 CONFIGURATION = """
 daemon off; user root; pid {folder}/pid; error_log stderr warn;

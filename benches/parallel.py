@@ -1,4 +1,4 @@
-"""The document's parallel pulls beside its own, one image at a time."""
+"""Measures the document's parallel pulls beside its own, one image at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Pods on a node with a real containerd and runc: from kubelet's first call until the container runs."""
+"""Measures pods with a real containerd and runc: from kubelet's first call until the container runs."""
 
 import os
 import platform

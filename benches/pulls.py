@@ -1,4 +1,4 @@
-"""Pulls on nodes with a real containerd: ours, those of the rivals, and what each costs."""
+"""Measures pulls on nodes with a real containerd: ours, those of the rivals, and what each costs."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ until [ -z "$($ctr content ls -q)" ] && [ "$($ctr snapshots ls | wc -l)" = 1 ]; 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one command took: its time, the CPU of containerd and of its own processes, requests to the registry."""
+    """Tells what one command took: time, the CPU of containerd and of its own processes, requests to the registry."""
 
     seconds: float
     cpu_seconds: float

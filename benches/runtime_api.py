@@ -1,4 +1,4 @@
-"""Lambda's side of a function: starts its process, hands it events over the Runtime API, and takes the time."""
+"""Plays Lambda's side of a function: starts it, hands it events over the Runtime API, and takes the time."""
 
 import contextlib
 import json

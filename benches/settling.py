@@ -1,4 +1,4 @@
-"""Settling: how many reports of nodes one function takes in, what it asks of AWS for each, and what it needs for it."""
+"""Measures settling: how many reports one function takes in, and what it asks of AWS and needs for each."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""A table of measurements, in Markdown."""
+"""Prints a table of measurements, in Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -2,14 +2,18 @@
 
 import argparse
 import ctypes
+import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from local import guide
 from local.child import Child
 
 ROOT = Path(__file__).parent.parent
@@ -25,11 +29,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     up = parser.add_subparsers(dest="command", required=True).add_parser("up", help="start the local cloud")
     up.add_argument("--port", type=int, default=0, help="port of the AWS endpoint (default: a free one)")
-    sys.exit(run(parser.parse_args().port))
+    up.add_argument("--guide", action="store_true", help="say what runs and how to go on, instead of a line of JSON")
+    options = parser.parse_args()
+    sys.exit(run(options.port, guide.open_to if options.guide else _print))
 
 
-def run(port: int) -> int:
-    """Runs the cloud until told to stop; leaves no process and no file behind."""
+def run(port: int, tell: Callable[[dict, int], AbstractContextManager]) -> int:
+    """Runs the cloud until told to stop, and tells of it once it answers; leaves no process and no file behind."""
     _end_with_parent()
     for end in (signal.SIGTERM, signal.SIGINT):  # a shell starts background jobs with SIGINT ignored
         signal.signal(end, signal.default_int_handler)
@@ -39,9 +45,9 @@ def run(port: int) -> int:
     command = [*OWN_PROC, sys.executable, "-m", "local.server", folder, str(port)]
     server = Child(command, env=_environment(folder), log=log)
     try:
-        print(_ready(folder, server), flush=True)
-        while server.alive():
-            time.sleep(0.1)
+        with tell(json.loads(_ready(folder, server)), server.pid):
+            while server.alive():
+                time.sleep(0.1)
         raise RuntimeError("The local cloud has ended by itself.")
     except KeyboardInterrupt:
         return 0
@@ -53,6 +59,12 @@ def run(port: int) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         server.kill()
         shutil.rmtree(folder)
+
+
+def _print(state: dict, _: int) -> AbstractContextManager:
+    """Tells a program that has started the cloud, in one line of JSON."""
+    print(json.dumps(state), flush=True)
+    return nullcontext()
 
 
 def _ready(folder: Path, server: Child) -> str:

@@ -1,5 +1,6 @@
 """Starts child processes that never outlive their parent."""
 
+import contextlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ class Child:
         return self.log.read_text(errors="replace")[-2000:]
 
 
+def entrance(pid: int) -> list[str]:
+    """Returns what runs a command inside the namespaces of a child, put before it."""
+    namespaces = f"/proc/{pid}/ns"
+    return ["nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children", "--"]
+
+
 def descendants(pid: int) -> list[int]:
     """Returns the processes below `pid`, nearest first."""
     try:
@@ -55,3 +62,12 @@ def descendants(pid: int) -> list[int]:
     except OSError:  # it has ended meanwhile
         return []
     return children + [descendant for child in children for descendant in descendants(child)]
+
+
+def told(pid: int) -> str:
+    """Returns what a process is and what it is at."""
+    with contextlib.suppress(OSError):
+        process = Path("/proc", str(pid))
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return f"{(process / 'comm').read_text().strip()} ({pid}) {state} {(process / 'wchan').read_text()}".strip()
+    return f"({pid}) gone"

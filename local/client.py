@@ -18,14 +18,14 @@ import botocore.session
 from botocore.config import Config
 
 from local import images
-from local.child import descendants
+from local.child import descendants, told
 
 ROOT = Path(__file__).parent.parent
 UNCONFIGURED = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
 """Has botocore look at nobody's profile and configuration."""
 
 END_SECONDS = 30
-"""How long a cloud may take to end; it takes one second, on a busy machine some."""
+"""Says how long a cloud may take to end; it takes one second, on a busy machine some."""
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -51,7 +51,15 @@ class LocalCloud:
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"The local cloud did not start; exit code {self._process.wait()}.")
-        self._state = json.loads(line)
+        return self._knowing(json.loads(line))
+
+    @classmethod
+    def running(cls, state: dict[str, Any]) -> Self:
+        """Returns a client of a cloud that somebody else has started, and said this of."""
+        return cls()._knowing(state)
+
+    def _knowing(self, state: dict[str, Any]) -> Self:
+        self._state = state
         self._session = boto3.Session(botocore_session=botocore.session.Session(UNCONFIGURED))
         return self
 
@@ -60,7 +68,7 @@ class LocalCloud:
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired as error:
-            living = [_told(pid) for pid in descendants(self._process.pid)]
+            living = [told(pid) for pid in descendants(self._process.pid)]
             self._process.kill()  # what it has started dies with it
             self._process.wait()
             raise RuntimeError(f"The local cloud had not ended after {END_SECONDS} s: {', '.join(living)}") from error
@@ -338,8 +346,8 @@ class LocalCloud:
 
         A caller is a function or a state machine.
         """
-        asked = {name: value for name, value in (("service", service), ("function", function)) if value}
-        return self.control("GET", f"calls?{urllib.parse.urlencode(asked)}")
+        chosen = {name: value for name, value in (("service", service), ("function", function)) if value}
+        return self.control("GET", f"calls?{urllib.parse.urlencode(chosen)}")
 
     def forget_calls(self) -> None:
         """Starts counting from zero."""
@@ -376,15 +384,6 @@ class LocalCloud:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{method} {path}: {error.read().decode()}") from error
-
-
-def _told(pid: int) -> str:
-    """Returns what a process is and what it is at."""
-    with contextlib.suppress(OSError):
-        process = Path("/proc", str(pid))
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        return f"{(process / 'comm').read_text().strip()} ({pid}) {state} {(process / 'wchan').read_text()}".strip()
-    return f"({pid}) gone"
 
 
 def until(condition: Callable[[], T], seconds: float, what: str = "the condition", every: float = 0.05) -> T:

@@ -62,7 +62,7 @@ MODULES = (
     simulation,
     vpc,
 )
-"""What is installed in ministack, in this order, before the parts that have a state of their own."""
+"""Says what is installed in ministack, in this order, before the parts that have a state of their own."""
 
 
 async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:

@@ -120,6 +120,7 @@ class Control:
             },
             "POST nodes/*": self._turn_node,
             "GET nodes/*/images": self._images,
+            "GET nodes/*/pid": lambda body, _, instance_id: {"pid": self.fleet.nodes[instance_id].node.pid()},
             "POST defaults": lambda body, _: vars(self.fleet.defaults).update(body),
             "POST registry": lambda body, _: self._turn_registry(**body),
             "POST logins": lambda body, _: setattr(self.ecr, "expired", body["expired"]),

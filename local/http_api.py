@@ -18,7 +18,7 @@ SERVICE = "execute-api"
 
 @dataclass
 class Answer:
-    """What a call is answered with."""
+    """Says what a call is answered with."""
 
     status: int
     headers: dict[str, str]

@@ -13,7 +13,7 @@ class Part:
 
     def __init__(self, module: str, **names: str):
         """Lists the names of a module, and why each is used."""
-        vars(self).update(module=f"ministack.{module}", names=names)
+        vars(self).update(module=f"ministack.{module}", names=names, _imported=None)
 
     def __getattr__(self, name: str) -> Any:
         """Returns what ministack has under a listed name now."""
@@ -25,13 +25,14 @@ class Part:
 
     def missing(self) -> list[str]:
         """Returns the listed names that ministack does not have."""
-        module = importlib.import_module(self.module)
-        return [f"{self.module}.{name}" for name in self.names if not hasattr(module, name)]
+        return [f"{self.module}.{name}" for name in self.names if not hasattr(self._loaded(name), name)]
 
     def _loaded(self, name: str) -> Any:
         if name not in self.names:
             raise AttributeError(f"{self.module}.{name} is not listed in local/ministack.py")
-        return importlib.import_module(self.module)
+        if self._imported is None:
+            vars(self)["_imported"] = importlib.import_module(self.module)
+        return self._imported
 
 
 def parts() -> dict[str, Part]:

@@ -13,7 +13,7 @@ MAX_ENVIRONMENT = 4096
 """The most bytes that a function's environment takes as JSON (Lambda quotas)."""
 
 TIME_SCALE = float(os.environ.get("LOCAL_TIME_SCALE", "0.02"))
-"""How much of AWS's own waiting (retries, queue delays, delivery timeouts) is really waited; work is never scaled."""
+"""Says how much of AWS's waiting (retries, queue delays, delivery timeouts) is really waited; work is never scaled."""
 
 ARE_SCHEDULES_ON = os.environ.get("LOCAL_SCHEDULES", "on") != "off"
 """Off: rules of EventBridge with a schedule fire only where they are told to, as tests want it that count calls."""

@@ -11,12 +11,12 @@ from local.client import ROOT, LocalCloud
 
 SAM = Path(sys.executable).with_name("sam")
 TEMPLATE = ROOT / os.environ.get("BUILD_DIR", ".aws-sam/build") / "template.yaml"
-"""What `sam build` leaves for `sam deploy`; what `make local` builds has a folder of its own: it goes to no account."""
+"""Names what `sam build` leaves; what `make local` builds has a folder of its own, as it goes to no account."""
 SAM_SECONDS = 90
-"""How long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
+"""Says how long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
 
 TABLE_COLUMNS = "2000"
-"""How wide SAM's tables are, so that a reason stands on one line."""
+"""Says how wide SAM's tables are, so that a reason stands on one line."""
 
 
 class Stack:

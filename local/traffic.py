@@ -25,19 +25,19 @@ _extract_action = iam_actions.extract_iam_action
 
 @dataclass
 class Fault:
-    """What becomes of the next calls of an action."""
+    """Says what becomes of the next calls of an action."""
 
     times: int
-    """How many calls; 0 makes it none."""
+    """Says how many calls; 0 makes it none."""
     code: str | None = "ThrottlingException"
     """The error they are answered with: AWS's code, a cancellation reason of a transaction, UnprocessedKeys, or
     Empty: status 200, and nothing of what was asked for. None: they succeed."""
     seconds: float = 0.0
-    """How long whoever calls waits before."""
+    """Says how long whoever calls waits before."""
     skip: int = 0
-    """How many calls pass before."""
+    """Says how many calls pass before."""
     per_second: float | None = None
-    """How many calls of a second pass, and as many at once; those above them meet the fault. None: all meet it."""
+    """Says how many calls of a second pass, and as many at once; those above them meet the fault. None: all meet it."""
     function: str | None = None
     """The function whose calls are meant; None: everybody's."""
     dies: Literal["before", "after"] | None = None
@@ -45,7 +45,7 @@ class Fault:
     lost: bool = False
     """The call is carried out, and answered with the error for all that."""
     _full_at: float = 0.0
-    """When as many calls as possible pass at once again."""
+    """Says when as many calls as possible pass at once again."""
 
     def passes(self, now: float) -> bool:
         """Returns whether a call is within the rate, and counts it then."""

@@ -45,6 +45,8 @@ WITH_A_CLOUD = (
     "test_local_stores.py",
     "test_node_program.py",
     "test_observe.py",
+    "test_play.py",
+    "test_produce.py",
     "test_results.py",
     "test_results_faults.py",
     "test_sending.py",

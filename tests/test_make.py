@@ -48,6 +48,16 @@ def test_a_bake_is_begun_with_the_input_as_it_is_and_only_its_output_is_on_stdou
     assert ran.stdout == '-m local.make.bake prod {"rules": ["none of $HOME"]}\n'
 
 
+def test_what_is_played_is_handed_on_as_the_shell_reads_it(folder):
+    ran = make(folder, "play", 'DO=jobs POST /jobs \'{"rule": "gpu"}\'')
+    assert ran.stdout == '-m local.make.play jobs POST /jobs {"rule": "gpu"}\n'
+
+
+def test_events_are_produced_as_the_command_line_says_and_not_the_environment(folder):
+    ran = make(folder, "produce", "STACK=prod", "EVENTS=1000", "PER_SECOND=5", "DUPLICATES=5%", KIND="report")
+    assert ran.stdout == "-m local.make.produce prod --events 1000 --per-second 5 --duplicates 5%\n"
+
+
 def test_a_stacks_name_is_looked_at_before_anything_is_built(folder):
     (folder / ".tools" / "venv" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
     ran = make(folder, "deploy", fails=True)

@@ -1,4 +1,4 @@
-"""`python -m verify STACK`: says of a deployed stack what works, and where something does not, why and what to do."""
+"""Says of a deployed stack what works, and where something does not, why and what to do: `python -m verify STACK`."""
 
 import argparse
 import shutil
@@ -12,7 +12,7 @@ from verify.findings import BROKEN, HELD, UNCHECKED, Findings
 from verify.run import Options, run
 
 RUN_SECONDS = 450
-"""When a run ends, whatever it waits for: what it made is removed by then, and ten minutes are not over."""
+"""Says when a run ends, whatever it waits for: what it made is removed by then, and ten minutes are not over."""
 WAIT_SECONDS = range(10, 301)
 
 

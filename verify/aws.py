@@ -1,4 +1,4 @@
-"""AWS as the environment names it: clients that never wait long, and plain requests to AWS's own hosts."""
+"""Reaches AWS as the environment names it: clients that never wait long, and plain requests to AWS's own hosts."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ HTTP_SECONDS = (5, 35)
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered with."""
+    """Says what a request is answered with."""
 
     status: int
     headers: Mapping[str, str]

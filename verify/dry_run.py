@@ -1,4 +1,4 @@
-"""A dry run: what would be sent is told, and nothing is."""
+"""Submits a dry run: what would be sent is told, and nothing is."""
 
 from verify.findings import Findings, counted
 from verify.jobs import Jobs, Refused

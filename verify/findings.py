@@ -1,4 +1,4 @@
-"""What was checked, what of it held, and the table that says so."""
+"""Keeps what was checked and what of it held, and prints it as a table."""
 
 import contextlib
 import sys
@@ -20,7 +20,7 @@ class Finding:
     what: str
     state: str
     cause: str = ""
-    """Why, and what to do."""
+    """Says why, and what to do."""
 
 
 @dataclass

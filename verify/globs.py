@@ -1,4 +1,4 @@
-"""Globs of rules: what they take, and a name that they take."""
+"""Matches the globs of rules, and makes a name that they take."""
 
 import fnmatch
 import itertools

@@ -1,4 +1,4 @@
-"""What ends a run early: its own time, Ctrl-C, or a signal; and what must not be cut off."""
+"""Ends a run early, by its own time, Ctrl-C or a signal, and keeps what must not be cut off."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""The parts of a stack: functions, what invokes them, what they could not do, and alarms."""
+"""Looks at the parts of a stack: functions, what invokes them, what they could not do, and alarms."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The stack's jobs API, as its caller has it."""
+"""Calls the stack's jobs API as its callers do."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ TRIES = 3
 PATIENCE_SECONDS = 10
 """After which time a call is not tried again: what a run made has to be removed before its ten minutes are over."""
 PASSING = (429, 500, 502, 503, 504)
-"""What API Gateway answers where another try may fare better."""
+"""Says what API Gateway answers where another try may fare better."""
 MAX_PAGES = 30
 
 

@@ -1,4 +1,4 @@
-"""The cluster's nodes as `GET /nodes` tells of them."""
+"""Reads the cluster's nodes as `GET /nodes` tells of them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What became of a push's job: on each node, and whether both of SSM's events have told the stack of it."""
+"""Follows a push's job: what became of it on each node, and whether both of SSM's events have told the stack of it."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ from verify.nodes import LIMIT, MAX_LISTED, Node
 from verify.stack import Stack
 
 EVENT_SECONDS = 45
-"""How long an event of SSM's may take once its command has ended; it takes some seconds."""
+"""Says how long an event of SSM's may take once its command has ended; it takes some seconds."""
 REMEMBERED_SECONDS = 45
-"""How long GET /nodes may know nothing of a new repository: the function asks ECR at most every 30 seconds."""
+"""Says how long GET /nodes may know nothing of a new repository: the function asks ECR at most every 30 seconds."""
 WARM = ("pulled", "cached")
 NOT_APPLICABLE = ("platform", "invalid-platform", "hybrid-node")
-"""Why a node is none that could hold the image."""
+"""Says why a node is none that could hold the image."""
 ADVICE = {
     "access-denied": "SSM refuses the node: does it carry the cluster's tag?",
     "denied": "the node's role needs AmazonEC2ContainerRegistryPullOnly",
@@ -44,9 +44,9 @@ class Job:
         self.told: dict[str, Any] = {}
         self.outcomes: list[dict[str, Any]] = []
         self.targets: int | None = None
-        """How many nodes SSM found, as the event of the command's end has told the stack."""
+        """Says how many nodes SSM found, as the event of the command's end has told the stack."""
         self.unread = ""
-        """Why the stack's table could not be asked."""
+        """Says why the stack's table could not be asked."""
         self._account = account
         self._stack = stack
         self._api = api

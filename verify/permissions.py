@@ -1,4 +1,4 @@
-"""What IAM lets the functions send, and to whom, by IAM's own simulation."""
+"""Tells what IAM lets the functions send, and to whom, by IAM's own simulation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A push, from the image to what the stack says of it: its jobs, SSM's events, and each node."""
+"""Pushes an image, and follows it to what the stack says of it: its jobs, SSM's events, and each node."""
 
 import itertools
 import json
@@ -20,10 +20,10 @@ from verify.rules import Rule
 from verify.stack import Stack
 
 APPEARS_SECONDS = 120
-"""How long a push's job may take to appear; it takes some seconds, and the function's first retry comes after 60."""
+"""Says how long a push's job may take to appear: some seconds, and the function's first retry comes after 60."""
 CLOCK_SKEW_SECONDS = 5
 MAX_PAGES = 3
-"""How many pages of the newest jobs, or of a log, are looked through."""
+"""Says how many pages of the newest jobs, or of a log, are looked through."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""ECR's registry: what is pushed there by its HTTP API, with the login that ECR gives."""
+"""Pushes to ECR's registry by its HTTP API, with the login that ECR gives."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit

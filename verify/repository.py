@@ -1,4 +1,4 @@
-"""The repository that a run pushes to: one of its own, or one that it is told to use, which it leaves as it was."""
+"""Makes the repository that a run pushes to, or takes one that it is told to use and leaves it as it was."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -24,12 +24,12 @@ class NoRepository(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image is pushed to."""
+    """Says where an image is pushed to."""
 
     repository: str
     tag: str
     is_own: bool
-    """Whether the run made the repository, and removes it."""
+    """Says whether the run made the repository, and removes it."""
 
 
 @contextlib.contextmanager

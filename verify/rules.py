@@ -1,4 +1,4 @@
-"""A stack's rules, as far as a push needs them."""
+"""Reads a stack's rules, as far as a push needs them."""
 
 import json
 from collections.abc import Mapping, Sequence

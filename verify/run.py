@@ -1,4 +1,4 @@
-"""A whole run, in the order in which its rows are told."""
+"""Runs everything, in the order in which its rows are told."""
 
 import time
 import uuid
@@ -24,7 +24,7 @@ ARRIVES = "ImagePushImageArrived"
 
 @dataclass(frozen=True)
 class Options:
-    """What a run was told."""
+    """Says what a run was told."""
 
     repository: str | None
     wait_seconds: int

@@ -1,4 +1,4 @@
-"""A deployed stack, as CloudFormation tells of it."""
+"""Reads a deployed stack, as CloudFormation tells of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

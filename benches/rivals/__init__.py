@@ -1,4 +1,4 @@
-"""What people use today, as its best self: never hampered, and favoured where a choice has to be made."""
+"""Holds what people use today, as its best self: never hampered, and favoured where a choice has to be made."""
 
 import sys
 from pathlib import Path

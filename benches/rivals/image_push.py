@@ -1,4 +1,4 @@
-"""What image-push does, in Python with boto3: the same events, the same rules, the same command."""
+"""Does what image-push does, in Python with boto3: the same events, the same rules, the same command."""
 
 import fnmatch
 import json

@@ -1,4 +1,4 @@
-"""What jobs tells, in Python with boto3 as it is usually written."""
+"""Tells what jobs tells, in Python with boto3 as it is usually written."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""What node-launch does, in Python with boto3 as it is usually written: one invocation per node, nothing kept."""
+"""Does what node-launch does, in Python with boto3 as it is usually written: one invocation per node, nothing kept."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What node-result does, in Python with boto3 as it is usually written: one report after the other."""
+"""Does what node-result does, in Python with boto3 as it is usually written: one report after the other."""
 
 import json
 import os

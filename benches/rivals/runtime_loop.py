@@ -1,4 +1,4 @@
-"""A minimal runtime interface client, lighter than awslambdaric: imports a handler, then serves event after event."""
+"""Imports a handler, then serves event after event: a runtime interface client lighter than awslambdaric."""
 
 import http.client
 import importlib

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from roles import of_scheduler
 from template import RESOURCES, TEMPLATE, of_type, prose, referred, short, table, urls
 
 
@@ -45,7 +46,7 @@ def _interval(schedule: Any) -> str:
 
 def _dead_letters(target: Mapping[str, Any]) -> str:
     arn = target.get("DeadLetterConfig", {}).get("Arn")
-    return short(arn) if arn else "nothing is kept: the next run does its work"
+    return short(arn) if arn else "it is not kept"
 
 
 def functions() -> str:
@@ -70,8 +71,7 @@ def _invokers(name: str, function: Mapping[str, Any]) -> str:
             found.append(f"CloudFormation, as `{other}`")
         if name in map(referred, properties.get("DefinitionSubstitutions", {}).values()):
             found.append(f"the state machine `{other}`")
-    if name == "Jobs":
-        found.append("EventBridge Scheduler")
+    found += ["EventBridge Scheduler"] if name in of_scheduler("lambda:InvokeFunction") else []
     return ", ".join(found)
 
 
@@ -86,7 +86,10 @@ def _failures(name: str, function: Mapping[str, Any]) -> str:
         return short(destination["Destination"])
     if any(event["Type"] == "SQS" for event in function.get("Events", {}).values()):
         return "handed back to its queue"
-    return "the deployment fails" if "CloudFormation" in _invokers(name, function) else "an alarm"
+    invokers = _invokers(name, function)
+    if "CloudFormation" in invokers:
+        return "the deployment fails"
+    return "an alarm" if "EventBridge" in invokers else "the bake fails"
 
 
 def queues() -> str:
@@ -109,15 +112,16 @@ def _writers(queue: str) -> str:
             if referred(target["Arn"]) == queue:
                 found.append(f"`{name}`")
             if referred(target.get("DeadLetterConfig", {}).get("Arn")) == queue:
-                found.append(f"`{name}`, undelivered")
+                found.append(f"`{name}` (undelivered)")
         destination = properties.get("EventInvokeConfig", {}).get("DestinationConfig", {}).get("OnFailure", {})
         if referred(destination.get("Destination")) == queue:
-            found.append(f"`{name}`, after its last try")
+            found.append(f"`{name}` (after its last try)")
         if referred(properties.get("RedrivePolicy", {}).get("deadLetterTargetArn")) == queue:
             found.append(f"`{name}`")
         for event, source in properties.get("Events", {}).items():
             if referred(source["Properties"].get("DeadLetterConfig", {}).get("Arn")) == queue:
-                found.append(f"`{name}{event}`, undelivered")
+                found.append(f"`{name}{event}` (undelivered)")
+    found += ["EventBridge Scheduler (undelivered)"] if queue in of_scheduler("sqs:SendMessage") else []
     found += [f"`{name}`" for name, variable in urls() if variable == queue]
     return ", ".join(found)
 

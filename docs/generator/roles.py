@@ -34,6 +34,20 @@ def grants(role: str | None) -> Iterator[str]:
             yield from re.findall(r"`([^`]+)`", may)
 
 
+def of_scheduler(action: str) -> list[str]:
+    """Returns the resources on which EventBridge Scheduler may do something."""
+    trusting = [
+        role
+        for role, of in of_type("AWS::IAM::Role")
+        if "scheduler.amazonaws.com" in str(of["AssumeRolePolicyDocument"])
+    ]
+    return [
+        on.strip("`")
+        for role, may, on, _, _ in _rows()
+        if may == f"`{action}`" and role.strip("`") in trusting and on.startswith("`")
+    ]
+
+
 def _statements(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     own_log = ["logs:CreateLogStream", "logs:PutLogEvents"]
     return [_statement(statement) for statement in document["Statement"] if statement["Action"] != own_log]

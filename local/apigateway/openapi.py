@@ -5,7 +5,7 @@ import uuid
 from local.ministack import apigateway
 
 INTEGRATION_SECONDS = 30
-"""How long a function may take (API Gateway, quotas of HTTP APIs)."""
+"""Says how long a function may take (API Gateway, quotas of HTTP APIs)."""
 
 
 METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch"})

@@ -16,7 +16,7 @@ DOMAIN = f"{SERVICE}.{REGION}.amazonaws.com"
 
 @dataclass
 class Refusal(Exception):
-    """What API Gateway answers by itself."""
+    """Says what API Gateway answers by itself."""
 
     status: int
     message: str

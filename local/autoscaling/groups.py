@@ -24,7 +24,7 @@ HOOK = "Launch-LC-Hook"
 """The hook of a managed node group's launches, which EKS completes itself."""
 LAUNCHING = "autoscaling:EC2_INSTANCE_LAUNCHING"
 MAX_INSTANCES = 50
-"""How many instances one DescribeAutoScalingInstances takes (Auto Scaling API reference)."""
+"""Says how many instances one DescribeAutoScalingInstances takes (Auto Scaling API reference)."""
 
 _instances: dict[str, "_Instance"] = {}
 _pools: set[str] = set()

@@ -19,11 +19,11 @@ log = logging.getLogger("local.metrics")
 MAX_DIMENSIONS, MAX_METRICS, MAX_VALUES = 30, 100, 100
 """Of one dimension set, of one directive, of one metric (CloudWatch, embedded metric format specification)."""
 PAST_SECONDS, FUTURE_SECONDS = 14 * 24 * 60 * 60, 2 * 60 * 60
-"""How old and how far ahead a data point may be (CloudWatch, PutMetricData)."""
+"""Says how old and how far ahead a data point may be (CloudWatch, PutMetricData)."""
 UNITS = frozenset(Loader().load_service_model("cloudwatch", "service-2")["shapes"]["StandardUnit"]["enum"])
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 QUEUE_SECONDS = 60
-"""How often SQS measures its queues."""
+"""Says how often SQS measures its queues."""
 
 _pump_output = lambda_runtime.ProvidedWorker._pump_output
 _put_dashboard = cloudwatch._put_dashboard

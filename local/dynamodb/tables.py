@@ -8,7 +8,7 @@ from local.cloudformation.resources import boolean, complete, succeed
 from local.ministack import app, dynamodb
 
 TRANSACTION_SECONDS = 0.005
-"""How long a transaction holds its rows, on AWS some 10 ms: another that wants one of them meanwhile is cancelled."""
+"""Says how long a transaction has its rows, on AWS some 10 ms: another that wants one meanwhile is cancelled."""
 
 CANCELLATIONS = ("TransactionConflict", "ProvisionedThroughputExceeded", "ThrottlingError")
 """Reasons for which AWS cancels a transaction whatever its conditions say (TransactWriteItems, CancellationReasons)."""

@@ -24,7 +24,7 @@ _known: dict[str, "Ami"] = {}
 
 @dataclass(frozen=True)
 class Ami:
-    """What an instance is launched from."""
+    """Says what an instance is launched from."""
 
     id: str
     architecture: str = "x86_64"

@@ -15,7 +15,7 @@ from local.ministack import ec2
 from local.settings import ACCOUNT, REGION
 
 TRANSITION_SECONDS = 0.2
-"""How long an instance stays pending, stopping or shutting down; minutes on AWS."""
+"""Says how long an instance stays pending, stopping or shutting down; minutes on AWS."""
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 LAUNCH = ("pending", "running")
@@ -37,10 +37,10 @@ FACTS: dict[str, query.Fact] = {
     "vpc-id": lambda instance: instance["VpcId"],
     "client-token": lambda instance: instance.get("ClientToken", ""),
 }
-"""What the filters of DescribeInstances compare."""
+"""Says what the filters of DescribeInstances compare."""
 
 PAGE_SIZES = range(5, 1001)
-"""What MaxResults may be (EC2, DescribeInstances)."""
+"""Says what MaxResults may be (EC2, DescribeInstances)."""
 
 DEFAULT_AMI, DEFAULT_TYPE = "ami-0123456789abcdef0", "m5.large"
 

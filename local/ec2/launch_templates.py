@@ -9,7 +9,7 @@ from local.ministack import ec2
 from local.settings import ACCOUNT
 
 PAGE_SIZES = range(1, 201)
-"""What MaxResults may be (EC2, DescribeLaunchTemplates and DescribeLaunchTemplateVersions)."""
+"""Says what MaxResults may be (EC2, DescribeLaunchTemplates and DescribeLaunchTemplateVersions)."""
 FACTS: dict[str, query.Fact] = {"launch-template-name": lambda template: template["LaunchTemplateName"]}
 
 

@@ -19,21 +19,21 @@ TAGGED = ("instance", "volume", "network-interface")
 MAX_USER_DATA = 16 << 10
 """Bytes of user data (EC2, instance user data)."""
 KEY_ACTIONS = ("CreateGrant", "Decrypt", "GenerateDataKeyWithoutPlaintext")
-"""What whoever launches has to be allowed on the key of an encrypted volume (EBS, how encryption works)."""
+"""Says what whoever launches has to be allowed on the key of an encrypted volume (EBS, how encryption works)."""
 INTERFACE_FACTS: dict[str, query.Fact] = {
     "network-interface-id": lambda interface: interface["NetworkInterfaceId"],
     "attachment.instance-id": lambda interface: (interface["Attachment"] or {}).get("InstanceId", ""),
     "subnet-id": lambda interface: interface["SubnetId"],
     "status": lambda interface: interface["Status"],
 }
-"""What the filters of DescribeNetworkInterfaces compare."""
+"""Says what the filters of DescribeNetworkInterfaces compare."""
 INTERFACE_PAGE_SIZES = range(5, 1001)
-"""What MaxResults may be (EC2, DescribeNetworkInterfaces)."""
+"""Says what MaxResults may be (EC2, DescribeNetworkInterfaces)."""
 INSTANCE_DEFAULTS = {"InstanceType": "m1.small", "MinCount": 1, "MaxCount": 1}
 
 
 class Launches:
-    """What was launched by token."""
+    """Says what was launched by token."""
 
     def __init__(self, volumes_: Volumes):
         self._volumes = volumes_

@@ -18,7 +18,7 @@ from local.ministack import app, ec2
 
 Action = Callable[[dict, Caller], dict]
 Fact = Callable[[dict], str | Iterable[str]]
-"""What a filter compares of a resource: a text, or any of several."""
+"""Says what a filter compares of a resource: a text, or any of several."""
 
 _actions: dict[str, Action] = {}
 _lag = 0.0

@@ -16,11 +16,11 @@ from local.ministack import ec2
 from local.settings import ACCOUNT, REGION, scaled
 
 SNAPSHOT_SECONDS = 30
-"""How long a snapshot is pending; minutes to hours on AWS."""
+"""Says how long a snapshot is pending; minutes to hours on AWS."""
 FAST_RESTORE_SECONDS = 30
-"""How long a snapshot's fast restore is enabling, and then optimizing: an hour per TiB on AWS."""
+"""Says how long a snapshot's fast restore is enabling, and then optimizing: an hour per TiB on AWS."""
 PAGE_SIZES = range(5, 1001)
-"""What MaxResults may be (EC2, DescribeSnapshots and DescribeVolumes)."""
+"""Says what MaxResults may be (EC2, DescribeSnapshots and DescribeVolumes)."""
 FAST_RESTORE_PAGE_SIZES = range(0, 201)
 FACTS: dict[str, query.Fact] = {
     "volume-id": lambda volume: volume["VolumeId"],
@@ -51,7 +51,7 @@ FAST_RESTORE_FACTS: dict[str, query.Fact] = {
     "owner-id": lambda row: row["OwnerId"],
     "state": lambda row: row["State"],
 }
-"""What the filters of DescribeVolumes, DescribeSnapshots and DescribeFastSnapshotRestores compare."""
+"""Says what the filters of DescribeVolumes, DescribeSnapshots and DescribeFastSnapshotRestores compare."""
 ZONES = tuple(f"{REGION}{letter}" for letter in "abc")
 
 

@@ -31,23 +31,23 @@ class Front:
     """Serves a registry's images from an address of its own; what is pushed goes to the registry itself."""
 
     redirects = False
-    """Whether blobs are to be had at BLOB_HOST only, which refuses a login."""
+    """Says whether blobs are to be had at BLOB_HOST only, which refuses a login."""
     bytes_per_second: int | None = None
-    """How fast each blob is sent."""
+    """Says how fast each blob is sent."""
     breaks_after: int | None = None
     """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
     breaks_each_after: int | None = None
     """After how many bytes of a layer each connection is closed."""
     ignores_ranges = False
-    """Whether whoever asks for a part of a layer gets all of it."""
+    """Says whether whoever asks for a part of a layer gets all of it."""
     refusals: Callable[[str], int | None] = staticmethod(lambda path: None)
     """Says which status a path is answered with instead of what it asks for."""
     only_containerd = False
-    """Whether none but containerd is answered."""
+    """Says whether none but containerd is answered."""
     keeps_back: Callable[[str], bool] = staticmethod(lambda path: False)
     """Says which paths, beside layers, are answered only once what is kept back is sent."""
     page: bytes | None = None
-    """What is answered to everything, as HTML with status 200, by one that is no registry."""
+    """Says what is answered to everything, as HTML with status 200, by one that is no registry."""
     refuses_at_blob_host: int | None = None
     """The status that is answered for blobs where they are to be had at BLOB_HOST."""
 
@@ -63,7 +63,7 @@ class Front:
         self.takes_for: dict[str, str] = {}
         """Blobs, by digest, in whose place others are sent."""
         self.sent: Counter[str] = Counter()
-        """How many bytes of each blob were sent, by digest."""
+        """Says how many bytes of each blob were sent, by digest."""
         self.authorizations: set[str] = set()
         """The Authorization headers that came."""
         self._kept_back = 0

@@ -12,11 +12,11 @@ from local.ministack import ecr
 from local.settings import ACCOUNT
 
 PART_BYTES = 10 << 20
-"""How large a part ECR suggests."""
+"""Says how large a part ECR suggests."""
 MAX_PART_BYTES = 20 << 20
-"""How large a part may be (ECR API reference, UploadLayerPart)."""
+"""Says how large a part may be (ECR API reference, UploadLayerPart)."""
 MIN_PART_BYTES = 5 << 20
-"""How large a part is that is not the last (ECR API reference, CompleteLayerUpload)."""
+"""Says how large a part is that is not the last (ECR API reference, CompleteLayerUpload)."""
 
 
 class LayerUploads:

@@ -43,7 +43,7 @@ class Registry:
         self.notify_url = notify_url
         self.url = f"https://{address}"
         self.anonymous = anonymous
-        """Whether no login is asked for; takes effect at the next start."""
+        """Says whether no login is asked for; takes effect at the next start."""
         self._child: Child | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(folder / "ca")

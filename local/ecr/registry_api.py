@@ -28,8 +28,8 @@ class RegistryApi:
         if not app._is_ecr_registry_path(path) or headers.get("host") not in self.registry.hosts:
             return None
         passed = {name: value for name, value in headers.items() if name in PASSED_ON}
-        asked = urlencode([(name, value) for name, values in query.items() for value in values])
-        target = f"{path}?{asked}" if asked else path
+        sent = urlencode([(name, value) for name, values in query.items() for value in values])
+        target = f"{path}?{sent}" if sent else path
         return await asyncio.to_thread(self._ask, method, target, body, {**passed, "Host": headers["host"]})
 
     def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Response:

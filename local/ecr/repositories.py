@@ -28,7 +28,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 TOKEN_SECONDS = 12 * 60 * 60
-"""How long an authorization token is valid (ECR, GetAuthorizationToken)."""
+"""Says how long an authorization token is valid (ECR, GetAuthorizationToken)."""
 
 
 @dataclass
@@ -73,9 +73,9 @@ class Ecr:
         self.registry = registry
         self.images: dict[str, dict[str, Image]] = {}
         self.expired = False
-        """Whether the logins that are handed out have expired."""
+        """Says whether the logins that are handed out have expired."""
         self._deleted: dict[str, float] = {}
-        """When each repository was deleted last."""
+        """Says when each repository was deleted last."""
         self._lock = threading.Lock()
         self._uploads = LayerUploads(registry)
         self.operations = {

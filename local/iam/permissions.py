@@ -55,7 +55,7 @@ _dynamodb_context = iam_actions.dynamodb_service_context
 
 
 class Caller:
-    """Who signed a request, for checks on more than one resource."""
+    """Says who signed a request, for checks on more than one resource."""
 
     def __init__(self, headers: dict, query: dict):
         self.access_key = router.extract_access_key_id(headers, query)

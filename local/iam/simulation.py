@@ -1,4 +1,4 @@
-"""Adds SimulatePrincipalPolicy: what a principal's policies and boundary decide of actions on resources."""
+"""Replaces SimulatePrincipalPolicy: conditions by context, boundaries, and every resource that is named."""
 
 from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape

@@ -1,4 +1,4 @@
-"""Checks, as Lambda does, a VPC function's subnets, security groups and role."""
+"""Checks a VPC function as Lambda does: its subnets, security groups and role."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from local.ministack import ec2, lambda_svc, provisioners
 from local.settings import ACCOUNT, REGION
 
 ROLE_ACTIONS = ("CreateNetworkInterface", "DescribeNetworkInterfaces", "DeleteNetworkInterface")
-"""What a function's role has to allow (Lambda's developer guide, VPC, required IAM permissions)."""
+"""Says what a function's role has to allow (Lambda's developer guide, VPC, required IAM permissions)."""
 
 
 def install() -> None:

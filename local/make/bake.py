@@ -9,13 +9,13 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 POLL_SECONDS = 2
-"""How often it is asked whether the bake has ended; it takes half an hour."""
+"""Says how often it is asked whether the bake has ended; it takes half an hour."""
 MACHINE = "BakeSnapshot"
 """The state machine's name in the template."""
 
 
 class BakeError(Exception):
-    """Why nothing was baked, in one sentence."""
+    """Says why nothing was baked, in one sentence."""
 
 
 def main() -> None:

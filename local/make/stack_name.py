@@ -10,7 +10,7 @@ from local.client import ROOT
 MAX_LENGTH = 66
 """The longest name: the state machine's, `<stack>-bake-snapshot`, has at most 80 characters (CreateStateMachine)."""
 RESERVED = ("aws", "amazon", "amzn", "ssm")
-"""What SSM keeps for AWS, in whatever case: names of documents begin with none of the first three (CreateDocument),
+"""Lists what SSM keeps for AWS, in any case: names of documents begin with none of the first three (CreateDocument),
 names of parameters with neither the first nor the last (PutParameter)."""
 CONFIGURATION = ROOT / "samconfig.toml"
 

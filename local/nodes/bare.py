@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass
 class Completed:
-    """How a script ended; no exit code means it was killed at its time limit."""
+    """Says how a script ended; no exit code means it was killed at its time limit."""
 
     exit_code: int | None
     stdout: str
@@ -62,6 +62,9 @@ class BareNode:
         for process in self._running:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def pid(self) -> None:
+        """Returns none: there is nothing to enter."""
 
     def images(self) -> dict[str, str]:
         """Returns no images: there is no container runtime."""

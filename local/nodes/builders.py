@@ -20,9 +20,9 @@ AGENT_ACTIONS = (
     "ssmmessages:OpenControlChannel",
     "ssmmessages:OpenDataChannel",
 )
-"""What the SSM agent does as the instance's role (AmazonSSMManagedInstanceCore)."""
+"""Says what the SSM agent does as the instance's role (AmazonSSMManagedInstanceCore)."""
 NO_PASSWORD = "none"
-"""What the credential provider hands out where the role may have no token."""
+"""Says what the credential provider hands out where the role may have no token."""
 
 
 def may_register(instance: dict) -> bool:

@@ -14,12 +14,12 @@ from local.ministack import ec2
 from local.nodes import builders
 
 MAX_COMMANDS = 5
-"""How many commands the SSM agent runs at a time (amazon-ssm-agent, CommandWorkersLimit)."""
+"""Says how many commands the SSM agent runs at a time (amazon-ssm-agent, CommandWorkersLimit)."""
 
 
 @dataclass
 class Knobs:
-    """How a node behaves."""
+    """Says how a node behaves."""
 
     online: bool = True
     """False: the agent does not answer, the network is gone."""
@@ -30,17 +30,17 @@ class Knobs:
     die_on_command: bool = False
     """The node dies in the middle of the next command."""
     platform: str = "Linux"
-    """What the agent says it runs on."""
+    """Says what the agent says it runs on."""
     agent: str = "new"
     """`old`: the agent knows no interpolationType and substitutes parameters in the script's text."""
     containerd: str = "2.1"
     """The containerd it runs, where its AMI is not Bottlerocket's; `none` for a node without a container runtime."""
     login: str = "provider"
-    """Where it gets the registry's login: kubelet's credential `provider`, the `aws-cli`, or `none`."""
+    """Says where it gets the registry's login: kubelet's credential `provider`, the `aws-cli`, or `none`."""
     endings: list[dict] = dataclasses.field(default_factory=list)
-    """How its next commands end, by script instead of by running (`scripted.Ending`)."""
+    """Says how its next commands end, by script instead of by running (`scripted.Ending`)."""
     managed: bool | None = None
-    """Whether the agent may register with SSM; None: when the instance has an instance profile."""
+    """Says whether the agent may register with SSM; None: when the instance has an instance profile."""
 
 
 class ManagedNode:
@@ -53,7 +53,7 @@ class ManagedNode:
         self.running_since: float | None = None
         self.died = False
         self.seen: float | None = None
-        """When the agent last answered, as far as anybody looked."""
+        """Says when the agent last answered, as far as anybody looked."""
         self._registered = False
         self._make = make
         self._node = None

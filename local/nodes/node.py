@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from local.child import Child, descendants
+from local.child import Child, descendants, entrance
 from local.ecr.registry import TOOLS, Registry
 from local.nodes import cri
 from local.nodes.proxy import Proxy
@@ -217,6 +217,10 @@ class Node:
                     names[int(process.name)] = (process / "comm").read_text().strip()
         return names
 
+    def pid(self) -> int | None:
+        """Returns the process that `entrance` takes, None where the node is not running."""
+        return self._child and self._child.pid
+
     def alive(self) -> bool:
         """Tells whether containerd runs."""
         return self._child is not None and self._child.alive()
@@ -241,9 +245,7 @@ class Node:
     def _enter(self, command: Sequence[str]) -> list[str]:
         if not self._child:
             raise RuntimeError(f"node {self.name} is not running")
-        namespaces = f"/proc/{self._child.pid}/ns"
-        enter = ["nsenter", f"--mount={namespaces}/mnt", f"--pid={namespaces}/pid_for_children"]
-        return [*enter, "--", *command]
+        return [*entrance(self._child.pid), *command]
 
     def _write_files(self) -> None:
         for folder in ("containerd", "etc", "etc.work", "bin"):

@@ -8,7 +8,7 @@ from local import images
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 ARTIFACT_TYPE = "application/vnd.eks-image-prefetch.program.v1"
 DIGESTS = {"x86_64": "X8664Digest", "aarch64": "Arm64Digest"}
-"""Which of the published program's attributes has the digest for a processor, as `uname -m` calls it."""
+"""Says which of the published program's attributes has the digest for a processor, as `uname -m` calls it."""
 
 
 def artifact(programs: Mapping[str, bytes]) -> images.Artifact:

@@ -14,7 +14,7 @@ from local.child import descendants
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended; the exit code is None where it was killed by its time limit or died with its node."""
+    """Says how a command ended; the exit code is None where it was killed by its time limit or died with its node."""
 
     exit_code: int | None
     stdout: str

@@ -8,7 +8,7 @@ from local.ministack import s3
 LIFECYCLE_RULE = frozenset(
     {"Id", "Status", "Prefix", "ExpirationInDays", "NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"}
 )
-"""What of a lifecycle rule is emulated."""
+"""Says what of a lifecycle rule is emulated."""
 
 
 def install() -> None:

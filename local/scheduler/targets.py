@@ -21,7 +21,7 @@ ARN = f"arn:aws:scheduler:{REGION}:{ACCOUNT}"
 RETRY_SECONDS = 60
 """Before the first retry on AWS, which doubles it each time; it says "exponential backoff" only."""
 RETRY_POLICY = {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185}
-"""What AWS does where a schedule says nothing (Scheduler, RetryPolicy)."""
+"""Says what AWS does where a schedule says nothing (Scheduler, RetryPolicy)."""
 PLACEHOLDER = re.compile(r"<aws\.scheduler\.(schedule-arn|scheduled-time|execution-id|attempt-number)>")
 
 

@@ -21,7 +21,7 @@ TRUNCATED = "---Output truncated---"
 ERROR_SEPARATOR = "\n----------ERROR-------\n"
 
 COUNTED_ERRORS = ("Failed", "ExecutionTimedOut")
-"""What counts towards MaxErrors (Run Command, send commands at scale)."""
+"""Says what counts towards MaxErrors (Run Command, send commands at scale)."""
 
 EXECUTION_TIMEOUT = 3600
 """Seconds a step may run when the document does not say (aws:runShellScript, timeoutSeconds)."""

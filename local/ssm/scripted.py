@@ -25,7 +25,7 @@ RAN = ("Success", "Failed", "ExecutionTimedOut")
 
 @dataclass
 class Ending:
-    """How an invocation ends."""
+    """Says how an invocation ends."""
 
     details: str = "Success"
     stdout: str = ""
@@ -33,7 +33,7 @@ class Ending:
     exit_code: int | None = None
     """None: 0 or 1, as the details have it."""
     seconds: float = 0.0
-    """How long a node that exists takes until then."""
+    """Says how long a node that exists takes until then."""
 
     def apply(self, invocation: Invocation) -> None:
         """Ends the invocation so, and has SSM say so."""

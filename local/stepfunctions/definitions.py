@@ -23,7 +23,7 @@ FIELDS = {
     "Succeed": frozenset({"Output"}),
     "Fail": frozenset({"Error", "Cause"}),
 }
-"""What each type of state may have in JSONata (Amazon States Language); what is not emulated is not there."""
+"""Says what each type of state may have in JSONata (Amazon States Language); what is not emulated is not there."""
 REQUIRED = {
     "Task": ("Resource",),
     "Parallel": ("Branches",),

@@ -8,7 +8,7 @@ from jsonata.utils import Utils
 from local.ministack import stepfunctions
 
 EVALUATION_SECONDS = 30
-"""How long an expression may be evaluated: one second on AWS, whose evaluator is not written in Python."""
+"""Says how long an expression may be evaluated: one second on AWS, whose evaluator is not written in Python."""
 
 
 class Unusable(ValueError):

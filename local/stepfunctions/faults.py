@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass
 class Fault:
-    """What becomes of a state when it is entered, or tried again, next."""
+    """Says what becomes of a state when it is entered, or tried again, next."""
 
     state: str
     does: Literal["fail", "hang", "pause"]
@@ -14,10 +14,10 @@ class Fault:
     when: Literal["before", "after"] = "before"
     """Of a task: before its call is made, or after, when the answer is lost."""
     error: str = ""
-    """What a task fails with; by default its service throttles it."""
+    """Says what a task fails with; by default its service throttles it."""
     cause: str = "Injected by the local cloud."
     times: int = 1
     skip: int = 0
-    """How many times the state passes before."""
+    """Says how many times the state passes before."""
     execution: str | None = None
     """The name of the execution that is meant; None: any."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from local.ministack import stepfunctions
 
 StateError = stepfunctions._ExecutionError
-"""What a state fails with: an error and its cause."""
+"""Says what a state fails with: an error and its cause."""
 
 
 class Ended(Exception):

@@ -36,9 +36,9 @@ OPTIMISED_ERRORS = {
     "events": ("EventBridge", "AmazonEventBridgeException"),
     "lambda": ("Lambda", "AWSLambdaException"),
 }
-"""How their errors begin, and the one that stands for all that the service's model lacks."""
+"""Says how their errors begin, and the one that stands for all that the service's model lacks."""
 RANGES = ("invalid range",)
-"""What Step Functions leaves to the service to find."""
+"""Says what Step Functions leaves to the service to find."""
 
 ENCODED = ("RunInstances", "RequestSpotInstances")
 """Operations whose user data botocore encodes by itself; Step Functions hands it on as it is."""

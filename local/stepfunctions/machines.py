@@ -30,7 +30,7 @@ LOG_DELIVERY = (
     "logs:DescribeResourcePolicies",
     "logs:DescribeLogGroups",
 )
-"""What a role needs for a machine that logs (Step Functions, logging in CloudWatch Logs)."""
+"""Says what a role needs for a machine that logs (Step Functions, logging in CloudWatch Logs)."""
 NAME = re.compile(r"""[^\s<>{}\[\]?*"#%\\^|~`$&,;:/\x00-\x1f\x7f-\x9f]{1,80}""")
 MAX_INPUT = 256 << 10
 """Bytes of an execution's input (Step Functions, quotas of state executions)."""

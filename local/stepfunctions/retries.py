@@ -3,7 +3,7 @@
 import random
 
 RETRIES = {"IntervalSeconds": 1, "MaxAttempts": 3, "BackoffRate": 2.0}
-"""What a retrier does that says nothing (Amazon States Language, Retry)."""
+"""Says what a retrier does that says nothing (Amazon States Language, Retry)."""
 
 
 UNCAUGHT = ("States.Runtime", "States.DataLimitExceeded")

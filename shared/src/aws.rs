@@ -35,7 +35,8 @@ pub async fn config() -> SdkConfig {
     loader().timeout_config(timeouts(CALL)).load().await
 }
 
-/// Does so for a function that has the time to wait where AWS throttles: a call is tried 8 times, for up to 100 seconds.
+/// Loads the same for a function that has the time to wait where AWS throttles: a call is tried 8 times, for up to 100
+/// seconds.
 pub async fn patient_config() -> SdkConfig {
     let loader = loader().timeout_config(patient_timeouts());
     loader.retry_config(patient_retries()).load().await

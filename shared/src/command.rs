@@ -106,7 +106,7 @@ impl fmt::Display for Trigger {
 
 /// A command's comment: why it was sent, for people and for whoever reads its results.
 ///
-/// `push rule=gpu attempt=1`, or of a further try `push rule=gpu attempt=2 job=<id of the job's first command>`. It stays
+/// `push rule=gpu attempt=1`, or of a retry `push rule=gpu attempt=2 job=<id of the job's first command>`. It stays
 /// within [`MAX_COMMENT`] whatever the rule's name, up to the ninth attempt.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Comment {

@@ -12,7 +12,7 @@ const MAX_NAME: usize = 512;
 /// Limits how many fields are told of: nonsense is not told back in full.
 const MAX_ERRORS: usize = 20;
 
-/// A field that is not accepted.
+/// Refuses a field's value: one sentence for all that somebody can set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FieldError {
     /// Where it stands, such as `images[3]`.
@@ -74,16 +74,28 @@ impl Fields {
         }
     }
 
-    /// Reads a text; none where the field is not there, or is not accepted, which is noted.
-    pub fn text(&mut self, name: &str, accepted: &str, is_accepted: impl Fn(&str) -> bool) -> Option<String> {
-        match self.fields.get(name)? {
-            Value::String(text) if is_accepted(text) => Some(text.clone()),
-            other => {
-                let other = other.clone();
-                self.refuse(name, Some(other), accepted);
-                None
+    /// Reads a field by a function, whose error tells what is accepted; the default where the field is not there, or is not
+    /// accepted, which is noted.
+    pub fn read<T>(&mut self, name: &str, default: T, read: impl FnOnce(&Value) -> Result<T, String>) -> T {
+        let Some(value) = self.fields.get(name) else {
+            return default;
+        };
+        match read(value) {
+            Ok(read) => read,
+            Err(accepted) => {
+                let value = value.clone();
+                self.refuse(name, Some(value), accepted);
+                default
             }
         }
+    }
+
+    /// Reads a text; none where the field is not there, or is not accepted, which is noted.
+    pub fn text(&mut self, name: &str, accepted: &str, is_accepted: impl Fn(&str) -> bool) -> Option<String> {
+        self.read(name, None, |value| match value {
+            Value::String(text) if is_accepted(text) => Ok(Some(text.clone())),
+            _ => Err(accepted.to_owned()),
+        })
     }
 
     /// Reads a list of 1 to `max` texts, each once; none where the field is not there, or is not accepted, which is noted.
@@ -94,38 +106,27 @@ impl Fields {
         accepted: &str,
         is_accepted: impl Fn(&str) -> bool,
     ) -> Option<Vec<String>> {
-        let value = self.fields.get(name)?.clone();
-        let texts = texts(&value, max, is_accepted);
-        if texts.is_none() {
-            self.refuse(name, Some(value), accepted);
-        }
-        texts
+        self.read(name, None, |value| {
+            let texts = texts(value, max, is_accepted);
+            texts.map(Some).ok_or_else(|| accepted.to_owned())
+        })
     }
 
     /// Reads a whole number; none where the field is not there, or is not accepted, which is noted.
     pub fn whole(&mut self, name: &str, accepted: RangeInclusive<u32>) -> Option<u32> {
-        let value = self.fields.get(name)?;
-        let whole = value.as_u64().and_then(|number| u32::try_from(number).ok());
-        let whole = whole.filter(|number| accepted.contains(number));
-        if whole.is_none() {
-            let value = value.clone();
-            let (min, max) = accepted.into_inner();
-            self.refuse(name, Some(value), format!("a whole number from {min} to {max}"));
-        }
-        whole
+        self.read(name, None, |value| {
+            let whole = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            let whole = whole.filter(|number| accepted.contains(number));
+            let words = || format!("a whole number from {} to {}", accepted.start(), accepted.end());
+            whole.map(Some).ok_or_else(words)
+        })
     }
 
     /// Reads whether something is so; not where the field is not there, or is not accepted, which is noted.
     pub fn boolean(&mut self, name: &str) -> bool {
-        match self.fields.get(name) {
-            None => false,
-            Some(Value::Bool(is)) => *is,
-            Some(other) => {
-                let other = other.clone();
-                self.refuse(name, Some(other), "true or false");
-                false
-            }
-        }
+        self.read(name, false, |value| {
+            value.as_bool().ok_or_else(|| "true or false".to_owned())
+        })
     }
 
     /// Ends the reading.

@@ -156,7 +156,7 @@ pub struct Line {
     pub image: Image,
     /// Says what became of it.
     pub status: Status,
-    /// Why, where there is something to say.
+    /// Says why, where there is something to say.
     #[serde(default)]
     pub reason: String,
     /// Tells how long it took.
@@ -210,7 +210,7 @@ pub fn is_not_applicable(status: Status, reason: &str) -> bool {
     status == Status::Skipped && NOT_APPLICABLE.contains(&reason)
 }
 
-/// Returns true where a further try may end otherwise than a failure with this reason; not where the reason is unknown.
+/// Returns true where a retry may end otherwise than a failure with this reason; not where the reason is unknown.
 #[must_use]
 pub fn is_retryable(reason: &str) -> bool {
     known(reason) == Some(true)

@@ -1,4 +1,4 @@
-//! One more try: what `node-result` asks of itself, once it is time, and then of `node-launch` for a node where images are
+//! A retry: what `node-result` asks of itself, once it is time, and then of `node-launch` for a node where images are
 //! still missing.
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub struct Retry {
     pub images: Vec<Image>,
 }
 
-/// Tells why a further try cannot be made.
+/// Tells why a retry cannot be made.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum RetryError {
     /// Whoever reads the command's result must be able to read its comment.

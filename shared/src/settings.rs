@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::IntoDeserializer};
 use thiserror::Error;
 
 use crate::{
+    fields::FieldError,
     image::{ImageError, RegistryEndpoint, ecr_registry},
     node::Cluster,
     report::report,
@@ -112,15 +113,8 @@ pub struct Settings {
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// A variable is missing or its value is not accepted.
-    #[error("environment variable {name}: {value:?} is not accepted: it takes {accepted}")]
-    Variable {
-        /// The variable's name.
-        name: &'static str,
-        /// Its value, empty where it is missing.
-        value: String,
-        /// Says what would have been accepted.
-        accepted: String,
-    },
+    #[error("environment variable {0}")]
+    Variable(Box<FieldError>),
     /// The rule list cannot be used.
     #[error("environment variable RULES cannot be used")]
     Rules(#[from] RuleError),
@@ -151,11 +145,10 @@ impl Settings {
         };
         let rules = parse_rules(&variables.text("RULES")?)?;
         if let Some(rule) = rules.iter().find(|rule| rule.nodes.contains_key(&cluster.tag_key)) {
+            let accepted = "tag keys other than the cluster's own, which every rule has already";
             return Err(RuleError::Field {
                 rule: rule.name.clone(),
-                field: "nodes".to_owned(),
-                value: format!("{:?}", cluster.tag_key),
-                accepted: "tag keys other than the cluster's own, which every rule has already".to_owned(),
+                refused: Box::new(FieldError::new("nodes", Some(cluster.tag_key.into()), accepted)),
             }
             .into());
         }
@@ -304,7 +297,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         Ok(Duration::from_hours(24 * u64::from(days.unsigned_abs())))
     }
 
-    /// Reads how many more tries a node gets; a comment has room for nine attempts.
+    /// Reads how many retries a node gets; a comment has room for nine attempts.
     ///
     /// # Errors
     /// [`SettingsError::Variable`] as [`Variables::whole`].
@@ -322,11 +315,9 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
 }
 
 fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> SettingsError {
-    SettingsError::Variable {
-        name,
-        value: value.unwrap_or_default(),
-        accepted: accepted.to_string(),
-    }
+    // A variable that is missing is one that is empty.
+    let value = value.unwrap_or_default().into();
+    SettingsError::Variable(Box::new(FieldError::new(name, Some(value), accepted.to_string())))
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub enum Decision {
     Overtaken,
     /// ECR does not name all images, and the list stays as it was.
     Incomplete {
-        /// Why.
+        /// Says why.
         cause: String,
     },
     /// The rule names no image that exists.
@@ -79,7 +79,7 @@ pub enum Decision {
     Removed,
     /// AWS did not do as it was asked: the next reconcile mends it.
     Failed {
-        /// Why, without the names of anything.
+        /// Says why, without the names of anything.
         cause: String,
     },
 }

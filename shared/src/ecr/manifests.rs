@@ -117,7 +117,7 @@ fn told(answer: &BatchGetImageOutput) -> HashMap<String, Told> {
     read.chain(unread).collect()
 }
 
-/// Returns true where another try would be answered the same: a policy does not let the function read, or the registry from
+/// Returns true where a retry would be answered the same: a policy does not let the function read, or the registry from
 /// which ECR would fetch does not give it.
 fn is_refusal(error: &BatchGetImageError) -> bool {
     error.is_unable_to_get_upstream_image_exception()

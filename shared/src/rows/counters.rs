@@ -4,7 +4,7 @@ use std::ops::{Add, AddAssign, Sub};
 
 use serde::Deserialize;
 
-/// A job's counters: nodes by status, further tries, and the bytes that were pulled.
+/// A job's counters: nodes by status, retries, and the bytes that were pulled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Counters {
@@ -18,9 +18,9 @@ pub struct Counters {
     pub failed: i64,
     /// Nodes that can hold none of the images: they are none of the job, and in no share of its nodes.
     pub not_applicable: i64,
-    /// Nodes that wait for a further try.
+    /// Nodes that wait for a retry.
     pub retrying: i64,
-    /// Further tries.
+    /// Retries.
     pub retried: i64,
     /// Bytes that were pulled, compressed.
     pub bytes: i64,

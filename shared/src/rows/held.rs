@@ -38,7 +38,7 @@ pub struct Failure {
     pub at: DateTime<Utc>,
     /// The image that could not be brought.
     pub image: Image,
-    /// Why.
+    /// Says why.
     pub reason: String,
     /// The job.
     pub job: String,

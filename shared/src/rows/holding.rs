@@ -10,7 +10,7 @@ use crate::outcome::{Status, is_not_applicable};
 pub struct Holding {
     /// Says what became of it.
     pub status: Status,
-    /// Why, where there is something to say.
+    /// Says why, where there is something to say.
     pub reason: String,
     /// Tells when that was said.
     pub at: DateTime<Utc>,

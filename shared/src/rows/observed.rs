@@ -29,7 +29,7 @@ pub struct Observed {
     pub targets: Option<usize>,
     /// The number of the try; the first is 1.
     pub attempt: u8,
-    /// The job that was sent, of which this is a further try.
+    /// The job that was sent, of which this is a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_of: Option<String>,
     /// Tells when the row expires, in seconds of Unix time.

@@ -27,7 +27,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns true where a further try is worth it.
+    /// Returns true where a retry is worth it.
     ///
     /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
     /// What a boot did not bring its launch does.

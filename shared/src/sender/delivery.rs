@@ -23,7 +23,7 @@ pub struct Delivery {
     pub sent: Vec<(String, Destination)>,
     /// The instances that got none, and why.
     pub refused: Vec<(String, Refusal)>,
-    /// Where no command went, and why not; another try may fare better.
+    /// Where no command went, and why not; a retry may fare better.
     pub failed: Vec<(Destination, SendError)>,
     /// Tells whether SSM may have taken a command of it without saying so, be it at a try of the SDK's before the last.
     pub is_in_doubt: bool,
