@@ -58,7 +58,7 @@ WITH_A_CLOUD = (
     "test_warm_pool.py",
 )
 WITH_ONE_STACK = ("jobs_api", "snapshots")
-"""Folders whose files share a stack."""
+"""Names the folders whose files share a stack."""
 
 
 class OneCloudPerFile(LoadScopeScheduling):

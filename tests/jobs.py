@@ -14,7 +14,7 @@ from local.outcomes import Outcomes
 from local.stack import Stack
 
 SECONDS = 40
-"""How long anything may take to happen."""
+"""Limits how long anything may take to happen, in seconds."""
 
 SDK_TRIES = 3
 """The times that the AWS SDK makes a call before it gives up."""

@@ -14,7 +14,7 @@ from local.stack import Stack
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 NAMESPACE = "EKSImagePrefetch"
 SECONDS = 60
-"""How long anything may take to be settled."""
+"""Limits how long anything may take to be settled, in seconds."""
 
 _numbers = itertools.count(1)
 

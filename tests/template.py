@@ -16,13 +16,13 @@ QUEUES = sorted(name for name, resource in RESOURCES.items() if resource["Type"]
 
 
 def variables(function: str) -> dict[str, Any]:
-    """The environment of a function, what all are given included."""
+    """Returns the environment of a function, what all are given included."""
     own = RESOURCES[function]["Properties"].get("Environment", {}).get("Variables", {})
     return {**TEMPLATE["Globals"]["Function"]["Environment"]["Variables"], **own}
 
 
 def references(value: Any) -> Iterator[str]:
-    """The names that a value of the template refers to."""
+    """Yields the names that a value of the template refers to."""
     if isinstance(value, dict):
         yield from [value["Ref"]] if "Ref" in value else []
         texts = value.get("Fn::Sub", [])
@@ -36,5 +36,5 @@ def references(value: Any) -> Iterator[str]:
 
 
 def reference(value: dict) -> str:
-    """A reference in the form that Fn::Sub gives it."""
+    """Returns a reference in the form that Fn::Sub gives it."""
     return value["Ref"] if "Ref" in value else ".".join(value["Fn::GetAtt"])

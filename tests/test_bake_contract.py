@@ -35,10 +35,10 @@ PROPERTIES = RESOURCES["BakeSnapshot"]["Properties"]
 
 TASKS = {task.name: task for task in tasks()}
 ARCHITECTURE = next(part for part in parts() if part.outer and part.outer.name == "BakeEach")
-"""What is done for one architecture."""
+"""Holds the states that bake one architecture."""
 
 OF_STATES = {"States.ALL", "States.QueryEvaluationError", "States.TaskFailed", "States.Timeout"}
-"""What is used of the errors of Step Functions' own (Amazon States Language, predefined error codes)."""
+"""Lists which errors of Step Functions' own are used (Amazon States Language, predefined error codes)."""
 OF_STEP_FUNCTIONS = {"hash", "parse", "partition", "random", "range", "uuid"}
 """The functions that Step Functions adds to JSONata (Step Functions, JSONata functions)."""
 

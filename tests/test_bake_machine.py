@@ -11,14 +11,14 @@ from machine import definition, tasks
 from local.stepfunctions import asl, expressions
 
 MAX_EVENTS = 25_000
-"""How many events an execution's history has at most (Step Functions, quotas of state executions)."""
+"""Limits how many events an execution's history has (Step Functions, quotas of state executions)."""
 ARN = "arn:aws:states:eu-central-1:123456789012:execution:bakes:this"
 BUILDER, SNAPSHOT = "i-0123456789abcdef0", "snap-0123456789abcdef0"
 ZONE = "eu-central-1a"
 IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1@sha256:" + "0" * 64
 
 OUR_OWN = {task.name for task in tasks() if task.service == "lambda"}
-"""What our own functions answer is theirs to keep whole."""
+"""Names the calls of our own functions, whose answers are theirs to keep whole."""
 MAY_BE_NONE = {"GetDetails"}
 """Whose expression may fail: its answer is a text that anybody may have written, and that is caught."""
 
@@ -80,7 +80,7 @@ def planned(commands: int) -> dict[str, Any]:
 
 
 class World:
-    """What AWS answers to a bake of one architecture that comes through every state but that which cleans up."""
+    """Answers a bake as AWS does: it is of one architecture and comes through every state but that which cleans up."""
 
     def __init__(self, commands: int = 1):
         self.state = ""

@@ -21,7 +21,7 @@ LOG_DELIVERY = {
     "logs:DescribeResourcePolicies",
     "logs:DescribeLogGroups",
 }
-"""What a role needs for a machine that logs (Step Functions, logging in CloudWatch Logs)."""
+"""Lists what a role needs for a machine that logs (Step Functions, logging in CloudWatch Logs)."""
 
 
 def test_the_machine_may_do_what_its_states_do_and_nothing_else():

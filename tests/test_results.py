@@ -1,4 +1,4 @@
-"""What the deployed stack makes of reports: jobs, nodes, records, metrics, further tries."""
+"""Tests what the deployed stack makes of reports: jobs, nodes, records, metrics, retries."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the deployed stack makes of reports when AWS fails it, when it dies, and when a node needs one more try."""
+"""Tests what the deployed stack makes of reports when AWS fails it, when it dies, and when a node needs a retry."""
 
 from collections import Counter
 
@@ -44,7 +44,7 @@ def settling(cloud, stack):
 
 @pytest.fixture(scope="module")
 def undisturbed(cloud, settling):
-    """What becomes of three nodes when nothing is in the way."""
+    """Returns what becomes of three nodes when nothing is in the way."""
     return Three(settling).settled()
 
 

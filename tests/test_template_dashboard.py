@@ -32,8 +32,8 @@ METRICS = {
     "NodesCold": [BY_CLUSTER],
     "NodesUnreachable": [BY_CLUSTER],
 }
-"""What the functions emit, each with its sets of dimensions: node-result most of it, the senders what is observed,
-jobs the nodes that it counts."""
+"""Lists what the functions emit, with the sets of dimensions: node-result most of it, the senders what is observed, jobs
+the nodes that it counts."""
 
 COUNTS = {"NodesWarm", "NodesCold", "NodesUnreachable"}
 """Those that say how many there are now: a sum of them over time is no number of nodes."""
@@ -49,7 +49,7 @@ METRICS_OF_AWS = {
     "AWS/States": {"ExecutionsFailed", "ExecutionsTimedOut"},
     "AWS/ApiGateway": {"5xx"},
 }
-"""What is used of what SQS, Lambda, Step Functions and HTTP APIs emit (their developer guides)."""
+"""Lists what is used of what SQS, Lambda, Step Functions and HTTP APIs emit (their developer guides)."""
 
 DIMENSIONS_OF_AWS = {
     "AWS/SQS": [{"QueueName": f"{name}.QueueName"} for name in QUEUES],
@@ -140,7 +140,7 @@ def test_an_alarm_has_its_resources_name_after_the_stacks(name):
 
 
 OF_OTHERS = ("BakePlan", "NodeProgram", "SettingsCheck")
-"""What bake-plan fails with is what its bake fails with, and the other two what the deployment does."""
+"""Names functions without alarms: bake-plan's errors fail its bake, and those of the other two the deployment."""
 
 
 def test_every_dead_letter_queue_every_function_and_the_bakes_have_an_alarm():
@@ -168,7 +168,7 @@ def test_an_error_that_a_later_try_heals_is_no_alarm(function):
 
 
 def dashboard() -> dict:
-    """The dashboard's body as CloudWatch gets it, but with the template's references in place of their values."""
+    """Returns the dashboard's body as CloudWatch gets it, with the template's references in place of their values."""
     body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     known = RESOURCES.keys() | TEMPLATE["Parameters"].keys() | {"AWS::Region"}
 
@@ -181,7 +181,7 @@ def dashboard() -> dict:
 
 
 def metrics_of(widget: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str] | set[str]]]:
-    """The metrics of a widget: namespace, name and dimensions, of a search their names alone."""
+    """Yields the metrics of a widget: namespace, name and dimensions, of a search their names alone."""
     ids = {metric[-1].get("id") for metric in widget["metrics"] if isinstance(metric[-1], dict)}
     for *metric, options in widget["metrics"]:
         expression = options.get("expression", "")
@@ -195,7 +195,7 @@ def metrics_of(widget: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, str
 
 
 def search(expression: str) -> tuple[str, str, set[str]]:
-    """What a search finds, which must be this cluster's alone (CloudWatch user guide, search expressions)."""
+    """Returns what a search finds, which must be this cluster's alone (CloudWatch user guide, search expressions)."""
     form = r"""SEARCH\('\{([\w,]+)\} MetricName="(\w+)" ClusterName="ClusterName"', '(?:Sum|p90)'\)"""
     schema, name = re.fullmatch(form, expression).groups()
     namespace, *dimensions = schema.split(",")
@@ -203,7 +203,7 @@ def search(expression: str) -> tuple[str, str, set[str]]:
 
 
 def is_emitted(namespace: str, name: str, dimensions: dict[str, str] | set[str]) -> bool:
-    """Whether this stack's functions and queues emit the metric under these dimensions."""
+    """Tells whether this stack's functions and queues emit the metric under these dimensions."""
     if namespace == NAMESPACE:
         named = isinstance(dimensions, set) or dimensions["ClusterName"] == "ClusterName"
         return named and set(dimensions) in METRICS[name]

@@ -134,7 +134,7 @@ def ended(
     document: str = OUR_DOCUMENT,
     status: str = "Success",
 ) -> dict:
-    """An event of SSM (Systems Manager user guide, events of Run Command)."""
+    """Returns an event of SSM (Systems Manager user guide, events of Run Command)."""
     return {
         "version": "0",
         "id": "51c0891d-0e34-45b1-83d6-95db273d1602",

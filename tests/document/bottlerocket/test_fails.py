@@ -1,4 +1,4 @@
-"""What a node of Bottlerocket lacks is waited for, or named."""
+"""Tests that what a node of Bottlerocket lacks is waited for, or named."""
 
 import time
 from pathlib import Path
