@@ -32,8 +32,8 @@ METRICS = {
     "NodesCold": [BY_CLUSTER],
     "NodesUnreachable": [BY_CLUSTER],
 }
-"""Lists what the functions emit, with the sets of dimensions: node-result most of it, the senders what is observed, jobs
-the nodes that it counts."""
+"""Lists what the functions emit, each with its sets of dimensions: node-result most of it, the senders what is
+observed, jobs the nodes that it counts."""
 
 COUNTS = {"NodesWarm", "NodesCold", "NodesUnreachable"}
 """Those that say how many there are now: a sum of them over time is no number of nodes."""
