@@ -1,4 +1,4 @@
-"""What an account holds."""
+"""Lists what an account holds."""
 
 from local.client import LocalCloud
 

@@ -15,11 +15,11 @@ from local.outcomes import Outcomes
 from local.stack import Stack
 
 SECONDS = 60
-"""How long a bake may take."""
+"""Limits how long a bake may take, in seconds."""
 GONE_SECONDS = 20
-"""How long what a bake leaves behind may be there."""
+"""Limits how long what a bake leaves behind may be there."""
 EVERY = 0.2
-"""How often it is looked whether: the cloud that many bakes run on has something better to do."""
+"""Sets how many seconds lie between two looks: the cloud that many bakes run on has something better to do."""
 OVER = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 LIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
 

@@ -17,11 +17,9 @@ from local.client import LocalCloud
 WITH_A_CLOUD = (
     "test_bake.py",
     "test_bake_faults.py",
-    "test_bake_snapshots.py",
     "test_bake_triggers.py",
     "test_boot_lists.py",
     "test_examples.py",
-    "test_jobs.py",
     "test_jobs_contract.py",
     "test_jobs_count.py",
     "test_jobs_nodes.py",
@@ -34,9 +32,15 @@ WITH_A_CLOUD = (
     "test_local_commands.py",
     "test_local_custom_resources.py",
     "test_local_ec2.py",
+    "test_local_ecr.py",
+    "test_local_functions.py",
+    "test_local_instances.py",
     "test_local_metrics.py",
+    "test_local_parameters.py",
+    "test_local_run_command.py",
     "test_local_scheduler.py",
     "test_local_simulation.py",
+    "test_local_state_machines.py",
     "test_local_states.py",
     "test_local_stores.py",
     "test_node_program.py",
@@ -53,14 +57,18 @@ WITH_A_CLOUD = (
     "test_walls.py",
     "test_warm_pool.py",
 )
+WITH_ONE_STACK = ("jobs_api", "snapshots")
+"""Names the folders whose files share a stack."""
 
 
 class OneCloudPerFile(LoadScopeScheduling):
-    """Keeps the tests of a file that uses a local cloud in one process, and hands out all others one by one."""
+    """Keeps the tests of a file or folder with a local cloud in one process, and hands out all others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return file if Path(file).name in WITH_A_CLOUD else nodeid
+        file = Path(nodeid.partition("::")[0])
+        if file.parent.name in WITH_ONE_STACK:
+            return str(file.parent)
+        return str(file) if file.name in WITH_A_CLOUD else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneCloudPerFile:

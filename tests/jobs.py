@@ -14,7 +14,10 @@ from local.outcomes import Outcomes
 from local.stack import Stack
 
 SECONDS = 40
-"""How long anything may take to happen."""
+"""Limits how long anything may take to happen, in seconds."""
+
+SDK_TRIES = 3
+"""The times that the AWS SDK makes a call before it gives up."""
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 """The id of no job."""
@@ -143,3 +146,17 @@ def pulls(*names: str, seconds: float = 0) -> dict:
 def fails(*names: str, reason: str = "registry", seconds: float = 0) -> dict:
     """Returns how a node ends that fails to pull these images, after some time."""
     return {**ended(*(line(name, "failed", reason) for name in names)), "seconds": seconds}
+
+
+def fired(cloud: LocalCloud, jobs: Jobs, name: str) -> str:
+    """Returns what EventBridge Scheduler calls a schedule."""
+    schedules = cloud.client("scheduler").list_schedules(GroupName=jobs.resources["ScheduleGroup"])["Schedules"]
+    [found] = [schedule["Name"] for schedule in schedules if schedule["Name"].startswith(name)]
+    return found
+
+
+def logged(cloud: LocalCloud, jobs: Jobs) -> list[dict]:
+    """Returns the lines that the function has logged."""
+    pages = cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=jobs.resources["JobsLogs"])
+    lines = [event["message"] for page in pages for event in page["events"]]
+    return [json.loads(line) for line in lines if line.startswith("{")]

@@ -1,6 +1,7 @@
 """The state machine of a bake as its file has it: its states, how one leads to another, and what they read."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from local.client import ROOT
 FILE = ROOT / "statemachine" / "bake-snapshot.asl.json"
 MACHINE = json.loads(FILE.read_text())
 ALL = "States.ALL"
+SOURCES = {name: ROOT / "functions" / folder for name, folder in (("Plan", "bake-plan"), ("Sweep", "bake-sweep"))}
+"""Where the source is of the functions that it calls."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,13 @@ class Edge:
     errors: tuple[str, ...] = ()
     """Upon which errors it is taken; none: the state succeeded."""
     assigns: frozenset[str] = frozenset()
+
+
+def definition(**values: str) -> str:
+    """Returns the definition as Step Functions gets it, with something in place of each substitution."""
+    numbers = {"CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
+    values = {"Partition": "aws", **numbers, **values}
+    return re.sub(r"\$\{(\w+)\}", lambda match: values.get(match[1], match[1]), FILE.read_text())
 
 
 def parts() -> list[Part]:

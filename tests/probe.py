@@ -18,6 +18,9 @@ CONTENT = json.loads((FILES / "document.json").read_text())
 STACK = "probe"
 QUICK = {"Delay": 0.2, "MaxAttempts": 100}
 
+BARE = {"online_after": 0.0, "containerd": "none"}
+"""An instance that nothing runs on and that is managed at once."""
+
 
 @contextlib.contextmanager
 def probe(cloud: LocalCloud) -> Iterator[tuple[dict[str, str], Callable]]:

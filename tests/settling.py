@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from local.client import LocalCloud, until
+from local.cloudwatch import dashboards
 from local.outcomes import Outcomes
 from local.stack import Stack
 
 DIGEST = f"sha256:{'0123456789abcdef' * 4}"
 NAMESPACE = "EKSImagePrefetch"
 SECONDS = 60
-"""How long anything may take to be settled."""
+"""Limits how long anything may take to be settled, in seconds."""
 
 _numbers = itertools.count(1)
 
@@ -58,6 +59,19 @@ class Settling:
         self.until_quiet()
         return found
 
+    def in_order(self, order: Sequence[int]) -> dict[str, dict]:
+        """Settles a job of two nodes, one of which comes through at the second try, by its events in this order."""
+        image, early, late = self.image(), node(), node()
+        with self.cloud.holding_events("aws.ssm") as take:
+            job = self.command({late: ended(line(image, "failed", "registry")), early: ended(line(image))}, age=300)
+            self.command({late: ended(line(image))}, comment=f"push rule=default attempt=2 job={job}", age=100)
+            events = take()
+        assert len(events) == 5
+        for index in order:
+            self.cloud.send_event(events[index])
+            self.until_quiet()
+        return self.state(job, {late: "late", early: "early"})
+
     def until_quiet(self) -> None:
         """Waits until no report waits or is at work, and nothing written is still to be passed on."""
         sqs, queue = self.cloud.client("sqs"), self.resources["ResultQueue"]
@@ -89,6 +103,11 @@ class Settling:
         """Returns a function's name by its logical id."""
         return self.resources[name]
 
+    def arn(self, queue: str) -> str:
+        """Returns a queue's ARN by its logical id."""
+        request = {"QueueUrl": self.resources[queue], "AttributeNames": ["QueueArn"]}
+        return self.cloud.client("sqs").get_queue_attributes(**request)["Attributes"]["QueueArn"]
+
     def metric(self, name: str, statistic: str = "Sum", **dimensions: str) -> float:
         """Returns what CloudWatch has of a metric of ours, 0 where it has nothing."""
         now = datetime.now(UTC)
@@ -107,6 +126,21 @@ class Settling:
         """Returns the state of an alarm by its logical id."""
         alarms = self.cloud.client("cloudwatch").describe_alarms(AlarmNames=[self.resources[name]])
         return alarms["MetricAlarms"][0]["StateValue"]
+
+    def dashboard(self) -> str:
+        """Returns the body of the stack's dashboard."""
+        return self.cloud.client("cloudwatch").get_dashboard(DashboardName=self.resources["Dashboard"])["DashboardBody"]
+
+    def watched(self) -> set[dashboards.Metric]:
+        """Returns the metrics that the dashboard and the alarms name."""
+        alarms = self.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        ours = [alarm for alarm in alarms if alarm["AlarmName"] in self.resources.values()]
+        return dashboards.metrics(self.dashboard()) | {_metric(alarm) for alarm in ours}
+
+    def measured(self) -> set[dashboards.Metric]:
+        """Returns the metrics that CloudWatch has."""
+        pages = self.cloud.client("cloudwatch").get_paginator("list_metrics").paginate()
+        return {_metric(metric) for page in pages for metric in page["Metrics"]}
 
 
 def node() -> str:
@@ -148,3 +182,8 @@ def ended(*lines: Mapping[str, Any] | str, details: str = "") -> dict[str, str]:
 def outcomes(row: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     """Returns status and reason of each image of a node, in the images' order."""
     return [(image["status"], image["reason"]) for _, image in sorted(row["images"].items())]
+
+
+def _metric(named: Mapping[str, Any]) -> dashboards.Metric:
+    """Returns namespace, name and names of dimensions of a metric, or of the one that an alarm watches."""
+    return named["Namespace"], named["MetricName"], frozenset(row["Name"] for row in named["Dimensions"])

@@ -59,7 +59,7 @@ def node(bakes):
 
 @pytest.fixture(scope="module")
 def baked(bakes, pushed, node) -> dict[str, Any]:
-    """What a bake says that was told nothing, and what was heard of it."""
+    """Returns what a bake says that was told nothing, and what was heard of it."""
     with hearing(bakes) as heard:
         output = bakes.bake()
         events = until(heard, 10, "the event")

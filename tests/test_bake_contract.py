@@ -1,45 +1,46 @@
-"""Contracts of a bake's state machine that no linter sees: its ways, its errors, its variables, its calls, its role."""
+"""Contracts of a bake's state machine that no linter sees: its ways, its errors, its variables, its calls."""
 
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import botocore
-import botocore.session
 import pytest
 from jsonata import Jsonata
-from machine import ALL, FILE, MACHINE, Part, State, edges, expressions, last, parts, reachable, reads, states, tasks
+from machine import (
+    ALL,
+    FILE,
+    MACHINE,
+    SOURCES,
+    Part,
+    State,
+    definition,
+    edges,
+    expressions,
+    last,
+    parts,
+    reachable,
+    reads,
+    states,
+    tasks,
+)
 from machine import assigned as assigned_by
-from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_document
-from samtranslator.yaml_helper import yaml_parse
+from template import RESOURCES, TEMPLATE
 
 from local.client import ROOT
 from local.stepfunctions import definitions
 from local.stepfunctions.integrations import Integration, from_states
 
-TEMPLATE = yaml_parse((ROOT / "template.yaml").read_text())
-RESOURCES = TEMPLATE["Resources"]
 PROPERTIES = RESOURCES["BakeSnapshot"]["Properties"]
-SOURCES = {name: ROOT / "functions" / folder for name, folder in (("Plan", "bake-plan"), ("Sweep", "bake-sweep"))}
 
 TASKS = {task.name: task for task in tasks()}
 ARCHITECTURE = next(part for part in parts() if part.outer and part.outer.name == "BakeEach")
-"""What is done for one architecture."""
+"""Holds the states that bake one architecture."""
 
 OF_STATES = {"States.ALL", "States.QueryEvaluationError", "States.TaskFailed", "States.Timeout"}
-"""What is used of the errors of Step Functions' own (Amazon States Language, predefined error codes)."""
+"""Lists which errors of Step Functions' own are used (Amazon States Language, predefined error codes)."""
 OF_STEP_FUNCTIONS = {"hash", "parse", "partition", "random", "range", "uuid"}
 """The functions that Step Functions adds to JSONata (Step Functions, JSONata functions)."""
-LOG_DELIVERY = {
-    *(f"logs:{action}LogDelivery" for action in ("Create", "Get", "Update", "Delete")),
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:DescribeResourcePolicies",
-    "logs:DescribeLogGroups",
-}
-"""What a role needs for a machine that logs (Step Functions, logging in CloudWatch Logs)."""
 
 
 # The machine
@@ -227,83 +228,7 @@ def test_a_misspelt_argument_would_be_found():
     assert any("MinimumCount" in fault for fault in definitions.faults(broken))
 
 
-# Permissions
-
-
-def test_the_machine_may_do_what_its_states_do_and_nothing_else():
-    calls = {action(task) for task in TASKS.values()}
-    besides = {"iam:PassRole", "ec2:CreateTags"}  # for RunInstances, and for the tags that come with what is made
-    assert allowed("BakeSnapshotRole") == calls | besides | LOG_DELIVERY
-
-
-@pytest.mark.parametrize(("role", "function"), [("BakePlanRole", "Plan"), ("BakeSweepRole", "Sweep")])
-def test_a_function_may_do_what_its_source_does_and_nothing_else(role, function):
-    logs = {"logs:CreateLogStream", "logs:PutLogEvents"}
-    actions = allowed(role)
-    assert actions >= logs
-    assert {action.partition(":")[2] for action in actions - logs} == operations_of(SOURCES[function])
-
-
-@pytest.mark.parametrize("role", ["BakeSnapshotRole", "BakeSweepRole"])
-def test_what_is_changed_in_ec2_carries_the_stacks_tag_or_gets_it(role):
-    ours = ("aws:RequestTag/bake-snapshot/stack", "aws:ResourceTag/bake-snapshot/stack")
-    for statement in statements(role):
-        actions = set(listed(statement["Action"]))
-        if not any(re.match("ec2:(?!Describe)", action) for action in actions):
-            continue
-        condition = statement.get("Condition", {}).get("StringEquals", {})
-        if actions == {"ec2:CreateTags"} and "ec2:CreateAction" in condition:
-            assert condition["ec2:CreateAction"] == ["RunInstances", "CreateSnapshot"]
-        elif any(kind in json.dumps(statement["Resource"]) for kind in (":image/", ":subnet/")):
-            assert actions == {"ec2:RunInstances"}  # what a builder is made of and stands in, which is not changed
-            assert not re.search(":(instance|volume|network-interface)/", json.dumps(statement["Resource"]))
-        else:
-            assert [condition[key] for key in ours if key in condition] == [{"Ref": "AWS::StackName"}]
-
-
-def test_builders_are_given_their_own_role_or_one_that_was_named_and_ec2_only():
-    [passing] = [s for s in statements("BakeSnapshotRole") if s["Action"] == "iam:PassRole"]
-    own = {"Fn::GetAtt": ["BuilderRole", "Arn"]}
-    named = {"Fn::Join": [",", {"Ref": "BakeRoleArns"}]}
-    both = {"Fn::Split": [",", {"Fn::Join": [",", [own, named]]}]}
-    assert passing["Resource"] == {"Fn::If": ["HasBakeRoles", both, [own]]}
-    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": {"Fn::Sub": "ec2.${AWS::URLSuffix}"}}}
-
-
-def test_a_bake_says_what_it_has_made_whether_a_source_is_read_as_one_value_or_as_several_and_nothing_else():
-    [saying] = [s for s in statements("BakeSnapshotRole") if s["Action"] == "events:PutEvents"]
-    policies = [parse_policy_document({"Version": "2012-10-17", "Statement": [{**saying, "Resource": "*"}]})]
-
-    def is_allowed(**keys: Any) -> bool:
-        context = EvalContext("role", "AssumedRole", "1", "events:PutEvents", "*", "r", service_context=keys)
-        return evaluate(context, policies).decision == "Allow"
-
-    for own, other in (("eks-image-prefetch", "aws.ec2"), (["eks-image-prefetch"], ["eks-image-prefetch", "aws.ec2"])):
-        assert is_allowed(**{"events:source": own})
-        assert not is_allowed(**{"events:source": other})
-    assert not is_allowed()
-
-
-def test_a_builder_may_run_commands_and_pull_and_nothing_else():
-    services = {action.partition(":")[0] for action in allowed("BuilderRole")}
-    assert services == {"ssm", "ssmmessages", "ec2messages", "ecr"}
-    assert {a for a in allowed("BuilderRole") if a.startswith(("ssm:", "ecr:"))} == {
-        "ssm:UpdateInstanceInformation",
-        "ecr:GetAuthorizationToken",
-        "ecr:BatchCheckLayerAvailability",
-        "ecr:BatchGetImage",
-        "ecr:GetDownloadUrlForLayer",
-    }
-
-
 # Helpers
-
-
-def definition(**values: str) -> str:
-    """Returns the definition as Step Functions gets it, with something in place of each substitution."""
-    numbers = {"CollectMinutes": "10", "DeliveryTimeout": "600", "ExecutionTimeout": "3600"}
-    values = {"Partition": "aws", **numbers, **values}
-    return re.sub(r"\$\{(\w+)\}", lambda match: values.get(match[1], match[1]), FILE.read_text())
 
 
 def resource(task: State) -> str:
@@ -371,43 +296,3 @@ def assigned_before(part: Part) -> dict[str, set[str]]:
 def functions() -> set[str]:
     """Returns the functions that an expression can call."""
     return set(Jsonata.static_frame.bindings) | OF_STEP_FUNCTIONS
-
-
-def action(task: State) -> str:
-    """Returns the action that allows a task's call (service authorization reference)."""
-    service = {"sfn": "states"}.get(task.service, task.service)
-    name = task.action[0].upper() + task.action[1:]
-    return f"{service}:{ {'lambda:Invoke': 'InvokeFunction'}.get(f'{service}:{name}', name) }"
-
-
-def operations_of(folder: Path) -> set[str]:
-    """Returns the operations of AWS that a function's source calls, and those of what it uses of the shared source."""
-    sdks = re.findall(r"^aws-sdk-(\w+)", (folder / "Cargo.toml").read_text(), re.MULTILINE)
-    source = "".join(code(file) for file in folder.rglob("src/**/*.rs") if file.name != "tests.rs")
-    used = " ".join(re.findall(r"use prefetch::(?s:.*?);|prefetch::\w+", source))
-    modules = {ROOT / "shared" / "src" / f"{module}.rs" for module in re.findall(r"\w+", used)}
-    source += "".join(code(file) for file in modules if file.exists())
-    called = set(re.findall(r"\.(\w+)\(\)", source))
-    models = [botocore.session.get_session().get_service_model({"sfn": "stepfunctions"}.get(sdk, sdk)) for sdk in sdks]
-    return {name for model in models for name in model.operation_names if botocore.xform_name(name) in called}
-
-
-def code(file: Path) -> str:
-    """Returns a source file without its tests."""
-    return re.split(r"#\[cfg\((?:all\()?test\b", file.read_text())[0]
-
-
-def statements(role: str) -> list[dict]:
-    """Returns the statements of a role's policies."""
-    policies = RESOURCES[role]["Properties"]["Policies"]
-    return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
-
-
-def allowed(role: str) -> set[str]:
-    """Returns the actions that a role may do."""
-    return {action for statement in statements(role) for action in listed(statement["Action"])}
-
-
-def listed(value: str | list[str]) -> list[str]:
-    """Returns a value that may be one or a list of them as a list."""
-    return value if isinstance(value, list) else [value]

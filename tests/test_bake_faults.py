@@ -21,7 +21,7 @@ ONLY_AFTER_A_FAILURE = "CleanUp"
 LANES = ("faults", "faults-2", "faults-3", "faults-4")
 """Stacks beside each other: each bakes one bake at a time."""
 OLDER = "snap-00000000000000000"
-"""What was published before."""
+"""Names the snapshot that was published before."""
 ERROR, CAUSE = "Injected.Error", "What AWS says of it."
 ALWAYS = 99
 """More often than anything is tried."""
@@ -93,7 +93,7 @@ def lanes(cloud):
 
 @pytest.fixture(scope="module")
 def runs(request, lanes):
-    """What becomes of each bake that a test here is about, begun as soon as a stack is free."""
+    """Returns what becomes of each bake that a test here is about, begun as soon as a stack is free."""
     free: queue.Queue[Lane] = queue.Queue()
     for lane in lanes:
         free.put(lane)

@@ -6,25 +6,81 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from machine import tasks
-from test_bake_contract import definition
+from machine import definition, tasks
 
 from local.stepfunctions import asl, expressions
 
 MAX_EVENTS = 25_000
-"""How many events an execution's history has at most (Step Functions, quotas of state executions)."""
+"""Limits how many events an execution's history has (Step Functions, quotas of state executions)."""
 ARN = "arn:aws:states:eu-central-1:123456789012:execution:bakes:this"
 BUILDER, SNAPSHOT = "i-0123456789abcdef0", "snap-0123456789abcdef0"
 ZONE = "eu-central-1a"
 IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1@sha256:" + "0" * 64
+
 OUR_OWN = {task.name for task in tasks() if task.service == "lambda"}
-"""What our own functions answer is theirs to keep whole."""
+"""Names the calls of our own functions, whose answers are theirs to keep whole."""
 MAY_BE_NONE = {"GetDetails"}
 """Whose expression may fail: its answer is a text that anybody may have written, and that is caught."""
 
+INSTANCE = {"InstanceId": BUILDER, "StateReason": {"Message": "-"}}
+MAPPING = {"DeviceName": "/dev/xvdb", "Ebs": {"VolumeId": "vol-0123456789abcdef0"}}
+ANSWERS: dict[str, Any] = {
+    "GetHolder": {"Item": {"holder": {"S": "another"}}},
+    "DescribeHolder": {"ExecutionArn": "another", "Status": "FAILED"},
+    "DescribeCluster": {
+        "Cluster": {
+            "Version": "1.33",
+            "ResourcesVpcConfig": {"SubnetIds": ["subnet-1", "subnet-2"], "ClusterSecurityGroupId": "sg-1"},
+        }
+    },
+    "GetAmi": {"Parameter": {"Value": "ami-1"}},
+    "FindSnapshot": {"Snapshots": [{"SnapshotId": "snap-1", "StartTime": "2026-11-16T08:00:00Z"}]},
+    "GetPublished": {"Parameter": {"Value": "snap-2"}},
+    "GetDetails": {"Parameter": {"Value": "gone"}},
+    "LaunchBuilder": {"Instances": [INSTANCE]},
+    "LookForBuilder": {"InstanceInformationList": [{"PingStatus": "Online"}]},
+    "LookAtBuilder": {"Reservations": [{"Instances": [{**INSTANCE, "State": {"Name": "running"}}]}]},
+    "SendCommand": {"Command": {"CommandId": "command-1"}},
+    "GetCommand": {
+        "Status": "Success",
+        "StatusDetails": "Success",
+        "StandardOutputContent": json.dumps({"image": IMAGE, "status": "pulled", "reason": ""}) + "\n",
+        "StandardErrorContent": "",
+    },
+    "LookIfStopped": {
+        "Reservations": [{"Instances": [{**INSTANCE, "State": {"Name": "stopped"}, "BlockDeviceMappings": [MAPPING]}]}]
+    },
+    "CreateSnapshot": {"SnapshotId": SNAPSHOT, "StartTime": "2026-11-16T08:00:00Z"},
+    "LookAtSnapshot": {"Snapshots": [{"State": "completed", "StateMessage": "-"}]},
+    "EnableFastRestore": {"Successful": [], "Unsuccessful": []},
+    "LookAtFastRestore": {"FastSnapshotRestores": [{"State": "enabled", "AvailabilityZone": ZONE}]},
+    "TerminateBuilder": {"TerminatingInstances": [{"InstanceId": BUILDER}]},
+    "CleanUp": {"Payload": {}},
+    "Prune": {"Payload": {}},
+}
+"""Answers to each call of a bake but Plan's."""
+
+
+def planned(commands: int) -> dict[str, Any]:
+    """Returns a bake of one architecture as BakePlan plans it."""
+    return {
+        "architecture": "x86_64",
+        "amiParameter": "/aws/service/bottlerocket/image_id",
+        "instanceType": "m6i.large",
+        "instanceProfile": {"Name": "builder"},
+        "networkInterface": {"DeviceIndex": 0, "SubnetId": "subnet-1"},
+        "volume": {"VolumeSize": 20},
+        "images": [{"image": IMAGE, "bytes": 1, "named": True}],
+        "leftOff": [],
+        "commands": [{"comment": str(number), "parameters": {"images": [IMAGE]}} for number in range(commands)],
+        "tags": [],
+        "fingerprint": "0",
+        "fastSnapshotRestoreZones": [ZONE],
+    }
+
 
 class World:
-    """What AWS answers to a bake of one architecture that comes through every state but that which cleans up."""
+    """Answers a bake as AWS does: it is of one architecture and comes through every state but that which cleans up."""
 
     def __init__(self, commands: int = 1):
         self.state = ""
@@ -32,60 +88,8 @@ class World:
         self.events = 0
         self.unusable: list[tuple[str, str]] = []
         self.change: Callable[[str, int, Any], Any] = lambda state, call, answer: answer
-        bake = {
-            "architecture": "x86_64",
-            "amiParameter": "/aws/service/bottlerocket/image_id",
-            "instanceType": "m6i.large",
-            "instanceProfile": {"Name": "builder"},
-            "networkInterface": {"DeviceIndex": 0, "SubnetId": "subnet-1"},
-            "volume": {"VolumeSize": 20},
-            "images": [{"image": IMAGE, "bytes": 1, "named": True}],
-            "leftOff": [],
-            "commands": [{"comment": str(number), "parameters": {"images": [IMAGE]}} for number in range(commands)],
-            "tags": [],
-            "fingerprint": "0",
-            "fastSnapshotRestoreZones": [ZONE],
-        }
-        plan = {"bakes": [bake], "keep": 3, "force": False, "quiet": False}
-        instance = {"InstanceId": BUILDER, "StateReason": {"Message": "-"}}
-        mapping = {"DeviceName": "/dev/xvdb", "Ebs": {"VolumeId": "vol-0123456789abcdef0"}}
-        self.answers: dict[str, Any] = {
-            "GetHolder": {"Item": {"holder": {"S": "another"}}},
-            "DescribeHolder": {"ExecutionArn": "another", "Status": "FAILED"},
-            "DescribeCluster": {
-                "Cluster": {
-                    "Version": "1.33",
-                    "ResourcesVpcConfig": {"SubnetIds": ["subnet-1", "subnet-2"], "ClusterSecurityGroupId": "sg-1"},
-                }
-            },
-            "Plan": {"Payload": plan},
-            "GetAmi": {"Parameter": {"Value": "ami-1"}},
-            "FindSnapshot": {"Snapshots": [{"SnapshotId": "snap-1", "StartTime": "2026-11-16T08:00:00Z"}]},
-            "GetPublished": {"Parameter": {"Value": "snap-2"}},
-            "GetDetails": {"Parameter": {"Value": "gone"}},
-            "LaunchBuilder": {"Instances": [instance]},
-            "LookForBuilder": {"InstanceInformationList": [{"PingStatus": "Online"}]},
-            "LookAtBuilder": {"Reservations": [{"Instances": [{**instance, "State": {"Name": "running"}}]}]},
-            "SendCommand": {"Command": {"CommandId": "command-1"}},
-            "GetCommand": {
-                "Status": "Success",
-                "StatusDetails": "Success",
-                "StandardOutputContent": json.dumps({"image": IMAGE, "status": "pulled", "reason": ""}) + "\n",
-                "StandardErrorContent": "",
-            },
-            "LookIfStopped": {
-                "Reservations": [
-                    {"Instances": [{**instance, "State": {"Name": "stopped"}, "BlockDeviceMappings": [mapping]}]}
-                ]
-            },
-            "CreateSnapshot": {"SnapshotId": SNAPSHOT, "StartTime": "2026-11-16T08:00:00Z"},
-            "LookAtSnapshot": {"Snapshots": [{"State": "completed", "StateMessage": "-"}]},
-            "EnableFastRestore": {"Successful": [], "Unsuccessful": []},
-            "LookAtFastRestore": {"FastSnapshotRestores": [{"State": "enabled", "AvailabilityZone": ZONE}]},
-            "TerminateBuilder": {"TerminatingInstances": [{"InstanceId": BUILDER}]},
-            "CleanUp": {"Payload": {}},
-            "Prune": {"Payload": {}},
-        }
+        self.answers = copy.deepcopy(ANSWERS)
+        self.answers["Plan"] = {"Payload": {"bakes": [planned(commands)], "keep": 3, "force": False, "quiet": False}}
 
     def run(self, trigger: str = "push", **values: str) -> Any:
         """Runs a bake and returns its output, or what it fails with."""

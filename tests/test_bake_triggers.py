@@ -1,4 +1,4 @@
-"""What begins a bake, and what stays of a stack that has baked."""
+"""Tests what begins a bake, and what stays of a stack that has baked."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from local.client import ROOT, until
 
 NAME = "triggers"
 SECONDS = 60
-"""How long bakes may take that wait for ten minutes first, of which 12 seconds are waited here."""
+"""Limits how long bakes take, in seconds: they wait for ten minutes first, of which 12 seconds are waited here."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md and its neighbours name is there."""
+"""Checks that what CONTRIBUTING.md and its neighbours name is there."""
 
 import re
 

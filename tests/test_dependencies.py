@@ -1,4 +1,4 @@
-"""What the functions are built of: the crates' licences, where they come from, and those that are banned."""
+"""Checks what the functions are built of: the crates' licences, where they come from, and those that are banned."""
 
 import functools
 import json
@@ -48,7 +48,7 @@ def test_a_function_that_is_built_by_itself_has_each_crate_as_the_workspace_has_
 
 @functools.cache
 def metadata() -> dict:
-    """What cargo has locked, for all platforms."""
+    """Returns what cargo has locked, for all platforms."""
     command = ["cargo", "metadata", "--locked", "--format-version=1"]
     return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
 
@@ -71,12 +71,12 @@ def name(crate: dict) -> str:
 
 
 def accepted(licence: str | None) -> bool:
-    """Whether a crate of this SPDX expression, or of none, can be used under accepted licences alone."""
+    """Tells whether a crate of this SPDX expression, or of none, can be used under accepted licences alone."""
     return bool(licence) and holds(SPDX.parse(licence.replace("/", " OR ")))  # a slash is how cargo wrote OR once
 
 
 def holds(expression: LicenseExpression) -> bool:
-    """Whether a part of an SPDX expression is true of the accepted licences."""
+    """Tells whether a part of an SPDX expression is true of the accepted licences."""
     if isinstance(expression, SPDX.AND):
         return all(map(holds, expression.args))
     if isinstance(expression, SPDX.OR):

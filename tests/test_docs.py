@@ -32,7 +32,7 @@ FENCE = re.compile(r"^( *)```([a-z]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 PLACEHOLDER = re.compile(r"<[A-Za-z][A-Za-z' ]*>")
 TERMS = ("SSM", "CRI", "snapshotter", "SOCI", "redrive", "reconcile")
-"""What a reader who does not know Systems Manager, containerd or SQS stumbles over."""
+"""Lists what a reader who does not know Systems Manager, containerd or SQS stumbles over."""
 ABBREVIATED = {"s3", "configure"}
 """The commands of the AWS CLI that are no service of botocore's."""
 CUSTOM = {("cloudformation", "deploy"), ("logs", "tail")}
@@ -41,7 +41,7 @@ SAM = {"build", "delete", "deploy", "local", "remote", "validate"}
 NO_REASONS = {"RegistryEndpoint", "Order", "Mode", "Trigger"}
 """Enumerations that are settings, or what made a job."""
 INTERNAL = {"working", "open", "stopped", "partial", "whole"}
-"""What only rows of the functions' own say."""
+"""Lists words that only rows of the functions' own say."""
 ENUM = re.compile(
     r'rename_all = "(?:kebab-case|lowercase)"\)\](?:\n#\[.*\])*\n(?:pub )?enum (\w+) \{\n(.*?)\n\}', re.DOTALL
 )

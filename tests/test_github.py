@@ -1,4 +1,4 @@
-"""What GitHub runs, what it asks of who files an issue, and the scripts that make a release."""
+"""Checks what GitHub runs, what it asks of who files an issue, and the scripts that make a release."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.ym
 WORKSPACE = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
 VERSION = WORKSPACE["version"]
 ELF = {"x86_64": b"\x3e\x00", "arm64": b"\xb7\x00"}
-"""How an ELF header names a processor."""
+"""Tells how an ELF header names a processor."""
 BUILT = """
 Parameters:
   Architecture:

@@ -1,4 +1,4 @@
-"""What is an image and which are newest, on the deployed stack: versions, caches, signatures, the archive, hosts."""
+"""Tests what is an image and which are newest, on the deployed stack: versions, caches, signatures, archive, hosts."""
 
 import json
 

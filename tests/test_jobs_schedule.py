@@ -5,14 +5,13 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
 
 import pytest
-from jobs import SECONDS, Jobs, pulls
+from jobs import SDK_TRIES, SECONDS, Jobs, fired, logged, pulls
 from uploaded import Uploaded
 
 from local.client import until
 from local.scheduler import cron
 
 RULES = [{"name": "default", "repositories": ["timed/*"]}, {"name": "gpu", "repositories": ["timed-gpu/*"]}]
-SDK_TRIES = 3
 
 _names = count(1)
 
@@ -387,23 +386,9 @@ def test_images_pushed_before_the_stack_was_are_brought_once_it_is_deployed(clou
     stack.delete()
 
 
-def fired(cloud, jobs: Jobs, name: str) -> str:
-    """Returns what EventBridge Scheduler calls a schedule."""
-    schedules = cloud.client("scheduler").list_schedules(GroupName=jobs.resources["ScheduleGroup"])["Schedules"]
-    [found] = [schedule["Name"] for schedule in schedules if schedule["Name"].startswith(name)]
-    return found
-
-
 def decisions(answer) -> dict[str, str]:
     rows = answer["rules"] if isinstance(answer, dict) else answer
     return {row["rule"]: row["decision"] for row in rows}
-
-
-def logged(cloud, jobs: Jobs) -> list[dict]:
-    """Returns the lines that the function has logged."""
-    pages = cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=jobs.resources["JobsLogs"])
-    lines = [event["message"] for page in pages for event in page["events"]]
-    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def running(cloud, jobs: Jobs) -> list[dict]:

@@ -142,7 +142,7 @@ def sent_to(stack: Uploaded, node: str) -> list[dict]:
 
 
 def told(cloud, node: str) -> list[str]:
-    """What was told of a launch: the types of the events that lead to a message in the queue."""
+    """Returns what was told of a launch: the types of the events that lead to a message in the queue."""
     events = [event for event in cloud.events() if event["detail"].get("EC2InstanceId") == node]
     events += [event for event in cloud.events() if event["detail"] == {"instance-id": node, "state": "running"}]
     return sorted(event["detail-type"] for event in events)
@@ -157,7 +157,7 @@ def decided(cloud, stack: Uploaded, node: str, reason: str) -> list[dict]:
 
 
 def waiting(cloud, stack: Uploaded, queue: str) -> int:
-    """How many messages a queue has, those in work or not due yet included."""
+    """Counts a queue's messages, those in work or not due yet included."""
     names = [
         "ApproximateNumberOfMessages",
         "ApproximateNumberOfMessagesNotVisible",
@@ -169,7 +169,7 @@ def waiting(cloud, stack: Uploaded, queue: str) -> int:
 
 
 def may_send(cloud, stack: Uploaded, role: str, tags: dict[str, str]) -> bool:
-    """Whether IAM lets a role send a command to an instance with these tags."""
+    """Tells whether IAM lets a role send a command to an instance with these tags."""
     iam = cloud.client("iam")
     keys = [(f"ssm:resourceTag/{key}", value) for key, value in tags.items()]
     answer = iam.simulate_principal_policy(

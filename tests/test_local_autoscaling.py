@@ -118,6 +118,6 @@ def launched_at(cloud, node: str):
 
 
 def told(cloud, node: str) -> list[tuple[str, str, str]]:
-    """What Auto Scaling told of an instance, in order: type, origin and destination."""
+    """Returns what Auto Scaling told of an instance, in order: type, origin and destination."""
     events = [event for event in cloud.events() if event["detail"].get("EC2InstanceId") == node]
     return [(event["detail-type"], event["detail"]["Origin"], event["detail"]["Destination"]) for event in events]

@@ -12,7 +12,7 @@ BUILT = sorted((ROOT / "target/node-program").glob("*/lambda/prefetch-images/boo
 MAX_BYTES = {"arm64": 2_500_000, "x86_64": 2_750_000}
 """2.5 MB are wanted of both; for x86_64, of which ring alone has 150 KB of tables, this keeps what was reached."""
 MAX_GLIBC = (2, 25)
-"""What Amazon Linux 2 has is 2.26."""
+"""Limits which glibc the program may need: Amazon Linux 2 has 2.26."""
 LIBRARIES = {"libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"}
 
 

@@ -1,4 +1,4 @@
-"""What the deployed stack makes of reports: jobs, nodes, records, metrics, further tries."""
+"""Tests what the deployed stack makes of reports: jobs, nodes, records, metrics, retries."""
 
 import json
 import re
@@ -12,7 +12,6 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, until
-from local.cloudwatch import dashboards
 
 CLUSTER = {"aws:eks:cluster-name": "results"}
 EVENTS = ROOT / "events"
@@ -238,27 +237,13 @@ def test_every_recorded_result_is_decided_of_by_the_real_function(stack, path):
 # ── Events ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_events_in_any_order_and_number_give_the_same_rows(cloud, settling):
+def test_events_in_any_order_and_number_give_the_same_rows(settling):
     orders = [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 2, 0, 4, 4, 1, 3, 0, 1, 2), (3, 1, 0, 2, 0, 2, 4, 3)]
-    states = [settled_in_order(cloud, settling, order) for order in orders]
+    states = [settling.in_order(order) for order in orders]
     expected = {"targets": 2, "pulled": 2, "failed": 0, "retried": 1, "bytes": 2000, "age": 300, "slowest_seconds": 300}
     for state in states:
         assert expected.items() <= state["job"].items()
         assert state == states[0]
-
-
-def settled_in_order(cloud, settling: Settling, order) -> dict:
-    """Settles a job of two nodes, one of which comes through at the second try, by its events in this order."""
-    image, early, late = settling.image(), node(), node()
-    with cloud.holding_events("aws.ssm") as take:
-        job = settling.command({late: ended(line(image, "failed", "registry")), early: ended(line(image))}, age=300)
-        settling.command({late: ended(line(image))}, comment=f"push rule=default attempt=2 job={job}", age=100)
-        events = take()
-    assert len(events) == 5
-    for index in order:
-        cloud.send_event(events[index])
-        settling.until_quiet()
-    return settling.state(job, {late: "late", early: "early"})
 
 
 def test_a_thousand_nodes_that_end_at_once_are_each_counted_once(cloud, settling):
@@ -296,7 +281,7 @@ def test_a_command_that_found_no_node_is_loud_once(cloud, settling):
 
 def test_a_poison_message_and_only_it_ends_in_the_dead_letter_queue(cloud, settling):
     sqs, queue = cloud.client("sqs"), settling.resources["ResultQueue"]
-    letters = {"deadLetterTargetArn": arn(cloud, settling.resources["ResultDeadLetters"]), "maxReceiveCount": 3}
+    letters = {"deadLetterTargetArn": settling.arn("ResultDeadLetters"), "maxReceiveCount": 3}
     kept = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])["Attributes"]
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": json.dumps(letters)})
     sqs.send_message(QueueUrl=queue, MessageBody='{"detail": "poison"}')
@@ -375,31 +360,18 @@ def test_every_metric_that_the_dashboard_and_the_alarms_name_is_measured(cloud, 
         machine = settling.resources["BakeSnapshot"]
         cloud.client("stepfunctions").start_execution(stateMachineArn=machine, name=name)
     cloud.expire("late")
-    cloudwatch = cloud.client("cloudwatch")
-    body = cloudwatch.get_dashboard(DashboardName=settling.resources["Dashboard"])["DashboardBody"]
-    named = dashboards.metrics(body)
-    for alarm in cloudwatch.describe_alarms()["MetricAlarms"]:
-        if alarm["AlarmName"] in settling.resources.values():
-            named.add((alarm["Namespace"], alarm["MetricName"], names(alarm["Dimensions"])))
     # Those of a stack that observes are measured there.
-    named = {metric for metric in named if metric[1] != "CommandsObserved"}
+    named = {metric for metric in settling.watched() if metric[1] != "CommandsObserved"}
     assert len({name for namespace, name, _ in named if namespace == NAMESPACE}) >= 8
-
-    def missing() -> set:
-        pages = cloudwatch.get_paginator("list_metrics").paginate()
-        listed = [metric for page in pages for metric in page["Metrics"]]
-        return named - {(m["Namespace"], m["MetricName"], names(m["Dimensions"])) for m in listed}
-
-    until(lambda: not missing(), 10, f"{missing()} to be measured")
+    until(lambda: settling.measured() >= named, 10, f"{named - settling.measured()} to be measured")
 
 
-def test_every_dimension_that_the_dashboard_names_is_one_of_the_stack(cloud, settling):
-    body = cloud.client("cloudwatch").get_dashboard(DashboardName=settling.resources["Dashboard"])["DashboardBody"]
+def test_every_dimension_that_the_dashboard_names_is_one_of_the_stack(settling):
     queues = {
         url.rpartition("/")[2] for name, url in settling.resources.items() if "Queue" in name or "Letters" in name
     }
     own = {"QueueName": queues, "FunctionName": set(settling.resources.values()), "ClusterName": {"results"}}
-    for widget in json.loads(body)["widgets"]:
+    for widget in json.loads(settling.dashboard())["widgets"]:
         for row in widget["properties"].get("metrics", []):
             texts = [part for part in row if isinstance(part, str)]
             for name, value in zip(texts[2::2], texts[3::2], strict=True):
@@ -409,12 +381,3 @@ def test_every_dimension_that_the_dashboard_names_is_one_of_the_stack(cloud, set
 def test_no_line_of_metrics_was_one_that_cloudwatch_cannot_read(cloud, settling):
     group = [{"Name": "LogGroupName", "Value": settling.resources["NodeResultLogs"]}]
     assert cloud.client("cloudwatch").list_metrics(Namespace="AWS/Logs", Dimensions=group)["Metrics"] == []
-
-
-def names(dimensions: list[dict]) -> frozenset[str]:
-    return frozenset(dimension["Name"] for dimension in dimensions)
-
-
-def arn(cloud, queue: str) -> str:
-    attributes = cloud.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
-    return attributes["Attributes"]["QueueArn"]

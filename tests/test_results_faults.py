@@ -1,8 +1,9 @@
-"""What the deployed stack makes of reports when AWS fails it, when it dies, and when a node needs one more try."""
+"""Tests what the deployed stack makes of reports when AWS fails it, when it dies, and when a node needs a retry."""
 
 from collections import Counter
 
 import pytest
+from jobs import SDK_TRIES
 from settling import Settling, ended, line, node, outcomes
 from uploaded import Uploaded
 
@@ -10,7 +11,6 @@ from local import images
 from local.client import until
 
 CLUSTER = {"aws:eks:cluster-name": "faults"}
-SDK_TRIES = 3
 
 FAULTS = [
     ("ssm", "GetCommandInvocation", "InvocationDoesNotExist", 1),
@@ -44,7 +44,7 @@ def settling(cloud, stack):
 
 @pytest.fixture(scope="module")
 def undisturbed(cloud, settling):
-    """What becomes of three nodes when nothing is in the way."""
+    """Returns what becomes of three nodes when nothing is in the way."""
     return Three(settling).settled()
 
 

@@ -1,4 +1,4 @@
-"""What the deployed stack sends where AWS refuses one node, a command's size, or the number of them."""
+"""Tests what the deployed stack sends where AWS refuses one node, a command's size, or the number of them."""
 
 import copy
 import json

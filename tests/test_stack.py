@@ -15,6 +15,22 @@ CLUSTER = {"aws:eks:cluster-name": "prod"}
 EVENTS = ROOT / "events"
 ONE_MIB = 1 << 20
 
+TUNED = {
+    "NodeTags": "team=ml,karpenter.sh/nodepool=gpu|gpu-large",
+    "Repositories": "team/*,!team/x",
+    "Tags": "v*",
+    "Newest": "2",
+    "Keep": "3",
+    "Pin": "true",
+    "MaxImageGiB": "20",
+    "MaxConcurrency": "10%",
+    "ImageGCHighThresholdPercent": "90",
+    "MaxParallelImagePulls": "4",
+    "MaxConnections": "5",
+    "MaxBandwidthMiB": "100",
+}
+"""Parameters of the rule that is made of the simple ones."""
+
 
 @pytest.fixture(scope="module")
 def stack(cloud):
@@ -218,21 +234,7 @@ def test_an_update_changes_the_document_in_place_and_a_delete_leaves_nothing(clo
 
 def test_the_parameters_become_the_rule(cloud, stack):
     tuned = Uploaded(cloud, name="tuned")
-    tuned.deploy(
-        ClusterName="tuned",
-        NodeTags="team=ml,karpenter.sh/nodepool=gpu|gpu-large",
-        Repositories="team/*,!team/x",
-        Tags="v*",
-        Newest="2",
-        Keep="3",
-        Pin="true",
-        MaxImageGiB="20",
-        MaxConcurrency="10%",
-        ImageGCHighThresholdPercent="90",
-        MaxParallelImagePulls="4",
-        MaxConnections="5",
-        MaxBandwidthMiB="100",
-    )
+    tuned.deploy(ClusterName="tuned", **TUNED)
     event = json.loads((EVENTS / "image-push.tagged.json").read_text())
     [command] = sent_for(tuned, event)
     assert {target["Key"]: target["Values"] for target in command["Targets"]} == {

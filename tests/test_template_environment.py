@@ -18,7 +18,7 @@ LIMITS = (ROOT / "functions" / "settings-check" / "src" / "environment.rs").read
 MAX_RULES, MAX_RULES_AND_BAKE_DEFAULTS = (
     int(re.search(rf"{name}: usize = ([0-9_]+);", LIMITS)[1]) for name in ("MAX_RULES", "MAX_RULES_AND_BAKE_DEFAULTS")
 )
-"""What settings-check accepts, in bytes as they stand in the environment."""
+"""Limits what settings-check accepts, in bytes as they stand in the environment."""
 ROOM = 20
 """Bytes that are left for a setting that comes later."""
 

@@ -244,7 +244,7 @@ def sources_of(queue: str) -> Iterator[dict]:
 
 
 def bounds(name: str) -> tuple[int, int]:
-    """What a parameter takes."""
+    """Returns the least and the most that a parameter takes."""
     return PARAMETERS[name]["MinValue"], PARAMETERS[name]["MaxValue"]
 
 

@@ -1,4 +1,4 @@
-"""What a stack has baked is removed by the commands of docs/deploy.md, and nothing else is."""
+"""Tests that the commands of docs/deploy.md remove what a stack has baked, and nothing else."""
 
 import pytest
 from uninstall import uninstall

@@ -21,7 +21,7 @@ NAME, NOWHERE = "proven", "nowhere"
 CLUSTER = {"aws:eks:cluster-name": NAME}
 POLICY = json.loads((ROOT / "verify" / "policy.json").read_text())["Statement"]
 SECONDS = 100
-"""How long a run may take here."""
+"""Limits how long a run may take here, in seconds."""
 
 
 PARAMETERS = {"ClusterName": NAME, "Repositories": "proof/*,!proof/kept-*"}
@@ -29,7 +29,7 @@ PARAMETERS = {"ClusterName": NAME, "Repositories": "proof/*,!proof/kept-*"}
 
 @dataclass
 class Ran:
-    """How a run ended."""
+    """Tells how a run ended."""
 
     code: int
     rows: dict[str, tuple[str, str]]

@@ -1,4 +1,4 @@
-"""What a verification decides by itself: names that a rule takes, the table, and causes in words."""
+"""Tests what a verification decides by itself: names that a rule takes, the table, and causes in words."""
 
 import json
 import socket

@@ -125,7 +125,7 @@ def commands(stack: Uploaded, node: str) -> list[dict]:
 
 
 def reported(stack: Uploaded, node: str) -> list[str]:
-    """What became of the image by each of a node's commands, in alphabetical order."""
+    """Returns what became of the image by each of a node's commands, in alphabetical order."""
     ssm = stack.cloud.client("ssm")
     ids = [command["CommandId"] for command in commands(stack, node)]
     answers = [ssm.get_command_invocation(CommandId=id_, InstanceId=node) for id_ in ids]
@@ -133,7 +133,7 @@ def reported(stack: Uploaded, node: str) -> list[str]:
 
 
 def told(cloud, stack: Uploaded, node: str, what: str) -> bool:
-    """Whether node-result's log says something of a node."""
+    """Tells whether node-result's log says something of a node."""
     group = stack.resources()["NodeResultLogs"]
     pages = cloud.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
     lines = [event["message"] for page in pages for event in page["events"]]

@@ -19,7 +19,7 @@ PARAMETERS = json.loads(document.DOCUMENT.read_text())["parameters"]
 DEFAULTS = {name: parameter["default"] for name, parameter in PARAMETERS.items() if "default" in parameter}
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = Path(os.environ.get("PREFETCH_IMAGES", ROOT / "target/debug/prefetch-images"))
-"""What nodes run; another than `cargo build` makes can be named."""
+"""Names the program that nodes run; another than `cargo build` makes can be named."""
 BUILD = "make program"
 PROGRAMS = {platform.machine(): PROGRAM.read_bytes()} if PROGRAM.exists() else {}
 SCRIPT = document.script(program.attributes(f"{HOST}/prefetch-images/node-program", PROGRAMS))

@@ -1,4 +1,4 @@
-"""What a node holds, as a test asks it."""
+"""Reads what a node holds."""
 
 import json
 import platform

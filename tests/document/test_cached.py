@@ -1,4 +1,4 @@
-"""What is there already is found without the registry; what is there in part is repaired."""
+"""Tests that images on the node are found without the registry, and that those there in part are repaired."""
 
 from collections import Counter
 

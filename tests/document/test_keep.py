@@ -1,4 +1,4 @@
-"""What is ours, what is kept and pinned, and what is let go."""
+"""Tests which images are ours, which are kept and pinned, and which are let go."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What kubelet does with images, and what it is told of: by CRI's calls and by its settings, for there is none here."""
+"""Tests what kubelet does with images and is told of, by CRI's calls and its settings, for there is none here."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What SSM returns of a command: 24,000 characters of its output, 8,000 of its errors."""
+"""Tests what SSM returns of a command: 24,000 characters of its output, 8,000 of its errors."""
 
 import pytest
 

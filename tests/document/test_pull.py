@@ -1,4 +1,4 @@
-"""What a pull ends with: both names, the right size, whatever the image is made of."""
+"""Tests what a pull ends with: both names, the right size, whatever the image is made of."""
 
 from pathlib import Path
 

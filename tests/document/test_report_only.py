@@ -8,7 +8,7 @@ from local import images
 from local.ecr.registry import Registry
 from local.nodes.node import Node
 
-from .command import A_DIGEST, HOST, begin, run
+from .command import A_DIGEST, HOST, Result, begin, run
 from .nodes import CTR, is_ours, running
 from .state import OTHER_ARCHITECTURE, OWN_ARCHITECTURE, by_tag, eventually, own, wait_for_file
 
@@ -25,22 +25,15 @@ def test_a_command_that_only_reports_tells_every_outcome_and_changes_nothing(nod
         "old": pushed("team/kept", "old", old),
     }
     run(node, references["cached"], references["unnamed"], references["old"])
-    node.shell(f"{CTR} images rm {by_tag(references['unnamed'])}")
-    node.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")  # what nothing holds goes now
+    forget_names(node, references["unnamed"])
     references["successor"] = pushed("team/kept", "new", images.image("successor"))
     named = [reference for name, reference in references.items() if name != "old"]
-    node.shell("rm -rf /run/prefetch-images/named")
     before = state(node)
 
     result = run(node, *named, reportOnly=True, keep=1, pin=True)
 
     assert state(node) == before
-    outcomes = {
-        name: (report["status"], report["reason"], report["bytes"])
-        for name, reference in references.items()
-        for report in result.reports
-        if report["image"] == reference
-    }
+    outcomes = outcomes_of(result, references)
     assert outcomes == {
         "new": ("skipped", "report-only", own(new).size - len(own(new).manifest)),
         "cached": ("cached", "", 0),
@@ -84,6 +77,23 @@ def test_a_command_that_only_reports_does_not_try_a_registry_again_that_is_down(
 
     assert eventually(lambda: command.errors() != "" or not command.pids())
     assert command.wait(30).seconds < 20
+
+
+def forget_names(node: Node, reference: str) -> None:
+    """Takes an image's tag away, and the list of the images that commands have named."""
+    node.shell(f"{CTR} images rm {by_tag(reference)}")
+    node.shell(f"{CTR} leases create --id collected && {CTR} leases rm --sync collected")  # what nothing holds goes now
+    node.shell("rm -rf /run/prefetch-images/named")
+
+
+def outcomes_of(result: Result, references: dict[str, str]) -> dict[str, tuple[str, str, int]]:
+    """Returns status, reason and bytes of what was reported, by the names of the images."""
+    return {
+        name: (report["status"], report["reason"], report["bytes"])
+        for name, reference in references.items()
+        for report in result.reports
+        if report["image"] == reference
+    }
 
 
 def state(node: Node) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What is asked, and named, for several images at once: that it is, and what becomes of an image where it fails."""
+"""Tests that several images are looked up and named at once, and what becomes of an image where that fails."""
 
 import json
 

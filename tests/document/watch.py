@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Watch:
-    """What a watcher of /proc saw."""
+    """Holds what a watcher of /proc saw."""
 
     def __init__(self) -> None:
         self.looks = 0

@@ -1,0 +1,1 @@
+"""Bottlerocket: the bootstrap starts in the control container, and the program works from another host container."""

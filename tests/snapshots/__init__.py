@@ -1,0 +1,1 @@
+"""Bakes make a snapshot where something has changed; builders say by script what they have pulled."""
