@@ -1,8 +1,6 @@
 //! The vocabulary of EKS image prefetch (image, rule, node, command, outcome, settings) and the only code that speaks SSM.
 
 #[cfg(feature = "aws")]
-pub mod asked;
-#[cfg(feature = "aws")]
 pub mod aws;
 #[cfg(feature = "aws")]
 pub mod bake;
@@ -38,6 +36,8 @@ pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod reachability;
 pub mod report;
+#[cfg(feature = "aws")]
+pub mod requested_image;
 #[cfg(feature = "aws")]
 pub mod resolve;
 #[cfg(feature = "aws")]

@@ -13,9 +13,9 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::{
-    asked::AskedImage,
     fields::FieldError,
     image::{Image, ImageError, Kind, not_an_image_tag},
+    requested_image::RequestedImage,
 };
 
 /// Limits how many images one DescribeImages is asked for (ECR service model, `imageIds`).
@@ -53,7 +53,7 @@ type Known = Option<Vec<ImageDetail>>;
 /// # Errors
 /// [`ResolveError::NotAccepted`] with every image, by its place in `images`, that is not there or that no node can run;
 /// another where ECR cannot be asked.
-pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> Result<Vec<Image>, ResolveError> {
+pub async fn resolve(client: &Client, registry: &str, images: &[RequestedImage]) -> Result<Vec<Image>, ResolveError> {
     let known = known(client, images).await?;
     let mut resolved = Vec::with_capacity(images.len());
     let mut errors = Vec::new();
@@ -64,7 +64,7 @@ pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> 
                 resolved.push(named.map_err(|error| ResolveError::Image(image.repository.clone(), error))?);
             }
             Err(accepted) => {
-                let asked = Value::String(image.asked.clone());
+                let asked = Value::String(image.reference.clone());
                 errors.push(FieldError::new(format!("images[{place}]"), Some(asked), accepted));
             }
         }
@@ -77,7 +77,7 @@ pub async fn resolve(client: &Client, registry: &str, images: &[AskedImage]) -> 
 }
 
 /// Picks the image's digest out of what ECR knows of its repository; the error tells what is accepted.
-fn digest<'a>(image: &AskedImage, known: Option<&'a [ImageDetail]>) -> Result<&'a str, String> {
+fn digest<'a>(image: &RequestedImage, known: Option<&'a [ImageDetail]>) -> Result<&'a str, String> {
     let known = known.ok_or("an image of a repository that exists")?;
     let is_it = |detail: &&ImageDetail| {
         let has_tag = |tag: &String| detail.image_tags().contains(tag);
@@ -110,7 +110,7 @@ fn digest<'a>(image: &AskedImage, known: Option<&'a [ImageDetail]>) -> Result<&'
 }
 
 /// Asks ECR for the images, by repository.
-async fn known(client: &Client, images: &[AskedImage]) -> Result<BTreeMap<String, Known>, ResolveError> {
+async fn known(client: &Client, images: &[RequestedImage]) -> Result<BTreeMap<String, Known>, ResolveError> {
     // An image that is asked for by both is looked up by its digest: its tag may be another's by now.
     let mut ids_of: BTreeMap<&str, BTreeSet<Id>> = BTreeMap::new();
     for image in images {

@@ -132,7 +132,7 @@ impl BakePlan {
             let images = resolve(&self.ecr, &self.settings.registry, &input.images).await?;
             for (place, (image, asked)) in images.into_iter().zip(&input.images).enumerate() {
                 if wanted.iter().all(|known| known.image != image) {
-                    let asked = asked.asked.clone();
+                    let asked = asked.reference.clone();
                     let reason = Reason::Named { place, asked };
                     wanted.push(Wanted { image, reason });
                 }

@@ -91,8 +91,9 @@ impl Changes {
     pub fn keys(observations: &[Observation]) -> BTreeSet<Key> {
         let of_observation = |observation: &Observation| {
             let job = &observation.job.id;
-            let of_node =
-                |(_, report): (&CommandEnded, &NodeOutcomes)| [Key::node(job, &report.node), Key::held(&report.node)];
+            let of_node = |(_, report): (&CommandEnded, &NodeOutcomes)| {
+                [Key::node(job, &report.node), Key::inventory(&report.node)]
+            };
             let of_node = observation.of_node().map(of_node);
             iter::once(Key::job(job)).chain(of_node.into_iter().flatten())
         };

@@ -15,7 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     mocks,
     retry::Retry,
-    rows::{Held, Item, Key},
+    rows::{Inventory, Item, Key},
 };
 use serde_json::{Value, json};
 
@@ -190,8 +190,8 @@ impl Cloud {
     }
 
     /// Reads the k-th node's inventory.
-    pub fn inventory(&self, k: usize) -> Held {
-        let key = Key::held(&node_id(k));
+    pub fn inventory(&self, k: usize) -> Inventory {
+        let key = Key::inventory(&node_id(k));
         let item = self.state(|state| state.table.rows.get(&key).cloned());
         serde_dynamo::from_item(item.unwrap()).unwrap()
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use prefetch::{
     outcome::Status,
-    rows::{Held, Key},
+    rows::{Inventory, Key},
     table::Rows,
 };
 
@@ -15,11 +15,11 @@ use crate::observation::{NodeOutcomes, Observation};
 pub struct InventoryChange {
     /// The version of the row that it takes the place of; none where there is no row.
     pub before: Option<u32>,
-    pub after: Held,
+    pub after: Inventory,
 }
 
 impl InventoryChange {
-    fn of(before: Option<Held>) -> Self {
+    fn of(before: Option<Inventory>) -> Self {
         let version = before.as_ref().map(|inventory| inventory.version);
         let mut after = before.unwrap_or_default();
         after.version += 1;
@@ -39,7 +39,7 @@ impl InventoryChange {
 /// A row that cannot be read.
 pub fn is_news(observations: &[Observation], rows: &Rows) -> Result<bool, serde_dynamo::Error> {
     for (job, report) in observations.iter().filter_map(job_and_report) {
-        let change = InventoryChange::of(rows.get(&Key::held(&report.node))?);
+        let change = InventoryChange::of(rows.get(&Key::inventory(&report.node))?);
         let mut told = change.clone();
         told.take(job, report);
         if told != change {
@@ -52,7 +52,7 @@ pub fn is_news(observations: &[Observation], rows: &Rows) -> Result<bool, serde_
 /// Holds the inventories of nodes as they are once all transactions are written whose observations were taken.
 pub struct Inventories<'a> {
     rows: &'a Rows,
-    known: BTreeMap<String, Held>,
+    known: BTreeMap<String, Inventory>,
 }
 
 impl<'a> Inventories<'a> {
@@ -88,10 +88,10 @@ impl<'a> Inventories<'a> {
         Ok(changes)
     }
 
-    fn of(&self, node: &str) -> Result<Option<Held>, serde_dynamo::Error> {
+    fn of(&self, node: &str) -> Result<Option<Inventory>, serde_dynamo::Error> {
         match self.known.get(node) {
             Some(inventory) => Ok(Some(inventory.clone())),
-            None => self.rows.get(&Key::held(node)),
+            None => self.rows.get(&Key::inventory(node)),
         }
     }
 }

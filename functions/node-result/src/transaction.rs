@@ -209,7 +209,7 @@ impl Transaction {
         let nodes = self.nodes.iter().map(|change| node(writer, change, outbox));
         let inventories = self.inventories.iter().map(|(node, change)| {
             let InventoryChange { before, after } = change;
-            writer.replace(&Key::held(node), *before, after)
+            writer.replace(&Key::inventory(node), *before, after)
         });
         let jobs = self.jobs.values().map(|change| job(writer, change));
         let outbox = outbox.map(|id| writer.put(&Key::outbox(id), &self.outbox));

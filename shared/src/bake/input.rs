@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::{
-    asked::{self, AskedImage},
     bake::{Architecture, MAX_GIB, MIN_GIB},
     fields::{FieldError, Fields},
+    requested_image::{self, RequestedImage},
     rule::Rule,
     unique_keys::UniqueKeys,
 };
@@ -103,7 +103,7 @@ impl From<FieldError> for InputError {
 #[derive(Debug)]
 pub struct Input {
     /// The images; none where the rules' newest are wanted.
-    pub images: Vec<AskedImage>,
+    pub images: Vec<RequestedImage>,
     /// The names of the rules, where not all are meant.
     pub rules: Option<Vec<String>>,
     /// The architectures, where they are named, each once.
@@ -218,7 +218,7 @@ impl Input {
         fields.text("trigger", &triggers, |text| TRIGGERS.contains(&text));
         let encrypted = fields.get("encrypted").is_none() || fields.boolean("encrypted");
         let input = Self {
-            images: asked::images(&mut fields, stack.registry),
+            images: requested_image::images(&mut fields, stack.registry),
             rules: rules(&mut fields, stack),
             architectures: architectures(&mut fields),
             ami_parameter: ami_parameter(&mut fields),

@@ -67,7 +67,7 @@ impl Key {
 
     /// Names the row of a node's inventory, whatever the job.
     #[must_use]
-    pub fn held(node: &str) -> Self {
+    pub fn inventory(node: &str) -> Self {
         Self::new(format!("node#{node}"), "node")
     }
 

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use prefetch::{
     image::Image,
     instance::node_name,
-    rows::{Brief, Failure, Held, Presence},
+    rows::{BriefEntry, Failure, Inventory, Presence},
 };
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ struct NameState<'a> {
 
 impl Node {
     /// Describes a node by what is known of it, and by its inventory.
-    pub fn of(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Held, now: DateTime<Utc>) -> Self {
+    pub fn of(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Inventory, now: DateTime<Utc>) -> Self {
         let wanted = by_digest(node.wanted(&facts.images));
         let instance = node.instance;
         Self {
@@ -113,7 +113,7 @@ fn by_digest(wanted: BTreeSet<&Image>) -> Vec<Vec<&Image>> {
 
 impl ImageOnNode {
     /// Tells of an image by all its names: it is there once each of them is, for kubelet looks for the name.
-    fn of(names: &[&Image], inventory: &Held) -> Self {
+    fn of(names: &[&Image], inventory: &Inventory) -> Self {
         let said: Vec<NameState> = names.iter().map(|name| NameState::of(name, inventory)).collect();
         let worst = said.iter().min_by_key(|said| (said.state, said.seen_at));
         let worst = worst.expect("an image has a name");
@@ -132,7 +132,7 @@ impl ImageOnNode {
 
 impl<'a> NameState<'a> {
     /// Tells of a name by what the node's row has of it, in full or in brief.
-    fn of(image: &Image, inventory: &'a Held) -> Self {
+    fn of(image: &Image, inventory: &'a Inventory) -> Self {
         let state = match inventory.presence(image) {
             Some(Presence::Warm) => ImageState::Warm,
             Some(Presence::Missing | Presence::NotApplicable) => ImageState::Missing,
@@ -143,7 +143,7 @@ impl<'a> NameState<'a> {
         let is_foreign = in_brief.is_some_and(|said| said.presence == Presence::NotApplicable);
         Self {
             state,
-            seen_at: in_full.map(|said| said.at).or(in_brief.and_then(Brief::at)),
+            seen_at: in_full.map(|said| said.at).or(in_brief.and_then(BriefEntry::at)),
             since: in_full.and_then(|said| said.since),
             reason: in_full
                 .map(|said| said.reason.as_str())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use prefetch::{
     metrics::{Line, Metrics},
-    rows::{Held, Presence},
+    rows::{Inventory, Presence},
 };
 use serde::Serialize;
 
@@ -104,7 +104,7 @@ async fn count_all(sources: &NodeSources<'_>, now: DateTime<Utc>) -> Result<Coun
     }
 }
 
-fn of_node(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Held, now: DateTime<Utc>) -> Warmth {
+fn of_node(node: &Listed<'_>, facts: &NodeFacts<'_>, inventory: &Inventory, now: DateTime<Utc>) -> Warmth {
     let agent = Agent::of(node.instance, facts.managed.get(node.id), now);
     let wanted = node.wanted(&facts.images).into_iter();
     warmth(agent.state, wanted.map(|image| inventory.presence(image)))

@@ -15,7 +15,7 @@ use prefetch::{
     image::Image,
     instance::{is_auto_mode, nodes_of, tags},
     node::NodeSelector,
-    rows::{Held, Key},
+    rows::{Inventory, Key},
     rule::Rule,
     settings::Settings,
     ssm,
@@ -88,7 +88,7 @@ pub struct NodeFacts<'a> {
     /// The newest images of each rule that wants one of them, by the rule's name.
     pub images: BTreeMap<&'a str, Vec<Image>>,
     /// Their inventories, in the order of the nodes.
-    pub inventories: Vec<Held>,
+    pub inventories: Vec<Inventory>,
 }
 
 impl NodeSources<'_> {
@@ -149,14 +149,14 @@ impl NodeSources<'_> {
     }
 
     /// Reads what each of the nodes holds.
-    async fn inventories(&self, nodes: &[Listed<'_>]) -> Result<Vec<Held>, Problem> {
+    async fn inventories(&self, nodes: &[Listed<'_>]) -> Result<Vec<Inventory>, Problem> {
         let mut inventories = Vec::with_capacity(nodes.len());
         for nodes in nodes.chunks(AT_ONCE) {
-            let keys: Vec<Key> = nodes.iter().map(|node| Key::held(node.id)).collect();
+            let keys: Vec<Key> = nodes.iter().map(|node| Key::inventory(node.id)).collect();
             let rows = self.store.read(&keys.iter().cloned().collect()).await;
             let rows = rows.map_err(Problem::unavailable)?;
             for key in &keys {
-                let inventory: Option<Held> = rows
+                let inventory: Option<Inventory> = rows
                     .get(key)
                     .map_err(|error| Problem::unavailable(NodesError::Row(error)))?;
                 inventories.push(inventory.unwrap_or_default());

@@ -61,7 +61,7 @@ impl Planner<'_> {
             };
             batches.extend(self.batches(rule, of_rule, nodes.as_ref()));
         }
-        let references = request.images.iter().map(|image| image.asked.clone());
+        let references = request.images.iter().map(|image| image.reference.clone());
         let images = references
             .zip(images)
             .map(|(reference, image)| ResolvedImage { reference, image });

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prefetch::{
-    asked::{self, AskedImage},
     fields::{Fields, texts},
     node::{MAX_NODE_TAGS, MAX_TAG_VALUES, is_instance_id},
+    requested_image::{self, RequestedImage},
     rule::{is_name, is_tag_key},
 };
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ const FIELDS: [&str; 4] = ["images", "rule", "nodes", "dryRun"];
 pub struct JobRequest {
     /// The images; none where the rule's newest are wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<AskedImage>,
+    pub images: Vec<RequestedImage>,
     /// The rule's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
@@ -66,7 +66,7 @@ impl JobRequest {
             fields.refuse("images", None, "images, a rule, or both");
         }
         Self {
-            images: asked::images(fields, registry),
+            images: requested_image::images(fields, registry),
             rule: fields.text("rule", "1 to 32 lower-case letters, digits and '-'", is_name),
             nodes: nodes(fields),
             dry_run: fields.boolean("dryRun"),

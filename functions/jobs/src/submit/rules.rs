@@ -78,7 +78,7 @@ fn images_of_rules(
         let taking = (0..rules.len()).filter(|rule| takes(&rules[*rule]));
         let taking: Vec<usize> = taking.take(if first_only { 1 } else { rules.len() }).collect();
         if taking.is_empty() {
-            let text = Value::String(image.asked.clone());
+            let text = Value::String(image.reference.clone());
             let accepted = outside(named, settings);
             errors.push(FieldError::new(format!("images[{place}]"), Some(text), accepted));
         }

@@ -25,7 +25,7 @@ use prefetch::{
     ecr::NewestImages,
     mocks,
     outcome::Status,
-    rows::{Held, Item, Key, Outcome},
+    rows::{Inventory, Item, Key, Outcome},
     sender::Sender,
     settings::Mode,
 };
@@ -305,7 +305,7 @@ pub fn request(method: &str, target: &str, body: &Value, key: Option<&str>) -> V
 
 /// Lets the k-th node have said this of images, so many seconds from now.
 pub fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
-    let mut inventory = Held::default();
+    let mut inventory = Inventory::default();
     for (image, status, reason, seconds) in said {
         let outcome = Outcome {
             status: *status,
@@ -318,7 +318,7 @@ pub fn hold(cloud: &Cloud, k: usize, said: &[(&String, Status, &str, i64)]) {
         };
         inventory.fold(&image.parse().unwrap(), &outcome, at(*seconds), JOB);
     }
-    cloud.put(&Key::held(&node_id(k)), json!(inventory));
+    cloud.put(&Key::inventory(&node_id(k)), json!(inventory));
 }
 
 /// Gives the moment so many seconds from the beginning.

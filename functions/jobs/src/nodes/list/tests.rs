@@ -308,6 +308,6 @@ async fn where_aws_cannot_be_asked_the_problem_is_ours() {
         assert!(!problem.to_string().contains("arn:"), "{problem}");
     }
     let cloud = Cloud::new();
-    cloud.put(&Key::held(&node_id(1)), json!({"version": "none"}));
+    cloud.put(&Key::inventory(&node_id(1)), json!({"version": "none"}));
     assert_eq!(cloud.get("/nodes").await.0, 503);
 }

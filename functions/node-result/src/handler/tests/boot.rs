@@ -53,7 +53,7 @@ async fn a_boot_is_a_job_of_its_own_that_is_done_with_and_the_command_keeps_its_
     assert_eq!((&totals["jobs"], &totals["pulled"]), (&json!(1), &json!(1)));
     let of_boot = cloud.records().into_iter().filter(|record| record["job"] == id).count();
     assert_eq!(of_boot, 2);
-    let inventory = cloud.row(&Key::held(&node_id(1))).unwrap();
+    let inventory = cloud.row(&Key::inventory(&node_id(1))).unwrap();
     assert!(inventory.to_string().contains(&image(2)), "{inventory}");
 }
 

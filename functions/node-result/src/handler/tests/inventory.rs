@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use prefetch::{
     outcome::Status,
-    rows::{Held, Item, Outcome},
+    rows::{Inventory, Item, Outcome},
 };
 
 use super::*;
@@ -25,7 +25,7 @@ async fn what_a_node_holds_is_written_with_its_outcome() {
         },
         "last_failure": {"image": image(2), "reason": "denied", "at": ended_at, "job": COMMAND},
     });
-    assert_eq!(cloud.row(&Key::held(&node_id(1))), Some(expected));
+    assert_eq!(cloud.row(&Key::inventory(&node_id(1))), Some(expected));
     let calls = cloud.calls();
     let rows = ["BatchGetItem", "TransactWriteItems"].map(|call| calls.iter().filter(|made| **made == call).count());
     assert_eq!(rows, [1, 1]);
@@ -133,7 +133,7 @@ async fn a_report_that_is_known_writes_nothing_and_one_that_only_the_node_does_n
     cloud.batch(&[event_of(1, 1)], 2).await;
     assert_eq!(cloud.state(|state| state.table.rows.clone()), written);
     // As of a version before this one.
-    cloud.state(|state| state.table.rows.remove(&Key::held(&node_id(1))));
+    cloud.state(|state| state.table.rows.remove(&Key::inventory(&node_id(1))));
     cloud.batch(&[event_of(1, 1)], 2).await;
     assert_eq!(cloud.inventory(1).version, 1);
     assert_eq!(
@@ -161,7 +161,7 @@ async fn a_row_that_another_job_wrote_since_it_was_read_is_folded_anew() {
 async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_every_limit() {
     const JOBS: usize = 40;
     let cloud = Cloud::new();
-    let mut inventory = Held::default();
+    let mut inventory = Inventory::default();
     let failed = Outcome {
         status: Status::Failed,
         reason: "r".repeat(32),
@@ -176,7 +176,7 @@ async fn many_jobs_of_nodes_that_hold_images_with_the_longest_names_stay_within_
     }
     for k in 1..=JOBS {
         let mut row: Item = serde_dynamo::to_item(&inventory).unwrap();
-        let key = Key::held(&node_id(k));
+        let key = Key::inventory(&node_id(k));
         row.extend(key.item());
         cloud.state(|state| state.table.rows.insert(key, row));
         let ended = Invocation::reporting(line(&image(1), "pulled", ""));

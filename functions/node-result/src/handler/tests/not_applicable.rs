@@ -47,7 +47,7 @@ async fn a_node_that_cannot_run_the_document_is_none_of_the_job_whatever_its_ans
             .collect();
         assert_eq!((of_node.len(), &of_node[0]["status"]), (1, &json!("skipped")));
         // It has said nothing of what it holds.
-        assert!(cloud.row(&Key::held(&node_id(1))).is_none());
+        assert!(cloud.row(&Key::inventory(&node_id(1))).is_none());
     }
 }
 
@@ -108,7 +108,7 @@ async fn a_node_that_is_none_of_ec2s_is_none_of_the_job_whatever_it_reports() {
         let row = cloud.row(&Key::node(COMMAND, HYBRID_NODE)).unwrap();
         assert_eq!(row["images"][image(1)]["reason"], "hybrid-node");
         assert!(cloud.metrics().is_empty() && cloud.retries().is_empty());
-        assert!(cloud.row(&Key::held(HYBRID_NODE)).is_none());
+        assert!(cloud.row(&Key::inventory(HYBRID_NODE)).is_none());
     }
 }
 

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    holding::{Holding, Presence},
-    more::{Brief, More},
+    brief::{BriefEntries, BriefEntry},
+    entry::{Entry, Presence},
     outcome::Outcome,
 };
 use crate::{image::Image, outcome::Status};
@@ -18,14 +18,14 @@ const MAX_IMAGES: usize = 100;
 
 /// Tells which images a node has, over all jobs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Held {
+pub struct Inventory {
     /// Tells how often the row was written.
     pub version: u32,
     /// Keeps the last word on each image, of the hundred that the node spoke of last.
-    pub images: BTreeMap<Image, Holding>,
+    pub images: BTreeMap<Image, Entry>,
     /// Keeps the last word on the nine hundred images that it spoke of before, in brief.
-    #[serde(default, skip_serializing_if = "More::is_empty")]
-    pub more: More,
+    #[serde(default, skip_serializing_if = "BriefEntries::is_empty")]
+    pub more: BriefEntries,
     /// The last failure, be it the node's word or made up in its silence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
@@ -44,7 +44,7 @@ pub struct Failure {
     pub job: String,
 }
 
-impl Held {
+impl Inventory {
     /// Takes in what became of an image in a job's command that ended at that time.
     ///
     /// What was made up in the node's silence says nothing of what it holds: an image that was there still is.
@@ -60,7 +60,7 @@ impl Held {
             self.last_failure = self.last_failure.take().max(Some(failure));
         }
         if outcome.reported {
-            let said = Holding {
+            let said = Entry {
                 status: outcome.status,
                 reason,
                 at,
@@ -74,15 +74,15 @@ impl Held {
     /// Tells whether an image is there, by the node's last word on it; none where it has said nothing, or nothing lately.
     #[must_use]
     pub fn presence(&self, image: &Image) -> Option<Presence> {
-        let in_full = self.images.get(image).map(Holding::presence);
+        let in_full = self.images.get(image).map(Entry::presence);
         in_full.or_else(|| Some(self.more.get(image)?.presence))
     }
 
     /// Takes in a word on an image that is told in full, or becomes so; one that is older than what is known in brief is none.
-    fn take(&mut self, image: &Image, said: Holding) {
+    fn take(&mut self, image: &Image, said: Entry) {
         if let Some(known) = self.images.get_mut(image) {
             known.fold(said);
-        } else if self.more.get(image).is_none_or(|known| known < Brief::from(&said)) {
+        } else if self.more.get(image).is_none_or(|known| known < BriefEntry::from(&said)) {
             self.more.remove(image);
             self.images.insert(image.clone(), said);
             self.shorten_oldest();
@@ -95,7 +95,7 @@ impl Held {
         if let Some(image) = oldest.filter(|_| self.images.len() > MAX_IMAGES)
             && let Some(said) = self.images.remove(&image)
         {
-            self.more.keep(&image, Brief::from(&said));
+            self.more.keep(&image, BriefEntry::from(&said));
         }
     }
 }
@@ -111,13 +111,13 @@ mod tests {
     #[test]
     fn what_was_made_up_in_a_nodes_silence_is_a_failure_and_says_nothing_of_what_it_holds() {
         let silence = (1, outcome(Status::Failed, "delivery-timed-out", false), 2, "b");
-        let held = folded(&[(1, outcome(Status::Pulled, "", true), 1, "a"), silence]);
-        let holding = &held.images[&image(1)];
+        let inventory = folded(&[(1, outcome(Status::Pulled, "", true), 1, "a"), silence]);
+        let entry = &inventory.images[&image(1)];
         assert_eq!(
-            (holding.status, holding.since, holding.job.as_str()),
+            (entry.status, entry.since, entry.job.as_str()),
             (Status::Pulled, Some(at(1)), "a")
         );
-        let failure = held.last_failure.unwrap();
+        let failure = inventory.last_failure.unwrap();
         assert_eq!(
             (failure.at, failure.reason.as_str(), failure.job.as_str()),
             (at(2), "delivery-timed-out", "b")
@@ -144,8 +144,11 @@ mod tests {
     #[test]
     fn a_row_of_an_older_or_newer_version_is_read() {
         let row = r#"{"pk": "node#i-0", "sk": "node", "version": 3, "images": {}, "expires_at": 5, "color": "blue"}"#;
-        let held: Held = serde_json::from_str(row).unwrap();
-        assert_eq!((held.version, held.images.len(), held.last_failure), (3, 0, None));
+        let inventory: Inventory = serde_json::from_str(row).unwrap();
+        assert_eq!(
+            (inventory.version, inventory.images.len(), inventory.last_failure),
+            (3, 0, None)
+        );
     }
 
     proptest! {
@@ -156,18 +159,18 @@ mod tests {
                 (Just(words), Just(twice).prop_shuffle())
             }),
         ) {
-            let (held, otherwise) = (folded(&words), folded(&shuffled));
-            let latest = |held: &Held| -> Vec<_> {
-                let said = held.images.iter();
+            let (inventory, otherwise) = (folded(&words), folded(&shuffled));
+            let latest = |inventory: &Inventory| -> Vec<_> {
+                let said = inventory.images.iter();
                 said.map(|(image, said)| (image.clone(), said.status, said.reason.clone(), said.at, said.job.clone())).collect()
             };
-            prop_assert_eq!(latest(&held), latest(&otherwise));
-            prop_assert_eq!(&held.last_failure, &otherwise.last_failure);
+            prop_assert_eq!(latest(&inventory), latest(&otherwise));
+            prop_assert_eq!(&inventory.last_failure, &otherwise.last_failure);
             for (image_k, outcome, time, _) in &words {
                 if outcome.reported {
-                    prop_assert!(held.images[&image(*image_k)].at >= at(*time));
+                    prop_assert!(inventory.images[&image(*image_k)].at >= at(*time));
                 } else if outcome.status == Status::Failed {
-                    prop_assert!(held.last_failure.as_ref().unwrap().at >= at(*time));
+                    prop_assert!(inventory.last_failure.as_ref().unwrap().at >= at(*time));
                 }
             }
         }
@@ -178,12 +181,12 @@ mod tests {
                 .prop_flat_map(|words| (Just(words.clone()), Just(words).prop_shuffle())),
         ) {
             words.sort_by_key(|(_, outcome, time, _)| (*time, outcome.status));
-            let (held, otherwise) = (folded(&words), folded(&shuffled));
-            for (image, holding) in &held.images {
+            let (inventory, otherwise) = (folded(&words), folded(&shuffled));
+            for (image, entry) in &inventory.images {
                 let said: Vec<_> = words.iter().filter(|(k, outcome, ..)| self::image(*k) == *image && outcome.reported).collect();
                 let interrupted = said.iter().rposition(|(_, outcome, ..)| !outcome.status.is_warm());
                 let first = said.get(interrupted.map_or(0, |place| place + 1)).map(|(_, _, time, _)| at(*time));
-                prop_assert_eq!(holding.since, first);
+                prop_assert_eq!(entry.since, first);
                 prop_assert!(otherwise.images[image].since >= first);
                 prop_assert_eq!(otherwise.images[image].since.is_some(), first.is_some());
             }
@@ -211,20 +214,20 @@ mod tests {
                 (k, said, (2 * k + usize::from(is_later)).cast_signed() as i64, "a")
             };
             let words: Vec<Word> = order.iter().map(|n| word(*n)).collect();
-            let held = folded(&words);
-            prop_assert_eq!(held.images.keys().cloned().collect::<Vec<_>>(), (50..150).map(image).collect::<Vec<_>>());
-            prop_assert_eq!(held.more.len(), 50);
+            let inventory = folded(&words);
+            prop_assert_eq!(inventory.images.keys().cloned().collect::<Vec<_>>(), (50..150).map(image).collect::<Vec<_>>());
+            prop_assert_eq!(inventory.more.len(), 50);
             for k in 0..150 {
                 let expected = [Presence::Warm, Presence::Missing, Presence::NotApplicable][k % 3];
-                prop_assert_eq!(held.presence(&image(k)), Some(expected));
+                prop_assert_eq!(inventory.presence(&image(k)), Some(expected));
             }
-            prop_assert_eq!(held.more.get(&image(3)).unwrap().at(), Some(at(7)));
+            prop_assert_eq!(inventory.more.get(&image(3)).unwrap().at(), Some(at(7)));
             // A word that is known changes nothing, however it is kept.
-            let mut again = held.clone();
+            let mut again = inventory.clone();
             for (k, said, time, job) in &words {
                 again.fold(&image(*k), said, at(*time), job);
             }
-            prop_assert_eq!(&again.more, &held.more);
+            prop_assert_eq!(&again.more, &inventory.more);
             prop_assert_eq!(again.images.len(), 100);
             // One that was told in brief is told in full again once the node speaks of it.
             again.fold(&image(0), &outcome(Status::Cached, "", true), at(400), "b");
@@ -241,12 +244,12 @@ mod tests {
             .prop_map(|(k, status, reason, reported, time, job)| (k, outcome(status, reason, reported), time, job))
     }
 
-    fn folded(words: &[Word]) -> Held {
-        let mut held = Held::default();
+    fn folded(words: &[Word]) -> Inventory {
+        let mut inventory = Inventory::default();
         for (k, outcome, time, job) in words {
-            held.fold(&image(*k), outcome, at(*time), job);
+            inventory.fold(&image(*k), outcome, at(*time), job);
         }
-        held
+        inventory
     }
 
     fn outcome(status: Status, reason: &str, reported: bool) -> Outcome {
@@ -270,14 +273,14 @@ mod tests {
         let words: Vec<Word> = (0..1100_usize)
             .map(|k| (k, outcome(Status::Cached, "", true), k.cast_signed() as i64, "a"))
             .collect();
-        let held = folded(&words);
+        let inventory = folded(&words);
         let backwards: Vec<Word> = words.iter().rev().cloned().collect();
-        assert_eq!(folded(&backwards), held);
-        assert_eq!((held.images.len(), held.more.len()), (100, 900));
-        assert_eq!(held.presence(&image(99)), None);
-        assert!((100..1100).all(|k| held.presence(&image(k)) == Some(Presence::Warm)));
-        let row: Held = serde_json::from_str(&serde_json::to_string(&held).unwrap()).unwrap();
-        assert_eq!(row, held);
+        assert_eq!(folded(&backwards), inventory);
+        assert_eq!((inventory.images.len(), inventory.more.len()), (100, 900));
+        assert_eq!(inventory.presence(&image(99)), None);
+        assert!((100..1100).all(|k| inventory.presence(&image(k)) == Some(Presence::Warm)));
+        let row: Inventory = serde_json::from_str(&serde_json::to_string(&inventory).unwrap()).unwrap();
+        assert_eq!(row, inventory);
     }
 
     fn image(k: usize) -> Image {

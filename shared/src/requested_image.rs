@@ -1,4 +1,4 @@
-//! Asked images: images of this account's registry as somebody names them.
+//! Requested images: images of this account's registry as somebody names them.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -13,11 +13,11 @@ const MAX_IMAGES: usize = 100;
 /// The longest name of an image, in characters.
 const MAX_IMAGE: usize = 512;
 
-/// An image as it is asked for: by tag, by digest or by both.
+/// An image as somebody requests it: by tag, by digest or by both.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AskedImage {
-    /// The text that asks for it.
-    pub asked: String,
+pub struct RequestedImage {
+    /// The text that names it.
+    pub reference: String,
     /// The repository in this account's registry.
     pub repository: String,
     /// The tag, where there is one.
@@ -26,16 +26,16 @@ pub struct AskedImage {
     pub digest: Option<String>,
 }
 
-impl Serialize for AskedImage {
+impl Serialize for RequestedImage {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.asked)
+        serializer.serialize_str(&self.reference)
     }
 }
 
 /// Reads the field `images`, a list of 1 to 100 of them; `registry` is the host name of this account's registry.
 ///
 /// There are none where the field is not there; what is wrong with it is noted.
-pub fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
+pub fn images(fields: &mut Fields, registry: &str) -> Vec<RequestedImage> {
     let accepted = format!("a list of 1 to {MAX_IMAGES} images");
     let list = match fields.get("images") {
         None => return Vec::new(),
@@ -46,10 +46,10 @@ pub fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
             return Vec::new();
         }
     };
-    let mut images: Vec<AskedImage> = Vec::with_capacity(list.len());
+    let mut images: Vec<RequestedImage> = Vec::with_capacity(list.len());
     for (place, value) in list.into_iter().enumerate() {
         let image = match &value {
-            Value::String(text) => asked(text, registry),
+            Value::String(text) => read(text, registry),
             _ => Err("a text".to_owned()),
         };
         match image {
@@ -61,7 +61,7 @@ pub fn images(fields: &mut Fields, registry: &str) -> Vec<AskedImage> {
 }
 
 /// Reads an image's name; the error tells what is accepted.
-fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
+fn read(text: &str, registry: &str) -> Result<RequestedImage, String> {
     let shape = || format!("repository:tag or repository@sha256:…, in {registry} or without a registry");
     if text.chars().count() > MAX_IMAGE {
         return Err(format!("at most {MAX_IMAGE} characters"));
@@ -87,8 +87,8 @@ fn asked(text: &str, registry: &str) -> Result<AskedImage, String> {
         ImageError::Part { part, accepted, .. } => format!("{part}: {accepted}"),
         ImageError::NoDigest(_) => shape(),
     })?;
-    Ok(AskedImage {
-        asked: text.to_owned(),
+    Ok(RequestedImage {
+        reference: text.to_owned(),
         repository: repository.to_owned(),
         tag: tag.map(str::to_owned),
         digest: digest.map(str::to_owned),
@@ -125,21 +125,21 @@ mod tests {
             (format!("team/app@{DIGEST}"), "team/app", None, Some(DIGEST)),
             (format!("team/app:v1@{DIGEST}"), "team/app", Some("v1"), Some(DIGEST)),
         ] {
-            let expected = AskedImage {
-                asked: text.clone(),
+            let expected = RequestedImage {
+                reference: text.clone(),
                 repository: repository.to_owned(),
                 tag: tag.map(str::to_owned),
                 digest: digest.map(str::to_owned),
             };
-            assert_eq!(asked(&text, REGISTRY), Ok(expected));
+            assert_eq!(read(&text, REGISTRY), Ok(expected));
         }
     }
 
     proptest! {
         #[test]
         fn whatever_image_is_accepted_is_free_of_everything_a_shell_reads(text in "(team/)?[a-z]{1,4}[:@].{0,20}") {
-            if let Ok(image) = asked(&text, REGISTRY) {
-                prop_assert!(image.asked.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)));
+            if let Ok(image) = read(&text, REGISTRY) {
+                prop_assert!(image.reference.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b)));
             }
         }
     }

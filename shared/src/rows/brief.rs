@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
 
-use super::holding::{Holding, Presence};
+use super::entry::{Entry, Presence};
 use crate::image::Image;
 
 /// Limits for how many images it is kept: with the hundred told in full they are a thousand. Each takes 27 bytes, a tenth of
@@ -18,13 +18,13 @@ const KEY_BYTES: usize = 6;
 
 /// A node's last word on an image, in brief: a letter and milliseconds since 1970, for the table keeps many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Brief {
+pub struct BriefEntry {
     milliseconds: i64,
     /// Tells whether the image is there.
     pub presence: Presence,
 }
 
-impl Brief {
+impl BriefEntry {
     /// Returns when it was said.
     #[must_use]
     pub fn at(self) -> Option<DateTime<Utc>> {
@@ -32,8 +32,8 @@ impl Brief {
     }
 }
 
-impl From<&Holding> for Brief {
-    fn from(said: &Holding) -> Self {
+impl From<&Entry> for BriefEntry {
+    fn from(said: &Entry) -> Self {
         Self {
             milliseconds: said.at.timestamp_millis(),
             presence: said.presence(),
@@ -41,7 +41,7 @@ impl From<&Holding> for Brief {
     }
 }
 
-impl fmt::Display for Brief {
+impl fmt::Display for BriefEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letter = Presence::LETTERS
             .iter()
@@ -51,7 +51,7 @@ impl fmt::Display for Brief {
     }
 }
 
-impl FromStr for Brief {
+impl FromStr for BriefEntry {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -67,13 +67,13 @@ impl FromStr for Brief {
     }
 }
 
-impl Serialize for Brief {
+impl Serialize for BriefEntry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Brief {
+impl<'de> Deserialize<'de> for BriefEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
@@ -82,9 +82,9 @@ impl<'de> Deserialize<'de> for Brief {
 /// The last words on images, by a hash of their names: on those that were spoken of last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct More(BTreeMap<String, Brief>);
+pub struct BriefEntries(BTreeMap<String, BriefEntry>);
 
-impl More {
+impl BriefEntries {
     /// Returns how many images they are of.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -99,7 +99,7 @@ impl More {
 
     /// Returns the last word on an image.
     #[must_use]
-    pub fn get(&self, image: &Image) -> Option<Brief> {
+    pub fn get(&self, image: &Image) -> Option<BriefEntry> {
         self.0.get(&key(image)).copied()
     }
 
@@ -109,7 +109,7 @@ impl More {
     }
 
     /// Keeps the word on an image, and the latest of all there are.
-    pub fn keep(&mut self, image: &Image, said: Brief) {
+    pub fn keep(&mut self, image: &Image, said: BriefEntry) {
         self.0.insert(key(image), said);
         if self.0.len() > MAX_MORE {
             let oldest = self.0.iter().min_by_key(|(key, said)| (**said, *key));
@@ -138,15 +138,15 @@ mod tests {
             (Presence::NotApplicable, r#""n1763258084049""#),
             (Presence::Warm, r#""w1763258084049""#),
         ] {
-            let word = Brief {
+            let word = BriefEntry {
                 milliseconds: 1_763_258_084_049,
                 presence,
             };
             assert_eq!(serde_json::to_string(&word).unwrap(), text);
-            assert_eq!(serde_json::from_str::<Brief>(text).unwrap(), word);
+            assert_eq!(serde_json::from_str::<BriefEntry>(text).unwrap(), word);
         }
         for text in [r#""""#, r#""w""#, r#""x1""#, r#""ä1""#, "1"] {
-            assert!(serde_json::from_str::<Brief>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<BriefEntry>(text).is_err(), "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::outcome::{Status, is_not_applicable};
 
 /// Keeps the last word of a node on an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct Entry {
     /// Says what became of it.
     pub status: Status,
     /// Says why, where there is something to say.
@@ -36,7 +36,7 @@ impl Presence {
     pub(super) const LETTERS: [(Self, char); 3] = [(Self::Missing, 'm'), (Self::NotApplicable, 'n'), (Self::Warm, 'w')];
 }
 
-impl Holding {
+impl Entry {
     /// Returns what two words are compared by: the later counts, of two at once the better.
     fn rank(&self) -> impl Ord {
         (self.at, self.status, self.reason.as_str(), self.job.as_str())
