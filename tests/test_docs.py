@@ -35,7 +35,7 @@ TERMS = ("SSM", "CRI", "snapshotter", "SOCI", "redrive", "reconcile")
 """Lists what a reader who does not know Systems Manager, containerd or SQS stumbles over."""
 ABBREVIATED = {"s3", "configure"}
 """The commands of the AWS CLI that are no service of botocore's."""
-CUSTOM = {("cloudformation", "deploy"), ("logs", "tail")}
+CUSTOM = {("cloudformation", "deploy"), ("ecr", "get-login-password"), ("logs", "tail")}
 """The operations that the AWS CLI has beside those of the services."""
 SAM = {"build", "delete", "deploy", "local", "remote", "validate"}
 NO_REASONS = {"RegistryEndpoint", "Order", "Mode", "Trigger"}
@@ -274,8 +274,14 @@ def reasons() -> Iterator[str]:
         yield from re.findall(r'\breason(?: =|:) "([a-z]+(?:-[a-z]+)+)"[,;]', text.partition("#[cfg(test)]")[0])
         for name, body in ENUM.findall(text):
             if name not in NO_REASONS:
-                variants = re.findall(r"^    ([A-Z]\w*)(?:,|\(| \{)", body, re.MULTILINE)
-                yield from (re.sub(r"(?<=.)([A-Z])", r"-\1", variant).lower() for variant in variants)
+                yield from words_of(body)
+
+
+def words_of(variants: str) -> Iterator[str]:
+    """Yields the words by which an enum's variants are written."""
+    renamed = r'^    #\[serde\(rename = "([a-z-]+)"\)\]\n'
+    for word, variant in re.findall(rf"(?:{renamed})?^    ([A-Z]\w*)(?:,|\(| \{{)", variants, re.MULTILINE):
+        yield word or re.sub(r"(?<=.)([A-Z])", r"-\1", variant).lower()
 
 
 def node_reasons() -> list[str]:
