@@ -7,11 +7,11 @@ pub mod lease;
 mod row;
 
 use chrono::{DateTime, Utc};
+use prefetch::lease::is_live;
 
 use crate::{
     hash::hash,
     http::problem::Problem,
-    lease::is_live,
     store::Store,
     submit::{
         idempotency::{

@@ -11,14 +11,13 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, Utc};
-use prefetch::rows::Key;
+use prefetch::{expiry::expires_at, lease::stamp, rows::Key};
 use thiserror::Error;
 
 use crate::{
     hash::hash,
     http::problem::Problem,
-    lease::stamp,
-    store::{Store, expires_at},
+    store::Store,
     submit::{
         idempotency::row::{LIFETIME, RequestRow, RequestState},
         plan::{Plan, SentCommand},
