@@ -15,12 +15,16 @@ pub mod ecr;
 #[cfg(feature = "aws")]
 pub mod event;
 #[cfg(feature = "aws")]
+pub mod expiry;
+#[cfg(feature = "aws")]
 pub mod fields;
 pub mod image;
 #[cfg(feature = "aws")]
 pub mod instance;
 #[cfg(feature = "aws")]
 pub mod launch;
+#[cfg(feature = "aws")]
+pub mod lease;
 #[cfg(feature = "aws")]
 pub mod log;
 pub mod manifest;

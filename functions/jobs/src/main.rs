@@ -10,7 +10,6 @@ mod handler;
 mod hash;
 mod http;
 mod jobs;
-mod lease;
 mod log;
 mod nodes;
 mod reconcile;

@@ -15,6 +15,7 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, Utc};
 use prefetch::{
+    expiry::expires_at,
     rows::{Item, Key, OBSERVED},
     settings::Outcomes,
     table::{self, ReadError, Rows},
@@ -224,9 +225,4 @@ impl Store {
 
 fn query_error(error: SdkError<QueryError>) -> StoreError {
     StoreError::Query(Box::new(error))
-}
-
-/// Writes when a row expires, as DynamoDB wants it: in seconds.
-pub fn expires_at(moment: DateTime<Utc>) -> AttributeValue {
-    AttributeValue::N(moment.timestamp().to_string())
 }

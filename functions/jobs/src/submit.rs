@@ -187,9 +187,9 @@ async fn go_on(sending: &Sending<'_>, lease: &RequestLease, progress: RequestPro
     if problem.is_ours() {
         let left = commands.iter().enumerate();
         let left = left.filter_map(|(place, command)| command.left(sent.get(&place)));
-        problem = problem.with_unknown(left.flat_map(|left| left.told(None)).collect(), sending.advice());
+        problem = problem.with_unknown(left.flat_map(|left| left.as_jobs(None)).collect(), sending.advice());
     }
-    Err(problem.with_jobs(plan.told(&sent)))
+    Err(problem.with_jobs(plan.sent_jobs(&sent)))
 }
 
 /// Sends what is left of a plan, and notes how that ended.

@@ -91,30 +91,28 @@ fn state(
     now: DateTime<Utc>,
 ) -> (AgentState, Option<(AgentCause, String)>) {
     let because = |cause, why: Unreachable| Some((cause, why.to_string()));
-    if is_auto_mode(instance) {
-        let cause = because(AgentCause::AutoMode, Unreachable::AutoMode);
-        return (AgentState::Unsupported, cause);
-    }
-    let is_windows = instance.platform() == Some(&PlatformValues::Windows);
-    let connection = if is_windows {
-        Err(Unreachable::NotLinux)
-    } else {
-        connection(managed)
-    };
-    match (connection, managed) {
-        (Err(Unreachable::NotLinux | Unreachable::AutoMode), _) => {
-            let cause = because(AgentCause::NotLinux, Unreachable::NotLinux);
-            (AgentState::Unsupported, cause)
-        }
-        (Err(Unreachable::NotRegistered), _) | (_, None) => {
+    match (unreachable(instance, managed), managed) {
+        (Some(why @ Unreachable::AutoMode), _) => (AgentState::Unsupported, because(AgentCause::AutoMode, why)),
+        (Some(why @ Unreachable::NotLinux), _) => (AgentState::Unsupported, because(AgentCause::NotLinux, why)),
+        (Some(Unreachable::ConnectionLost), Some(node)) => (AgentState::Offline, Some(offline(instance, node, now))),
+        (Some(Unreachable::NotRegistered | Unreachable::ConnectionLost), _) | (None, None) => {
             (AgentState::NeverRegistered, Some(never_registered(instance, now)))
         }
-        (Err(Unreachable::ConnectionLost), Some(node)) => (AgentState::Offline, Some(offline(instance, node, now))),
-        (Ok(()), Some(node)) if node.agent_version().is_some_and(is_too_old) => {
+        (None, Some(node)) if node.agent_version().is_some_and(is_too_old) => {
             let message = format!("its agent does not know the document: that takes {OLDEST_TEXT} or later");
             (AgentState::Online, Some((AgentCause::AgentTooOld, message)))
         }
-        (Ok(()), Some(_)) => (AgentState::Online, None),
+        (None, Some(_)) => (AgentState::Online, None),
+    }
+}
+
+fn unreachable(instance: &Instance, managed: Option<&InstanceInformation>) -> Option<Unreachable> {
+    if is_auto_mode(instance) {
+        Some(Unreachable::AutoMode)
+    } else if instance.platform() == Some(&PlatformValues::Windows) {
+        Some(Unreachable::NotLinux)
+    } else {
+        connection(managed).err()
     }
 }
 

@@ -7,14 +7,15 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use prefetch::{rows::Key, rule::Rule};
+use prefetch::{
+    lease::{is_live, stamp},
+    rows::Key,
+    rule::Rule,
+};
 use serde::{Deserialize, Serialize};
 use serde_dynamo::to_attribute_value;
 
-use crate::{
-    lease::{is_live, stamp},
-    store::{Store, StoreError},
-};
+use crate::store::{Store, StoreError};
 
 /// Within which time a run is Lambda's next try of one whose listing lacked images, and sends only those: a minute after its
 /// end, and two after that one's. Whatever runs later is the next reconcile.

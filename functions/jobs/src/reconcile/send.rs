@@ -9,6 +9,7 @@ use prefetch::{
     command::{Comment, Destination, Trigger, images_of_commands},
     ecr::ImagesError,
     image::Image,
+    lease::stamp,
     node::NodeSelector,
     rule::Rule,
     sender::{Order, SendError, Sender},
@@ -19,7 +20,6 @@ use thiserror::Error;
 
 use crate::{
     hash::hash,
-    lease::stamp,
     log::log_sent,
     reconcile::lease::{RuleLease, RuleProgress, RuleState},
     store::StoreError,

@@ -52,10 +52,10 @@ pub async fn send_all(sending: &Sending<'_>, plan: &Plan, mut sent: SentCommands
         };
         let is_late = aws::left().is_some_and(|left| left <= NOTING + ANSWERING);
         if is_late || sending.origin.trigger != Trigger::Schedule && began.elapsed() > SENDING {
-            return Err(Problem::unavailable(TooSlow).with_jobs(plan.told(&sent)));
+            return Err(Problem::unavailable(TooSlow).with_jobs(plan.sent_jobs(&sent)));
         }
         let outcome = send_one(sending, &commands, place, &left, &mut sent).await;
-        outcome.map_err(|problem| problem.with_jobs(plan.told(&sent)))?;
+        outcome.map_err(|problem| problem.with_jobs(plan.sent_jobs(&sent)))?;
     }
     Ok(sent)
 }
@@ -89,7 +89,7 @@ async fn send_one(
     }
     if let Some(problem) = failed.take_if(|problem| problem.is_in_doubt()) {
         let left = command.left(sent.get(&place));
-        failed = left.map(|left| problem.with_unknown(left.told(None), sending.advice()));
+        failed = left.map(|left| problem.with_unknown(left.as_jobs(None), sending.advice()));
     }
     failed.map_or(Ok(()), Err)
 }

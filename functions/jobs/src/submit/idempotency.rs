@@ -4,20 +4,16 @@
 //! again gets the same answer where all was sent, and goes on where it was left.
 
 pub mod lease;
-mod row;
 
 use chrono::{DateTime, Utc};
+use prefetch::lease::is_live;
 
 use crate::{
     hash::hash,
     http::problem::Problem,
-    lease::is_live,
     store::Store,
     submit::{
-        idempotency::{
-            lease::{RequestLease, problem, taken},
-            row::{RequestRow, RequestState},
-        },
+        idempotency::lease::{RequestLease, RequestRow, RequestState, problem, taken},
         plan::{Plan, SentCommands},
     },
 };
@@ -136,7 +132,7 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
-    use crate::submit::idempotency::row::LIFETIME;
+    use crate::submit::idempotency::lease::LIFETIME;
 
     #[test]
     fn a_key_that_is_known_is_judged_by_body_state_and_age() {

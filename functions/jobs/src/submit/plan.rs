@@ -201,9 +201,12 @@ impl Plan {
             }
         }
         let jobs = if is_dry_run {
-            self.commands().iter().flat_map(|command| command.told(None)).collect()
+            self.commands()
+                .iter()
+                .flat_map(|command| command.as_jobs(None))
+                .collect()
         } else {
-            self.told(sent)
+            self.sent_jobs(sent)
         };
         let mut answer = json!({"dryRun": is_dry_run, "jobs": jobs, "images": self.images, "nodes": refused});
         if sent.values().any(SentCommand::is_observed) {
@@ -212,12 +215,12 @@ impl Plan {
         answer
     }
 
-    /// Tells of the commands that were sent.
-    pub fn told(&self, sent: &SentCommands) -> Vec<Value> {
+    /// Writes the commands that were sent as the jobs of an answer.
+    pub fn sent_jobs(&self, sent: &SentCommands) -> Vec<Value> {
         let commands = self.commands();
         let with_id = sent.iter().filter(|(_, sent)| sent.id.is_some());
         with_id
-            .filter_map(|(place, sent)| Some(commands.get(*place)?.told(Some(sent))))
+            .filter_map(|(place, sent)| Some(commands.get(*place)?.as_jobs(Some(sent))))
             .flatten()
             .collect()
     }
@@ -261,11 +264,11 @@ impl PlannedCommand {
             }
     }
 
-    /// Tells of its commands, with what became of them where that is known: one, but where SSM refused it for a node that it
-    /// did not name.
-    pub fn told(&self, sent: Option<&SentCommand>) -> Vec<Value> {
+    /// Writes it as the jobs of an answer, with what became of it where that is known: one, but where SSM refused it for a node
+    /// that it did not name.
+    pub fn as_jobs(&self, sent: Option<&SentCommand>) -> Vec<Value> {
         let Some(sent) = sent else {
-            return vec![self.told_as(None, &self.nodes)];
+            return vec![self.as_job(None, &self.nodes)];
         };
         let nodes = match &self.nodes {
             NodeSelection::Ids(ids) => {
@@ -276,15 +279,15 @@ impl PlannedCommand {
             tags @ NodeSelection::Tags(_) => tags.clone(),
         };
         let further = sent.further.iter();
-        let further = further.map(|further| self.told_as(Some(&further.id), &NodeSelection::Ids(further.ids.clone())));
-        let mut first = self.told_as(sent.id.as_deref(), &nodes);
+        let further = further.map(|further| self.as_job(Some(&further.id), &NodeSelection::Ids(further.ids.clone())));
+        let mut first = self.as_job(sent.id.as_deref(), &nodes);
         if !sent.duplicates.is_empty() {
             first["duplicates"] = json!(sent.duplicates);
         }
         std::iter::once(first).chain(further).collect()
     }
 
-    fn told_as(&self, id: Option<&str>, nodes: &NodeSelection) -> Value {
+    fn as_job(&self, id: Option<&str>, nodes: &NodeSelection) -> Value {
         let mut command = json!({"rule": self.rule, "images": self.images, "nodes": nodes});
         if let Some(id) = id {
             command["id"] = json!(id);

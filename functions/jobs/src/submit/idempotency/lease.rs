@@ -1,7 +1,7 @@
-//! The lease of a request with a key: who works on it, and what is noted of it.
+//! The lease of a request with a key, and its row: who works on it, and what is noted of it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
 };
 
@@ -10,23 +10,50 @@ use aws_sdk_dynamodb::{
     operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
-use chrono::{DateTime, Utc};
-use prefetch::rows::Key;
+use chrono::{DateTime, TimeDelta, Utc};
+use prefetch::{expiry::expires_at, lease::stamp, rows::Key};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     hash::hash,
     http::problem::Problem,
-    lease::stamp,
-    store::{Store, expires_at},
-    submit::{
-        idempotency::row::{LIFETIME, RequestRow, RequestState},
-        plan::{Plan, SentCommand},
-    },
+    store::Store,
+    submit::plan::{Plan, SentCommand},
 };
 
+/// For how long a key is known.
+pub const LIFETIME: TimeDelta = TimeDelta::days(1);
 /// How long a plan is at most, in bytes; DynamoDB takes 400 KB for a row (DynamoDB, constraints).
 const MAX_PLAN: usize = 300 * 1024;
+
+/// Holds what is known of a request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RequestRow {
+    pub body: String,
+    pub state: RequestState,
+    pub created_at: DateTime<Utc>,
+    pub started_at: DateTime<Utc>,
+    /// Who works on it.
+    pub owner: String,
+    pub plan: Option<String>,
+    pub requested_by: Option<String>,
+    #[serde(default)]
+    pub sent: BTreeMap<String, SentCommand>,
+    pub expires_at: i64,
+}
+
+/// Tells how far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestState {
+    /// Somebody works on it.
+    Working,
+    /// Somebody gave it up, for AWS did not answer as it should.
+    Open,
+    /// All was sent.
+    Done,
+}
 
 /// Tells why a request's row could not be read or written.
 #[derive(Debug, Error)]

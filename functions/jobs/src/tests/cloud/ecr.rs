@@ -13,14 +13,23 @@ use aws_sdk_ecr::{
         error::{ImageNotFoundException, RepositoryNotFoundException},
     },
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use prefetch::fault;
 
 use crate::tests::cloud::state::{State, digest};
 
 pub fn ecr(state: &Arc<Mutex<State>>) -> Client {
+    mock_client!(
+        aws_sdk_ecr,
+        RuleMode::MatchAny,
+        [&describe_images(state), &describe_repositories(state)],
+        |config| { config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled()) }
+    )
+}
+
+fn describe_images(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let describe = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
+    mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         if let Some(code) = state.calls.note("DescribeImages") {
             return fault!(aws_sdk_ecr, DescribeImagesError, code);
@@ -53,9 +62,12 @@ pub fn ecr(state: &Arc<Mutex<State>>) -> Client {
             return MockResponse::Error(DescribeImagesError::ImageNotFoundException(missing));
         }
         MockResponse::Output(DescribeImagesOutput::builder().set_image_details(Some(found)).build())
-    });
+    })
+}
+
+fn describe_repositories(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let list = mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
+    mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
         let mut state = shared.lock().unwrap();
         state.calls.note("DescribeRepositories");
         let repository = |name: &String| Repository::builder().repository_name(name).build();
@@ -65,9 +77,6 @@ pub fn ecr(state: &Arc<Mutex<State>>) -> Client {
                 .set_repositories(Some(repositories))
                 .build(),
         )
-    });
-    mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&describe, &list], |config| {
-        config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
     })
 }
 

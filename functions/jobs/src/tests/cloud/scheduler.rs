@@ -19,7 +19,7 @@ use aws_sdk_scheduler::{
         error::{ConflictException, InternalServerException, ResourceNotFoundException, ValidationException},
     },
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
@@ -160,8 +160,20 @@ macro_rules! not_found {
 }
 
 fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
+    let rules = [
+        &create_schedule(state),
+        &get_schedule(state),
+        &list_schedules(state),
+        &delete_schedule(state),
+    ];
+    mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, rules, |config| {
+        config.retry_config(aws_sdk_scheduler::config::retry::RetryConfig::disabled())
+    })
+}
+
+fn create_schedule(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let create = mock!(aws_sdk_scheduler::Client::create_schedule).then_compute_response(move |input| {
+    mock!(aws_sdk_scheduler::Client::create_schedule).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let name = input.name().unwrap().to_owned();
         let fault = state.call(format!("CreateSchedule {name}"));
@@ -179,9 +191,12 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             return fault!(CreateScheduleError, "InternalServerException".to_owned());
         }
         MockResponse::Output(CreateScheduleOutput::builder().schedule_arn("arn").build().unwrap())
-    });
+    })
+}
+
+fn get_schedule(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let get = mock!(aws_sdk_scheduler::Client::get_schedule).then_compute_response(move |input| {
+    mock!(aws_sdk_scheduler::Client::get_schedule).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let name = input.name().unwrap();
         if let Some(fault) = state.call(format!("GetSchedule {name}")) {
@@ -198,9 +213,12 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             .set_creation_date(state.created.get(name).copied())
             .set_target(schedule.target);
         MockResponse::Output(output.build())
-    });
+    })
+}
+
+fn list_schedules(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let list = mock!(aws_sdk_scheduler::Client::list_schedules).then_compute_response(move |input| {
+    mock!(aws_sdk_scheduler::Client::list_schedules).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         if let Some(fault) = state.call("ListSchedules".to_owned()) {
             return fault!(ListSchedulesError, fault);
@@ -221,9 +239,12 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             .set_schedules(Some(page.collect()))
             .next_token(next);
         MockResponse::Output(output.build().unwrap())
-    });
+    })
+}
+
+fn delete_schedule(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let delete = mock!(aws_sdk_scheduler::Client::delete_schedule).then_compute_response(move |input| {
+    mock!(aws_sdk_scheduler::Client::delete_schedule).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let name = input.name().unwrap();
         let fault = state.call(format!("DeleteSchedule {name}"));
@@ -237,9 +258,5 @@ fn scheduler(state: &Arc<Mutex<State>>) -> aws_sdk_scheduler::Client {
             return fault!(DeleteScheduleError, "InternalServerException".to_owned());
         }
         MockResponse::Output(DeleteScheduleOutput::builder().build())
-    });
-    let rules = [&create, &get, &list, &delete];
-    mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, rules, |config| {
-        config.retry_config(aws_sdk_scheduler::config::retry::RetryConfig::disabled())
     })
 }

@@ -15,7 +15,7 @@ use aws_sdk_ssm::{
         error::{InvalidCommandId, InvalidInstanceId, InvalidNextToken},
     },
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     command::MAX_IMAGES_BYTES,
@@ -29,8 +29,27 @@ use crate::tests::cloud::{
 };
 
 pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
+    let [get, by_path, put, delete] = parameters(state, |state| (&mut state.calls, &mut state.parameters));
+    mock_client!(
+        aws_sdk_ssm,
+        RuleMode::MatchAny,
+        [
+            &send_command(state),
+            &describe_instance_information(state),
+            &list_commands(state),
+            &cancel_command(state),
+            &get,
+            &by_path,
+            &put,
+            &delete
+        ],
+        |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
+    )
+}
+
+fn send_command(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let send = mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
+    mock!(aws_sdk_ssm::Client::send_command).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let fault = state.calls.note("SendCommand");
         if let Some(code) = fault.filter(|code| !["Lost", "LostThrice"].contains(code)) {
@@ -60,9 +79,12 @@ pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
             None => MockResponse::Output(SendCommandOutput::builder().command(command).build()),
             Some(_) => fault!(aws_sdk_ssm, SendCommandError, "InternalServerError"),
         }
-    });
+    })
+}
+
+fn describe_instance_information(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let nodes = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
+    mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         if let Some(code) = state.calls.note("DescribeInstanceInformation") {
             return fault!(aws_sdk_ssm, DescribeInstanceInformationError, code);
@@ -78,9 +100,12 @@ pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
             // An empty token ends a list as none does.
             .next_token(known.next().map_or(String::new(), |_| (from + 50).to_string()));
         MockResponse::Output(output.build())
-    });
+    })
+}
+
+fn list_commands(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let list = mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
+    mock!(aws_sdk_ssm::Client::list_commands).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         if let Some(code) = state.calls.note("ListCommands") {
             return fault!(aws_sdk_ssm, ListCommandsError, code);
@@ -101,9 +126,12 @@ pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
         let token = found.next().map_or(String::new(), |_| (left - limit).to_string());
         let output = ListCommandsOutput::builder().set_commands(Some(page)).next_token(token);
         MockResponse::Output(output.build())
-    });
+    })
+}
+
+fn cancel_command(state: &Arc<Mutex<State>>) -> Rule {
     let shared = Arc::clone(state);
-    let cancel = mock!(aws_sdk_ssm::Client::cancel_command).then_compute_response(move |input| {
+    mock!(aws_sdk_ssm::Client::cancel_command).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         if let Some(code) = state.calls.note("CancelCommand") {
             return fault!(aws_sdk_ssm, CancelCommandError, code);
@@ -115,14 +143,7 @@ pub fn ssm(state: &Arc<Mutex<State>>) -> Client {
         }
         state.cancelled.push(id);
         MockResponse::Output(CancelCommandOutput::builder().build())
-    });
-    let [get, by_path, put, delete] = parameters(state, |state| (&mut state.calls, &mut state.parameters));
-    mock_client!(
-        aws_sdk_ssm,
-        RuleMode::MatchAny,
-        [&send, &nodes, &list, &cancel, &get, &by_path, &put, &delete],
-        |config| { config.retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled()) }
-    )
+    })
 }
 
 fn is_sendable(state: &State, id: &str) -> bool {
