@@ -11,9 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{AwsError, listed};
 
-/// How many rows one page of DescribeLaunchTemplates or DescribeLaunchTemplateVersions has at most (EC2 API reference).
+/// Bounds the rows of one page of DescribeLaunchTemplates or DescribeLaunchTemplateVersions (EC2 API reference).
 const PAGE_SIZE: i32 = 200;
-/// How many launch templates are asked for their versions at once: an account may have 5,000 of them.
+/// Bounds the launch templates that are asked for their versions at once: an account may have 5,000 of them.
 const AT_ONCE: usize = 4;
 
 /// Tells of each of these snapshots that a version of a launch template of this account and Region names, which that is.
