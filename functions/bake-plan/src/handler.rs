@@ -63,20 +63,13 @@ impl BakePlan {
         .await?;
         let images = wanted.iter().map(|wanted| &wanted.image);
         let contents = Contents::read(&self.ecr, images, &architectures).await?;
-        let mut bakes = Vec::with_capacity(architectures.len());
-        for (architecture, chosen) in chosen(&wanted, &contents, &architectures)? {
+        let bakes = chosen(&wanted, &contents, &architectures)?.into_iter();
+        let bakes = bakes.map(|(architecture, chosen)| {
             let interface = network_interface.clone();
-            bakes.push(Bake::new(
-                architecture,
-                chosen,
-                &input,
-                &cluster,
-                interface,
-                &self.settings,
-            )?);
-        }
+            Bake::new(architecture, chosen, &input, &cluster, interface, &self.settings)
+        });
         let plan = Plan {
-            bakes,
+            bakes: bakes.collect::<Result<_, _>>()?,
             manner: input.manner,
         };
         check_size(&plan, &input, wanted.len())?;

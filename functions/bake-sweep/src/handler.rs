@@ -67,17 +67,7 @@ impl BakeSweep {
                 self.prune(&snapshots, keep, &published, &mut swept).await?;
             }
         }
-        info!(
-            terminated = swept.terminated.len(),
-            deleted = swept.deleted.len(),
-            kept = swept.kept.len(),
-            "swept"
-        );
-        if swept.failures.is_empty() {
-            Ok(swept)
-        } else {
-            Err(SweepError::Incomplete(swept.failures.join("; ")))
-        }
+        told(swept)
     }
 
     /// Returns the tags by which what is ours, and what the request is for, is told from all else.
@@ -191,6 +181,21 @@ impl BakeSweep {
             }
         }
         Ok(())
+    }
+}
+
+/// Logs a sweep, and makes an error of one that left something.
+fn told(swept: Swept) -> Result<Swept, SweepError> {
+    info!(
+        terminated = swept.terminated.len(),
+        deleted = swept.deleted.len(),
+        kept = swept.kept.len(),
+        "swept"
+    );
+    if swept.failures.is_empty() {
+        Ok(swept)
+    } else {
+        Err(SweepError::Incomplete(swept.failures.join("; ")))
     }
 }
 

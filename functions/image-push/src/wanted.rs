@@ -131,23 +131,32 @@ struct Known {
     manifest: Option<Told>,
 }
 
+/// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone.
+async fn kind_and_tags(ecr: &Client, arrival: &Arrival) -> Result<Option<(Kind, Vec<String>)>, ImagesError> {
+    let Arrival { repository, digest, .. } = arrival;
+    let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
+    if arrival.kind != Kind::Unknown && !tags.is_empty() {
+        return Ok(Some((arrival.kind.clone(), tags)));
+    }
+    let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
+        return Ok(None);
+    };
+    let kind = if detail.subject_manifest_digest().is_some() {
+        Kind::Other("it refers to another image".to_owned())
+    } else {
+        Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type())
+    };
+    if tags.is_empty() {
+        tags = detail.image_tags.unwrap_or_default();
+    }
+    Ok(Some((kind, tags)))
+}
+
 /// Tells an image's tags, or why it is none.
 async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>, ImagesError> {
-    let Arrival { repository, digest, .. } = arrival;
-    let mut kind = arrival.kind.clone();
-    let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
-    if kind == Kind::Unknown || tags.is_empty() {
-        let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
-            return Ok(Err(gone(arrival)));
-        };
-        kind = Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type());
-        if detail.subject_manifest_digest().is_some() {
-            kind = Kind::Other("it refers to another image".to_owned());
-        }
-        if tags.is_empty() {
-            tags = detail.image_tags.unwrap_or_default();
-        }
-    }
+    let Some((mut kind, tags)) = kind_and_tags(ecr, arrival).await? else {
+        return Ok(Err(gone(arrival)));
+    };
     let mut manifest = None;
     if kind == Kind::Index {
         manifest = read_manifest(ecr, arrival).await?;

@@ -9,7 +9,7 @@ use prefetch::{
     launch::fingerprint,
     report::report,
     rule::Rule,
-    sender::{Order, Refusal},
+    sender::{Delivery, Order, Refusal},
 };
 use tracing::error;
 
@@ -138,6 +138,18 @@ impl NodeLaunch {
             occasion: &occasion,
         };
         let delivery = self.sender.deliver(&self.settings, order, now.into()).await;
+        let of_nodes = self.of_delivery(rule, delivery);
+        requests
+            .into_iter()
+            .map(|request| {
+                let decision = of_nodes[request.node()].clone();
+                (request, decision)
+            })
+            .collect()
+    }
+
+    /// Decides of each node of a command by what became of it.
+    fn of_delivery(&self, rule: &Rule, delivery: Delivery) -> BTreeMap<String, Decision> {
         let mut of_nodes: BTreeMap<String, Decision> = BTreeMap::new();
         for (command, nodes) in delivery.sent {
             let sent = self.sent(rule, [command]);
@@ -151,13 +163,7 @@ impl NodeLaunch {
             let failed = Decision::handed_back(Reason::AwsError, report(&cause));
             of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), failed.clone())));
         }
-        requests
-            .into_iter()
-            .map(|request| {
-                let decision = of_nodes[request.node()].clone();
-                (request, decision)
-            })
-            .collect()
+        of_nodes
     }
 }
 
