@@ -26,13 +26,11 @@ use tracing::warn;
 
 use crate::{
     image::Image,
+    lease,
     report::report,
     rows::{Item, Key},
 };
 
-/// Sets for how long a claim holds of which nothing was heard: as long as the function may run, and as the queue's messages
-/// stay away.
-const CLAIM: Duration = Duration::from_mins(1);
 /// Sets for how long what was sent stands for every message of its launch. They come within minutes of each other: a
 /// lifecycle action while the instance is pending, Auto Scaling's success after EC2's `running`.
 const SENT: Duration = Duration::from_mins(10);
@@ -264,7 +262,7 @@ impl Launches {
 
     /// Takes a launch that has no row, or still has this one, whose commands stay.
     fn claiming(&self, launch: &Key, known: Option<&Row>, now: DateTime<Utc>) -> Put {
-        let mut row = self.row(now, (now + CLAIM).timestamp());
+        let mut row = self.row(now, (now + lease::HOLDS).timestamp());
         let mut put = match known {
             None => {
                 let mut put = put(&self.table, launch, &row);

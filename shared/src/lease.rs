@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
-/// For how long a lease holds: a function may run for 60 seconds, and Lambda's next try begins a minute after its end.
+/// Sets for how long a lease holds: a function may run for 60 seconds, and Lambda's next try begins a minute after its end;
+/// for a launch, as long as the queue's messages stay away.
 pub const HOLDS: TimeDelta = TimeDelta::seconds(60);
 
 /// Returns true while whoever took the lease may be at work.

@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{error::PlanError, input::Cluster, network::NetworkInterface, settings::Settings, volume::needed_gib};
 
-/// How many images the snapshot's tags name at most: a resource has 50 tags (EC2 user guide), some of which say other things.
+/// Bounds the images that the snapshot's tags name: a resource has 50 tags (EC2 user guide), some of which say other things.
 const MAX_TAGS: usize = 35;
-/// How many characters a tag's value has at most (EC2 user guide).
+/// Bounds the characters of a tag's value (EC2 user guide).
 const MAX_TAG_VALUE: usize = 256;
 
 /// All that the state machine bakes.
@@ -29,12 +29,12 @@ const MAX_TAG_VALUE: usize = 256;
 pub struct Plan {
     /// One for each architecture.
     pub bakes: Vec<Bake>,
-    /// How the state machine goes about it.
+    /// The manner in which the state machine goes about it.
     #[serde(flatten)]
     pub manner: Manner,
 }
 
-/// What is baked for one architecture.
+/// Describes the bake for one architecture.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Bake {
@@ -77,7 +77,7 @@ struct BakedImage {
     image: Image,
     /// Its compressed size on this architecture.
     bytes: u64,
-    /// Whether it was asked for by name, and not found by a rule.
+    /// True where the input names it, and no rule found it.
     named: bool,
 }
 
@@ -118,18 +118,7 @@ impl Bake {
         network_interface: NetworkInterface,
         settings: &Settings,
     ) -> Result<Self, PlanError> {
-        let contents: Vec<&Content> = chosen.images.iter().map(|(_, content)| *content).collect();
-        let needed = needed_gib(&contents, settings.shared.image_gc_high_threshold);
-        let volume_size = match input.volume_gib {
-            Some(size) => size,
-            None => u32::try_from(needed)
-                .ok()
-                .filter(|size| *size <= MAX_GIB)
-                .ok_or_else(|| {
-                    let accepted = format!("fewer: they need a volume of {needed} GiB, and the largest has {MAX_GIB}");
-                    too_many(input, chosen.images.len(), accepted)
-                })?,
-        };
+        let volume = volume(&chosen, input, settings)?;
         let named = !input.images.is_empty();
         let images: Vec<BakedImage> = chosen
             .images
@@ -140,13 +129,6 @@ impl Bake {
                 named,
             })
             .collect();
-        let volume = Ebs {
-            volume_size,
-            volume_type: "gp3",
-            delete_on_termination: true,
-            encrypted: input.encrypted,
-            kms_key_id: input.kms_key.clone(),
-        };
         Ok(Self {
             architecture,
             ami_parameter: input.ami_parameter_for(architecture, &cluster.version),
@@ -162,6 +144,29 @@ impl Bake {
             fast_snapshot_restore_zones: input.zones.clone(),
         })
     }
+}
+
+/// Makes a volume that is large enough for images, or as large as the input says.
+fn volume(chosen: &Chosen<'_>, input: &Input, settings: &Settings) -> Result<Ebs, PlanError> {
+    let contents: Vec<&Content> = chosen.images.iter().map(|(_, content)| *content).collect();
+    let needed = needed_gib(&contents, settings.shared.image_gc_high_threshold);
+    let volume_size = match input.volume_gib {
+        Some(size) => size,
+        None => u32::try_from(needed)
+            .ok()
+            .filter(|size| *size <= MAX_GIB)
+            .ok_or_else(|| {
+                let accepted = format!("fewer: they need a volume of {needed} GiB, and the largest has {MAX_GIB}");
+                too_many(input, chosen.images.len(), accepted)
+            })?,
+    };
+    Ok(Ebs {
+        volume_size,
+        volume_type: "gp3",
+        delete_on_termination: true,
+        encrypted: input.encrypted,
+        kms_key_id: input.kms_key.clone(),
+    })
 }
 
 /// Refuses images for their number, by the field that names them.

@@ -1,8 +1,11 @@
-//! Contents: what images are made of on each architecture, as ECR tells.
+//! Contents: the layers of images on each architecture, as ECR tells.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use aws_sdk_ecr::{Client, types::ImageIdentifier};
+use aws_sdk_ecr::{
+    Client,
+    types::{ImageFailure, ImageIdentifier},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::{
     bake::Architecture,
@@ -12,9 +15,9 @@ use prefetch::{
 
 use crate::error::AwsError;
 
-/// How many manifests one BatchGetImage is asked for (ECR service model, `imageIds`).
+/// Bounds the manifests of one BatchGetImage (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
-/// How many questions are put to ECR at once.
+/// Bounds the questions that are put to ECR at once.
 const AT_ONCE: usize = 16;
 
 /// A repository and a digest in it.
@@ -51,7 +54,7 @@ impl Contents {
 
     /// Tells what an image is made of on an architecture; nothing where it is an index that has none for it.
     ///
-    /// What is no index may be for any architecture: its manifest does not tell.
+    /// An image without an index may be for any architecture: its manifest does not tell.
     pub fn of(&self, image: &Image, architecture: Architecture) -> Option<&Content> {
         let (repository, mut digest) = key(image);
         for _ in 0..=MAX_DEPTH {
@@ -123,17 +126,18 @@ async fn get(client: &Client, repository: &str, digests: &[&str]) -> Result<Vec<
     }
     let manifest = |digest: &&str| {
         let name = format!("{repository}@{digest}");
-        let failure = || {
-            let of_it = |id: &ImageIdentifier| id.image_digest() == Some(digest);
-            let mut failures = answer.failures().iter();
-            let failure = failures.find(|failure| failure.image_id().is_some_and(of_it));
-            let code = failure.and_then(|failure| failure.failure_code());
-            code.map_or("ECR does not say why", |code| code.as_str()).to_owned()
-        };
         let text = texts.get(digest);
-        let text = text.ok_or_else(|| AwsError::Manifest(name.clone(), failure()))?;
+        let text = text.ok_or_else(|| AwsError::Manifest(name.clone(), failure(answer.failures(), digest)))?;
         let manifest = Manifest::parse(text.as_bytes()).map_err(|error| AwsError::Malformed(name.clone(), error))?;
         Ok(((repository.to_owned(), (*digest).to_owned()), manifest))
     };
     digests.iter().map(manifest).collect()
+}
+
+/// Tells why ECR did not give a manifest.
+fn failure(failures: &[ImageFailure], digest: &str) -> String {
+    let is_it = |id: &ImageIdentifier| id.image_digest() == Some(digest);
+    let failure = failures.iter().find(|failure| failure.image_id().is_some_and(is_it));
+    let code = failure.and_then(|failure| failure.failure_code());
+    code.map_or("ECR does not say why", |code| code.as_str()).to_owned()
 }

@@ -12,10 +12,10 @@ use prefetch::{
 };
 use thiserror::Error;
 
-/// Why there is no plan.
+/// Tells why there is no plan.
 #[derive(Debug, Error)]
 pub enum PlanError {
-    /// Something of the input is not accepted: another try ends the same way.
+    /// Something of the input is not accepted: a retry ends the same way.
     #[error("not accepted: {0}")]
     BadInput(String),
     /// Nothing tells which architectures to bake for.
@@ -26,12 +26,12 @@ pub enum PlanError {
     /// There is nothing to bake.
     #[error("{0}")]
     NoImages(String),
-    /// AWS could not be asked; another try may fare better.
+    /// AWS could not be asked; a retry may fare better.
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
 
-/// Why AWS could not be asked.
+/// Tells why AWS could not be asked.
 #[derive(Debug, Error)]
 pub enum AwsError {
     /// EC2 did not list the nodes.

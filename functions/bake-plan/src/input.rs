@@ -15,10 +15,10 @@ use crate::{error::PlanError, settings::Settings};
 static VERSION: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^[0-9]{1,3}\.[0-9]{1,3}$").expect("the pattern is a constant"));
 
-/// What the state machine asks for.
+/// Holds what the state machine asks for.
 #[derive(Debug)]
 pub struct Request {
-    /// What the execution is asked to bake.
+    /// The input of the execution.
     pub input: Input,
     /// The cluster, as EKS describes it.
     pub cluster: Cluster,

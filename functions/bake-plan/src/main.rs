@@ -1,6 +1,7 @@
-//! What a bake is to make: for each architecture its images, and the builder that pulls them.
+//! Plans of bakes: for each architecture its images, and the builder that pulls them.
 
 mod bake;
+mod chosen;
 mod contents;
 mod error;
 mod handler;
@@ -9,6 +10,7 @@ mod network;
 mod nodes;
 mod settings;
 mod volume;
+mod wanted;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{aws, ecr::NewestImages, log, settings::from_env};

@@ -15,9 +15,9 @@ use crate::{
     nodes::Node,
 };
 
-/// How many subnets one page of DescribeSubnets has at most (EC2 API reference).
+/// Bounds the subnets of one page of DescribeSubnets (EC2 API reference).
 const PAGE_SIZE: i32 = 1000;
-/// How many values one filter takes (EC2 API reference).
+/// Bounds the values of one filter (EC2 API reference).
 const MAX_FILTER_VALUES: usize = 200;
 
 /// A builder's network interface, as RunInstances takes it.

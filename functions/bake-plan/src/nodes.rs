@@ -13,7 +13,7 @@ use prefetch::{
 
 use crate::error::AwsError;
 
-/// How many instances one page of DescribeInstances has at most (EC2 API reference).
+/// Bounds the instances of one page of DescribeInstances (EC2 API reference).
 const PAGE_SIZE: i32 = 1000;
 
 /// A running node of the cluster.

@@ -5,16 +5,16 @@ use prefetch::{
     settings::{SettingsError, Variables},
 };
 
-/// What this function is told by the template through its environment.
+/// Holds what the template tells this function through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What every function is told.
+    /// The settings of every function.
     pub shared: prefetch::settings::Settings,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
     /// The Region (`AWS_REGION`).
     pub region: String,
-    /// What stands under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: where
+    /// The defaults under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: where
     /// it was changed without a deployment, an execution tells what is wrong with it, which an end at the start would not.
     pub defaults: String,
     /// The name of the builders' instance profile (`BUILDER_PROFILE`).
@@ -72,7 +72,8 @@ mod tests {
                 "ACCOUNT_ID and AWS_REGION name no registry: account",
             ),
         ] {
-            let read = Settings::read(|asked| Some(if asked == name { value } else { setting(asked) }.to_owned()));
+            let read =
+                Settings::read(|variable| Some(if variable == name { value } else { setting(variable) }.to_owned()));
             let error = report(&read.unwrap_err());
             assert!(error.contains(expected), "{error}");
         }

@@ -5,9 +5,9 @@ use prefetch::{
     manifest::{Content, bytes_on_disk},
 };
 
-/// How many bytes a GiB has.
+/// Counts the bytes of a GiB.
 const GIB: u128 = 1 << 30;
-/// What is on a data volume beside images, in GiB.
+/// Counts the GiB on a data volume beside images.
 const HEADROOM_GIB: u128 = 4;
 
 /// Tells how large a volume must be, in GiB, so that no pull fills it above the threshold, in percent, above which the

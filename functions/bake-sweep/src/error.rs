@@ -13,21 +13,21 @@ use lambda_runtime::Diagnostic;
 use prefetch::{fields::FieldError, report::report};
 use thiserror::Error;
 
-/// Why not all was swept.
+/// Tells why not all was swept.
 #[derive(Debug, Error)]
 pub enum SweepError {
-    /// Nothing of the kind can be asked for: another try ends the same way.
+    /// Nothing of the kind can be asked for: a retry ends the same way.
     #[error("not accepted: {0}")]
     BadRequest(String),
     /// Some of what is to go is still there.
     #[error("not all could be swept: {0}")]
     Incomplete(String),
-    /// AWS could not be asked what there is; another try may fare better.
+    /// AWS could not be asked what there is; a retry may fare better.
     #[error(transparent)]
     Aws(#[from] AwsError),
 }
 
-/// Why AWS could not be asked what there is.
+/// Tells why AWS could not be asked what there is.
 #[derive(Debug, Error)]
 pub enum AwsError {
     /// EC2 did not list the builders.

@@ -1,13 +1,13 @@
-//! Executions: whether the one that made something is gone.
+//! Executions that made something: those that are gone.
 
 use std::collections::HashMap;
 
 use aws_sdk_sfn::{Client, error::SdkError, types::ExecutionStatus};
-use prefetch::report::report;
+use prefetch::{bake::EXECUTION_TAG, report::report};
 
-use crate::message::{Asked, Ended};
+use crate::message::{Ended, Request};
 
-/// What is known of executions; each is asked for once.
+/// Remembers which executions are gone; each is asked for once.
 pub struct Executions<'a> {
     sfn: &'a Client,
     ended: Option<&'a Ended>,
@@ -17,11 +17,11 @@ pub struct Executions<'a> {
 impl<'a> Executions<'a> {
     /// Knows what is asked for: what whoever asks to prune or to clean up has made counts as left behind, and one whose
     /// event says so has ended.
-    pub fn new(sfn: &'a Client, asked: &'a Asked) -> Self {
+    pub fn new(sfn: &'a Client, request: &'a Request) -> Self {
         let mut gone = HashMap::new();
-        let ended = match asked {
-            Asked::Sweep { ended } => ended.as_ref(),
-            Asked::Prune { execution, .. } | Asked::CleanUp { execution, .. } => {
+        let ended = match request {
+            Request::Sweep { ended } => ended.as_ref(),
+            Request::Prune { execution, .. } | Request::CleanUp { execution, .. } => {
                 gone.insert(execution.clone(), Ok(true));
                 None
             }
@@ -29,7 +29,7 @@ impl<'a> Executions<'a> {
         Self { sfn, ended, gone }
     }
 
-    /// Whether an execution is gone; the error tells why that cannot be told.
+    /// Tells if an execution is gone; the error tells why that cannot be told.
     pub async fn is_gone(&mut self, execution: &str) -> Result<bool, String> {
         if let Some(known) = self.gone.get(execution) {
             return known.clone();
@@ -37,6 +37,14 @@ impl<'a> Executions<'a> {
         let is_gone = self.ask(execution).await;
         self.gone.insert(execution.to_owned(), is_gone.clone());
         is_gone
+    }
+
+    /// Tells if the execution that made something is gone, by its tag; the error tells why that cannot be told.
+    pub async fn is_maker_gone(&mut self, execution: Option<&str>) -> Result<bool, String> {
+        match execution {
+            Some(execution) => self.is_gone(execution).await,
+            None => Err(format!("it has no tag {EXECUTION_TAG}: delete it, or put the tag back")),
+        }
     }
 
     async fn ask(&self, execution: &str) -> Result<bool, String> {
@@ -61,8 +69,8 @@ fn untold(execution: &str) -> String {
     format!("Step Functions does not say whether the execution {execution} is over")
 }
 
-/// Whether an execution of this status is over, or was when its event said so and was not redriven since; none where that
-/// is not told.
+/// Returns true where an execution of this status is over, or was when its event said so and was not redriven since; none
+/// where that is not told.
 fn is_over(status: &ExecutionStatus, redrives: Option<i32>, ended: Option<&Ended>) -> Option<bool> {
     use ExecutionStatus::{Aborted, Failed, PendingRedrive, Running, Succeeded, TimedOut};
     match (status, ended) {

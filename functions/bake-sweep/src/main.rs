@@ -1,11 +1,16 @@
-//! What executions of bake-snapshot leave behind, and snapshots that are no longer wanted, are removed.
+//! Removes leftovers of executions of bake-snapshot, and snapshots that are no longer wanted.
 
+mod builders;
+mod deletion;
 mod error;
 mod executions;
+mod fast_restore;
 mod handler;
+mod listing;
 mod message;
 mod settings;
 mod snapshot;
+mod swept;
 mod templates;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};

@@ -1,4 +1,4 @@
-//! Messages: what the function is asked for, by the state machine, by an event of one of its executions, or on a schedule.
+//! Requests to the function, by the state machine, by an event of one of its executions, or on a schedule.
 
 use prefetch::{
     bake::Architecture,
@@ -7,13 +7,13 @@ use prefetch::{
 use serde_json::Value;
 
 const MAX_KEEP: u32 = 100;
-/// The statuses of an execution that has ended (Step Functions developer guide).
+/// Names the statuses of an execution that has ended (Step Functions developer guide).
 const ENDED: [&str; 4] = ["FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"];
 const KINDS: &str = r#"{"prune": {"keep": 3, "execution": "arn:…"}}, {"cleanUp": {"execution": "arn:…", "architecture": "x86_64"}}, a "Step Functions Execution Status Change" of aws.states, or a "Scheduled Event" of aws.events"#;
 
-/// What is asked for.
+/// Tells what is to be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Request {
     /// To remove what executions have left behind.
     Sweep {
         /// The execution that has just ended.
@@ -21,7 +21,7 @@ pub enum Asked {
     },
     /// To remove, beside that, snapshots that are no longer wanted.
     Prune {
-        /// How many of each architecture stay.
+        /// The number of snapshots of each architecture that stay.
         keep: usize,
         /// The execution that asks, as its last step: what it has not published by now it never will.
         execution: String,
@@ -40,11 +40,11 @@ pub enum Asked {
 pub struct Ended {
     /// Its ARN.
     pub execution: String,
-    /// How often it had been redriven by then: one that was redriven since is running again.
+    /// The number of its redrives by then: one that was redriven since is running again.
     pub redrives: i32,
 }
 
-impl Asked {
+impl Request {
     /// Reads what is asked for.
     ///
     /// # Errors
@@ -79,17 +79,17 @@ fn asking(payload: Value, word: &str) -> Result<Fields, Vec<FieldError>> {
     Ok(fields)
 }
 
-fn parse_prune(mut fields: Fields) -> Result<Asked, Vec<FieldError>> {
+fn parse_prune(mut fields: Fields) -> Result<Request, Vec<FieldError>> {
     let keep = required(&mut fields, "keep", |fields| fields.whole("keep", 1..=MAX_KEEP));
     let execution = execution(&mut fields);
     finish(fields, "prune", &["keep", "execution"])?;
-    Ok(Asked::Prune {
+    Ok(Request::Prune {
         keep: keep.unwrap_or(MAX_KEEP) as usize,
         execution: execution.unwrap_or_default(),
     })
 }
 
-fn parse_clean_up(mut fields: Fields) -> Result<Asked, Vec<FieldError>> {
+fn parse_clean_up(mut fields: Fields) -> Result<Request, Vec<FieldError>> {
     let execution = execution(&mut fields);
     let architecture = required(&mut fields, "architecture", |fields| {
         let is_one = |text: &str| text.parse::<Architecture>().is_ok();
@@ -97,7 +97,7 @@ fn parse_clean_up(mut fields: Fields) -> Result<Asked, Vec<FieldError>> {
     });
     finish(fields, "cleanUp", &["execution", "architecture"])?;
     let architecture = architecture.unwrap_or_default().parse();
-    Ok(Asked::CleanUp {
+    Ok(Request::CleanUp {
         execution: execution.unwrap_or_default(),
         architecture: architecture.map_err(|_| vec![FieldError::new("cleanUp", None, KINDS)])?,
     })
@@ -127,7 +127,7 @@ fn finish(fields: Fields, word: &str, known: &[&str]) -> Result<(), Vec<FieldErr
         .map_err(|errors| errors.into_iter().map(within).collect())
 }
 
-fn parse_ended(detail: &Value) -> Result<Asked, Vec<FieldError>> {
+fn parse_ended(detail: &Value) -> Result<Request, Vec<FieldError>> {
     let Value::Object(detail) = detail else {
         return Err(vec![FieldError::new("detail", Some(detail.clone()), "an object")]);
     };
@@ -147,12 +147,12 @@ fn parse_ended(detail: &Value) -> Result<Asked, Vec<FieldError>> {
     }
     let redrives = detail.get("redriveCount").and_then(Value::as_i64).unwrap_or_default();
     let redrives = i32::try_from(redrives).unwrap_or_default();
-    Ok(Asked::Sweep {
+    Ok(Request::Sweep {
         ended: Some(Ended { execution, redrives }),
     })
 }
 
-/// Whether a text is shaped like the ARN of an execution.
+/// Returns true where a text is shaped like the ARN of an execution.
 fn is_execution(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(7, ':').collect();
     matches!(parts[..], ["arn", _, "states", _, _, "execution", name] if !name.is_empty())
@@ -168,8 +168,8 @@ mod tests {
     const EXECUTION: &str =
         "arn:aws:states:eu-central-1:123456789012:execution:eks-image-prefetch-bake-snapshot:0b9d4c1e";
 
-    fn parse(event: &str) -> Result<Asked, Vec<FieldError>> {
-        Asked::parse(serde_json::from_str(event).unwrap())
+    fn parse(event: &str) -> Result<Request, Vec<FieldError>> {
+        Request::parse(serde_json::from_str(event).unwrap())
     }
 
     #[test]
@@ -177,25 +177,25 @@ mod tests {
         let execution = EXECUTION.to_owned();
         assert_eq!(
             parse(include_str!("../../../events/bake-sweep.prune.json")),
-            Ok(Asked::Prune {
+            Ok(Request::Prune {
                 keep: 3,
                 execution: execution.clone()
             })
         );
         assert_eq!(
             parse(include_str!("../../../events/bake-sweep.clean-up.json")),
-            Ok(Asked::CleanUp {
+            Ok(Request::CleanUp {
                 execution: execution.clone(),
                 architecture: Architecture::X86,
             })
         );
         assert_eq!(
             parse(include_str!("../../../events/bake-sweep.schedule.json")),
-            Ok(Asked::Sweep { ended: None })
+            Ok(Request::Sweep { ended: None })
         );
         assert_eq!(
             parse(include_str!("../../../events/bake-sweep.execution-failed.json")),
-            Ok(Asked::Sweep {
+            Ok(Request::Sweep {
                 ended: Some(Ended { execution, redrives: 0 })
             })
         );
@@ -240,7 +240,11 @@ mod tests {
                 "detail",
             ),
         ] {
-            assert_eq!(Asked::parse(request.clone()).unwrap_err()[0].field, field, "{request}");
+            assert_eq!(
+                Request::parse(request.clone()).unwrap_err()[0].field,
+                field,
+                "{request}"
+            );
         }
     }
 
@@ -248,7 +252,7 @@ mod tests {
         #[test]
         fn nobody_who_names_no_whole_number_of_snapshots_prunes(keep in "\\PC{0,4}") {
             let request = json!({"prune": {"keep": keep, "execution": EXECUTION}});
-            prop_assert!(Asked::parse(request).is_err());
+            prop_assert!(Request::parse(request).is_err());
         }
     }
 }

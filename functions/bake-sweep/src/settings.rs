@@ -5,14 +5,14 @@ use prefetch::{
     settings::{SettingsError, Variables},
 };
 
-/// What this function is told by the template through its environment.
+/// Holds what the template tells this function through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The stack, whose builders and snapshots these are (`STACK_NAME`).
     pub stack: String,
     /// The cluster they are for (`CLUSTER_NAME`).
     pub cluster: String,
-    /// What the names of the published parameters begin with (`PARAMETER_PREFIX`).
+    /// The prefix of the names of the published parameters (`PARAMETER_PREFIX`).
     pub prefix: String,
 }
 
@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
         for name in ["STACK_NAME", "CLUSTER_NAME", "PARAMETER_PREFIX"] {
-            let error = Settings::read(|asked| (asked != name).then(|| "text".to_owned())).unwrap_err();
+            let error = Settings::read(|variable| (variable != name).then(|| "text".to_owned())).unwrap_err();
             let expected = format!("{name}: \"\" is not accepted: it takes a text that is not empty");
             assert!(error.to_string().contains(&expected), "{error}");
         }

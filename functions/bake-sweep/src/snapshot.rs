@@ -14,9 +14,9 @@ pub struct Snapshot {
     pub architecture: Option<Architecture>,
     /// The ARN of the execution that made it; none where its tag is gone.
     pub execution: Option<String>,
-    /// When it was published, in UTC and ISO 8601; none where it is half-made.
+    /// The moment of its publication, in UTC and ISO 8601; none where it is half-made.
     pub published: Option<String>,
-    /// Whether somebody keeps it by its tag.
+    /// True where somebody keeps it by its tag.
     pub is_kept: bool,
 }
 

@@ -11,9 +11,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::error::{AwsError, listed};
 
-/// How many rows one page of DescribeLaunchTemplates or DescribeLaunchTemplateVersions has at most (EC2 API reference).
+/// Bounds the rows of one page of DescribeLaunchTemplates or DescribeLaunchTemplateVersions (EC2 API reference).
 const PAGE_SIZE: i32 = 200;
-/// How many launch templates are asked for their versions at once: an account may have 5,000 of them.
+/// Bounds the launch templates that are asked for their versions at once: an account may have 5,000 of them.
 const AT_ONCE: usize = 4;
 
 /// Tells of each of these snapshots that a version of a launch template of this account and Region names, which that is.
@@ -44,12 +44,6 @@ async fn named_by(ec2: &Client, template: &str, snapshots: &BTreeSet<&str>) -> R
         .describe_launch_template_versions()
         .launch_template_id(template)
         .max_results(PAGE_SIZE);
-    let half = || {
-        AwsError::HalfAnswer(
-            "DescribeLaunchTemplateVersions",
-            format!("what versions of {template} say"),
-        )
-    };
     let mut pages = request.into_paginator().send();
     let mut read = 0;
     let mut named = Vec::new();
@@ -62,7 +56,7 @@ async fn named_by(ec2: &Client, template: &str, snapshots: &BTreeSet<&str>) -> R
         };
         for version in page.launch_template_versions() {
             read += 1;
-            let data = version.launch_template_data().ok_or_else(half)?;
+            let data = version.launch_template_data().ok_or_else(|| half_answer(template))?;
             named.extend(
                 named_in(data)
                     .filter(|snapshot| snapshots.contains(snapshot))
@@ -71,7 +65,18 @@ async fn named_by(ec2: &Client, template: &str, snapshots: &BTreeSet<&str>) -> R
         }
     }
     // Every launch template has a version.
-    if read == 0 { Err(half()) } else { Ok(named) }
+    if read == 0 {
+        Err(half_answer(template))
+    } else {
+        Ok(named)
+    }
+}
+
+fn half_answer(template: &str) -> AwsError {
+    AwsError::HalfAnswer(
+        "DescribeLaunchTemplateVersions",
+        format!("what versions of {template} say"),
+    )
 }
 
 fn named_in(data: &ResponseLaunchTemplateData) -> impl Iterator<Item = &str> {

@@ -1,4 +1,4 @@
-//! What an ECR event says: an image that arrived, or why there is none.
+//! ECR events: each tells an image that arrived, or why there is none.
 
 use prefetch::{
     event::Event,
@@ -10,10 +10,10 @@ use serde_json::Value;
 const IMAGE: &str = "ECR Image Action";
 const REPLICATION: &str = "ECR Replication Action";
 const PULL_THROUGH_CACHE: &str = "ECR Pull Through Cache Action";
-/// The action by which an image comes out of ECR's archive, or goes there.
+/// Names the action by which an image comes out of ECR's archive, or goes there.
 const STORAGE_CLASS: &str = "UPDATE_STORAGE_CLASS";
 
-/// Why an event brings nothing to any node.
+/// Tells why an event brings nothing to any node.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Ignored {
     /// The reason as one word, stable for those who count it.
@@ -66,7 +66,7 @@ pub struct Arrival {
     pub digest: String,
     /// The tag by which it arrived; one that was restored is told of by its digest alone.
     pub tag: Option<String>,
-    /// What the event's media types tell of it, where it has some.
+    /// The kind by the event's media types, where it has some.
     pub kind: Kind,
 }
 

@@ -24,10 +24,10 @@ use crate::{
     wanted::{Verdict, Wanted, wanted},
 };
 
-/// How many commands are sent at once: a rule whose command SSM does not answer is not waited for by the others.
+/// Bounds the commands that are sent at once: a rule whose command SSM does not answer is not waited for by the others.
 const AT_ONCE: usize = 16;
 
-/// What the function decided: its answer, and what `sam local invoke` shows.
+/// The decision of the function: its answer, and what `sam local invoke` shows.
 #[derive(Debug, Serialize)]
 #[serde(tag = "decision", rename_all = "lowercase")]
 pub enum Decision {
@@ -64,7 +64,7 @@ pub struct Sent {
     pub command: String,
 }
 
-/// Tells what could not be done: worth another try of the whole event, whose nodes answer `cached` where it reached them.
+/// Tells what could not be done: worth a retry of the whole event, whose nodes answer `cached` where it reached them.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// A command could not be sent.
@@ -74,7 +74,7 @@ pub enum PushError {
         rule: String,
         /// The image, by digest.
         image: Image,
-        /// Why.
+        /// The reason.
         #[source]
         cause: SendError,
     },

@@ -1,4 +1,4 @@
-//! What is wanted of an image that arrived: by which rules, under which names, or why nothing.
+//! The rules that want an image that arrived, and the names by which they do.
 
 use aws_sdk_ecr::{
     Client,
@@ -14,7 +14,7 @@ use prefetch::{
 
 use crate::event::{Arrival, Ignored, Reason};
 
-/// What is wanted of an image.
+/// An image that is wanted.
 #[derive(Debug)]
 pub struct Wanted<'a> {
     /// The image; without a tag where it arrived without one.
@@ -23,7 +23,7 @@ pub struct Wanted<'a> {
     pub rules: Vec<(&'a Rule, Vec<Image>)>,
 }
 
-/// What is wanted, or why nothing is.
+/// Tells what is wanted, or why nothing is.
 pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 
 /// Tells what is wanted of an image that arrived.
@@ -32,7 +32,7 @@ pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 /// of an index, which may be of images or of a build cache's layers, and of what may be such a layer by its tag.
 ///
 /// # Errors
-/// [`ImagesError`] where ECR cannot be asked: another try may fare better.
+/// [`ImagesError`] where ECR cannot be asked: a retry may fare better.
 pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival) -> Result<Verdict<'a>, ImagesError> {
     let mut rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
     if rules.is_empty() {
@@ -49,22 +49,37 @@ pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival)
         Ok(known) => known,
         Err(ignored) => return Ok(Err(ignored)),
     };
-    let is_doubtful = |rule: &&Rule| newest::is_doubtful(rule, &arrival.repository, tags.iter().map(String::as_str));
-    if rules.iter().any(is_doubtful) {
-        let manifest = match manifest {
-            None => read_manifest(ecr, arrival).await?,
-            read => read,
-        };
-        match manifest {
-            None => return Ok(Err(gone(arrival))),
-            Some(Told::Other) => rules.retain(|rule| !is_doubtful(rule)),
-            Some(Told::Image | Told::Unread(_)) => {}
-        }
-        if rules.is_empty() {
-            return Ok(Err(build_cache(arrival)));
-        }
+    if let Err(ignored) = retain_sure(ecr, arrival, &tags, manifest, &mut rules).await? {
+        return Ok(Err(ignored));
     }
     Ok(named(settings, arrival, &rules, &tags))
+}
+
+/// Leaves the rules that want the image by a tag which may be a build cache's only where its manifest tells that it is none.
+async fn retain_sure(
+    ecr: &Client,
+    arrival: &Arrival,
+    tags: &[String],
+    manifest: Option<Told>,
+    rules: &mut Vec<&Rule>,
+) -> Result<Result<(), Ignored>, ImagesError> {
+    let is_doubtful = |rule: &&Rule| newest::is_doubtful(rule, &arrival.repository, tags.iter().map(String::as_str));
+    if !rules.iter().any(is_doubtful) {
+        return Ok(Ok(()));
+    }
+    let manifest = match manifest {
+        None => read_manifest(ecr, arrival).await?,
+        read => read,
+    };
+    match manifest {
+        None => return Ok(Err(gone(arrival))),
+        Some(Told::Other) => rules.retain(|rule| !is_doubtful(rule)),
+        Some(Told::Image | Told::Unread(_)) => {}
+    }
+    if rules.is_empty() {
+        return Ok(Err(build_cache(arrival)));
+    }
+    Ok(Ok(()))
 }
 
 /// Reads the image's manifest; none where it is gone.
@@ -109,30 +124,39 @@ fn no_rule(arrival: &Arrival) -> Ignored {
     )
 }
 
-/// What ECR and the event tell of an image.
+/// Holds what ECR and the event tell of an image.
 struct Known {
     tags: Vec<String>,
-    /// What its manifest tells, where that was asked for.
+    /// Its manifest, where that was read.
     manifest: Option<Told>,
+}
+
+/// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone.
+async fn kind_and_tags(ecr: &Client, arrival: &Arrival) -> Result<Option<(Kind, Vec<String>)>, ImagesError> {
+    let Arrival { repository, digest, .. } = arrival;
+    let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
+    if arrival.kind != Kind::Unknown && !tags.is_empty() {
+        return Ok(Some((arrival.kind.clone(), tags)));
+    }
+    let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
+        return Ok(None);
+    };
+    let kind = if detail.subject_manifest_digest().is_some() {
+        Kind::Other("it refers to another image".to_owned())
+    } else {
+        Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type())
+    };
+    if tags.is_empty() {
+        tags = detail.image_tags.unwrap_or_default();
+    }
+    Ok(Some((kind, tags)))
 }
 
 /// Tells an image's tags, or why it is none.
 async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>, ImagesError> {
-    let Arrival { repository, digest, .. } = arrival;
-    let mut kind = arrival.kind.clone();
-    let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
-    if kind == Kind::Unknown || tags.is_empty() {
-        let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
-            return Ok(Err(gone(arrival)));
-        };
-        kind = Kind::of(detail.image_manifest_media_type(), detail.artifact_media_type());
-        if detail.subject_manifest_digest().is_some() {
-            kind = Kind::Other("it refers to another image".to_owned());
-        }
-        if tags.is_empty() {
-            tags = detail.image_tags.unwrap_or_default();
-        }
-    }
+    let Some((mut kind, tags)) = kind_and_tags(ecr, arrival).await? else {
+        return Ok(Err(gone(arrival)));
+    };
     let mut manifest = None;
     if kind == Kind::Index {
         manifest = read_manifest(ecr, arrival).await?;

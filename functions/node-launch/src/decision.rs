@@ -1,10 +1,10 @@
-//! What is decided of an instance, and why.
+//! Decisions of instances, and their reasons.
 
 use prefetch::report::word;
 use serde::Serialize;
 use tracing::{info, warn};
 
-/// What was decided of an instance.
+/// Tells what was decided of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "decision", rename_all = "kebab-case")]
 pub enum Decision {
@@ -33,7 +33,7 @@ pub struct Sent {
     pub command: String,
 }
 
-/// Why a node gets nothing, or nothing yet.
+/// Names why a node gets nothing, or nothing yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Why {
     /// The reason as one word, stable for those who count it.
@@ -102,7 +102,7 @@ impl Decision {
 
     /// Makes one decision of those of a node's rules: handed back if one was, else sent if one was, else dropped.
     ///
-    /// What went to a node that is handed back is remembered with its launch; a further try is sent all its images again, and
+    /// The images that went to a node that is handed back are remembered with its launch; a retry is sent all its images again, and
     /// what the node holds by then costs it milliseconds.
     pub fn of_rules(decisions: Vec<Self>) -> Self {
         let (mut sent, mut observed) = (Vec::new(), Vec::new());

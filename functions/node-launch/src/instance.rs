@@ -1,9 +1,10 @@
-//! What is to become of an instance, by what EC2 says of it.
+//! Instances: those that are running nodes of the cluster, by their state and tags in EC2.
 
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use prefetch::{
     instance::{Tags, is_auto_mode, is_up, tags},
     node::{Cluster, Membership},
+    reachability::Unreachable,
 };
 
 use crate::{
@@ -26,34 +27,40 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, look: Look) -> Result<(
     }
     let mut tags = tags(instance);
     let membership = cluster.membership(&tags);
+    if let Some(decision) = refusal(instance, membership, cluster, look) {
+        return Err(decision);
+    }
+    let joins = matches!(membership, Membership::Joining);
+    if joins {
+        tags.insert(cluster.tag_key.clone(), cluster.name.clone());
+    }
+    Ok((tags, joins))
+}
+
+/// Decides of an instance that is no node of the cluster, or none yet; nothing of a node.
+fn refusal(instance: &Instance, membership: Membership, cluster: &Cluster, look: Look) -> Option<Decision> {
     let (key, name) = (&cluster.tag_key, &cluster.name);
-    match membership {
-        Membership::Foreign => Err(Decision::dropped(Reason::Foreign, "its tags name another cluster")),
-        _ if is_auto_mode(instance) => {
-            let message = "EKS Auto Mode manages the instance and allows no SSM";
-            Err(Decision::dropped(Reason::Unsupported, message))
-        }
+    Some(match membership {
+        Membership::Foreign => Decision::dropped(Reason::Foreign, "its tags name another cluster"),
+        _ if is_auto_mode(instance) => Decision::dropped(Reason::Unsupported, Unreachable::AutoMode.to_string()),
         Membership::Expected => {
             let message = format!("other tags call it a node of {name}, but it has no {key} yet: see ClusterTagKey");
-            Err(Decision::handed_back(Reason::NotTagged, message))
+            Decision::handed_back(Reason::NotTagged, message)
         }
         Membership::Unknown if look > Look::Early => {
             let message = format!("it has no tag {key}, nor any other that names a cluster");
-            Err(Decision::dropped(Reason::Foreign, message))
+            Decision::dropped(Reason::Foreign, message)
         }
         Membership::Unknown => {
             let message = format!("it is not tagged yet: no {key}, nor any other tag that names a cluster");
-            Err(Decision::handed_back(Reason::NotTagged, message))
+            Decision::handed_back(Reason::NotTagged, message)
         }
-        Membership::Ours | Membership::Joining if state == Some(&InstanceStateName::Pending) => {
-            Err(Decision::handed_back(Reason::Pending, "it is not yet running"))
+        Membership::Ours | Membership::Joining => {
+            let state = instance.state().and_then(|state| state.name());
+            let is_pending = state == Some(&InstanceStateName::Pending);
+            return is_pending.then(|| Decision::handed_back(Reason::Pending, "it is not yet running"));
         }
-        Membership::Ours => Ok((tags, false)),
-        Membership::Joining => {
-            tags.insert(key.clone(), name.clone());
-            Ok((tags, true))
-        }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! A node that can now be reached gets the images its rules name.
 
+mod claims;
 mod decision;
 mod handler;
 mod instance;
 mod message;
+mod newest;
+mod node_launch;
+mod requests;
+mod sending;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
@@ -16,7 +21,7 @@ use prefetch::{
 };
 use serde_json::Value;
 
-use crate::handler::NodeLaunch;
+use crate::node_launch::NodeLaunch;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

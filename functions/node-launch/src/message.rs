@@ -1,4 +1,4 @@
-//! What a message asks for: images for a node, or why it asks for none.
+//! Messages: each asks for images for a node, or tells why it asks for none.
 
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use prefetch::{event::Event, node::is_instance_id, retry::Retry};
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::decision::{Reason, Why};
 
-/// How many looks before the last what is still to become of an instance is decided: a message may be received and never
-/// looked at, where AWS fails or Lambda is throttled, and is a dead letter where that is the last time.
+/// Counts the looks before the last in which an instance that may still become a node is decided of: a message may be received
+/// and never looked at, where AWS fails or Lambda is throttled, and is a dead letter where that is the last time.
 const LATE: u32 = 5;
 
-/// What the function was called with.
+/// Tells what the function was called with.
 #[derive(Debug)]
 pub enum Call {
     /// A batch from the node queue.
     Batch(Vec<Message>),
     /// One message as it is, its id before it.
-    Event(String, Asked),
+    Event(String, Result<Request, Why>),
 }
 
 /// A message of the node queue.
@@ -25,10 +25,10 @@ pub enum Call {
 pub struct Message {
     pub id: String,
     pub look: Look,
-    pub asked: Asked,
+    pub request: Result<Request, Why>,
 }
 
-/// How far a message is from its last receive.
+/// Tells how far a message is from its last receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Look {
     /// It comes again, some times yet.
@@ -51,24 +51,21 @@ impl Look {
     }
 }
 
-/// What a message asks for, or why it asks for nothing.
-pub type Asked = Result<Request, Why>;
-
-/// What a node is to get.
+/// Tells what a node is to get.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
     /// An instance was launched: the newest images of its rules.
     Newest(String),
-    /// Images are still missing: these, once more.
-    Again(Retry),
+    /// Images are still missing: a retry of these.
+    Retry(Retry),
 }
 
 impl Request {
-    /// The node's instance id.
+    /// Returns the node's instance id.
     pub fn node(&self) -> &str {
         match self {
             Self::Newest(node) => node,
-            Self::Again(retry) => &retry.node,
+            Self::Retry(retry) => &retry.node,
         }
     }
 }
@@ -86,7 +83,7 @@ pub fn call(payload: Value, max_receives: u32) -> Call {
                 .map(|record| Message {
                     look: receives(&record).map_or(Look::Early, |receives| Look::of(receives, max_receives)),
                     id: record.message_id.unwrap_or_default(),
-                    asked: request_in_body(record.body),
+                    request: request_in_body(record.body),
                 })
                 .collect(),
         ),
@@ -97,26 +94,26 @@ pub fn call(payload: Value, max_receives: u32) -> Call {
     }
 }
 
-/// How often SQS has delivered a message, this time included.
+/// Returns the number of times that SQS has delivered a message, this one included.
 fn receives(record: &SqsMessage) -> Option<u32> {
     record.attributes.get("ApproximateReceiveCount")?.parse().ok()
 }
 
-fn request_in_body(body: Option<String>) -> Asked {
+fn request_in_body(body: Option<String>) -> Result<Request, Why> {
     serde_json::from_str(&body.unwrap_or_default())
         .map_err(malformed)
         .and_then(request)
 }
 
-fn request(message: Value) -> Asked {
+fn request(message: Value) -> Result<Request, Why> {
     if message.get("job").is_some() {
-        retry(message).map(Request::Again)
+        retry(message).map(Request::Retry)
     } else {
         launched_instance(message).map(Request::Newest)
     }
 }
 
-/// Reads one more try out of the message by which `node-result` asks for it.
+/// Reads a retry out of the message by which `node-result` asks for it.
 fn retry(message: Value) -> Result<Retry, Why> {
     let retry: Retry = serde_json::from_value(message).map_err(malformed)?;
     let check = retry.check();
@@ -124,21 +121,24 @@ fn retry(message: Value) -> Result<Retry, Why> {
     Ok(retry)
 }
 
+/// An EC2 state change, as far as it matters.
+#[derive(Deserialize)]
+struct StateChange {
+    #[serde(rename = "instance-id")]
+    instance_id: String,
+    state: String,
+}
+
+/// An event of Auto Scaling, as far as it matters.
+#[derive(Deserialize)]
+struct AutoScaling {
+    #[serde(rename = "EC2InstanceId")]
+    instance_id: String,
+}
+
 /// Reads the instance out of an event by which one was launched: EC2 state-change `running`, Auto Scaling launch, or the
 /// launch's lifecycle action.
 fn launched_instance(event: Value) -> Result<String, Why> {
-    #[derive(Deserialize)]
-    struct StateChange {
-        #[serde(rename = "instance-id")]
-        instance_id: String,
-        state: String,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct AutoScaling {
-        #[serde(rename = "EC2InstanceId")]
-        instance_id: String,
-    }
     let event: Event = serde_json::from_value(event).map_err(malformed)?;
     let id = match (event.source.as_str(), event.detail_type.as_str()) {
         ("aws.ec2", "EC2 Instance State-change Notification") => {

@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256};
 
 use crate::programs::{Processor, Program};
 
-/// The media type of the artifact's manifest.
+/// Names the media type of the artifact's manifest.
 pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// Names the artifact for what it is, so that no rule takes it for an image.
 const ARTIFACT_TYPE: &str = "application/vnd.eks-image-prefetch.program.v1";
-/// The media type of a configuration that there is not (OCI image specification, guidance for an empty descriptor).
+/// Names the media type of a configuration that there is not (OCI image specification, guidance for an empty descriptor).
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
 

@@ -21,12 +21,12 @@ const TO_ANSWER: Duration = Duration::from_secs(16);
 /// Stands for the digest of a program that was not built; an output of a stack is never empty.
 const NONE: &str = "none";
 
-/// What the function works with.
+/// Holds what the function works with.
 #[derive(Debug)]
 pub struct NodeProgram {
-    /// How CloudFormation is answered.
+    /// The client that answers CloudFormation.
     pub answers: Answers,
-    /// What is published.
+    /// The artifact that is published.
     pub artifact: Artifact,
     /// ECR's client.
     pub ecr: aws_sdk_ecr::Client,
@@ -34,7 +34,7 @@ pub struct NodeProgram {
     pub variable: fn(&str) -> Option<String>,
 }
 
-/// What was answered: what `sam local invoke` shows.
+/// The answer: what `sam local invoke` shows.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "decision", rename_all = "lowercase")]
 pub enum Decision {
@@ -45,14 +45,14 @@ pub enum Decision {
     },
     /// The deployment fails, and the document stays with the programs that it names.
     Refused {
-        /// Why nothing could be published.
+        /// The cause for which nothing could be published.
         message: String,
     },
     /// A deletion goes on; the repository goes with all that is in it.
     Left,
 }
 
-/// Why CloudFormation was not answered: it waits until the resource's time is over, and fails the deployment then.
+/// Tells why CloudFormation was not answered: it waits until the resource's time is over, and fails the deployment then.
 #[derive(Debug, Error)]
 pub enum PublishError {
     /// The event is none of CloudFormation's.

@@ -5,7 +5,7 @@
 pub struct Program {
     /// The processor, as SSM's and Lambda's architectures are called.
     pub processor: Processor,
-    /// What nodes execute.
+    /// The program that nodes execute.
     pub content: &'static [u8],
 }
 

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::artifact::{Artifact, Blob, MEDIA_TYPE};
 
-/// How large a part of an upload is where ECR does not say (ECR API reference, UploadLayerPart: up to 20 MiB).
+/// Bounds a part of an upload where ECR does not say (ECR API reference, UploadLayerPart: up to 20 MiB).
 const PART: usize = 10 << 20;
 
 /// A repository of this account and Region.
@@ -31,7 +31,7 @@ pub struct Repository {
     pub name: String,
 }
 
-/// Why the artifact could not be pushed.
+/// Tells why the artifact could not be pushed.
 #[derive(Debug, Error)]
 pub enum PushError {
     /// ECR did not tell what is there.
@@ -100,8 +100,18 @@ impl Repository {
             .await;
         let begun = begun.map_err(|error| PushError::Begin(self.name.clone(), Box::new(error)))?;
         let upload = begun.upload_id().ok_or(PushError::NoUpload)?;
-        let size = begun
-            .part_size()
+        self.upload_parts(blob, upload, begun.part_size()).await?;
+        let request = self.ecr.complete_layer_upload().repository_name(&self.name);
+        match request.upload_id(upload).layer_digests(&blob.digest).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_uploaded(&error) => Ok(()),
+            Err(error) => Err(PushError::Complete(blob.digest.clone(), Box::new(error))),
+        }
+    }
+
+    /// Uploads the parts of a blob, one after the other.
+    async fn upload_parts(&self, blob: &Blob, upload: &str, size: Option<i64>) -> Result<(), PushError> {
+        let size = size
             .and_then(|size| usize::try_from(size).ok())
             .filter(|size| *size > 0);
         let mut first: i64 = 0;
@@ -120,12 +130,7 @@ impl Repository {
             sent.map_err(|error| PushError::Part(blob.digest.clone(), Box::new(error)))?;
             first = last + 1;
         }
-        let request = self.ecr.complete_layer_upload().repository_name(&self.name);
-        match request.upload_id(upload).layer_digests(&blob.digest).send().await {
-            Ok(_) => Ok(()),
-            Err(error) if is_uploaded(&error) => Ok(()),
-            Err(error) => Err(PushError::Complete(blob.digest.clone(), Box::new(error))),
-        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use prefetch::settings::{SettingsError, Variables};
 
-/// What the function is told by the template.
+/// Holds what the template tells the function.
 #[derive(Debug)]
 pub struct Settings {
     /// The stack's repository (`REPOSITORY_NAME`).

@@ -21,6 +21,7 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, Utc};
 use prefetch::{
+    expiry::expires_at,
     rows::{Item, Key},
     table::{self, ReadError, Rows},
 };
@@ -138,7 +139,7 @@ impl Table {
 
     /// Tells when a row that is written now expires, in seconds since 1970, as DynamoDB wants it.
     fn expires_at(&self, now: DateTime<Utc>) -> AttributeValue {
-        AttributeValue::N((now + self.retention).timestamp().to_string())
+        expires_at(now + self.retention)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{environment, words::words};
 /// Checks all settings by a look-up from variable name to value and tells in words what they do.
 ///
 /// # Errors
-/// What is wrong with each of them, in the words of the function that would refuse it.
+/// The faults of each of them, in the words of the function that would refuse it.
 pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let variables = Variables::new(&look_up);
     let settings = Settings::read(&look_up);
@@ -95,7 +95,7 @@ mod tests {
 
     fn check_with(changed: &[(&str, &str)]) -> Result<String, String> {
         check(|name| {
-            let changed = changed.iter().find(|(asked, _)| *asked == name);
+            let changed = changed.iter().find(|(other, _)| *other == name);
             Some(changed.map_or_else(|| setting(name), |(_, value)| value).to_owned())
         })
     }

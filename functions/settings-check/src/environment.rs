@@ -1,9 +1,9 @@
 //! The environment: how much of it the longest settings may take.
 
-/// How many bytes `RULES` may take: what the function with the longest names and ARNs beside it, `jobs`, has left of 4,096
+/// Bounds the bytes of `RULES`: what the function with the longest names and ARNs beside it, `jobs`, has left of 4,096
 /// (Lambda quotas), and some for settings to come.
 const MAX_RULES: usize = 2_470;
-/// How many `RULES` and `BAKE_DEFAULTS` may take together: what this function has left, which has both.
+/// Bounds the bytes of `RULES` and `BAKE_DEFAULTS` together: what this function has left, which has both.
 const MAX_RULES_AND_BAKE_DEFAULTS: usize = 2_969;
 
 /// Tells, by a look-up from variable name to value, why the settings do not fit into every function's environment.
@@ -26,7 +26,7 @@ pub fn refusal(look_up: impl Fn(&str) -> Option<String>) -> Option<String> {
     }
 }
 
-/// How many bytes a value takes in the environment, which Lambda measures as JSON, beside the quotes around it.
+/// Counts the bytes of a value in the environment, which Lambda measures as JSON, beside the quotes around it.
 fn size(value: &str) -> usize {
     serde_json::Value::from(value).to_string().len() - 2
 }

@@ -10,31 +10,31 @@ use serde_json::Value;
 use thiserror::Error;
 use tracing::{error, info, warn};
 
-/// What the function works with.
+/// Holds what the function works with.
 pub struct SettingsCheck {
-    /// How CloudFormation is answered.
+    /// The client that answers CloudFormation.
     pub answers: Answers,
-    /// What the settings do, in words, or what is wrong with them.
+    /// The settings in words, or what is wrong with them.
     pub checked: Result<String, String>,
 }
 
-/// What was answered: what `sam local invoke` shows.
+/// The answer: what `sam local invoke` shows.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "decision", rename_all = "lowercase")]
 pub enum Decision {
     /// The deployment, or the deletion, goes on.
     Accepted {
-        /// What the settings do.
+        /// The settings in words.
         message: String,
     },
     /// The deployment fails, and what was before stays.
     Refused {
-        /// What is wrong with the settings.
+        /// The faults of the settings.
         message: String,
     },
 }
 
-/// Why CloudFormation was not answered: it waits until the resource's time is over, and fails the deployment then.
+/// Tells why CloudFormation was not answered: it waits until the resource's time is over, and fails the deployment then.
 #[derive(Debug, Error)]
 pub enum CheckError {
     /// The event is none of CloudFormation's.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{check::check, handler::SettingsCheck};
 
-/// The argument with which `make check` runs what CloudFormation would ask.
+/// Names the argument with which `make check` runs what CloudFormation would ask.
 const BY_HAND: &str = "check";
 
 #[tokio::main(flavor = "current_thread")]

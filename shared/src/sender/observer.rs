@@ -11,6 +11,7 @@ use tracing::info;
 use super::{error::SendError, order::Order};
 use crate::{
     command::{Destination, unsent_id},
+    expiry::expires_at,
     image::Image,
     metrics::Metrics,
     rows::{Item, Key, Observed},
@@ -50,13 +51,13 @@ impl Observer {
 
     /// Writes the job's row, and the one that lists it; gives false where they are there.
     async fn record(&self, id: &str, order: &Order<'_>, now: DateTime<Utc>) -> Result<bool, SendError> {
-        let expires_at = (now + self.outcomes.retention).timestamp();
-        let row = serde_dynamo::to_item(row(order, expires_at, now)).expect("a job is an item");
+        let expiry = (now + self.outcomes.retention).timestamp();
+        let row = serde_dynamo::to_item(row(order, expiry, now)).expect("a job is an item");
         let job = self
             .put(&Key::job(id), row)
             .condition_expression("attribute_not_exists(pk)");
-        let expires_at = AttributeValue::N(expires_at.to_string());
-        let listed = self.put(&Key::observed(id, now), [("expires_at".to_owned(), expires_at)].into());
+        let expiry = ("expires_at".to_owned(), expires_at(now + self.outcomes.retention));
+        let listed = self.put(&Key::observed(id, now), [expiry].into());
         let request = self
             .client
             .transact_write_items()

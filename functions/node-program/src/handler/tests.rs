@@ -38,7 +38,7 @@ const BOTH: [Program; 2] = [
 struct Ecr {
     calls: Arc<Mutex<Vec<String>>>,
     available: Vec<String>,
-    /// Whether what is uploaded or put is there already, and how ECR says so of a manifest.
+    /// Set where what is uploaded or put is there already; it tells how ECR says so of a manifest.
     is_there: Option<There>,
     fails: Option<&'static str>,
 }

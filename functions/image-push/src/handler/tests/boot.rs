@@ -1,17 +1,36 @@
-//! Boot lists: what a push makes of them.
+//! Boot lists, as a push leaves them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use aws_sdk_ecr::{
-    operation::describe_repositories::DescribeRepositoriesOutput, primitives::DateTime, types::Repository,
+    operation::{
+        describe_images::{DescribeImagesError, DescribeImagesOutput},
+        describe_repositories::DescribeRepositoriesOutput,
+    },
+    primitives::DateTime,
+    types::{ImageDetail, Repository},
 };
+use aws_sdk_ssm::{Client, operation::send_command::SendCommandOutput, types::Command};
+use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use prefetch::{
     boot::{BootList, BootLists},
-    mocks::parameters::{Parameters, parameters},
+    ecr::NewestImages,
+    fault,
+    image::Image,
+    mocks::{
+        Calls,
+        parameters::{Parameters, parameters},
+    },
+    sender::Sender,
     settings::Mode,
 };
+use serde_json::{Value, json};
 
-use super::*;
+use super::cloud::{REGISTRY, now, settings};
+use crate::handler::ImagePush;
 
 const PATH: &str = "/eks-image-prefetch/boot";
 const ALL: &str = r#"[{"name": "all", "repositories": ["team/*", "other"]}]"#;

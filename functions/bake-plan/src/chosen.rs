@@ -1,0 +1,79 @@
+//! The images that are baked for an architecture, and those that are left off.
+
+use prefetch::{bake::Architecture, fields::FieldError, image::Image};
+use serde_json::json;
+use tracing::info;
+
+use crate::{
+    bake::Chosen,
+    contents::Contents,
+    error::PlanError,
+    wanted::{Reason, Wanted},
+};
+
+/// Chooses the images for each architecture.
+///
+/// # Errors
+/// [`PlanError`] where the input names an image that has none for an architecture, and where nothing is left to bake.
+pub fn chosen<'a>(
+    wanted: &'a [Wanted],
+    contents: &'a Contents,
+    architectures: &[Architecture],
+) -> Result<Vec<(Architecture, Chosen<'a>)>, PlanError> {
+    let mut errors = Vec::new();
+    let mut of_all = Vec::with_capacity(architectures.len());
+    for architecture in architectures {
+        let chosen = chosen_for(*architecture, wanted, contents, &mut errors);
+        if chosen.images.is_empty() && errors.is_empty() {
+            let message = format!(
+                "none of the {} images that the rules name is baked for {architecture}: they have none for it, or are larger than maxImageGiB; set rules, images or architectures",
+                wanted.len()
+            );
+            return Err(PlanError::NoImages(message));
+        }
+        of_all.push((*architecture, chosen));
+    }
+    if errors.is_empty() {
+        Ok(of_all)
+    } else {
+        Err(errors.into())
+    }
+}
+
+/// Chooses the images for one architecture; an error for each that the input names and that has none for it.
+fn chosen_for<'a>(
+    architecture: Architecture,
+    wanted: &'a [Wanted],
+    contents: &'a Contents,
+    errors: &mut Vec<FieldError>,
+) -> Chosen<'a> {
+    let mut chosen = Chosen::default();
+    for Wanted { image, reason } in wanted {
+        let content = contents.of(image, architecture);
+        match (content, reason) {
+            (Some(content), Reason::Found { max_gib }) if exceeds(content.bytes(), *max_gib) => {
+                let why = format!("it is larger than the {max_gib} GiB that its rules take");
+                chosen.left_off.push(left_off(image, &why));
+            }
+            (Some(content), _) => chosen.images.push((image, content)),
+            (None, Reason::Found { .. }) => {
+                let why = format!("it has none for {architecture}");
+                chosen.left_off.push(left_off(image, &why));
+            }
+            (None, Reason::Named { place, name }) => {
+                let accepted = format!("an image for {architecture}, which this index has none for");
+                errors.push(FieldError::new(format!("images[{place}]"), Some(json!(name)), accepted));
+            }
+        }
+    }
+    chosen
+}
+
+fn left_off(image: &Image, why: &str) -> Image {
+    info!(image.digest = image.digest(), "{image} is left off: {why}");
+    image.clone()
+}
+
+fn exceeds(bytes: u64, max_gib: usize) -> bool {
+    max_gib > 0 && u128::from(bytes) > (max_gib as u128) << 30
+}

@@ -1,0 +1,123 @@
+//! The function with the services around it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use aws_sdk_ec2::types::{ArchitectureValues, Instance, Tag};
+use lambda_runtime::Diagnostic;
+use prefetch::ecr::NewestImages;
+use serde_json::Value;
+
+use super::{
+    manifests::{self, RULES, digest, settings, single},
+    services::{State, ec2, ecr},
+};
+use crate::{error::PlanError, handler::BakePlan};
+
+/// The function and what is around it.
+pub struct Cloud {
+    pub plan: BakePlan,
+    pub state: Arc<Mutex<State>>,
+}
+
+impl Cloud {
+    /// Makes a cloud with a repository `team/app` with v1, an image of 100 MiB.
+    pub fn new() -> Self {
+        Self::with(RULES, "{}")
+    }
+
+    pub fn with(rules: &str, defaults: &str) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let ecr = ecr(&state);
+        let settings = settings(rules, defaults);
+        let plan = BakePlan {
+            ec2: ec2(&state),
+            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
+            ecr,
+            settings,
+        };
+        let cloud = Self { plan, state };
+        cloud.push("team/app", "v1", single(&[("app", 100)]));
+        cloud
+    }
+
+    pub fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap())
+    }
+
+    pub fn push(&self, repository: &str, tag: &str, manifest: Value) {
+        self.state(|state| {
+            for child in manifest["manifests"].as_array().into_iter().flatten() {
+                let architecture = child["platform"]["architecture"].as_str().unwrap();
+                let mib = (0..1000).find(|mib| manifests::child(architecture, *mib) == child["digest"]);
+                if let Some(mib) = mib {
+                    let image = single(&[(&format!("{architecture} layer {mib}"), mib)]);
+                    state.manifests.insert(manifests::child(architecture, mib), image);
+                }
+            }
+            let digest = digest(&format!("{repository}:{tag}"));
+            state.manifests.insert(digest.clone(), manifest);
+            let images = state.repositories.entry(repository.to_owned()).or_default();
+            images.push((digest, vec![tag.to_owned()]));
+        });
+    }
+
+    /// Puts one more tag on an image.
+    pub fn tag(&self, repository: &str, tag: &str, more: &str) {
+        self.state(|state| {
+            let images = state.repositories.get_mut(repository).unwrap().iter_mut();
+            let mut of_tag = images.filter(|(_, tags)| tags[0] == tag);
+            of_tag.next().unwrap().1.push(more.to_owned());
+        });
+    }
+
+    pub fn node(&self, architecture: &str, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        let mut tags = BTreeMap::from([("aws:eks:cluster-name".to_owned(), "prod".to_owned())]);
+        change(&mut tags);
+        let tags = tags
+            .into_iter()
+            .map(|(key, value)| Tag::builder().key(key).value(value).build());
+        let node = Instance::builder().architecture(ArchitectureValues::from(architecture));
+        let node = node.set_tags(Some(tags.collect())).build();
+        self.state(|state| state.instances.push(node));
+    }
+
+    pub fn instance(
+        &self,
+        change: impl FnOnce(aws_sdk_ec2::types::builders::InstanceBuilder) -> aws_sdk_ec2::types::builders::InstanceBuilder,
+    ) {
+        let tag = Tag::builder().key("aws:eks:cluster-name").value("prod").build();
+        let instance = Instance::builder().architecture(ArchitectureValues::X8664).tags(tag);
+        self.state(|state| state.instances.push(change(instance).build()));
+    }
+
+    pub async fn plan(&self, event: &str) -> Result<Value, PlanError> {
+        let plan = self.plan.handle(serde_json::from_str(event).unwrap()).await?;
+        Ok(serde_json::to_value(plan).unwrap())
+    }
+
+    /// Returns the type and the message of the error that an event ends with.
+    pub async fn refused(&self, event: &str) -> (String, String) {
+        let error = Diagnostic::from(self.plan(event).await.unwrap_err());
+        (error.error_type, error.error_message)
+    }
+
+    /// Returns the calls so far, DescribeImages once however many repositories it was asked for.
+    pub fn calls(&self) -> Vec<&'static str> {
+        let mut calls = self.state(|state| std::mem::take(&mut state.calls));
+        calls.dedup_by(|next, last| next == last && *next == "DescribeImages");
+        calls
+    }
+
+    pub fn count(&self, call: &str) -> usize {
+        self.state(|state| state.calls.iter().filter(|made| **made == call).count())
+    }
+
+    pub fn batches(&self) -> Vec<usize> {
+        let mut batches = self.state(|state| std::mem::take(&mut state.batches));
+        batches.sort_unstable();
+        batches
+    }
+}

@@ -1,0 +1,90 @@
+//! The function with the services around it.
+
+use std::sync::Arc;
+
+use aws_sdk_ssm::operation::send_command::SendCommandInput;
+use aws_smithy_mocks::Rule as Mock;
+use prefetch::{ecr::NewestImages, sender::Sender};
+use serde_json::Value;
+
+use super::{
+    inputs::{State, launches, now, received, settings},
+    services::{Node, ec2, ecr, ssm},
+};
+use crate::node_launch::NodeLaunch;
+
+/// The function before mocked AWS services that answer of these nodes.
+pub struct Cloud {
+    pub launch: NodeLaunch,
+    pub describe_instances: Mock,
+    pub describe_nodes: Mock,
+    pub describe_images: Mock,
+    pub table: State,
+    pub sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
+}
+
+impl Cloud {
+    pub fn with(nodes: Vec<Node>) -> Self {
+        Self::new(nodes, r#"[{"name": "default", "repositories": ["team/app"]}]"#)
+    }
+
+    pub fn new(nodes: Vec<Node>, rules: &str) -> Self {
+        let nodes = Arc::new(nodes);
+        let (describe_instances, ec2) = ec2(&nodes);
+        let (describe_images, ecr) = ecr();
+        let (describe_nodes, ssm, sent) = ssm(&nodes);
+        let table = State::default();
+        let launch = NodeLaunch {
+            ec2,
+            launches: launches(&table),
+            sender: Sender::sending(ssm.clone()),
+            ssm,
+            images: NewestImages::with_client(ecr, "us-east-1".to_owned(), &settings(rules)),
+            settings: settings(rules),
+            max_receives: 30,
+        };
+        Self {
+            launch,
+            describe_instances,
+            describe_nodes,
+            describe_images,
+            table,
+            sent,
+        }
+    }
+
+    pub async fn answer(&self, event: &str) -> Value {
+        let answer = self
+            .launch
+            .handle_at(serde_json::from_str(event).unwrap(), now())
+            .await
+            .unwrap();
+        serde_json::to_value(answer).unwrap()
+    }
+
+    /// Returns the number of messages of one launch that were received so often are handed back.
+    pub async fn handed_back(&self, receives: &[u32]) -> usize {
+        let answer = self.answer(&received(receives)).await;
+        answer["batchItemFailures"].as_array().unwrap().len()
+    }
+
+    pub fn inputs(&self) -> Vec<SendCommandInput> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    pub fn sent(&self) -> Vec<Vec<String>> {
+        self.inputs()
+            .iter()
+            .map(|input| input.instance_ids().to_vec())
+            .collect()
+    }
+
+    /// Calls of DescribeInstances, DescribeInstanceInformation and SendCommand that succeeded.
+    pub fn calls(&self) -> (usize, usize, usize) {
+        (
+            self.describe_instances.num_calls(),
+            self.describe_nodes.num_calls(),
+            self.inputs().len(),
+        )
+    }
+}

@@ -1,0 +1,117 @@
+//! The newest images of a rule that are to be sent to launched nodes.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use prefetch::{
+    command::{Comment, Trigger},
+    ecr::{ImagesError, Newest},
+    image::Image,
+    launch::{Went, fingerprint},
+    report::report,
+    rule::Rule,
+};
+use tracing::error;
+
+use crate::{
+    claims::Claimed,
+    decision::{Decision, Reason},
+    message::Request,
+    node_launch::NodeLaunch,
+};
+
+/// Images that are to be sent to the nodes of requests.
+pub struct Due {
+    pub comment: Comment,
+    pub images: Vec<Image>,
+    pub requests: Vec<Request>,
+}
+
+impl NodeLaunch {
+    /// Tells what of the rule's newest images is to be sent to launched nodes, and what is decided of them whatever is sent.
+    pub async fn newest_due(
+        &self,
+        rule: &Rule,
+        requests: Vec<Request>,
+        now: SystemTime,
+        claimed: &BTreeMap<Request, Claimed>,
+    ) -> (Vec<Due>, Vec<(Request, Decision)>) {
+        if requests.is_empty() {
+            return (Vec::new(), Vec::new());
+        }
+        let Newest { images, missing } = match self.images.known_of_rule(rule, now).await {
+            Ok(newest) => newest,
+            Err(cause) => Newest {
+                images: Vec::new(),
+                missing: Some(cause),
+            },
+        };
+        let missing = missing.map(|cause| of_missing(rule, &images, &requests, &cause));
+        if images.is_empty() {
+            let decided = missing.unwrap_or_else(|| {
+                let message = format!("rule {} names no image that exists", rule.name);
+                of_all(requests, &Decision::dropped(Reason::NoImages, message))
+            });
+            return (Vec::new(), decided);
+        }
+        // They are handed back for the images that are missing, whatever is sent.
+        let mut decided = missing.unwrap_or_default();
+        let of_images = self.of_images(rule, &images, requests, claimed, &mut decided);
+        let due = of_images.into_iter().map(|(images, requests)| Due {
+            comment: Comment::first(Trigger::Launch, rule),
+            images,
+            requests,
+        });
+        (due.collect(), decided)
+    }
+
+    /// Groups nodes by the images that they lack, and decides of those that lack none.
+    fn of_images(
+        &self,
+        rule: &Rule,
+        images: &[Image],
+        requests: Vec<Request>,
+        claimed: &BTreeMap<Request, Claimed>,
+        decided: &mut Vec<(Request, Decision)>,
+    ) -> BTreeMap<Vec<Image>, Vec<Request>> {
+        let mut of_images: BTreeMap<Vec<Image>, Vec<Request>> = BTreeMap::new();
+        for request in requests {
+            let went = claimed.get(&request).map(|claimed| &claimed.went);
+            let went = went.filter(|went| !went.is_empty());
+            let lacking = went.map_or_else(|| images.to_vec(), |went| lacking(rule, images, went));
+            match went {
+                Some(went) if lacking.is_empty() => {
+                    let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
+                    decided.push((request, self.sent(rule, commands)));
+                }
+                _ => of_images.entry(lacking).or_default().push(request),
+            }
+        }
+        of_images
+    }
+}
+
+/// Decides of launched nodes where ECR names not all of their images.
+fn of_missing(rule: &Rule, images: &[Image], requests: &[Request], cause: &ImagesError) -> Vec<(Request, Decision)> {
+    error!(rule = rule.name, "rule {}: {}", rule.name, report(cause));
+    let reason = if images.is_empty() {
+        Reason::AwsError
+    } else {
+        Reason::Incomplete
+    };
+    of_all(requests.to_vec(), &Decision::handed_back(reason, report(cause)))
+}
+
+/// Gives the images that did not go to a node by the rule.
+fn lacking(rule: &Rule, images: &[Image], went: &Went) -> Vec<Image> {
+    let went = went.images_of_rule(&rule.name);
+    let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
+    lacking.cloned().collect()
+}
+
+/// Decides the same of all requests.
+fn of_all(requests: Vec<Request>, decision: &Decision) -> Vec<(Request, Decision)> {
+    requests
+        .into_iter()
+        .map(|request| (request, decision.clone()))
+        .collect()
+}
