@@ -36,7 +36,8 @@ test: ## Runs everything: lints, unit tests, the deployed stack on real containe
 .PHONY: lint
 lint: clippy scripts ## Checks format, lints, template, scripts
 
-# Lints and tests come from one compilation: clippy's driver compiles our own crates, rustc those below them.
+# Lints, tests and rustdoc's warnings come from one compilation: clippy's driver compiles our own crates, rustc those below
+# them, and .cargo/rustc-wrapper has rustdoc read what clippy has linted.
 clippy unit: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
 clippy unit: export CLIPPY_ARGS := -D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
 
@@ -56,7 +57,7 @@ scripts: tools
 	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml
 
 .PHONY: unit
-unit: clippy ## Lints and tests the Rust code
+unit: clippy ## Lints and tests the Rust code, its documentation included
 	cargo test --locked --workspace
 
 .PHONY: fuzz

@@ -1,4 +1,4 @@
-"""The wrapper around rustc: the AWS SDKs compile faster where rustc knows how, and nothing else is different."""
+"""The wrapper around rustc: the SDKs compile faster where rustc knows how, and rustdoc reads what clippy has linted."""
 
 import subprocess
 from pathlib import Path
@@ -36,6 +36,53 @@ def test_an_end_of_rustcs_is_the_wrappers(tmp_path):
     program.write_text("#!/bin/sh\nexit 101\n")
     program.chmod(0o755)
     assert subprocess.run([WRAPPER, program, *SDK], check=False).returncode == 101
+
+
+CRATE = ["--crate-name", "jobs", "--edition=2024", "a folder/main.rs"]
+OUT = ["--out-dir", "/a folder/target/debug/deps"]
+FOR_CARGO = ["--error-format=json", "--json=artifacts", "--emit=dep-info,link"]
+
+
+def test_rustdoc_reads_a_crate_after_clippy_and_takes_warnings_for_errors(tmp_path):
+    lines = linted(
+        tmp_path, [*CRATE, *FOR_CARGO, *OUT, "--extern", "serde=/a folder/libserde.rmeta"]
+    ).stdout.splitlines()
+    clippy, rustdoc = lines[: lines.index("rustdoc")], lines[lines.index("rustdoc") + 1 :]
+    assert clippy == ["clippy", "rustc", *CRATE, *FOR_CARGO, *OUT, "--extern", "serde=/a folder/libserde.rmeta"]
+    assert rustdoc == [
+        *CRATE,
+        *("--out-dir", "/a folder/target/doc", "--extern", "serde=/a folder/libserde.rmeta"),
+        *("--document-private-items", "-Dwarnings"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-vV"],
+        ["--crate-name", "___", "--print=cfg"],
+        [*CRATE, "--test"],
+        ["--crate-name", "build_script_build", "b.rs"],
+    ],
+)
+def test_what_is_no_crate_of_its_own_is_not_read_by_rustdoc(tmp_path, arguments):
+    assert linted(tmp_path, arguments).stdout.splitlines() == ["clippy", "rustc", *arguments]
+
+
+@pytest.mark.parametrize(("clippy", "rustdoc", "ended"), [(1, 0, 1), (0, 1, 1), (0, 0, 0)])
+def test_a_crate_fails_that_clippy_or_rustdoc_refuses(tmp_path, clippy, rustdoc, ended):
+    ran = linted(tmp_path, CRATE, clippy, rustdoc)
+    assert ran.returncode == ended
+    assert ("rustdoc" in ran.stdout) is (clippy == 0)
+
+
+def linted(folder: Path, arguments: list[str], clippy: int = 0, rustdoc: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs the wrapper as cargo does where clippy's driver stands in for rustc."""
+    for name, word, ends in (("clippy-driver", "clippy", clippy), ("rustdoc", "rustdoc", rustdoc)):
+        (folder / name).write_text(f"#!/bin/sh\nprintf '%s\\n' {word} \"$@\"\nexit {ends}\n")
+        (folder / name).chmod(0o755)
+    command = [WRAPPER, "clippy-driver", "rustc", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": f"{folder}:/usr/bin:/bin"})
 
 
 def wrapped(program: Path, arguments: list[str]) -> list[str]:

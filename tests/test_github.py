@@ -1,6 +1,7 @@
 """Checks what GitHub runs, what it asks of who files an issue, and the scripts that make a release."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -206,20 +207,44 @@ def test_functions_for_another_processor_make_no_package(tmp_path):
     assert run(tmp_path, ".ci/package", "riscv64").returncode == 2
 
 
-def test_each_function_and_the_nodes_program_have_an_sbom(tmp_path):
+def test_each_function_and_the_nodes_program_have_an_sbom_of_what_they_are_built_of(tmp_path):
     repository(tmp_path)
-    for folder in ("functions/jobs", "node", "shared"):
+    for name, folder in {"jobs": "functions/jobs", "prefetch-images": "node", "prefetch": "shared"}.items():
         (tmp_path / folder).mkdir(parents=True)
-    cyclonedx = '#!/bin/sh\nfor f in functions/jobs node shared; do echo "$*" >"$f/$(basename "$f").cdx.json"; done\n'
+        (tmp_path / folder / "written").write_text(json.dumps(sbom(tmp_path, name)))
+        (tmp_path / folder / "name").write_text(name)
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "cargo").write_text(cyclonedx)
+    (tmp_path / "bin" / "cargo").write_text(CARGO)
     (tmp_path / "bin" / "cargo").chmod(0o755)
     ran = run(tmp_path, ".ci/sbom")
     assert (ran.returncode, ran.stderr) == (0, "")
     with tarfile.open(tmp_path / "dist" / f"eks-image-prefetch-{VERSION}-sbom.tar.gz") as archive:
-        names = {Path(member.name).name for member in archive.getmembers() if member.isfile()}
-    assert names == {"jobs.cdx.json", "node.cdx.json"}
+        files = {Path(m.name).name: json.load(archive.extractfile(m)) for m in archive.getmembers() if m.isfile()}
+    assert files.keys() == {"jobs.cdx.json", "prefetch-images.cdx.json"}
+    jobs = files["jobs.cdx.json"]
+    assert jobs["metadata"]["component"]["bom-ref"] == "path+file://./jobs"
+    assert [component["name"] for component in jobs["components"]] == ["serde"]
+    assert jobs["dependencies"] == [{"ref": "path+file://./jobs", "dependsOn": ["serde"]}, {"ref": "serde"}]
     assert not list(tmp_path.glob("*/**/*.cdx.json"))
+
+
+CARGO = """#!/bin/sh
+if [ "$1" = tree ]; then
+    printf 'jobs v0.1.0 (/somewhere)\\nserde v1.0.0 (proc-macro)\\n'
+else
+    for f in functions/jobs node shared; do cp "$f/written" "$f/$(cat "$f/name").cdx.json"; done
+fi
+"""
+"""A cargo whose CycloneDX knows a crate that only tests use, and whose tree does not."""
+
+
+def sbom(root: Path, name: str) -> dict:
+    """Returns what cargo-cyclonedx writes of a crate that stands below this folder."""
+    own = f"path+file://{root}/{name}"
+    components = [{"bom-ref": crate, "name": crate, "version": "1.0.0"} for crate in ("serde", "proptest")]
+    dependencies = [{"ref": own, "dependsOn": ["serde", "proptest"]}, {"ref": "serde"}, {"ref": "proptest"}]
+    component = {"bom-ref": own, "name": name, "version": "0.1.0"}
+    return {"metadata": {"component": component}, "components": components, "dependencies": dependencies}
 
 
 def numbers(version: str) -> tuple[int, ...]:

@@ -93,7 +93,7 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
 }
 
 /// Names the clusters that running instances of the account and Region are nodes of, each with the keys of the tags that
-/// say so; of many instances it looks at the first [`MAX_PAGES`] pages of 1,000, and gives at most [`MAX_CLUSTERS`].
+/// say so; of many instances it looks at the first `MAX_PAGES` pages of 1,000, and gives at most `MAX_CLUSTERS`.
 ///
 /// # Errors
 /// [`InstancesError`] where EC2 cannot be asked.

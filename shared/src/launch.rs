@@ -153,7 +153,7 @@ impl Row {
 }
 
 impl Launches {
-    /// Sets up the table's client, which gives up after [`PATIENCE`].
+    /// Sets up the table's client, which gives up after `PATIENCE`.
     #[must_use]
     pub fn new(config: &SdkConfig, table: &str) -> Self {
         let patience = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
