@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::{
     Client,
     operation::transact_write_items::TransactWriteItemsError,
-    types::{AttributeValue, Put, TransactWriteItem, builders::PutBuilder},
+    types::{Put, TransactWriteItem, builders::PutBuilder},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
 use tracing::info;
