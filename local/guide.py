@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from local.settings import TIME_SCALE
+
 PLACE = Path(os.environ.get("LOCAL_CLOUD_FILE", Path(__file__).parent.parent / ".local/cloud.json"))
 """Keeps what is known of the cloud that `make cloud` runs, while it does."""
 
@@ -19,12 +21,13 @@ Ctrl-C ends it, and nothing of it is left.
   registry     {registry_host}
                docker and others find it at {registry_url}, user AWS, password {registry_password},
                certificate authority {registry_ca}
+  time         AWS's own waiting passes {faster:g} times as fast (LOCAL_TIME_SCALE=1 make cloud: as on AWS)
   log          {folder}/server.log
 
 Go on in another terminal:
 
-  make play DO=launch                 launches a node of the cluster named demo
-  make play DO=deploy                 deploys the stack for it, which make local has built
+  make play DO=deploy                 deploys the stack, for a cluster named demo; make local builds it before
+  make play DO=launch                 launches a node of that cluster
   make play DO='push team/app:v1'     pushes an image, which the node then has
   make play DO=nodes                  lists the nodes and their images
   make play DO=shell                  opens a shell on the newest node: ctr -n k8s.io images ls
@@ -47,7 +50,7 @@ def open_to(state: dict, pid: int) -> Iterator[None]:
     PLACE.parent.mkdir(exist_ok=True)
     PLACE.write_text(json.dumps(known))
     PLACE.chmod(0o600)
-    print(TEXT.format(**state), flush=True)
+    print(TEXT.format(**state, faster=1 / TIME_SCALE), flush=True)
     try:
         yield
     finally:
