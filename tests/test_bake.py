@@ -19,7 +19,7 @@ NAME = "baked"
 EXAMPLES = ROOT / "examples" / "bake"
 ONE_MIB = 1 << 20
 FIFTEEN_SECONDS = scaled(15)
-"""For how long a bake that failed waits before it cleans up."""
+"""Tells for how long a bake that failed waits before it cleans up."""
 NODE = "node"
 """The role of nodes, and its instance profile."""
 

@@ -151,7 +151,7 @@ def everything(jobs: Jobs) -> list[dict]:
 
 
 def observed(jobs: Jobs, trigger: str) -> list[dict]:
-    """Returns the observed jobs of a trigger that are no further tries."""
+    """Returns the observed jobs of a trigger that are no retries."""
     listed = [job for job in everything(jobs) if job["trigger"] == trigger and "retryOf" not in job]
     assert all(job["state"] == "observed" for job in listed)
     return listed

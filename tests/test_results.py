@@ -19,7 +19,7 @@ OF_CLUSTER = {"ClusterName": "results"}
 OF_RULE = {**OF_CLUSTER, "Rule": "default", "Trigger": "push"}
 CUT = "---Output truncated---"
 
-# StatusDetails, the reason it becomes, whether one more try is worth it.
+# StatusDetails, the reason it becomes, whether a retry is worth it.
 ENDS = [
     ("Failed", "unreported", True),
     ("DeliveryTimedOut", "delivery-timed-out", True),

@@ -69,7 +69,7 @@ class Three:
         }
 
     def settled(self) -> dict:
-        """Returns what became of them: the rows, the records and the further tries."""
+        """Returns what became of them: the rows, the records and the retries."""
         command = self.settling.command(self.endings)
         self.settling.job(command, targets=3, pulled=1, failed=2)
         records = Counter(
@@ -113,7 +113,7 @@ def test_a_function_killed_between_its_writes_ends_with_the_same(cloud, settling
     assert not settling.outcomes.outbox()
 
 
-# ── Further tries ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Retries ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_node_whose_registry_comes_back_moves_its_job_from_failed_to_pulled(cloud, stack, settling):

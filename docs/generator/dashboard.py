@@ -10,7 +10,7 @@ from typing import Any
 from template import RESOURCES
 
 COLUMN, ROW = 36, 21
-"""How many pixels a column of the dashboard's grid of 24 is wide, and a row high."""
+"""Sets how many pixels a column of the dashboard's grid of 24 is wide, and a row high."""
 GAP = 4
 LINE = 17
 VIEWS = {"gauge": "gauge", "singleValue": "numbers", "timeSeries": "lines over time", "bar": "bars"}

@@ -1,4 +1,4 @@
-"""What each role of the template may do."""
+"""Writes what each role of the template may do."""
 
 import json
 import re

@@ -37,7 +37,7 @@ class Front:
     breaks_after: int | None = None
     """The byte of a blob that is never sent, nor any beyond: the connection is closed there."""
     breaks_each_after: int | None = None
-    """After how many bytes of a layer each connection is closed."""
+    """Tells after how many bytes of a layer each connection is closed."""
     ignores_ranges = False
     """Says whether whoever asks for a part of a layer gets all of it."""
     refusals: Callable[[str], int | None] = staticmethod(lambda path: None)

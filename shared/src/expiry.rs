@@ -1,4 +1,4 @@
-//! When rows of the table expire.
+//! Says when rows of the table expire.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};

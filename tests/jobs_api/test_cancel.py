@@ -25,7 +25,7 @@ def test_a_job_cancelled_in_mid_roll_out_begins_on_no_further_node_and_is_not_tr
     job = jobs.job(id_, done=len(nodes))
     assert (job["state"], job["nodes"]["pulled"], job["nodes"]["retrying"]) == ("cancelled", 0, 0)
     assert jobs.delete(f"/jobs/{id_}")["commands"] == []
-    time.sleep(3)  # the first further try would come after 1.2 seconds
+    time.sleep(3)  # the first retry would come after 1.2 seconds
     assert jobs.commands("job", job=id_) == []
     [listed] = [job for page in jobs.pages("/jobs", "jobs") for job in page if job["id"] == id_]
     assert listed["state"] == "cancelled"

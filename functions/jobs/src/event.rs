@@ -12,7 +12,7 @@ use crate::http::{
     request::{MAX_BODY, Request, Route, parse_json, too_large},
 };
 
-/// How long an ARN is at most (IAM API reference, `arnType`).
+/// Sets how long an ARN is at most (IAM API reference, `arnType`).
 const MAX_ARN: usize = 2048;
 
 /// Tells by what the function was invoked.

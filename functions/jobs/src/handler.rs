@@ -24,7 +24,8 @@ use crate::{
     submit::{Submission, submit},
 };
 
-/// How long the HTTP API waits, less what a start and the way back take: it gives up after 30 seconds (quotas of HTTP APIs).
+/// Sets how long the HTTP API waits, less what a start and the way back take: it gives up after 30 seconds (quotas of HTTP
+/// APIs).
 const API_TIME: Duration = Duration::from_secs(27);
 
 /// Tells what is not done, where nobody reads an answer that says so: Lambda's next try, or an alarm, is to follow.

@@ -1,4 +1,4 @@
-//! What is logged in more than one place.
+//! Describes what is logged in more than one place.
 
 use tracing::info;
 

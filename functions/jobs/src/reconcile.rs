@@ -26,7 +26,7 @@ use crate::{
     store::StoreError,
 };
 
-/// How long ECR is asked for all rules' newest images, of the function's 60 seconds.
+/// Sets how long ECR is asked for all rules' newest images, of the function's 60 seconds.
 const LISTING: Duration = Duration::from_secs(30);
 
 /// Holds what a reconcile works with.

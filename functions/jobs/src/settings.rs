@@ -9,15 +9,15 @@ use prefetch::{
 /// Holds what this function is told by the template through its environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What every function is told.
+    /// Says what every function is told.
     pub shared: prefetch::settings::Settings,
-    /// What every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
+    /// Says what every line of metrics says (`CLUSTER_NAME`, `AWS_LAMBDA_LOG_LEVEL`).
     pub metrics: Metrics,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
     /// Where what became of jobs is kept, and for how long (`TABLE_NAME`, `OUTCOME_RETENTION_DAYS`).
     pub outcomes: Outcomes,
-    /// How many retries a node gets (`MAX_RETRIES`).
+    /// Tells how many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
     /// Is true where images outside every rule's repositories may be requested (`ALLOW_ANY_REPOSITORY`).
     pub allow_any_repository: bool,

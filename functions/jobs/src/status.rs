@@ -1,4 +1,4 @@
-//! What became of jobs, and how they are cancelled.
+//! Describes what became of jobs, and how they are cancelled.
 
 pub mod cancel;
 pub mod command;

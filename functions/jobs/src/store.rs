@@ -22,7 +22,7 @@ use prefetch::{
 };
 use thiserror::Error;
 
-/// What the sort keys of a job's nodes begin with.
+/// Names what the sort keys of a job's nodes begin with.
 pub const NODE: &str = "node#";
 
 /// Tells why the table could not be read or written.

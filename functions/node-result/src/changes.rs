@@ -33,7 +33,7 @@ pub struct Changes {
 #[derive(Debug)]
 pub struct Change {
     pub job: KnownJob,
-    /// To how many nodes the job's first command went, and with which images, where that was not known.
+    /// Tells to how many nodes the job's first command went, and with which images, where that was not known.
     pub targets: Option<Targets>,
     pub node: Option<NodeChange>,
     /// The observations, all settled by it.
@@ -60,13 +60,13 @@ pub struct KnownJob {
 /// Holds what is read of a job's row.
 #[derive(Debug, Deserialize)]
 pub struct JobRow {
-    /// When it was requested; not there where the row only says who requested it, for nothing has been reported yet.
+    /// Tells when it was requested; not there where the row only says who requested it, for nothing has been reported yet.
     pub requested_at: Option<DateTime<Utc>>,
     /// Who requested it, as `jobs` writes it.
     pub requested_by: Option<String>,
-    /// To how many nodes its first command went, once that is known.
+    /// Tells to how many nodes its first command went, once that is known.
     pub targets: Option<u32>,
-    /// How long its slowest node took from the request on.
+    /// Tells how long its slowest node took from the request on.
     pub slowest_seconds: Option<f64>,
     #[serde(flatten)]
     pub counters: Counters,
@@ -78,7 +78,8 @@ pub struct JobChange {
     pub job: Job,
     /// True where it has no row yet, or one that only says who requested it.
     pub is_new: bool,
-    /// When it was requested as far as its row knows, where that was later: a retry was known before the first command.
+    /// Tells when it was requested as far as its row knows, where that was later: a retry was known before the first
+    /// command.
     pub requested_before: Option<DateTime<Utc>>,
     pub delta: Counters,
     /// The slowest node and its seconds, where it is slower than the slowest known.

@@ -53,9 +53,9 @@ pub struct CommandEnded {
     pub command: String,
     /// The node's id, which is `mi-…` where it is none of EC2's; none for the command as a whole.
     pub node: Option<String>,
-    /// When the command was sent.
+    /// Tells when the command was sent.
     pub requested_at: DateTime<Utc>,
-    /// When the event was raised.
+    /// Tells when the event was raised.
     pub time: DateTime<Utc>,
     /// True where it is the sweep's, because no event came in time.
     pub overdue: bool,

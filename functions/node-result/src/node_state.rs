@@ -32,17 +32,17 @@ fn rank(outcome: &Outcome) -> impl PartialOrd {
 /// Holds what is known of a node in a job: a row of the table.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct NodeState {
-    /// How often the row was written.
+    /// Tells how often the row was written.
     pub version: u32,
     /// The number of the last attempt that is known.
     pub attempt: u8,
     /// The outcome of each image.
     pub images: BTreeMap<Image, Outcome>,
-    /// When the last command that is known ended.
+    /// Tells when the last command that is known ended.
     pub ended_at: DateTime<Utc>,
     /// The last command that is known.
     pub command: String,
-    /// When the last command ended that left all its images there that the node can hold.
+    /// Tells when the last command ended that left all its images there that the node can hold.
     pub warm_at: Option<DateTime<Utc>>,
     /// True where a retry was queued when the row was written.
     #[serde(default)]

@@ -55,7 +55,7 @@ pub struct Job {
     pub trigger: Trigger,
     /// The rule's name.
     pub rule: String,
-    /// When the command was sent; the job where the command is its first.
+    /// Tells when the command was sent; the job where the command is its first.
     pub requested_at: DateTime<Utc>,
     /// Who requested it, where its row says so.
     pub requested_by: Option<String>,
@@ -68,7 +68,7 @@ pub struct NodeOutcomes {
     pub node: String,
     /// The attempt's number.
     pub attempt: u8,
-    /// When the command ended there.
+    /// Tells when the command ended there.
     pub ended_at: DateTime<Utc>,
     /// The outcome of each image.
     pub outcomes: BTreeMap<Image, Outcome>,

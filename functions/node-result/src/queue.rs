@@ -32,9 +32,9 @@ pub enum SendError {
     /// SQS refused some of them, or said nothing of them.
     #[error("SQS confirmed {confirmed} of {sent} messages")]
     Unconfirmed {
-        /// How many it has taken.
+        /// Tells how many it has taken.
         confirmed: usize,
-        /// How many it was sent.
+        /// Tells how many it was sent.
         sent: usize,
     },
 }

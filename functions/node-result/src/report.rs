@@ -51,7 +51,7 @@ pub struct Report {
     lines: Lines,
     /// True where every image of the command has its line.
     is_complete: bool,
-    /// Why an image without a line is not there.
+    /// Tells why an image without a line is not there.
     missing: &'static str,
 }
 

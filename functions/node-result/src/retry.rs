@@ -29,7 +29,7 @@ const MAX_DELAY: u32 = 900;
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
     pub trigger: Trigger,
-    /// How many retries a node gets.
+    /// Tells how many retries a node gets.
     pub max_retries: u8,
 }
 

@@ -19,7 +19,7 @@ pub struct Settings {
     pub deadline: Duration,
     /// The DynamoDB table of jobs and nodes (`TABLE_NAME`).
     pub table: String,
-    /// For how long it keeps its rows (`OUTCOME_RETENTION_DAYS`).
+    /// Tells for how long it keeps its rows (`OUTCOME_RETENTION_DAYS`).
     pub retention: Duration,
     /// The S3 bucket for records (`RECORDS_BUCKET`).
     pub bucket: String,
@@ -32,7 +32,7 @@ pub struct Settings {
     /// The lifecycle hook in which instances wait until their launch is done with; none where it is empty
     /// (`LAUNCH_HOOK`).
     pub launch_hook: Option<String>,
-    /// How many retries a node gets (`MAX_RETRIES`).
+    /// Tells how many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
 }
 

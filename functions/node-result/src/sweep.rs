@@ -49,12 +49,12 @@ pub struct Sweep<'a> {
 /// Tells what a sweep did.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Swept {
-    /// How many commands past their deadline it is done with now.
+    /// Tells how many commands past their deadline it is done with now.
     pub commands: usize,
-    /// How many events of nodes, and of commands as wholes, it made up for those that did not come.
+    /// Tells how many events of nodes, and of commands as wholes, it made up for those that did not come.
     #[serde(rename = "asked")]
     pub events: usize,
-    /// How many outbox rows it finished.
+    /// Tells how many outbox rows it finished.
     pub finished: usize,
     /// True where the time was too short, or AWS answered with an error: the next sweep goes on.
     pub unfinished: bool,

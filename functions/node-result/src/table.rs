@@ -159,7 +159,7 @@ fn is_contended(error: &TransactWriteItemsError) -> bool {
 /// Builds the items of a transaction.
 pub struct Writer<'a> {
     table: &'a str,
-    /// When rows expire that are written now.
+    /// Tells when rows expire that are written now.
     pub expires_at: AttributeValue,
 }
 

@@ -64,7 +64,7 @@ pub struct Outbox {
     /// Nodes that may go on from the hook of their launch, where the stack has one.
     #[serde(default)]
     pub launched: BTreeSet<String>,
-    /// When the transaction was written.
+    /// Tells when the transaction was written.
     pub created_at: DateTime<Utc>,
 }
 

@@ -14,7 +14,7 @@ pub struct Problem {
     errors: Vec<FieldError>,
     done: Box<Done>,
     is_in_doubt: bool,
-    /// What is logged of it, and nobody else's business.
+    /// Says what is logged of it, and nobody else's business.
     cause: Option<String>,
 }
 

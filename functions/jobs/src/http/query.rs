@@ -19,7 +19,7 @@ pub struct Query(pub BTreeMap<String, String>);
 /// Tells which page of a list is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// How many rows it has at most.
+    /// Tells how many rows it has at most.
     pub limit: usize,
     /// Where it begins; none for the first.
     pub next: Option<T>,

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::http::{problem::Problem, query::Query};
 
-/// How many bytes a body has at most.
+/// Limits how many bytes a body has at most.
 pub const MAX_BODY: usize = 64 * 1024;
 
 /// Holds one request of the API.

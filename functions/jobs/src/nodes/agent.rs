@@ -11,7 +11,7 @@ use prefetch::{
 };
 use serde::Serialize;
 
-/// For how long after its launch a node is given time to register: 30 seconds are the rule, several minutes are seen
+/// Sets for how long after its launch a node is given time to register: 30 seconds are the rule, several minutes are seen
 /// (aws-cli#4006).
 const STARTS_WITHIN: Duration = Duration::from_mins(5);
 /// The oldest agent that runs the document: the first that knows schema 2.2 and its preconditions (amazon-ssm-agent, release

@@ -32,7 +32,7 @@ pub struct Node {
     ssm: Agent,
     /// Its rules' newest images.
     images: Vec<ImageOnNode>,
-    /// Of how many images beside those that the table tells of in full it is known whether they are there.
+    /// Tells of how many images beside those that the table tells of in full it is known whether they are there.
     #[serde(skip_serializing_if = "is_nought")]
     more: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,10 +48,10 @@ struct ImageOnNode {
     /// All tags by which the node is to have it.
     tags: Vec<String>,
     state: ImageState,
-    /// Since when it is there.
+    /// Tells since when it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<DateTime<Utc>>,
-    /// When the node last spoke of it.
+    /// Tells when the node last spoke of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen_at: Option<DateTime<Utc>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-/// How many instances a page has: as many as the largest page of GET /nodes.
+/// Limits how many instances a page has: as many as the largest page of GET /nodes.
 const PAGE: usize = 500;
-/// How long a count may take, of the function's 60 seconds.
+/// Sets how long a count may take, of the function's 60 seconds.
 const TIME: Duration = Duration::from_secs(50);
 
 /// Counts nodes by how warm they are.

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-/// How many bytes the nodes of a page take at most: a function's answer has 6 MB (Lambda quotas), in which each quote of the
-/// body takes two.
+/// Limits how many bytes the nodes of a page take at most: a function's answer has 6 MB (Lambda quotas), in which each
+/// quote of the body takes two.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Holds a page of nodes.
 #[derive(Serialize)]
@@ -35,7 +35,7 @@ struct NodeList {
 struct Next {
     /// EC2's token for its page; none for its first.
     instances: Option<String>,
-    /// How many of EC2's page were told before: they filled one of ours.
+    /// Tells how many of EC2's page were told before: they filled one of ours.
     skip: usize,
 }
 

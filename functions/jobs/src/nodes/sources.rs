@@ -27,9 +27,9 @@ use crate::{
     store::Store,
 };
 
-/// How many nodes' rows are in memory at once: as many as one BatchGetItem reads.
+/// Limits how many nodes' rows are in memory at once: as many as one BatchGetItem reads.
 const AT_ONCE: usize = 100;
-/// What EC2 answers where it does not take a token for its own (EC2 API reference, error codes).
+/// Names what EC2 answers where it does not take a token for its own (EC2 API reference, error codes).
 const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "InvalidParameterValue"];
 
 /// Holds what nodes are read from.

@@ -1,4 +1,4 @@
-//! What was decided of rules, as it is answered and logged.
+//! Describes what was decided of rules, as it is answered and logged.
 
 use prefetch::boot::Kept;
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub struct Reconciliation {
 pub struct Reconciled {
     /// The rule's name.
     pub rule: String,
-    /// What was decided of it.
+    /// Says what was decided of it.
     #[serde(flatten)]
     pub decision: RuleDecision,
 }
@@ -49,11 +49,11 @@ pub enum RuleDecision {
     },
     /// It names no image that exists.
     NoImages,
-    /// What was sent last time has not ended, or another sends it now.
+    /// Says that what was sent last time has not ended, or another sends it now.
     StillRunning,
     /// AWS did not do as it was asked.
     Failed {
-        /// Why, without the names of anything.
+        /// Says why, without the names of anything.
         cause: String,
     },
 }

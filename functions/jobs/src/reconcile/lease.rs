@@ -17,11 +17,11 @@ use serde_dynamo::to_attribute_value;
 
 use crate::store::{Store, StoreError};
 
-/// Within which time a run is Lambda's next try of one whose listing lacked images, and sends only those: a minute after its
-/// end, and two after that one's. Whatever runs later is the next reconcile.
+/// Sets within which time a run is Lambda's next try of one whose listing lacked images, and sends only those: a minute
+/// after its end, and two after that one's. Whatever runs later is the next reconcile.
 const TRIES: TimeDelta = TimeDelta::minutes(15);
 
-/// For how long the rest of a run whose time was up is gone on with: nodes that came since lack what was sent before.
+/// Sets for how long the rest of a run whose time was up is gone on with: nodes that came since lack what was sent before.
 const GOING_ON: TimeDelta = TimeDelta::hours(6);
 
 /// Holds what is known of a rule's last reconcile.
@@ -30,7 +30,7 @@ pub struct RuleRow {
     #[serde(default)]
     pub commands: Vec<String>,
     pub started_at: DateTime<Utc>,
-    /// When the first of the runs began that have sent it.
+    /// Tells when the first of the runs began that have sent it.
     pub began_at: Option<DateTime<Utc>>,
     /// The marks of the images that its commands carry, where something is left.
     #[serde(default)]
@@ -82,7 +82,7 @@ impl RuleRow {
 /// Tells what was sent of a rule's reconcile, by this run and those whose rest it sends.
 #[derive(Debug, Default)]
 pub struct RuleProgress {
-    /// When the first of them began; none where this one does.
+    /// Tells when the first of them began; none where this one does.
     pub began_at: Option<DateTime<Utc>>,
     pub commands: Vec<String>,
     pub sent: BTreeSet<String>,

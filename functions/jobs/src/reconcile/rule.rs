@@ -23,9 +23,9 @@ use crate::{
     store::Store,
 };
 
-/// Of how many commands SSM is asked side by side.
+/// Limits for how many commands SSM is asked side by side.
 const AT_ONCE: usize = 6;
-/// Of how many of a run's last commands SSM is asked if they have ended: those before end before them.
+/// Limits for how many of a run's last commands SSM is asked if they have ended: those before end before them.
 const MAX_COMMANDS: usize = 30;
 
 /// Holds what one rule is reconciled with.

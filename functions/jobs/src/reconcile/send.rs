@@ -25,13 +25,13 @@ use crate::{
     store::StoreError,
 };
 
-/// How many commands are sent side by side: fewer than the ten that SSM takes in a second.
+/// Limits how many commands are sent side by side: fewer than the ten that SSM takes in a second.
 const AT_ONCE: usize = 6;
 
-/// What is left of the function's time when no more is sent: for the calls that are on their way, and to note them.
+/// Names what is left of the function's time when no more is sent: for the calls that are on their way, and to note them.
 const SPARED: Duration = Duration::from_secs(10);
 
-/// What of that is left to note what was sent.
+/// Names what of that is left to note what was sent.
 const NOTING: Duration = Duration::from_secs(3);
 
 /// Tells why a rule could not be reconciled.

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// By how much Scheduler's clock may be behind ours.
+/// Sets by how much Scheduler's clock may be behind ours.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
 
 /// Tells if a part had to be made.

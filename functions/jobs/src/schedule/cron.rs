@@ -1,4 +1,4 @@
-//! When a schedule fires: five fields of cron, or one of EventBridge Scheduler's own expressions.
+//! Describes when a schedule fires: five fields of cron, or one of EventBridge Scheduler's own expressions.
 
 mod expression;
 mod field;
@@ -13,11 +13,11 @@ use prefetch::fields::FieldError;
 
 use crate::schedule::cron::{expression::Expression, rate::Rate, refusal::refuse, zone::local};
 
-/// How many of the next times are told.
+/// Limits how many of the next times are told.
 const NEXT_TIMES: usize = 5;
-/// How many characters an expression has at most (EventBridge Scheduler service model).
+/// Limits how many characters an expression has at most (EventBridge Scheduler service model).
 const MAX_EXPRESSION: usize = 256;
-/// How an at() expression has its time.
+/// Sets how an at() expression has its time.
 const AT_FORMAT: &str = "%Y-%m-%dT%H:%M:%S";
 
 /// Tells when a schedule fires, whatever the time zone.

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How many schedules are read at once.
+/// Limits how many schedules are read at once.
 const AT_ONCE: usize = 10;
 
 /// Holds a page of schedules.

@@ -1,8 +1,8 @@
 //! Names of schedules.
 
-/// What the second schedule's name ends with where cron takes two; no name that is requested has a dot.
+/// Names what the second schedule's name ends with where cron takes two; no name that is requested has a dot.
 pub const TWIN: &str = ".weekday";
-/// How many characters a name has at most.
+/// Limits how many characters a name has at most.
 const MAX_NAME: usize = 48;
 
 /// Returns true for what a schedule may be called.

@@ -19,7 +19,7 @@ use crate::{
     settings::Settings,
 };
 
-/// How often Scheduler tries again to hand a job to this function, and for how long.
+/// Limits how often Scheduler tries again to hand a job to this function, and for how long.
 const RETRIES: i32 = 2;
 const RETRY_SECONDS: i32 = 3600;
 

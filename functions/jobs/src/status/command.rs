@@ -1,4 +1,4 @@
-//! What SSM tells of commands that are jobs'.
+//! Describes what SSM tells of commands that are jobs'.
 
 use aws_sdk_ssm::{Client, types::Command};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -8,7 +8,7 @@ use prefetch::{
     ssm::{self, SsmError},
 };
 
-/// How many pages of commands are looked through: of 2,000 commands, which takes some of a request's 27 seconds.
+/// Limits how many pages of commands are looked through: of 2,000 commands, which takes some of a request's 27 seconds.
 const MAX_PAGES: usize = 40;
 
 /// Looks through the document's commands since a moment, the latest first; returns true where these are all.

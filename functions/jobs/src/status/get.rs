@@ -28,9 +28,9 @@ use crate::{
     store::{NODE, Store, StoreError},
 };
 
-/// Of how many nodes at most EC2 is asked if they are there still.
+/// Limits for how many nodes at most EC2 is asked if they are there still.
 const MAX_WAITING: i64 = 200;
-/// Of how many nodes of a page at most the names are told: of as many as one DescribeInstances is asked for.
+/// Limits for how many nodes of a page at most the names are told: of as many as one DescribeInstances is asked for.
 const MAX_NAMED: usize = 200;
 
 /// Holds the rows of a job, and a page of its nodes'.

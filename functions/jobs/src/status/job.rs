@@ -13,7 +13,7 @@ use crate::{
     status::command::{first_comment, images, requested_at},
 };
 
-/// How long after its deadline the end of an attempt is known at last: the sweep runs every quarter of an hour.
+/// Sets how long after its deadline the end of an attempt is known at last: the sweep runs every quarter of an hour.
 const SWEEP: TimeDelta = TimeDelta::minutes(15);
 /// The longest wait before a retry (SQS service model, `DelaySeconds`).
 const RETRY_DELAY: TimeDelta = TimeDelta::minutes(15);
@@ -23,13 +23,13 @@ const RETRY_DELAY: TimeDelta = TimeDelta::minutes(15);
 pub struct Job {
     /// The id of its first command.
     pub id: String,
-    /// What made it necessary.
+    /// Says what made it necessary.
     pub trigger: Trigger,
     /// The rule's name.
     pub rule: String,
-    /// When it was requested.
+    /// Tells when it was requested.
     pub requested_at: DateTime<Utc>,
-    /// How far it is.
+    /// Tells how far it is.
     pub state: JobState,
     /// Is true where its first command has ended at SSM, or is forgotten there.
     pub has_ended: bool,

@@ -23,15 +23,16 @@ use crate::{
     },
 };
 
-/// How long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever requested it would
-/// not know what was sent. Nobody waits for a schedule's, which are sent as long as the function runs.
+/// Sets how long commands are sent: API Gateway gives up after 30 seconds (quotas of HTTP APIs), and whoever requested it
+/// would not know what was sent. Nobody waits for a schedule's, which are sent as long as the function runs.
 const SENDING: Duration = Duration::from_secs(20);
-/// What is left of a request's time to look for a command whose answer got lost, and to note and to tell what was sent.
+/// Names what is left of a request's time to look for a command whose answer got lost, and to note and to tell what was
+/// sent.
 const NOTING: Duration = Duration::from_secs(6);
-/// What is left beside when no further command is sent: SSM answers in less, and one that it had no time to answer would be in
-/// doubt.
+/// Names what is left beside when no further command is sent: SSM answers in less, and one that it had no time to answer
+/// would be in doubt.
 const ANSWERING: Duration = Duration::from_secs(2);
-/// How long such a command is looked for.
+/// Sets how long such a command is looked for.
 const LOOKING: Duration = Duration::from_secs(4);
 
 /// Tells that SSM took longer for some commands than there is time for all.

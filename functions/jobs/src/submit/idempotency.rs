@@ -59,11 +59,11 @@ pub enum Begun {
 
 /// Tells what is to be sent, and what was sent of it.
 pub struct RequestProgress {
-    /// What is to be sent.
+    /// Says what is to be sent.
     pub plan: Plan,
-    /// What was sent.
+    /// Says what was sent.
     pub sent: SentCommands,
-    /// When the request came first.
+    /// Tells when the request came first.
     pub since: DateTime<Utc>,
     /// Who requested it then, where that is known.
     pub requested_by: Option<String>,

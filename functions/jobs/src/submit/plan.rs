@@ -19,11 +19,11 @@ use crate::{nodes::reachability::RefusedNode, status::job::JobState, submit::req
 /// Tells what is to be sent for a job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What the requested images are.
+    /// Says what the requested images are.
     pub images: Vec<ResolvedImage>,
     /// The nodes requested by id that get nothing.
     pub refused: Vec<RefusedNode>,
-    /// What each rule brings where.
+    /// Says what each rule brings where.
     pub batches: Vec<Batch>,
 }
 
@@ -67,7 +67,7 @@ pub struct SentCommand {
     pub id: Option<String>,
     /// The nodes that it did not go to in the end.
     pub without: Vec<String>,
-    /// Why it did not, for those that SSM has not merely lost the connection to.
+    /// Tells why it did not, for those that SSM has not merely lost the connection to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedNode>,
     /// The commands that went to some of its nodes in its place: SSM refused it for a node that it did not name.

@@ -1,4 +1,4 @@
-//! What a job comes to: everything is decided before anything is sent.
+//! Describes what a job comes to: everything is decided before anything is sent.
 
 use std::{
     collections::HashSet,
@@ -23,13 +23,13 @@ use crate::{
     },
 };
 
-/// How many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
+/// Limits how many commands one request sends at most: one after the other they must be sent before API Gateway gives up.
 const MAX_COMMANDS: usize = 60;
-/// How many one with a key sends, which goes on where it was left: as a schedule's does at Lambda's next try.
+/// Limits how many one with a key sends, which goes on where it was left: as a schedule's does at Lambda's next try.
 const MAX_COMMANDS_WITH_KEY: usize = 200;
-/// How long ECR is asked for a rule's newest images, so that there is time left to send them in.
+/// Sets how long ECR is asked for a rule's newest images, so that there is time left to send them in.
 const LISTING: Duration = Duration::from_secs(8);
-/// Of how many nodes a problem tells why they get nothing.
+/// Limits for how many nodes a problem tells why they get nothing.
 const MAX_TOLD: usize = 20;
 
 /// Holds what a job is planned by.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::http::problem::Problem;
 
-/// How many instances one job names at most.
+/// Limits how many instances one job names at most.
 const MAX_IDS: usize = 500;
 /// The longest value of an EC2 tag, in characters (EC2 API reference).
 const MAX_TAG_VALUE: usize = 256;

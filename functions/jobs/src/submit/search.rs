@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// By how much SSM's clock may be behind ours.
+/// Sets by how much SSM's clock may be behind ours.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(5);
-/// Within which time the same command is the same sending, and not another's: the SDK's tries end before.
+/// Sets within which time the same command is the same sending, and not another's: the SDK's tries end before.
 const SENDING: TimeDelta = TimeDelta::seconds(60);
 
 /// Holds the commands of SSM that a planned one may be, by its place in the plan, each with when it was requested.

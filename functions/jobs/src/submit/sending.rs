@@ -1,4 +1,4 @@
-//! What the sending of one request works with.
+//! Describes what the sending of one request works with.
 
 use chrono::{DateTime, Utc};
 use prefetch::{command::Trigger, rule::Rule, sender::Sender, settings::Settings};
@@ -11,7 +11,7 @@ pub struct Origin {
     pub trigger: Trigger,
     /// Who requested it, where that is known.
     pub requested_by: Option<String>,
-    /// What tells a request from every other, however often it comes.
+    /// Says what tells a request from every other, however often it comes.
     pub occasion: String,
     pub now: DateTime<Utc>,
 }

@@ -116,7 +116,7 @@ pub struct State {
     /// The lifecycle state of each instance of the group `nodes`.
     pub lifecycle: BTreeMap<String, &'static str>,
     pub calls: Calls,
-    /// How many commands or invocations a page has.
+    /// Tells how many commands or invocations a page has.
     pub page: Option<usize>,
 }
 

@@ -54,7 +54,7 @@ pub const SCHEDULER_CRON: [Field; 6] = [
 pub struct Expression {
     pub text: String,
     cron: Cron,
-    /// How many days before a month's last it fires, where it says so.
+    /// Tells how many days before a month's last it fires, where it says so.
     before_last: Option<u16>,
 }
 

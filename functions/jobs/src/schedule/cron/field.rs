@@ -11,7 +11,7 @@ pub struct Field {
     pub name: &'static str,
     pub min: u16,
     pub max: u16,
-    /// What its values are called, from `min` on.
+    /// Says what its values are called, from `min` on.
     pub names: &'static [&'static str],
     pub steps: Steps,
     pub descending: Descending,

@@ -1,4 +1,4 @@
-//! What is refused of the text that says when a schedule fires.
+//! Describes what is refused of the text that says when a schedule fires.
 
 use prefetch::fields::FieldError;
 use serde_json::Value;

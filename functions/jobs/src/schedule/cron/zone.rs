@@ -6,7 +6,7 @@ use prefetch::fields::FieldError;
 
 use crate::schedule::cron::refusal::refuse;
 
-/// How many time zones are proposed in the place of one that is none.
+/// Limits how many time zones are proposed in the place of one that is none.
 const MAX_HINTS: usize = 3;
 
 /// Finds a time zone of the IANA database.

@@ -22,9 +22,9 @@ use crate::{
     submit::plan::{Plan, SentCommand},
 };
 
-/// For how long a key is known.
+/// Sets for how long a key is known.
 pub const LIFETIME: TimeDelta = TimeDelta::days(1);
-/// How long a plan is at most, in bytes; DynamoDB takes 400 KB for a row (DynamoDB, constraints).
+/// Sets how long a plan is at most, in bytes; DynamoDB takes 400 KB for a row (DynamoDB, constraints).
 const MAX_PLAN: usize = 300 * 1024;
 
 /// Holds what is known of a request.
@@ -93,7 +93,7 @@ pub struct RequestLease {
     store: Store,
     key: Key,
     started_at: String,
-    /// What tells whoever works on it from others who begin at the same moment.
+    /// Says what tells whoever works on it from others who begin at the same moment.
     pub owner: String,
 }
 

@@ -34,7 +34,7 @@ pub struct Group {
 #[derive(Default)]
 pub struct State {
     pub schedules: BTreeMap<String, CreateScheduleInput>,
-    /// When each was created, by Scheduler's clock.
+    /// Tells when each was created, by Scheduler's clock.
     pub created: BTreeMap<String, Moment>,
     /// The time, by Scheduler's clock.
     pub now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! What the mocked services know, and how it is named.
+//! Describes what the mocked services know, and how it is named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,7 +77,7 @@ pub struct State {
     /// The commands that were told to stop.
     pub cancelled: Vec<String>,
     pub calls: Calls,
-    /// How many commands a page has.
+    /// Tells how many commands a page has.
     pub page: Option<usize>,
     /// The time, by SSM's clock.
     pub now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! What nodes hold.
+//! Describes what nodes hold.
 
 use chrono::{DateTime, TimeDelta, Utc};
 

@@ -1,4 +1,4 @@
-//! What is read, and what is refused.
+//! Describes what is read, and what is refused.
 
 use prefetch::fields::FieldError;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! When a schedule fires.
+//! Describes when a schedule fires.
 
 use super::*;
 
