@@ -1,9 +1,9 @@
 //! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what.
 //!
-//! An event comes in by [`event`] and is answered by [`handler`], which gives each operation the clients it needs out of
-//! [`jobs`]: [`submit`] plans and sends a job, [`status`] tells what became of it and cancels it, [`nodes`] tells what nodes
-//! hold, [`schedule`] keeps schedules, [`reconcile`] sends every rule's newest images. Requests and answers are [`http`]'s, the
-//! table is [`store`]'s.
+//! An event comes in by `event` and is answered by `handler`, which gives each operation the clients it needs out of
+//! `jobs`: `submit` plans and sends a job, `status` tells what became of it and cancels it, `nodes` tells what nodes
+//! hold, `schedule` keeps schedules, `reconcile` sends every rule's newest images. Requests and answers are `http`'s, the
+//! table is `store`'s.
 
 mod event;
 mod handler;

@@ -125,7 +125,8 @@ impl NewestImages {
         }
     }
 
-    /// Names the rule's newest images: of each repository it takes those that [`Shortlist::choose`] does, each by at most five
+    /// Names the rule's newest images: of each repository it takes those that [`crate::newest::Shortlist::choose`] does,
+    /// each by at most five
     /// of the tags that it takes.
     ///
     /// Asks ECR once for each 1,000 images of a repository, whatever the number of rules, and again after 30 seconds; once more
