@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from local import images
 from local.client import ROOT
 from verify import aws, globs, inventory, jobs, nodes, outcomes, push, repository, rules, run
-from verify.findings import BROKEN, HELD, UNCHECKED, Findings, table
 from verify.repository import Place
+from verify.results import BROKEN, HELD, UNCHECKED, Results, table
 from verify.stack import Resource, Stack
 
 ACCOUNT = {
@@ -105,19 +105,19 @@ def test_rules_that_are_none_are_refused_with_a_reason(text):
 
 
 def test_what_the_caller_may_not_ask_is_not_checked_and_what_may_not_says_so():
-    findings = Findings()
-    with findings.checking("alarms"):
+    results = Results()
+    with results.checking("alarms"):
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "DescribeAlarms")
-    [row] = findings.rows
+    [row] = results.rows
     assert row.state == UNCHECKED
     assert row.cause.startswith("the caller may not DescribeAlarms")
 
 
 def test_the_table_breaks_long_causes_and_keeps_to_its_width():
-    findings = Findings()
-    findings.held("functions", "6")
-    findings.broken("rule ImagePushImageArrived", "it is DISABLED: aws events enable-rule --name " + "long-name-" * 3)
-    text = table(findings.rows, 80)
+    results = Results()
+    results.held("functions", "6")
+    results.broken("rule ImagePushImageArrived", "it is DISABLED: aws events enable-rule --name " + "long-name-" * 3)
+    text = table(results.rows, 80)
     assert max(map(len, text.splitlines())) <= 80
     assert [line.split("  ")[0] for line in text.splitlines()[:2]] == ["checked", "functions"]
     assert "DISABLED" in text
@@ -197,10 +197,10 @@ def test_a_node_that_cannot_hold_the_image_is_told_from_one_that_lacks_it(status
 
 
 def test_a_run_has_failed_where_something_did_not_hold_and_not_where_it_was_not_checked():
-    findings = Findings()
-    findings.held("a")
-    findings.unchecked("b", "may not")
-    assert [findings.count(state) for state in (HELD, BROKEN, UNCHECKED)] == [1, 0, 1]
+    results = Results()
+    results.held("a")
+    results.unchecked("b", "may not")
+    assert [results.count(state) for state in (HELD, BROKEN, UNCHECKED)] == [1, 0, 1]
 
 
 def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
@@ -208,9 +208,9 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
     [rule] = rules.read(configuration([{"name": "default"}]))
     image = images.Artifact("", b"")
     pushed = push.Push(None, stack(Mode="observe"), Pages({"jobs": [job]}), Place("app", "v1", True), image, [rule], 0)
-    findings = Findings()
-    assert push.jobs(pushed, findings) == {}
-    [row] = findings.rows
+    results = Results()
+    assert push.jobs(pushed, results) == {}
+    [row] = results.rows
     assert (row.state, "observed only" in row.cause) == (HELD, True)
 
 
@@ -225,24 +225,24 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
     ],
 )
 def test_nothing_is_pushed_where_that_could_touch_what_is_not_the_runs_own(rule, wanted, said):
-    ecr, findings = Ecr(), Findings()
+    ecr, results = Ecr(), Results()
     mode = rule.pop("mode", "observe")
     list_ = rules.read(configuration([{"name": "default", **rule}]))
     with (
         pytest.raises(repository.NoRepository) as error,
-        repository.place(ecr, list_, stack(Mode=mode), wanted, images.Artifact("", b""), findings),
+        repository.place(ecr, list_, stack(Mode=mode), wanted, images.Artifact("", b""), results),
     ):
         pass
     assert said in str(error.value)
-    assert (ecr.removed, findings.rows) == ([], [])
+    assert (ecr.removed, results.rows) == ([], [])
 
 
 def test_only_the_image_is_removed_from_a_repository_that_was_there():
-    ecr, findings = Ecr(), Findings()
+    ecr, results = Ecr(), Results()
     list_ = rules.read(configuration([{"name": "default"}]))
     ecr.tags = ()
     image = images.multi_platform("x")
-    with repository.place(ecr, list_, stack(Mode="observe"), "team/app", image, findings) as place:
+    with repository.place(ecr, list_, stack(Mode="observe"), "team/app", image, results) as place:
         assert not place.is_own
     assert ecr.removed == [image.digest, *(child.digest for child in image.children)]
 

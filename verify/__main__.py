@@ -6,9 +6,9 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from verify import findings, globs, interrupts, stack
+from verify import globs, interrupts, results, stack
 from verify.aws import Account
-from verify.findings import BROKEN, HELD, UNCHECKED, Findings
+from verify.results import BROKEN, HELD, UNCHECKED, Results
 from verify.run import Options, run
 
 RUN_SECONDS = 450
@@ -19,7 +19,7 @@ WAIT_SECONDS = range(10, 301)
 def main() -> int:
     """Prints the table; returns 0 where nothing failed, 1 where something did, 2 where it was called wrongly."""
     options = _options()
-    rows = Findings()
+    rows = Results()
     interrupts.listen(RUN_SECONDS)
     try:
         account = Account()
@@ -27,14 +27,14 @@ def main() -> int:
     except stack.Unknown as error:
         return _wrong(str(error))
     except (BotoCoreError, ClientError) as error:
-        return _wrong(f"The stack {options.stack!r} cannot be asked after: {findings.said(error)}")
+        return _wrong(f"The stack {options.stack!r} cannot be asked after: {results.said(error)}")
     try:
         run(account, deployed, Options(options.repository, options.wait_seconds), rows)
     except interrupts.TimeIsUp:
         rows.broken("the rest", f"the run's {RUN_SECONDS} seconds are over; run it again")
     except interrupts.Stopped:
         rows.broken("the rest", "the run was stopped")
-    print(findings.table(rows.rows, shutil.get_terminal_size((160, 50)).columns))
+    print(results.table(rows.rows, shutil.get_terminal_size((160, 50)).columns))
     counts = (f"{rows.count(state)} {state}" for state in (HELD, BROKEN, UNCHECKED))
     print(f"\n{deployed.name}, cluster {deployed.cluster}: {', '.join(counts)}")
     return int(rows.count(BROKEN) > 0)

@@ -1,13 +1,13 @@
 """Submits a dry run: what would be sent is told, and nothing is."""
 
-from verify.findings import Findings, counted
 from verify.jobs import Jobs, Refused
 from verify.push import listed
+from verify.results import Results, counted
 
 WHAT = "a dry run sends nothing"
 
 
-def check(api: Jobs, image: str | None, digest: str, rule: str, findings: Findings) -> None:
+def check(api: Jobs, image: str | None, digest: str, rule: str, results: Results) -> None:
     """Submits a dry run of the image, or of a rule's newest where none was pushed, and looks for jobs of it."""
     body = {"images": [image]} if image else {"rule": rule}
     try:
@@ -16,9 +16,9 @@ def check(api: Jobs, image: str | None, digest: str, rule: str, findings: Findin
         sent += [job["id"] for job in listed(api, digest, "job")]
     except Refused as error:
         # Without an image of the run's own there may be none that a rule could bring.
-        (findings.unchecked if error.status == 400 and not image else findings.broken)(WHAT, str(error))
+        (results.unchecked if error.status == 400 and not image else results.broken)(WHAT, str(error))
         return
     if sent or answer.get("dryRun") is not True:
-        findings.broken(WHAT, f"it has sent {', '.join(sent) or 'what nobody knows'}")
+        results.broken(WHAT, f"it has sent {', '.join(sent) or 'what nobody knows'}")
     else:
-        findings.held(WHAT, f"it would send {counted(len(answer['jobs']), 'command')}")
+        results.held(WHAT, f"it would send {counted(len(answer['jobs']), 'command')}")

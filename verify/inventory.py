@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from verify.aws import Account
-from verify.findings import Findings, counted, one_line
+from verify.results import Results, counted, one_line
 from verify.stack import Resource, Stack
 
 SWITCHES = {
@@ -20,24 +20,24 @@ SWITCHES = {
 MAX_LISTED = 5
 
 
-def check(account: Account, stack: Stack, findings: Findings) -> dict[str, dict]:
+def check(account: Account, stack: Stack, results: Results) -> dict[str, dict]:
     """Checks all parts; returns the configurations of the functions that are there, by logical id."""
     if stack.is_usable:
-        findings.held(f"stack {stack.name}", stack.status)
+        results.held(f"stack {stack.name}", stack.status)
     else:
-        findings.broken(f"stack {stack.name}", f"it is {stack.status}: let the deployment end, or deploy it again")
-    functions = check_functions(account, stack, findings)
-    check_rules(account, stack, findings)
-    check_mappings(account, stack, findings)
-    check_letters(account, stack, findings)
-    check_alarms(account, stack, findings)
+        results.broken(f"stack {stack.name}", f"it is {stack.status}: let the deployment end, or deploy it again")
+    functions = check_functions(account, stack, results)
+    check_rules(account, stack, results)
+    check_mappings(account, stack, results)
+    check_letters(account, stack, results)
+    check_alarms(account, stack, results)
     return functions
 
 
-def check_functions(account: Account, stack: Stack, findings: Findings) -> dict[str, dict]:
+def check_functions(account: Account, stack: Stack, results: Results) -> dict[str, dict]:
     """Checks that each function is there and can run; returns their configurations."""
     found, faults = {}, []
-    with findings.checking("functions"):
+    with results.checking("functions"):
         for row in stack.of("AWS::Lambda::Function"):
             configuration = _function(account, row)
             if configuration is None:
@@ -46,18 +46,18 @@ def check_functions(account: Account, stack: Stack, findings: Findings) -> dict[
             found[row.logical] = configuration
             if fault := _fault_of_function(configuration):
                 faults.append((row, fault))
-        _tell(findings, "functions", "function", len(stack.of("AWS::Lambda::Function")), faults)
+        _tell(results, "functions", "function", len(stack.of("AWS::Lambda::Function")), faults)
     return found
 
 
-def check_rules(account: Account, stack: Stack, findings: Findings) -> None:
+def check_rules(account: Account, stack: Stack, results: Results) -> None:
     """Checks that each EventBridge rule is as its parameters have it, and has a target."""
     faults = []
-    with findings.checking("EventBridge rules"):
+    with results.checking("EventBridge rules"):
         for row in stack.of("AWS::Events::Rule"):
             if fault := fault_of_rule(account, stack, row):
                 faults.append((row, fault))
-        _tell(findings, "EventBridge rules", "rule", len(stack.of("AWS::Events::Rule")), faults)
+        _tell(results, "EventBridge rules", "rule", len(stack.of("AWS::Events::Rule")), faults)
 
 
 def fault_of_rule(account: Account, stack: Stack, row: Resource) -> str:
@@ -77,11 +77,11 @@ def fault_of_rule(account: Account, stack: Stack, row: Resource) -> str:
     return ""
 
 
-def check_mappings(account: Account, stack: Stack, findings: Findings) -> None:
+def check_mappings(account: Account, stack: Stack, results: Results) -> None:
     """Checks that each queue is read by its function."""
     faults = []
     rows = stack.of("AWS::Lambda::EventSourceMapping")
-    with findings.checking("event source mappings"):
+    with results.checking("event source mappings"):
         for row in rows:
             try:
                 state = account.client("lambda").get_event_source_mapping(UUID=row.physical)["State"]
@@ -93,14 +93,14 @@ def check_mappings(account: Account, stack: Stack, findings: Findings) -> None:
             if state != "Enabled":
                 enable = f"aws lambda update-event-source-mapping --uuid {row.physical} --enabled"
                 faults.append((row, f"it is {state}: {enable}"))
-        _tell(findings, "event source mappings", "mapping", len(rows), faults)
+        _tell(results, "event source mappings", "mapping", len(rows), faults)
 
 
-def check_letters(account: Account, stack: Stack, findings: Findings) -> None:
+def check_letters(account: Account, stack: Stack, results: Results) -> None:
     """Checks that the dead-letter queues are empty; says of one that is not what a message of it has as its cause."""
     faults = []
     rows = [row for row in stack.of("AWS::SQS::Queue") if row.logical.endswith("DeadLetters")]
-    with findings.checking("dead-letter queues"):
+    with results.checking("dead-letter queues"):
         for row in rows:
             names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
             counts = account.client("sqs").get_queue_attributes(QueueUrl=row.physical, AttributeNames=names)
@@ -110,7 +110,7 @@ def check_letters(account: Account, stack: Stack, findings: Findings) -> None:
                 faults.append(
                     (row, f"{counted(number, 'message')}, such as: {cause}. Redrive or purge them once it is mended")
                 )
-        _tell(findings, "dead-letter queues", "queue", len(rows), faults, "empty")
+        _tell(results, "dead-letter queues", "queue", len(rows), faults, "empty")
 
 
 def causes(account: Account, row: Resource, text: str = "") -> list[str]:
@@ -138,11 +138,11 @@ def cause(message: Mapping[str, Any]) -> str:
         return one_line(message["Body"])[:300]
 
 
-def check_alarms(account: Account, stack: Stack, findings: Findings) -> None:
+def check_alarms(account: Account, stack: Stack, results: Results) -> None:
     """Checks that no alarm is on."""
     rows = stack.of("AWS::CloudWatch::Alarm")
     faults = []
-    with findings.checking("alarms"):
+    with results.checking("alarms"):
         names = {row.physical: row for row in rows}
         alarms = account.client("cloudwatch").describe_alarms(AlarmNames=list(names), MaxRecords=100)["MetricAlarms"]
         for name in names.keys() - {alarm["AlarmName"] for alarm in alarms}:
@@ -151,7 +151,7 @@ def check_alarms(account: Account, stack: Stack, findings: Findings) -> None:
             if alarm["StateValue"] == "ALARM":
                 since = alarm["StateUpdatedTimestamp"].astimezone(UTC)
                 faults.append((names[alarm["AlarmName"]], f"since {since:%Y-%m-%d %H:%M}Z: {_described(alarm)}"))
-        _tell(findings, "alarms", "alarm", len(rows), faults, "none is on")
+        _tell(results, "alarms", "alarm", len(rows), faults, "none is on")
 
 
 def _function(account: Account, row: Resource) -> dict | None:
@@ -182,12 +182,12 @@ def _described(alarm: Mapping[str, Any]) -> str:
 
 
 def _tell(
-    findings: Findings, whole: str, part: str, number: int, faults: list[tuple[Resource, str]], note: str = ""
+    results: Results, whole: str, part: str, number: int, faults: list[tuple[Resource, str]], note: str = ""
 ) -> None:
     """Adds one row for all parts, or one for each that does not hold."""
     if not faults:
-        findings.held(whole, f"{number}" + (f", {note}" if note else ""))
+        results.held(whole, f"{number}" + (f", {note}" if note else ""))
     for row, fault in faults[:MAX_LISTED]:
-        findings.broken(f"{part} {row.logical}", fault)
+        results.broken(f"{part} {row.logical}", fault)
     if len(faults) > MAX_LISTED:
-        findings.broken(whole, f"and {len(faults) - MAX_LISTED} more")
+        results.broken(whole, f"and {len(faults) - MAX_LISTED} more")

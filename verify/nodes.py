@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from verify.findings import Findings
 from verify.jobs import Jobs, Refused
+from verify.results import Results
 from verify.stack import Stack
 
 LIMIT = 500
@@ -58,19 +58,19 @@ class Node:
         return next((image for image in self.told["images"] if image["image"].endswith(f"@{digest}")), None)
 
 
-def check(jobs: Jobs, stack: Stack, findings: Findings) -> list[Node] | None:
+def check(jobs: Jobs, stack: Stack, results: Results) -> list[Node] | None:
     """Checks that SSM reaches every node of the cluster; returns them, or None where nobody tells."""
     what = f"nodes of cluster {stack.cluster}"
     try:
         pages = list(jobs.pages("/nodes", limit=LIMIT))
     except Refused as error:
-        findings.broken(what, str(error))
+        results.broken(what, str(error))
         return None
     nodes = [Node(told["id"], told) for page in pages for told in page["nodes"]]
     if not nodes:
-        findings.broken(what, nobody(stack, pages[0].get("clusters")))
+        results.broken(what, nobody(stack, pages[0].get("clusters")))
         return nodes
-    _tell(nodes, what, findings)
+    _tell(nodes, what, results)
     return nodes
 
 
@@ -85,14 +85,14 @@ def nobody(stack: Stack, clusters: Iterable[str] | None) -> str:
     return f"{none}, nor a node of any other cluster: does a node run in this account and Region?"
 
 
-def _tell(nodes: list[Node], what: str, findings: Findings) -> None:
+def _tell(nodes: list[Node], what: str, results: Results) -> None:
     online = [node for node in nodes if node.is_online]
     lost = [node for node in nodes if not node.is_online]
     if online:
         idle = sum(not node.rules for node in online)
-        findings.held(what, f"{len(online)} online" + (f", {idle} of them taken by no rule" if idle else ""))
+        results.held(what, f"{len(online)} online" + (f", {idle} of them taken by no rule" if idle else ""))
     for node in lost[:MAX_LISTED]:
         passes = node.state == "unsupported" or node.told["ssm"].get("cause") in WAITS
-        (findings.unchecked if passes else findings.broken)(f"node {node.label}", node.cause)
+        (results.unchecked if passes else results.broken)(f"node {node.label}", node.cause)
     if len(lost) > MAX_LISTED:
-        findings.broken(what, f"{len(lost) - MAX_LISTED} more are not online: GET /nodes lists them")
+        results.broken(what, f"{len(lost) - MAX_LISTED} more are not online: GET /nodes lists them")

@@ -7,10 +7,10 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from verify.aws import Account
-from verify.findings import Findings, counted, said
 from verify.interrupts import until
 from verify.jobs import Jobs, Refused
 from verify.nodes import LIMIT, MAX_LISTED, Node
+from verify.results import Results, counted, said
 from verify.stack import Stack
 
 EVENT_SECONDS = 45
@@ -100,25 +100,25 @@ class Job:
         return self.targets is not None
 
 
-def check(job: Job, deadline: float, findings: Findings) -> list[str]:
+def check(job: Job, deadline: float, results: Results) -> list[str]:
     """Waits for a job and says what became of it; returns the ids of the nodes that hold the image."""
     try:
         job.watch(deadline)
     except Refused as error:
-        findings.broken(f"job {job.id}", str(error))
+        results.broken(f"job {job.id}", str(error))
         return []
-    _tell_command(job, findings)
-    _tell_invocations(job, findings)
+    _tell_command(job, results)
+    _tell_invocations(job, results)
     warm = [outcome["node"] for outcome in job.outcomes if outcome["status"] in WARM]
-    _tell_nodes(job, findings)
+    _tell_nodes(job, results)
     return warm
 
 
-def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) -> None:
+def check_warm(api: Jobs, digest: str, warm: Iterable[str], results: Results) -> None:
     """Checks that `GET /nodes` shows the image as warm on the nodes that have it."""
     what, wanted = "GET /nodes shows the image as warm", set(warm)
     if not wanted:
-        findings.unchecked(what, "no node has it")
+        results.unchecked(what, "no node has it")
         return
     states: dict[str, str] = {}
 
@@ -134,73 +134,71 @@ def check_warm(api: Jobs, digest: str, warm: Iterable[str], findings: Findings) 
     try:
         until(shown, time.monotonic() + REMEMBERED_SECONDS)
     except Refused as error:
-        findings.broken(what, str(error))
+        results.broken(what, str(error))
         return
     cold = [f"{id_}: {state}" for id_, state in sorted(states.items()) if state != "warm"]
     if cold or not states:
-        findings.broken(what, f"{', '.join(cold[:MAX_LISTED]) or 'it lists none of them'}: the log of jobs may say why")
+        results.broken(what, f"{', '.join(cold[:MAX_LISTED]) or 'it lists none of them'}: the log of jobs may say why")
     else:
-        findings.held(what, f"on {len(states)}")
+        results.held(what, f"on {len(states)}")
 
 
-def _tell_command(job: Job, findings: Findings) -> None:
+def _tell_command(job: Job, results: Results) -> None:
     what = f"SSM's event: rule {job.rule}'s command has ended"
     if job.targets is not None:
-        findings.held(what, f"the job's row says {counted(job.targets, 'node')}")
+        results.held(what, f"the job's row says {counted(job.targets, 'node')}")
     elif job.unread:
-        findings.unchecked(what, job.unread)
+        results.unchecked(what, job.unread)
     elif job.is_done:
-        findings.broken(what, f"the job's row has no targets after {EVENT_SECONDS} seconds: {_path()}")
+        results.broken(what, f"the job's row has no targets after {EVENT_SECONDS} seconds: {_path()}")
     else:
         names = ", ".join(node.label for node in (job.lost or job.missing)[:MAX_LISTED])
-        findings.unchecked(what, f"it has not ended: SSM waits for {names or 'a node'}")
+        results.unchecked(what, f"it has not ended: SSM waits for {names or 'a node'}")
 
 
-def _tell_invocations(job: Job, findings: Findings) -> None:
+def _tell_invocations(job: Job, results: Results) -> None:
     what = f"SSM's events: rule {job.rule}'s command has ended on a node"
     missing = job.missing
     if not missing:
         if job.outcomes:
-            findings.held(what, counted(len(job.outcomes), "outcome"))
+            results.held(what, counted(len(job.outcomes), "outcome"))
         else:
-            findings.unchecked(what, "SSM reaches no node that the rule takes")
+            results.unchecked(what, "SSM reaches no node that the rule takes")
         return
     says = job.invocations()
     ended = [node for node in missing if says.get(node.id, "Pending") not in ("Pending", "InProgress", "Delayed")]
     if ended:
         names = ", ".join(f"{node.label} ({says[node.id]})" for node in ended[:MAX_LISTED])
-        findings.broken(what, f"SSM says that it has ended on {names}, and the stack has not heard of it: {_path()}")
+        results.broken(what, f"SSM says that it has ended on {names}, and the stack has not heard of it: {_path()}")
     for node in missing[:MAX_LISTED]:
         if node not in ended:
             status = says.get(node.id, "nothing of it")
-            findings.broken(f"image on node {node.label}", f"it has not ended in time; SSM says {status}")
+            results.broken(f"image on node {node.label}", f"it has not ended in time; SSM says {status}")
 
 
 def _path() -> str:
     return "is the rule NodeReported on, the result queue read, and what does the log of node-result say?"
 
 
-def _tell_nodes(job: Job, findings: Findings) -> None:
+def _tell_nodes(job: Job, results: Results) -> None:
     """Adds a row for each node where they are few, and else for each that does not hold the image."""
     labels = {node.id: node.label for node in job.nodes}
     foreign = [outcome for outcome in job.outcomes if is_foreign(outcome)]
     cold = [outcome for outcome in job.outcomes if outcome["status"] not in WARM and outcome not in foreign]
     warm = [outcome for outcome in job.outcomes if outcome["status"] in WARM]
     if len(warm) > MAX_LISTED:
-        findings.held("image on nodes", f"{len(warm)} hold it")
+        results.held("image on nodes", f"{len(warm)} hold it")
         warm = []
     for outcome in warm + cold[:MAX_LISTED]:
         what = f"image on node {labels.get(outcome['node'], outcome['node'])}"
-        (findings.held if outcome["status"] in WARM else findings.broken)(what, outcome_in_words(outcome))
+        (results.held if outcome["status"] in WARM else results.broken)(what, outcome_in_words(outcome))
     if len(cold) > MAX_LISTED:
-        findings.broken(
-            "image on nodes", f"{len(cold) - MAX_LISTED} more do not hold it: GET /jobs/{job.id} lists them"
-        )
+        results.broken("image on nodes", f"{len(cold) - MAX_LISTED} more do not hold it: GET /jobs/{job.id} lists them")
     for outcome in foreign[:MAX_LISTED]:
         what = f"image on node {labels.get(outcome['node'], outcome['node'])}"
-        findings.unchecked(what, f"it cannot hold it: {outcome['images'][0]['reason']}")
+        results.unchecked(what, f"it cannot hold it: {outcome['images'][0]['reason']}")
     for node in job.lost[:MAX_LISTED]:
-        findings.unchecked(f"image on node {node.label}", "SSM does not reach it; the command to it is cancelled")
+        results.unchecked(f"image on node {node.label}", "SSM does not reach it; the command to it is cancelled")
 
 
 def is_foreign(outcome: Mapping[str, Any]) -> bool:

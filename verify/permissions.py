@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verify.aws import Account
-from verify.findings import Findings
+from verify.results import Results
 from verify.stack import Stack
 
 SENDERS = ("ImagePush", "Jobs", "NodeLaunch")
@@ -13,7 +13,7 @@ ANY_INSTANCE = "instance/i-0123456789abcdef0"
 OTHER_CLUSTER = "another-cluster-than-this"
 
 
-def check(account: Account, stack: Stack, functions: Mapping[str, Mapping], findings: Findings) -> None:
+def check(account: Account, stack: Stack, functions: Mapping[str, Mapping], results: Results) -> None:
     """Checks that each function that sends may send the stack's document to the cluster's nodes, and nothing else."""
     roles = {name: functions[name]["Role"] for name in SENDERS if name in functions}
     own = stack.arn_of("ssm", f"document/{stack.physical('PrefetchImages')}")
@@ -23,13 +23,13 @@ def check(account: Account, stack: Stack, functions: Mapping[str, Mapping], find
     allowed = [(own, ()), (node, ours)]
     what = "IAM: the document may be sent to the cluster's nodes"
     if stack.observes:
-        _refused(account, roles, allowed, "IAM: nothing may be sent (Mode: observe)", findings)
+        _refused(account, roles, allowed, "IAM: nothing may be sent (Mode: observe)", results)
     else:
-        with findings.checking(what):
+        with results.checking(what):
             faults = [fault for name, role in roles.items() for fault in _denials(account, name, role, allowed)]
-            _tell(findings, what, faults, roles)
-    _refused(account, roles, [(node, others)], "IAM: nodes of another cluster are refused", findings)
-    _refused(account, roles, [(foreign, ())], "IAM: AWS-RunShellScript is refused", findings)
+            _tell(results, what, faults, roles)
+    _refused(account, roles, [(node, others)], "IAM: nodes of another cluster are refused", results)
+    _refused(account, roles, [(foreign, ())], "IAM: AWS-RunShellScript is refused", results)
 
 
 def _tags(stack: Stack, cluster: str) -> tuple[dict, ...]:
@@ -48,15 +48,15 @@ def _denials(account: Account, name: str, role: str, wanted: list[tuple]) -> Ite
             return
 
 
-def _refused(account: Account, roles: Mapping[str, str], wanted: list[tuple], what: str, findings: Findings) -> None:
-    with findings.checking(what):
+def _refused(account: Account, roles: Mapping[str, str], wanted: list[tuple], what: str, results: Results) -> None:
+    with results.checking(what):
         faults = [
             f"{name}'s role may {ACTION} on {resource}: a policy that is not the stack's allows it; take it away"
             for name, role in roles.items()
             for resource, context in wanted
             if simulate(account, role, resource, context)["EvalDecision"] == "allowed"
         ]
-        _tell(findings, what, faults, roles)
+        _tell(results, what, faults, roles)
 
 
 def simulate(account: Account, role: str, resource: str, context: tuple[dict, ...]) -> dict[str, Any]:
@@ -78,11 +78,11 @@ def _because(result: Mapping[str, Any]) -> str:
     return "its policy send-prefetch-images is missing or changed; deploy the stack again"
 
 
-def _tell(findings: Findings, what: str, faults: list[str], roles: Mapping[str, str]) -> None:
+def _tell(results: Results, what: str, faults: list[str], roles: Mapping[str, str]) -> None:
     if faults:
-        findings.broken(what, "; ".join(faults))
+        results.broken(what, "; ".join(faults))
     elif len(roles) < len(SENDERS):
         missing = ", ".join(sorted(set(SENDERS) - set(roles)))
-        findings.unchecked(what, f"there is no role to ask about: {missing}")
+        results.unchecked(what, f"there is no role to ask about: {missing}")
     else:
-        findings.held(what, ", ".join(roles))
+        results.held(what, ", ".join(roles))

@@ -11,11 +11,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import images
 from verify import inventory
 from verify.aws import Account
-from verify.findings import Findings, one_line, progress, said
 from verify.interrupts import until
 from verify.jobs import Jobs, Refused
 from verify.registry import PushRefused, Registry
 from verify.repository import Place
+from verify.results import Results, one_line, progress, said
 from verify.rules import Rule
 from verify.stack import Stack
 
@@ -46,49 +46,49 @@ class Push:
         return f"push of {self.place.repository}:{self.place.tag}"
 
 
-def upload(push: Push, findings: Findings) -> bool:
+def upload(push: Push, results: Results) -> bool:
     """Pushes the image; returns whether the registry has taken it."""
     try:
         Registry(push.account).push(push.place.repository, push.place.tag, push.image)
     except PushRefused as error:
-        findings.broken(push.what, str(error))
+        results.broken(push.what, str(error))
     except (BotoCoreError, ClientError) as error:
-        findings.unchecked(push.what, said(error))
+        results.unchecked(push.what, said(error))
     else:
-        findings.held(push.what, f"{push.image.digest[:19]}…, {len(push.image.children)} platforms")
+        results.held(push.what, f"{push.image.digest[:19]}…, {len(push.image.children)} platforms")
         return True
     return False
 
 
-def jobs(push: Push, findings: Findings) -> dict[str, str]:
+def jobs(push: Push, results: Results) -> dict[str, str]:
     """Waits for the job of each rule that wants the image; returns the ids of those that send something, by rule."""
     progress(f"Pushed {push.place.repository}:{push.place.tag}; waiting for its job …")
     sending = {}
     try:
         found = _appeared(push)
     except Refused as error:
-        findings.broken("job of the push", str(error))
+        results.broken("job of the push", str(error))
         return {}
     for rule in push.rules:
         what, job = f"job of the push by rule {rule.name}", found.get(rule.name)
         if job is None:
-            findings.broken(what, _missing(push, bool(found)))
+            results.broken(what, _missing(push, bool(found)))
         elif job["state"] == "observed":
-            findings.held(what, "observed only: with Mode observe it is recorded, and nothing is sent")
+            results.held(what, "observed only: with Mode observe it is recorded, and nothing is sent")
         else:
-            findings.held(what, job["id"])
+            results.held(what, job["id"])
             sending[rule.name] = job["id"]
     return sending
 
 
-def cancel(push: Push, findings: Findings) -> None:
+def cancel(push: Push, results: Results) -> None:
     """Cancels what of the push's jobs has not begun: the image is about to be removed."""
     try:
         for job in listed(push.jobs, push.image.digest, "push"):
             if job["state"] == "running":
                 push.jobs.delete(f"/jobs/{job['id']}")
     except Refused as error:
-        findings.broken("the push's jobs are cancelled", f"{error}; a node may still look for the image")
+        results.broken("the push's jobs are cancelled", f"{error}; a node may still look for the image")
 
 
 def _appeared(push: Push) -> dict[str, dict]:

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import images
 from verify import globs
 from verify.aws import Account
-from verify.findings import Findings, progress, said
 from verify.interrupts import undisturbed
+from verify.results import Results, progress, said
 from verify.rules import Rule
 from verify.stack import Stack
 
@@ -39,7 +39,7 @@ def place(
     stack: Stack,
     wanted: str | None,
     artifact: images.Artifact,
-    findings: Findings,
+    results: Results,
 ) -> Iterator[Place]:
     """Yields where an image can be pushed that rules want, the first of them if possible; leaves nothing of it."""
     unique = artifact.digest.rpartition(":")[2][:8]
@@ -54,7 +54,7 @@ def place(
     finally:
         with undisturbed():
             if found:
-                _remove(account, found, artifact, findings)
+                _remove(account, found, artifact, results)
 
 
 def _made(account: Account, rules: Sequence[Rule], stack: str, unique: str) -> Place:
@@ -108,7 +108,7 @@ def _in_words(rules: Sequence[Rule]) -> str:
     return "; ".join(f"{rule.name} takes {' '.join(rule.repositories)}" for rule in rules)
 
 
-def _remove(account: Account, place: Place, artifact: images.Artifact, findings: Findings) -> None:
+def _remove(account: Account, place: Place, artifact: images.Artifact, results: Results) -> None:
     """Removes what was pushed, with the repository where it is the run's own."""
     ecr = account.client("ecr")
     try:
@@ -119,9 +119,9 @@ def _remove(account: Account, place: Place, artifact: images.Artifact, findings:
     except ecr.exceptions.RepositoryNotFoundException:
         pass
     except (BotoCoreError, ClientError) as error:
-        findings.broken(CLEANED, f"{said(error)}; {_by_hand(place)}")
+        results.broken(CLEANED, f"{said(error)}; {_by_hand(place)}")
         return
-    findings.held(CLEANED, f"repository {place.repository}" if place.is_own else f"{place.repository}:{place.tag}")
+    results.held(CLEANED, f"repository {place.repository}" if place.is_own else f"{place.repository}:{place.tag}")
 
 
 def _remove_image(ecr: Any, place: Place, artifact: images.Artifact) -> None:

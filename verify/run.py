@@ -10,10 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import images
 from verify import dry_run, inventory, nodes, outcomes, permissions, push, repository, rules
 from verify.aws import Account
-from verify.findings import Findings, counted, progress, said
 from verify.interrupts import undisturbed
 from verify.jobs import Jobs
 from verify.nodes import Node
+from verify.results import Results, counted, progress, said
 from verify.rules import Rule
 from verify.stack import Stack
 
@@ -30,23 +30,23 @@ class Options:
     wait_seconds: int
 
 
-def run(account: Account, stack: Stack, options: Options, findings: Findings) -> None:
+def run(account: Account, stack: Stack, options: Options, results: Results) -> None:
     """Checks everything, and removes what that made."""
     progress(f"Looking at the parts of {stack.name} …")
-    functions = inventory.check(account, stack, findings)
-    permissions.check(account, stack, functions, findings)
+    functions = inventory.check(account, stack, results)
+    permissions.check(account, stack, functions, results)
     api = Jobs(account, stack.outputs.get("JobsUrl", ""))
     progress(f"Asking after the nodes of {stack.cluster} …")
-    found = nodes.check(api, stack, findings)
-    wanted = _rules(functions, findings)
+    found = nodes.check(api, stack, results)
+    wanted = _rules(functions, results)
     if not wanted:
         return
     image = images.multi_platform(f"verify {stack.name} {uuid.uuid4()}")
     if against := obstacle(account, stack, found):
-        findings.unchecked(PUSHED, against)
-    elif _push(account, stack, api, _by_reach(wanted, found), found or [], image, options, findings):
+        results.unchecked(PUSHED, against)
+    elif _push(account, stack, api, _by_reach(wanted, found), found or [], image, options, results):
         return
-    dry_run.check(api, None, image.digest, wanted[0].name, findings)
+    dry_run.check(api, None, image.digest, wanted[0].name, results)
 
 
 def _push(
@@ -57,52 +57,52 @@ def _push(
     found: Sequence[Node],
     image: images.Artifact,
     options: Options,
-    findings: Findings,
+    results: Results,
 ) -> bool:
     """Follows a push from the image to the nodes, and a dry run of it; returns whether there was one."""
     try:
-        with repository.place(account, wanted, stack, options.repository, image, findings) as place:
+        with repository.place(account, wanted, stack, options.repository, image, results) as place:
             takers = [rule for rule in wanted if rule.wants(place.repository, place.tag)]
             pushed = push.Push(account, stack, api, place, image, takers, time.monotonic() + options.wait_seconds)
-            if not push.upload(pushed, findings):
+            if not push.upload(pushed, results):
                 return False
-            _follow(pushed, found, findings)
+            _follow(pushed, found, results)
             return True
     except repository.NoRepository as error:
-        findings.unchecked(PUSHED, str(error))
+        results.unchecked(PUSHED, str(error))
     except (BotoCoreError, ClientError) as error:
-        findings.unchecked(PUSHED, said(error))
+        results.unchecked(PUSHED, said(error))
     return False
 
 
-def _follow(pushed: push.Push, found: Sequence[Node], findings: Findings) -> None:
+def _follow(pushed: push.Push, found: Sequence[Node], results: Results) -> None:
     """Waits for the jobs of a push, and for what becomes of them; none goes on afterwards."""
     warm: list[str] = []
     try:
-        ids = push.jobs(pushed, findings)
+        ids = push.jobs(pushed, results)
         for rule, id_ in ids.items():
             taken = [node for node in found if rule in node.rules]
             progress(f"Waiting for {counted(len(taken), 'node')} …")
             job = outcomes.Job(pushed.account, pushed.stack, pushed.jobs, rule, id_, taken)
-            warm += outcomes.check(job, pushed.deadline, findings)
+            warm += outcomes.check(job, pushed.deadline, results)
     finally:
         with undisturbed():
-            push.cancel(pushed, findings)
+            push.cancel(pushed, results)
     image = f"{pushed.place.repository}:{pushed.place.tag}"
-    dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, findings)
+    dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, results)
     if ids:
-        outcomes.check_warm(pushed.jobs, pushed.image.digest, warm, findings)
+        outcomes.check_warm(pushed.jobs, pushed.image.digest, warm, results)
 
 
-def _rules(functions: dict[str, dict], findings: Findings) -> list[Rule]:
+def _rules(functions: dict[str, dict], results: Results) -> list[Rule]:
     """Returns the rules that image-push goes by."""
     if "ImagePush" not in functions:
-        findings.unchecked(PUSHED, "image-push, which has the rules, is missing")
+        results.unchecked(PUSHED, "image-push, which has the rules, is missing")
         return []
     try:
         return rules.read(functions["ImagePush"])
     except ValueError as error:
-        findings.broken("rules", f"{error}: deploy the stack again with rules that can be read")
+        results.broken("rules", f"{error}: deploy the stack again with rules that can be read")
         return []
 
 
@@ -120,8 +120,8 @@ def obstacle(account: Account, stack: Stack, found: Sequence[Node] | None) -> st
     if not stack.observes and stack.parameters.get("BakeAfterPushMinutes", "0") != "0":
         return "it would begin a bake, which launches builders: set BakeAfterPushMinutes to 0 for a run"
     if row := stack.resources.get(ARRIVES):
-        findings = Findings()
-        with findings.checking(ARRIVES):
+        results = Results()
+        with results.checking(ARRIVES):
             if fault := inventory.fault_of_rule(account, stack, row):
                 return f"no event of ECR's reaches image-push: rule {fault}"
     if not stack.observes and not any(node.is_targeted and node.rules for node in found):

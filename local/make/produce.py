@@ -31,7 +31,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from verify import stack as stacks
 from verify.aws import Account
-from verify.findings import said
+from verify.results import said
 from verify.stack import Stack
 
 EVENTS = Path(__file__).parents[2] / "events"

@@ -14,7 +14,7 @@ DENIALS = ("AccessDenied", "AccessDeniedException", "AuthorizationError", "Unaut
 
 
 @dataclass(frozen=True)
-class Finding:
+class Result:
     """One row of the table."""
 
     what: str
@@ -24,22 +24,22 @@ class Finding:
 
 
 @dataclass
-class Findings:
+class Results:
     """The rows so far, in the order in which they were found."""
 
-    rows: list[Finding] = field(default_factory=list)
+    rows: list[Result] = field(default_factory=list)
 
     def held(self, what: str, note: str = "") -> None:
         """Adds what held."""
-        self.rows.append(Finding(what, HELD, note))
+        self.rows.append(Result(what, HELD, note))
 
     def broken(self, what: str, cause: str) -> None:
         """Adds what did not hold, with its cause and what to do."""
-        self.rows.append(Finding(what, BROKEN, cause))
+        self.rows.append(Result(what, BROKEN, cause))
 
     def unchecked(self, what: str, cause: str) -> None:
         """Adds what could not be checked, with the cause."""
-        self.rows.append(Finding(what, UNCHECKED, cause))
+        self.rows.append(Result(what, UNCHECKED, cause))
 
     @contextlib.contextmanager
     def checking(self, what: str) -> Iterator[None]:
@@ -73,9 +73,9 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def table(rows: list[Finding], width: int) -> str:
+def table(rows: list[Result], width: int) -> str:
     """Returns the rows under their names, the last column broken to the width."""
-    header = Finding("checked", "result", "cause and what to do")
+    header = Result("checked", "result", "cause and what to do")
     columns = [max(len(getattr(row, name)) for row in (header, *rows)) for name in ("what", "state")]
     columns[0] = min(columns[0], max(24, width // 3))
     rest = max(24, width - sum(columns) - 4)
