@@ -23,7 +23,7 @@ use crate::{
 const STARTING: Duration = Duration::from_mins(5);
 /// Bounds it for a pod without any container, as while its first image is pulled.
 const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
-/// Bounds the time after which a pod that is starting has no claim on an image older than the newest: on a node where
+/// Bounds the time after which a newer image leaves a pod that is starting no claim on an older one: on a node where
 /// pods start all the time nothing would ever go.
 const DISPLACED: TimeDelta = TimeDelta::hours(1);
 
