@@ -1,4 +1,4 @@
-//! Which images of ours stay, which are pinned, and which are let go: a decision, and what carries it out.
+//! Images of ours that stay, are pinned, or are let go: a decision, and the calls that carry it out.
 
 pub mod claims;
 pub mod recent;

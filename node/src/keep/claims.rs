@@ -1,4 +1,4 @@
-//! Who else has a claim on an image: containers, pods that are just starting, and what commands named a moment ago.
+//! Claims on images: of containers, of pods that are just starting, and of what commands named a moment ago.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
 /// pods start all the time nothing would ever go.
 const DISPLACED: TimeDelta = TimeDelta::hours(1);
 
-/// Who has a claim.
+/// Holds who has a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// The images of containers, as CRI names them: an id, a name or a digest.

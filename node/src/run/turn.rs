@@ -1,4 +1,4 @@
-//! Whose turn it is: one command works on a node, one waits, and what others ask for is queued.
+//! The turn of a command: one command works on a node, one waits, and what others ask for is queued.
 
 use std::{fs, io, os::unix::fs::DirBuilderExt, path::PathBuf};
 

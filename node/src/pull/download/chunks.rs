@@ -1,4 +1,4 @@
-//! Which layers are downloaded, and in which chunks.
+//! The layers that are downloaded, and their chunks.
 
 use std::collections::HashSet;
 
