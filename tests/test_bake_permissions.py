@@ -100,7 +100,7 @@ def action(task: State) -> str:
 def operations_of(folder: Path) -> set[str]:
     """Returns the operations of AWS that a function's source calls, and those of what it uses of the shared source."""
     sdks = re.findall(r"^aws-sdk-(\w+)", (folder / "Cargo.toml").read_text(), re.MULTILINE)
-    source = "".join(code(file) for file in folder.rglob("src/**/*.rs") if file.name != "tests.rs")
+    source = "".join(code(file) for file in folder.rglob("src/**/*.rs") if "tests" not in file.with_suffix("").parts)
     used = " ".join(re.findall(r"use prefetch::(?s:.*?);|prefetch::\w+", source))
     names = set(re.findall(r"\w+", used))
     shared = [file for file in (ROOT / "shared" / "src").rglob("*.rs") if "tests" not in file.with_suffix("").parts]

@@ -6,7 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{host::Host, report::Speech};
+use crate::{host::Host, report::Reporter};
 
 /// Names the folder in which user data leaves the report of a rule as `<rule>.stdout` (examples/boot/boot.sh), on the host.
 const FOLDER: &str = "/var/lib/prefetch-images/boot";
@@ -36,20 +36,20 @@ pub fn left(host: &Host) -> Vec<String> {
 
 /// Prints the reports that are left of the boots with the lists of these rules, each line with its rule and with when the boot
 /// began and ended. It is for whoever has the node's turn: a boot that still works has it.
-pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
+pub fn bring_along(rules: &[String], host: &Host, reporter: &Reporter) {
     for rule in rules {
         let file = Path::new(FOLDER).join(format!("{rule}{REPORT}"));
         let Some(text) = host.read(&file) else {
-            speech.say(&format!("the report {} cannot be read", file.display()));
+            reporter.say(&format!("the report {} cannot be read", file.display()));
             continue;
         };
         let times = moments(&host.path(&file)).unwrap_or_default();
-        if !print(rule, &text, times, speech) {
+        if !print(rule, &text, times, reporter) {
             continue;
         }
         let renamed = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
         if let Err(error) = fs::rename(host.path(&file), host.path(&renamed)) {
-            speech.say(&format!(
+            reporter.say(&format!(
                 "the report {} comes again, it cannot be renamed: {error}",
                 file.display()
             ));
@@ -58,25 +58,25 @@ pub fn bring_along(rules: &[String], host: &Host, speech: &Speech) {
 }
 
 /// Prints the lines of a boot's report; returns false, and prints none, where they fit beside another command's.
-fn print(rule: &str, text: &str, (began, ended): (u64, u64), speech: &Speech) -> bool {
+fn print(rule: &str, text: &str, (began, ended): (u64, u64), reporter: &Reporter) -> bool {
     let boot = format!(r#","boot":{{"rule":"{rule}","began":{began},"ended":{ended}}}}}"#);
     let lines = text.lines().filter(|line| line.starts_with(r#"{"image":""#));
     let lines: Vec<String> = lines
         .filter_map(|line| Some(line.strip_suffix('}')?.to_owned() + &boot))
         .collect();
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
-    if length > speech.room_for_lines() && length <= PATIENT {
-        speech.say(&format!(
+    if length > reporter.room_for_lines() && length <= PATIENT {
+        reporter.say(&format!(
             "the report of the boot with the list of rule {rule} comes with another command"
         ));
         return false;
     }
-    let brought = lines.iter().filter(|line| speech.bring_along(line)).count();
+    let brought = lines.iter().filter(|line| reporter.bring_along(line)).count();
     // What is no line of ours, such as one that was cut off, is lost too.
     let lost = text.lines().count() - brought;
     if lost > 0 {
         let words = format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
-        speech.say(&words);
+        reporter.say(&words);
     }
     true
 }
@@ -99,16 +99,16 @@ mod tests {
     const LINE: &str = r#"{"image":"registry.example/team/app:v1@sha256:0","status":"pulled","attempts":1}"#;
 
     /// Has a boot's report brought along, and returns which files are there then, and how many characters were printed.
-    fn brought(report: &str, speech: &Speech) -> (Vec<String>, usize) {
+    fn brought(report: &str, reporter: &Reporter) -> (Vec<String>, usize) {
         let folder = Folder::new().with("var/lib/prefetch-images/boot/default.stdout", report);
-        let before = speech.room_for_lines();
-        bring_along(&left(&folder.host()), &folder.host(), speech);
-        (folder.host().list(FOLDER), before - speech.room_for_lines())
+        let before = reporter.room_for_lines();
+        bring_along(&left(&folder.host()), &folder.host(), reporter);
+        (folder.host().list(FOLDER), before - reporter.room_for_lines())
     }
 
     #[test]
     fn a_report_is_brought_along_with_its_rule_and_times() {
-        let (names, printed) = brought(&format!("{LINE}\ngarbled\n"), &Speech::new(false));
+        let (names, printed) = brought(&format!("{LINE}\ngarbled\n"), &Reporter::new(false));
         let boot = r#","boot":{"rule":"default","began":1764527000,"ended":1764527000}"#;
         assert_eq!(names, ["default.reported"]);
         assert_eq!(printed, LINE.len() + boot.len() + 1);
@@ -116,15 +116,18 @@ mod tests {
 
     #[test]
     fn a_report_that_is_not_begun_stays_and_so_does_one_for_which_there_is_no_room() {
-        assert_eq!(brought("", &Speech::new(false)), (vec!["default.stdout".to_owned()], 0));
-        let speech = Speech::new(false);
-        while speech.bring_along(&"x".repeat(100)) {}
-        assert_eq!(brought(LINE, &speech).0, ["default.stdout"]);
+        assert_eq!(
+            brought("", &Reporter::new(false)),
+            (vec!["default.stdout".to_owned()], 0)
+        );
+        let reporter = Reporter::new(false);
+        while reporter.bring_along(&"x".repeat(100)) {}
+        assert_eq!(brought(LINE, &reporter).0, ["default.stdout"]);
     }
 
     #[test]
     fn of_a_report_that_never_fits_what_fits_is_brought_along() {
-        let (names, printed) = brought(&format!("{LINE}\n").repeat(500), &Speech::new(false));
+        let (names, printed) = brought(&format!("{LINE}\n").repeat(500), &Reporter::new(false));
         assert_eq!(names, ["default.reported"]);
         assert!(printed > 20_000, "{printed}");
     }

@@ -21,7 +21,7 @@ use crate::{
     lock::Lock,
     login::Answer,
     parameters::Parameters,
-    report::Speech,
+    report::Reporter,
 };
 
 /// Bounds the images that are described at once.
@@ -34,7 +34,7 @@ pub struct Command<'a> {
     /// Its parameters.
     pub parameters: &'a Parameters,
     /// Its standard output and standard error.
-    pub speech: Speech,
+    pub reporter: Reporter,
     /// Its images.
     pub works: Vec<Work>,
     /// The places for small images that are pulled at once.
@@ -60,14 +60,14 @@ pub struct Command<'a> {
 impl<'a> Command<'a> {
     /// Takes up a command.
     #[must_use]
-    pub fn new(context: &'a Context, parameters: &'a Parameters, speech: Speech, stop: &'a Stop) -> Self {
+    pub fn new(context: &'a Context, parameters: &'a Parameters, reporter: Reporter, stop: &'a Stop) -> Self {
         let images = parameters.images.iter().enumerate();
-        let talk = || speech.talk_of_each(parameters.images.len());
+        let budget = || reporter.budget_of_each(parameters.images.len());
         Self {
             context,
             parameters,
             works: images
-                .map(|(number, image)| Work::new(number, image.clone(), talk()))
+                .map(|(number, image)| Work::new(number, image.clone(), budget()))
                 .collect(),
             slots: Semaphore::new(parameters.max_parallel_image_pulls * SMALL_AT_ONCE as usize),
             pace: Pace::new(parameters.max_connections, parameters.bandwidth),
@@ -78,7 +78,7 @@ impl<'a> Command<'a> {
             room: OnceCell::new(),
             occupied: RefCell::default(),
             is_idle: Notify::new(),
-            speech,
+            reporter,
             stop,
             lock: RefCell::default(),
         }
@@ -130,7 +130,7 @@ impl<'a> Command<'a> {
 
     /// Returns the login for an image, which all images of its registry share.
     pub async fn login(&self, work: &Work) -> Answer {
-        self.context.login(&work.image, |cause| self.speech.say(cause)).await
+        self.context.login(&work.image, |cause| self.reporter.say(cause)).await
     }
 
     /// Returns the room that the node has for images.
@@ -141,7 +141,7 @@ impl<'a> Command<'a> {
                 kubelet: self.context.facts().kubelet.clone(),
             };
             for file in &limits.kubelet.unreadable {
-                self.speech
+                self.reporter
                     .say(&format!("kubelet's {file} cannot be read: its defaults count"));
             }
             let context = self.context;

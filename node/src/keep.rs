@@ -1,7 +1,7 @@
-//! Which images of ours stay, which are pinned, and which are let go: a decision, and what carries it out.
+//! Images of ours that stay, are pinned, or are let go: a decision, and the calls that carry it out.
 
 pub mod claims;
-pub mod lately;
+pub mod recent;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -27,7 +27,7 @@ const NEVER: &str = "never";
 
 /// Holds what a command asks to be kept.
 #[derive(Clone, Debug)]
-pub struct Wish<'a> {
+pub struct KeepPolicy<'a> {
     /// Its images, and what became of them.
     pub images: &'a [(&'a Image, Presence)],
     /// The number of newest images of ours that stay in each repository; 0 to remove none.
@@ -104,24 +104,24 @@ pub async fn tidy(
     containerd: &Containerd,
     host: &Host,
     inventory: &Inventory,
-    wish: &Wish<'_>,
+    policy: &KeepPolicy<'_>,
     mut say: impl FnMut(&str),
 ) {
     let all = ours::ours(inventory);
-    let mut decided = decide(wish, &all, inventory, &Claims::default());
+    let mut decided = decide(policy, &all, inventory, &Claims::default());
     if decided.iter().any(|(_, decision)| *decision == Decision::LetGo) {
         let claims = Claims::of(containerd, host).await;
-        decided = decide(wish, &all, inventory, &claims);
+        decided = decide(policy, &all, inventory, &claims);
     }
     for (image, decision) in decided {
-        if let Some(words) = words(image, &decision, wish.keep) {
+        if let Some(words) = words(image, &decision, policy.keep) {
             say(&words);
         }
-        if !wish.report_only {
+        if !policy.report_only {
             carry_out(containerd, inventory, image, &decision, &mut say).await;
         }
     }
-    if wish.keep > 0 && !wish.report_only {
+    if policy.keep > 0 && !policy.report_only {
         let removed = pins::remove_stray_pins(containerd, inventory, &all).await;
         or_say(removed, "remove pins of what is gone", &mut say);
     }
@@ -176,17 +176,17 @@ fn or_say(done: Result<(), Status>, what: &str, say: &mut impl FnMut(&str)) {
 /// later: a command may be late, or come twice.
 #[must_use]
 pub fn decide<'a>(
-    wish: &Wish<'_>,
+    policy: &KeepPolicy<'_>,
     ours: &'a [Ours],
     inventory: &Inventory,
     claims: &Claims,
 ) -> Vec<(&'a Ours, Decision)> {
-    if wish.keep == 0 {
+    if policy.keep == 0 {
         return Vec::new();
     }
-    let named: HashSet<_> = wish.images.iter().map(|(image, _)| image.name_by_digest()).collect();
-    let mut kept = would_be(wish);
-    let tidied: BTreeSet<_> = wish
+    let named: HashSet<_> = policy.images.iter().map(|(image, _)| image.name_by_digest()).collect();
+    let mut kept = would_be(policy);
+    let tidied: BTreeSet<_> = policy
         .images
         .iter()
         .filter(|(_, presence)| *presence != Presence::Missing)
@@ -197,12 +197,12 @@ pub fn decide<'a>(
     let mut displaced_at: HashMap<&str, &str> = HashMap::new();
     let decide = |image: &'a Ours| {
         let kept = kept.entry(image.repository.clone()).or_default();
-        if *kept < wish.keep || named.contains(&name_by_digest(image)) {
+        if *kept < policy.keep || named.contains(&name_by_digest(image)) {
             *kept += 1;
-            if *kept <= wish.keep {
+            if *kept <= policy.keep {
                 displaced_at.insert(&image.repository, &image.pulled_at);
             }
-            return (image, if wish.pin { Decision::Pin } else { Decision::Stays });
+            return (image, if policy.pin { Decision::Pin } else { Decision::Stays });
         }
         // without one that is kept, it is displaced by what would be
         let displaced_at = displaced_at.get(image.repository.as_str()).unwrap_or(&NEVER);
@@ -212,8 +212,8 @@ pub fn decide<'a>(
 }
 
 /// Counts the images that would be there, by repository: without them, one more would be said to stay.
-fn would_be(wish: &Wish<'_>) -> HashMap<String, usize> {
-    let mut images: Vec<_> = wish
+fn would_be(policy: &KeepPolicy<'_>) -> HashMap<String, usize> {
+    let mut images: Vec<_> = policy
         .images
         .iter()
         .filter(|(_, presence)| *presence == Presence::WouldBe)
@@ -229,7 +229,7 @@ fn would_be(wish: &Wish<'_>) -> HashMap<String, usize> {
 
 /// Lets an image go that a newer one has displaced at a moment, unless somebody else has a claim on it.
 fn unless_claimed(image: &Ours, displaced_at: &str, ours: &[Ours], inventory: &Inventory, claims: &Claims) -> Decision {
-    if claims.is_named_lately(&name_by_digest(image)) {
+    if claims.is_named_recently(&name_by_digest(image)) {
         return Decision::Stays; // with its pin, if it has one: whoever named it may want that
     }
     let other = others_name(image, ours, inventory).map(|name| format!("it is also named {name}"));

@@ -17,7 +17,7 @@ const CONFIGS: [&str; 3] = [
     "/etc/kubernetes/kubelet/kubelet-config.json",
 ];
 
-/// Names the folder of what is merged into it.
+/// Names the folder of the files that are merged into it.
 const DROP_INS: &str = "/etc/kubernetes/kubelet/config.json.d";
 
 /// Names the folder of kubelet's own files, unless `--root-dir` names another.

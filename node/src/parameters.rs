@@ -22,7 +22,7 @@ pub struct Parameters {
     pub image_gc_high_threshold_percent: u8,
     /// The number of images that are pulled at once.
     pub max_parallel_image_pulls: usize,
-    /// Over how many connections the layers of an image are downloaded; 0 leaves all of it to containerd.
+    /// Tells over how many connections the layers of an image are downloaded; 0 leaves all of it to containerd.
     pub max_connections: usize,
     /// Bytes per second that these bring at most; none for no limit.
     pub bandwidth: Option<u64>,

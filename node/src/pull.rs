@@ -1,9 +1,9 @@
 //! One image: its attempts, what goes on while it is pulled, and what is left behind where it fails.
 
-pub mod begun;
 pub mod download;
 mod fetch;
 mod image_pull;
+pub mod marker;
 mod names;
 pub mod progress;
 pub mod reason;
@@ -72,8 +72,8 @@ impl ImagePull<'_> {
             if self.attempts().is_none_or(|attempts| attempts.count < attempt) {
                 return Err(failure); // the time was over before this attempt began
             }
-            let Command { speech, .. } = self.command;
-            speech.tell_failure(&self.work.talk, &self.work.image, attempt, &failure);
+            let Command { reporter, .. } = self.command;
+            reporter.tell_failure(&self.work.budget, &self.work.image, attempt, &failure);
             let is_last = attempt == MAX_ATTEMPTS || !self.may_pass(&failure).await;
             if is_last || !self.back_off(attempt).await {
                 return Err(failure);

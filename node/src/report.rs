@@ -16,9 +16,9 @@ use crate::failure::Failure;
 /// takes no room of the command's own lines.
 const MAX_LINES: usize = 23_900;
 /// Bounds the characters on standard error, of which SSM returns the first 8,000 (SSM service model).
-const MAX_TALK: usize = 7_000;
+const MAX_WORDS: usize = 7_000;
 /// Bounds the part of these that the command itself says; its images share the rest.
-const OWN_TALK: usize = MAX_TALK / 5;
+const OWN_WORDS: usize = MAX_WORDS / 5;
 /// Bounds the part of an image's name that is said, in characters: its end.
 const MAX_NAME: usize = 60;
 /// Bounds the part of a cause that is said, from the least to which one is cut, in characters.
@@ -26,7 +26,7 @@ const CAUSE: std::ops::Range<usize> = 20..300;
 
 /// Standard output and standard error, for one command. A reader that is gone ends neither the command nor its images.
 #[derive(Debug)]
-pub struct Speech {
+pub struct Reporter {
     /// The prefix of every line for people.
     prefix: &'static str,
     /// True where lines are printed: the images of a command that gave way to this one have none.
@@ -39,9 +39,9 @@ pub struct Speech {
 
 /// Counts the characters that may still be said of one image.
 #[derive(Debug)]
-pub struct Talk(Cell<usize>);
+pub struct Budget(Cell<usize>);
 
-impl Speech {
+impl Reporter {
     /// Speaks for a command.
     #[must_use]
     pub fn new(report_only: bool) -> Self {
@@ -49,7 +49,7 @@ impl Speech {
             prefix: if report_only { "report only: " } else { "" },
             has_lines: true,
             printed: Cell::new(0),
-            left: Cell::new(OWN_TALK),
+            left: Cell::new(OWN_WORDS),
         }
     }
 
@@ -71,9 +71,9 @@ impl Speech {
 
     /// Shares what may be said of images among so many.
     #[must_use]
-    pub fn talk_of_each(&self, images: usize) -> Talk {
-        let all = if self.has_lines { MAX_TALK - OWN_TALK } else { 0 };
-        Talk(Cell::new(all / images.max(1)))
+    pub fn budget_of_each(&self, images: usize) -> Budget {
+        let all = if self.has_lines { MAX_WORDS - OWN_WORDS } else { 0 };
+        Budget(Cell::new(all / images.max(1)))
     }
 
     /// Prints an image's line, whole and at once.
@@ -111,13 +111,13 @@ impl Speech {
 
     /// Tells people what became of an attempt: the end of the image's name, the reason, and the end of the cause, where the
     /// innermost stands.
-    pub fn tell(&self, talk: &Talk, image: &Image, attempt: u32, reason: NodeReason, cause: &str) {
-        self.say_within(&talk.0, &words(talk.0.get(), image, attempt, reason, cause));
+    pub fn tell(&self, budget: &Budget, image: &Image, attempt: u32, reason: NodeReason, cause: &str) {
+        self.say_within(&budget.0, &words(budget.0.get(), image, attempt, reason, cause));
     }
 
     /// Tells people that an attempt failed.
-    pub fn tell_failure(&self, talk: &Talk, image: &Image, attempt: u32, failure: &Failure) {
-        self.tell(talk, image, attempt, failure.reason, &failure.detail);
+    pub fn tell_failure(&self, budget: &Budget, image: &Image, attempt: u32, failure: &Failure) {
+        self.tell(budget, image, attempt, failure.reason, &failure.detail);
     }
 
     fn say_within(&self, left: &Cell<usize>, words: &str) {
@@ -194,16 +194,22 @@ mod tests {
 
     #[test]
     fn all_that_is_said_is_within_what_ssm_returns() {
-        let speech = Speech::new(true);
+        let reporter = Reporter::new(true);
         for _ in 0..100 {
-            speech.say(&"word ".repeat(100));
+            reporter.say(&"word ".repeat(100));
         }
-        assert_eq!(speech.left.get(), 0);
-        let talk = speech.talk_of_each(50);
+        assert_eq!(reporter.left.get(), 0);
+        let budget = reporter.budget_of_each(50);
         for attempt in 1..=4 {
-            speech.tell(&talk, &image(), attempt, NodeReason::Registry, &"cause ".repeat(1_000));
+            reporter.tell(
+                &budget,
+                &image(),
+                attempt,
+                NodeReason::Registry,
+                &"cause ".repeat(1_000),
+            );
         }
-        assert_eq!(talk.0.get(), 0);
+        assert_eq!(budget.0.get(), 0);
     }
 
     #[test]

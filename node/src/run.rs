@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     host::Host,
     parameters::Parameters,
-    report::{Line, Speech},
+    report::{Line, Reporter},
     time::Time,
 };
 
@@ -31,10 +31,10 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     }
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
     let time = Time::of(parameters, began);
-    let speech = Speech::new(parameters.report_only);
+    let reporter = Reporter::new(parameters.report_only);
     let config = match config_of(&host, &time, &stop).await {
         Ok(config) => config,
-        Err(failure) => return Ok(fail_all(parameters, &speech, &failure)),
+        Err(failure) => return Ok(fail_all(parameters, &reporter, &failure)),
     };
     if config.is_cri_disabled {
         return Err(
@@ -43,7 +43,7 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
         );
     }
     let context = Context::new(host, time, config);
-    let command = Command::new(&context, parameters, speech, &stop);
+    let command = Command::new(&context, parameters, reporter, &stop);
     command.note_what_is_named();
     let may_serve = command.run(command.prefetch()).await == Some(true);
     if may_serve && command.lock.borrow().is_some() {
@@ -63,10 +63,10 @@ async fn config_of(host: &Host, time: &Time, stop: &Stop) -> Result<Config, Fail
 }
 
 /// Reports every image as failed, and returns the exit code for that.
-fn fail_all(parameters: &Parameters, speech: &Speech, failure: &Failure) -> u8 {
-    speech.say(&failure.detail);
+fn fail_all(parameters: &Parameters, reporter: &Reporter, failure: &Failure) -> u8 {
+    reporter.say(&failure.detail);
     for image in &parameters.images {
-        speech.report(&Line {
+        reporter.report(&Line {
             image,
             status: Status::Failed,
             reason: Some(failure.reason),

@@ -31,7 +31,7 @@ impl Command<'_> {
     /// meanwhile, or before the last was pulled.
     pub async fn see(&self, work: &Work, come: Brought) {
         if self.parameters.report_only {
-            return work.report_brought(&self.speech, come);
+            return work.report_brought(&self.reporter, come);
         }
         let since = Instant::now();
         tokio::select! {
@@ -47,13 +47,13 @@ impl Command<'_> {
             && let Some(come) = seen(&inventory, work, come)
         {
             self.spare_from_age(&inventory, work).await;
-            return work.report_brought(&self.speech, come);
+            return work.report_brought(&self.reporter, come);
         }
         let detail = "containerd does not hold it completely";
         let failure = Failure::new(NodeReason::Interrupted, detail);
-        self.speech
-            .tell_failure(&work.talk, &work.image, come.attempts, &failure);
-        work.report_without_bytes(&self.speech, Status::Failed, Some(NodeReason::Interrupted));
+        self.reporter
+            .tell_failure(&work.budget, &work.image, come.attempts, &failure);
+        work.report_without_bytes(&self.reporter, Status::Failed, Some(NodeReason::Interrupted));
         self.clean_up(work, NodeReason::Interrupted).await;
     }
 
@@ -62,7 +62,7 @@ impl Command<'_> {
         loop {
             match self.context.inventory(since).await {
                 Ok(inventory) => return Some(inventory),
-                Err(failure) => self.speech.say(&failure.detail),
+                Err(failure) => self.reporter.say(&failure.detail),
             }
             if self.context.time.is_over() {
                 return None;
@@ -83,13 +83,13 @@ impl Command<'_> {
             Err(failure) => failure,
         };
         let words = format!("could not pin {}: {}", work.image.name_by_digest(), failure.detail);
-        self.speech.say(&words);
+        self.reporter.say(&words);
     }
 
     /// Reports an image that could not be brought.
     pub fn report_failure(&self, work: &Work, failure: &Failure, bytes: u64) {
         let status = match failure.reason {
-            NodeReason::ReportOnly => return work.report_only(&self.speech, bytes),
+            NodeReason::ReportOnly => return work.report_only(&self.reporter, bytes),
             NodeReason::Platform
             | NodeReason::TooLarge
             | NodeReason::NoSpace
@@ -98,7 +98,7 @@ impl Command<'_> {
             | NodeReason::Policy => Status::Skipped,
             _ => Status::Failed,
         };
-        work.report_without_bytes(&self.speech, status, Some(failure.reason));
+        work.report_without_bytes(&self.reporter, status, Some(failure.reason));
     }
 
     /// Ends the command before its work is done: every image is reported, what has come as what it is, and what was begun is
@@ -117,7 +117,7 @@ impl Command<'_> {
                 Stage::Trying(_) => begun.push(work),
                 Stage::Pending => {}
             }
-            work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
+            work.report_without_bytes(&self.reporter, Status::Failed, Some(reason));
         }
         let since = Instant::now();
         join_all(come.into_iter().map(|(work, come)| self.report_seen(work, come, since))).await;
@@ -127,7 +127,7 @@ impl Command<'_> {
     /// Reports every image of which nothing is known yet as failed.
     pub(crate) fn fail_the_rest(&self, reason: NodeReason) {
         for work in self.works.iter().filter(|work| work.is_pending()) {
-            work.report_without_bytes(&self.speech, Status::Failed, Some(reason));
+            work.report_without_bytes(&self.reporter, Status::Failed, Some(reason));
         }
     }
 
@@ -139,7 +139,7 @@ impl Command<'_> {
         let cleared = self.context.time.until_end(Box::pin(self.clear(work, reason))).await;
         if let Ok(Err(failure)) | Err(failure) = cleared {
             let words = format!("could not clear {}: {}", work.image.name_by_digest(), failure.detail);
-            self.speech.say(&words);
+            self.reporter.say(&words);
         }
     }
 

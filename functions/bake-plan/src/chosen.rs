@@ -8,7 +8,7 @@ use crate::{
     bake::Chosen,
     contents::Contents,
     error::PlanError,
-    wanted::{Reason, Wanted},
+    wanted::{Origin, Wanted},
 };
 
 /// Chooses the images for each architecture.
@@ -48,19 +48,19 @@ fn chosen_for<'a>(
     errors: &mut Vec<FieldError>,
 ) -> Chosen<'a> {
     let mut chosen = Chosen::default();
-    for Wanted { image, reason } in wanted {
+    for Wanted { image, origin } in wanted {
         let content = contents.of(image, architecture);
-        match (content, reason) {
-            (Some(content), Reason::Found { max_gib }) if exceeds(content.bytes(), *max_gib) => {
+        match (content, origin) {
+            (Some(content), Origin::Found { max_gib }) if exceeds(content.bytes(), *max_gib) => {
                 let why = format!("it is larger than the {max_gib} GiB that its rules take");
                 chosen.left_off.push(left_off(image, &why));
             }
             (Some(content), _) => chosen.images.push((image, content)),
-            (None, Reason::Found { .. }) => {
+            (None, Origin::Found { .. }) => {
                 let why = format!("it has none for {architecture}");
                 chosen.left_off.push(left_off(image, &why));
             }
-            (None, Reason::Named { place, name }) => {
+            (None, Origin::Named { place, name }) => {
                 let accepted = format!("an image for {architecture}, which this index has none for");
                 errors.push(FieldError::new(format!("images[{place}]"), Some(json!(name)), accepted));
             }

@@ -13,16 +13,16 @@ use crate::error::{AwsError, PlanError};
 /// Bounds the time in which ECR is asked for the rules' newest images, of the function's 60 seconds.
 const LISTING: Duration = Duration::from_secs(40);
 
-/// An image that is wanted, and why.
+/// An image that is wanted, and by what.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub image: Image,
-    pub reason: Reason,
+    pub origin: Origin,
 }
 
-/// Tells why an image is wanted.
+/// Tells by what an image is wanted.
 #[derive(Clone, Debug)]
-pub enum Reason {
+pub enum Origin {
     /// The input names it.
     Named {
         /// Its place in the input.
@@ -44,8 +44,8 @@ pub async fn named(client: &Client, registry: &str, input: &Input) -> Result<Vec
     for (place, (image, reference)) in images.into_iter().zip(&input.images).enumerate() {
         if wanted.iter().all(|known| known.image != image) {
             let name = reference.reference.clone();
-            let reason = Reason::Named { place, name };
-            wanted.push(Wanted { image, reason });
+            let origin = Origin::Named { place, name };
+            wanted.push(Wanted { image, origin });
         }
     }
     Ok(wanted)
@@ -64,8 +64,8 @@ pub async fn newest(images: &NewestImages, rules: &[&Rule], now: SystemTime) -> 
         let images = newest.of_rule(rule, now).await.map_err(AwsError::Images)?;
         for image in images {
             let limit = limits.entry(image.clone()).or_insert_with(|| {
-                let reason = Reason::Found { max_gib: 0 };
-                wanted.push(Wanted { image, reason });
+                let origin = Origin::Found { max_gib: 0 };
+                wanted.push(Wanted { image, origin });
                 rule.max_image_gib
             });
             *limit = more_generous(*limit, rule.max_image_gib);
@@ -73,7 +73,7 @@ pub async fn newest(images: &NewestImages, rules: &[&Rule], now: SystemTime) -> 
     }
     for found in &mut wanted {
         let max_gib = limits[&found.image];
-        found.reason = Reason::Found { max_gib };
+        found.origin = Origin::Found { max_gib };
     }
     if wanted.is_empty() {
         let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();

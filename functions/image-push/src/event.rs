@@ -17,7 +17,7 @@ const STORAGE_CLASS: &str = "UPDATE_STORAGE_CLASS";
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Ignored {
     /// The reason as one word, stable for those who count it.
-    pub reason: Reason,
+    pub reason: IgnoredReason,
     /// The reason as a sentence.
     pub message: String,
 }
@@ -25,7 +25,7 @@ pub struct Ignored {
 /// The reasons for which an event is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reason {
+pub enum IgnoredReason {
     /// The payload is no event, or a field is missing or unusable.
     Malformed,
     /// The event is none of ECR's that name an image that arrived.
@@ -45,7 +45,7 @@ pub enum Reason {
 }
 
 impl Ignored {
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: IgnoredReason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -105,12 +105,12 @@ impl Arrival {
             detail.artifact_media_type.as_deref(),
         );
         if let Kind::Other(message) = kind {
-            return Err(Ignored::new(Reason::NotAnImage, message));
+            return Err(Ignored::new(IgnoredReason::NotAnImage, message));
         }
         let repository = required("repository-name", detail.repository_name.as_deref())?;
         let digest = required("image-digest", detail.image_digest.as_deref())?;
         check_name(repository, tag, Some(digest))
-            .map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))?;
+            .map_err(|error| Ignored::new(IgnoredReason::Malformed, error.to_string()))?;
         Ok(Self {
             account: required("account", event.account.as_deref())?.to_owned(),
             region: required("region", event.region.as_deref())?.to_owned(),
@@ -123,11 +123,11 @@ impl Arrival {
 }
 
 fn parsed<T: DeserializeOwned>(value: Value) -> Result<T, Ignored> {
-    serde_json::from_value(value).map_err(|error| Ignored::new(Reason::Malformed, error.to_string()))
+    serde_json::from_value(value).map_err(|error| Ignored::new(IgnoredReason::Malformed, error.to_string()))
 }
 
 fn required<'a>(field: &str, value: Option<&'a str>) -> Result<&'a str, Ignored> {
-    value.ok_or_else(|| Ignored::new(Reason::Malformed, format!("the field {field} is missing")))
+    value.ok_or_else(|| Ignored::new(IgnoredReason::Malformed, format!("the field {field} is missing")))
 }
 
 fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
@@ -136,7 +136,7 @@ fn detail_of_image_event(event: &Event) -> Result<Detail, Ignored> {
         parsed(event.detail.clone())
     } else {
         let message = format!("{detail_type:?} from {source:?} is no event by which an image arrives in ECR");
-        Err(Ignored::new(Reason::NotAnImageEvent, message))
+        Err(Ignored::new(IgnoredReason::NotAnImageEvent, message))
     }
 }
 
@@ -158,19 +158,19 @@ fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
             "the action is {:?}, not {action}",
             detail.action_type.as_deref().unwrap_or_default()
         );
-        return Err(Ignored::new(Reason::NotAPush, message));
+        return Err(Ignored::new(IgnoredReason::NotAPush, message));
     }
     let class = detail.target_storage_class.as_deref().unwrap_or_default();
     if is_restored(detail) && class != "STANDARD" {
         let message = format!("the image's storage class becomes {class:?}, not STANDARD");
-        return Err(Ignored::new(Reason::NotAPush, message));
+        return Err(Ignored::new(IgnoredReason::NotAPush, message));
     }
     if outcome.as_deref() != Some("SUCCESS") {
         let message = format!(
             "the result is {:?}, not SUCCESS",
             outcome.as_deref().unwrap_or_default()
         );
-        return Err(Ignored::new(Reason::NotSuccessful, message));
+        return Err(Ignored::new(IgnoredReason::NotSuccessful, message));
     }
     Ok(())
 }
@@ -178,12 +178,12 @@ fn check_arrival(detail_type: &str, detail: &Detail) -> Result<(), Ignored> {
 fn tag(detail: &Detail) -> Result<&str, Ignored> {
     let Some(tag) = detail.image_tag.as_deref().filter(|tag| !tag.is_empty()) else {
         return Err(Ignored::new(
-            Reason::Untagged,
+            IgnoredReason::Untagged,
             "the image has no tag: a child of an index, or pushed by digest",
         ));
     };
     match not_an_image_tag(tag) {
-        Some(message) => Err(Ignored::new(Reason::NotAnImage, message)),
+        Some(message) => Err(Ignored::new(IgnoredReason::NotAnImage, message)),
         None => Ok(tag),
     }
 }

@@ -20,7 +20,7 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::{
-    event::{Arrival, Ignored, Reason},
+    event::{Arrival, Ignored, IgnoredReason},
     wanted::{Verdict, Wanted, wanted},
 };
 
@@ -216,7 +216,7 @@ async fn send(
 }
 
 fn log_ignored(id: &str, ignored: &Ignored) {
-    if ignored.reason == Reason::Malformed {
+    if ignored.reason == IgnoredReason::Malformed {
         warn!(
             event.id = id,
             reason = word(&ignored.reason),

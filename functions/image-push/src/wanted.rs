@@ -12,7 +12,7 @@ use prefetch::{
     settings::Settings,
 };
 
-use crate::event::{Arrival, Ignored, Reason};
+use crate::event::{Arrival, Ignored, IgnoredReason};
 
 /// An image that is wanted.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ fn names<'a>(rule: &Rule, arrival: &Arrival, tags: &'a [String]) -> Vec<&'a str>
 fn build_cache(arrival: &Arrival) -> Ignored {
     let tag = arrival.tag.as_deref().unwrap_or("of 64 hexadecimal digits");
     Ignored::new(
-        Reason::NotAnImage,
+        IgnoredReason::NotAnImage,
         format!("{}: the tag {tag} is a build cache's", arrival.repository),
     )
 }
@@ -116,7 +116,7 @@ fn may_want(rule: &Rule, arrival: &Arrival) -> bool {
 fn no_rule(arrival: &Arrival) -> Ignored {
     let repository = &arrival.repository;
     Ignored::new(
-        Reason::NoRule,
+        IgnoredReason::NoRule,
         match &arrival.tag {
             Some(tag) => format!("no rule wants {repository}:{tag}"),
             None => format!("no rule wants {repository} by a tag of the image's"),
@@ -167,8 +167,8 @@ async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>
         }
     }
     Ok(match kind {
-        Kind::Other(message) => Err(Ignored::new(Reason::NotAnImage, message)),
-        _ if tags.is_empty() => Err(Ignored::new(Reason::Untagged, "the image has no tag")),
+        Kind::Other(message) => Err(Ignored::new(IgnoredReason::NotAnImage, message)),
+        _ if tags.is_empty() => Err(Ignored::new(IgnoredReason::Untagged, "the image has no tag")),
         _ => Ok(Known { tags, manifest }),
     })
 }
@@ -182,7 +182,7 @@ fn is_active(detail: &ImageDetail) -> bool {
 fn gone(arrival: &Arrival) -> Ignored {
     let Arrival { repository, digest, .. } = arrival;
     Ignored::new(
-        Reason::Gone,
+        IgnoredReason::Gone,
         format!("ECR has {repository}@{digest} no more, or in its archive"),
     )
 }
@@ -206,7 +206,7 @@ fn named<'a>(settings: &Settings, arrival: &Arrival, rules: &[&'a Rule], tags: &
         })
     };
     match named() {
-        Err(error) => Err(Ignored::new(Reason::Malformed, error.to_string())),
+        Err(error) => Err(Ignored::new(IgnoredReason::Malformed, error.to_string())),
         Ok(wanted) if wanted.rules.is_empty() => Err(no_rule(arrival)),
         Ok(wanted) => Ok(wanted),
     }

@@ -10,7 +10,7 @@ use prefetch::{
 };
 
 use crate::{
-    decision::{Decision, Reason, Why},
+    decision::{Decision, DecisionReason, Why},
     message::{Look, Request},
     requests::{Decisions, Instances, RequestWithRules},
 };
@@ -49,7 +49,7 @@ pub async fn claim(
             Claim::UnderWay => under_way(looks[&request]),
             Claim::Sent(commands) => {
                 let message = format!("another message of its launch had it sent {}", commands.join(", "));
-                Decision::dropped(Reason::AlreadySent, message)
+                Decision::dropped(DecisionReason::AlreadySent, message)
             }
         };
         decisions.insert(request, decision);
@@ -59,7 +59,10 @@ pub async fn claim(
 
 /// Decides of a message while another of its launch is being served.
 fn under_way(look: Look) -> Decision {
-    let why = Why::new(Reason::UnderWay, "another message of its launch is being served");
+    let why = Why::new(
+        DecisionReason::UnderWay,
+        "another message of its launch is being served",
+    );
     // The other comes back by itself where it fails, and this one would be a dead letter.
     if look == Look::Last {
         Decision::Dropped(why)

@@ -37,13 +37,13 @@ pub struct Sent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Why {
     /// The reason as one word, stable for those who count it.
-    pub reason: Reason,
+    pub reason: DecisionReason,
     /// The reason as a sentence.
     pub message: String,
 }
 
 impl Why {
-    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn new(reason: DecisionReason, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -54,7 +54,7 @@ impl Why {
 /// The reasons for which a node gets nothing, or nothing yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reason {
+pub enum DecisionReason {
     /// The message is no event, or a field is missing or unusable.
     Malformed,
     /// The event is none by which a node is launched.
@@ -92,11 +92,11 @@ pub enum Reason {
 }
 
 impl Decision {
-    pub fn dropped(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn dropped(reason: DecisionReason, message: impl Into<String>) -> Self {
         Self::Dropped(Why::new(reason, message))
     }
 
-    pub fn handed_back(reason: Reason, message: impl Into<String>) -> Self {
+    pub fn handed_back(reason: DecisionReason, message: impl Into<String>) -> Self {
         Self::HandedBack(Why::new(reason, message))
     }
 
@@ -150,7 +150,7 @@ fn ids(commands: &[Sent]) -> String {
 
 /// Logs that a message or an event asks for nothing.
 pub fn log_unusable(kind: &str, id: &str, why: &Why) {
-    if why.reason == Reason::Malformed {
+    if why.reason == DecisionReason::Malformed {
         warn!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);
     } else {
         info!(reason = word(&why.reason), "{kind} {id} is dropped: {}", why.message);

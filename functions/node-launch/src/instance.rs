@@ -8,7 +8,7 @@ use prefetch::{
 };
 
 use crate::{
-    decision::{Decision, Reason},
+    decision::{Decision, DecisionReason},
     message::Look,
 };
 
@@ -23,7 +23,7 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, look: Look) -> Result<(
     let state = instance.state().and_then(|state| state.name());
     if !is_up(instance) {
         let state = state.map_or("in no state", InstanceStateName::as_str);
-        return Err(Decision::dropped(Reason::NotRunning, format!("it is {state}")));
+        return Err(Decision::dropped(DecisionReason::NotRunning, format!("it is {state}")));
     }
     let mut tags = tags(instance);
     let membership = cluster.membership(&tags);
@@ -41,24 +41,26 @@ pub fn node_tags(instance: &Instance, cluster: &Cluster, look: Look) -> Result<(
 fn refusal(instance: &Instance, membership: Membership, cluster: &Cluster, look: Look) -> Option<Decision> {
     let (key, name) = (&cluster.tag_key, &cluster.name);
     Some(match membership {
-        Membership::Foreign => Decision::dropped(Reason::Foreign, "its tags name another cluster"),
-        _ if is_auto_mode(instance) => Decision::dropped(Reason::Unsupported, Unreachable::AutoMode.to_string()),
+        Membership::Foreign => Decision::dropped(DecisionReason::Foreign, "its tags name another cluster"),
+        _ if is_auto_mode(instance) => {
+            Decision::dropped(DecisionReason::Unsupported, Unreachable::AutoMode.to_string())
+        }
         Membership::Expected => {
             let message = format!("other tags call it a node of {name}, but it has no {key} yet: see ClusterTagKey");
-            Decision::handed_back(Reason::NotTagged, message)
+            Decision::handed_back(DecisionReason::NotTagged, message)
         }
         Membership::Unknown if look > Look::Early => {
             let message = format!("it has no tag {key}, nor any other that names a cluster");
-            Decision::dropped(Reason::Foreign, message)
+            Decision::dropped(DecisionReason::Foreign, message)
         }
         Membership::Unknown => {
             let message = format!("it is not tagged yet: no {key}, nor any other tag that names a cluster");
-            Decision::handed_back(Reason::NotTagged, message)
+            Decision::handed_back(DecisionReason::NotTagged, message)
         }
         Membership::Ours | Membership::Joining => {
             let state = instance.state().and_then(|state| state.name());
             let is_pending = state == Some(&InstanceStateName::Pending);
-            return is_pending.then(|| Decision::handed_back(Reason::Pending, "it is not yet running"));
+            return is_pending.then(|| Decision::handed_back(DecisionReason::Pending, "it is not yet running"));
         }
     })
 }
@@ -80,9 +82,9 @@ mod tests {
     #[test]
     fn an_instance_that_no_tag_calls_a_node_is_handed_back_until_the_last_looks_and_dropped_then() {
         let decided = |look| node_tags(&instance("team"), &cluster(), look).unwrap_err();
-        assert!(matches!(decided(Look::Early), Decision::HandedBack(why) if why.reason == Reason::NotTagged));
+        assert!(matches!(decided(Look::Early), Decision::HandedBack(why) if why.reason == DecisionReason::NotTagged));
         for look in [Look::Late, Look::Last] {
-            assert!(matches!(decided(look), Decision::Dropped(why) if why.reason == Reason::Foreign));
+            assert!(matches!(decided(look), Decision::Dropped(why) if why.reason == DecisionReason::Foreign));
         }
     }
 

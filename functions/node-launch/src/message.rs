@@ -5,7 +5,7 @@ use prefetch::{event::Event, node::is_instance_id, retry::Retry};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::decision::{Reason, Why};
+use crate::decision::{DecisionReason, Why};
 
 /// Counts the looks before the last in which an instance that may still become a node is decided of: a message may be received
 /// and never looked at, where AWS fails or Lambda is throttled, and is a dead letter where that is the last time.
@@ -89,7 +89,7 @@ pub fn call(payload: Value, max_receives: u32) -> Call {
         ),
         Err(error) => Call::Event(
             "unknown".to_owned(),
-            Err(Why::new(Reason::Malformed, error.to_string())),
+            Err(Why::new(DecisionReason::Malformed, error.to_string())),
         ),
     }
 }
@@ -117,7 +117,7 @@ fn request(message: Value) -> Result<Request, Why> {
 fn retry(message: Value) -> Result<Retry, Why> {
     let retry: Retry = serde_json::from_value(message).map_err(malformed)?;
     let check = retry.check();
-    check.map_err(|error| Why::new(Reason::Malformed, error.to_string()))?;
+    check.map_err(|error| Why::new(DecisionReason::Malformed, error.to_string()))?;
     Ok(retry)
 }
 
@@ -145,7 +145,7 @@ fn launched_instance(event: Value) -> Result<String, Why> {
             let change: StateChange = serde_json::from_value(event.detail).map_err(malformed)?;
             if change.state != "running" {
                 let message = format!("{} is {}, not running", change.instance_id, change.state);
-                return Err(Why::new(Reason::NotRunning, message));
+                return Err(Why::new(DecisionReason::NotRunning, message));
             }
             change.instance_id
         }
@@ -155,7 +155,7 @@ fn launched_instance(event: Value) -> Result<String, Why> {
         }
         (source, detail_type) => {
             let message = format!("{detail_type:?} from {source:?} is no event by which a node is launched");
-            return Err(Why::new(Reason::NotALaunch, message));
+            return Err(Why::new(DecisionReason::NotALaunch, message));
         }
     };
     checked(&id)?;
@@ -166,13 +166,13 @@ fn checked(id: &str) -> Result<(), Why> {
     if is_instance_id(id) {
         Ok(())
     } else {
-        Err(Why::new(Reason::Malformed, format!("{id:?} is no instance id")))
+        Err(Why::new(DecisionReason::Malformed, format!("{id:?} is no instance id")))
     }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 fn malformed(error: serde_json::Error) -> Why {
-    Why::new(Reason::Malformed, error.to_string())
+    Why::new(DecisionReason::Malformed, error.to_string())
 }
 
 fn event_id(event: &Value) -> String {

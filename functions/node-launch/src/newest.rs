@@ -14,7 +14,7 @@ use tracing::error;
 
 use crate::{
     claims::Claimed,
-    decision::{Decision, Reason},
+    decision::{Decision, DecisionReason},
     message::Request,
     node_launch::NodeLaunch,
 };
@@ -49,7 +49,7 @@ impl NodeLaunch {
         if images.is_empty() {
             let decided = missing.unwrap_or_else(|| {
                 let message = format!("rule {} names no image that exists", rule.name);
-                of_all(requests, &Decision::dropped(Reason::NoImages, message))
+                of_all(requests, &Decision::dropped(DecisionReason::NoImages, message))
             });
             return (Vec::new(), decided);
         }
@@ -94,9 +94,9 @@ impl NodeLaunch {
 fn of_missing(rule: &Rule, images: &[Image], requests: &[Request], cause: &ImagesError) -> Vec<(Request, Decision)> {
     error!(rule = rule.name, "rule {}: {}", rule.name, report(cause));
     let reason = if images.is_empty() {
-        Reason::AwsError
+        DecisionReason::AwsError
     } else {
-        Reason::Incomplete
+        DecisionReason::Incomplete
     };
     of_all(requests.to_vec(), &Decision::handed_back(reason, report(cause)))
 }

@@ -13,7 +13,7 @@ use prefetch::{
 };
 
 use crate::{
-    decision::{Decision, Reason},
+    decision::{Decision, DecisionReason},
     instance::node_tags,
     message::{Look, Request},
 };
@@ -50,7 +50,7 @@ fn rules_of<'a>(
     instance: Option<&Instance>,
     look: Look,
 ) -> Result<Vec<&'a Rule>, Decision> {
-    let instance = instance.ok_or_else(|| Decision::dropped(Reason::Gone, "EC2 knows no such instance"))?;
+    let instance = instance.ok_or_else(|| Decision::dropped(DecisionReason::Gone, "EC2 knows no such instance"))?;
     let (tags, joins) = node_tags(instance, &settings.cluster, look)?;
     let applies = |rule: &&Rule| match request {
         Request::Newest(_) => NodeSelector::new(&settings.cluster, rule).matches(&tags),
@@ -63,10 +63,12 @@ fn rules_of<'a>(
             // by now, it is served by that one; the other's images come with the reconcile.
             Request::Newest(_) if joins && look == Look::Early => {
                 let message = "no rule wants its tags, and it has not joined the cluster yet";
-                Decision::handed_back(Reason::NoRule, message)
+                Decision::handed_back(DecisionReason::NoRule, message)
             }
-            Request::Newest(_) => Decision::dropped(Reason::NoRule, "no rule wants its tags"),
-            Request::Retry(retry) => Decision::dropped(Reason::NoRule, format!("the rule {} is no more", retry.rule)),
+            Request::Newest(_) => Decision::dropped(DecisionReason::NoRule, "no rule wants its tags"),
+            Request::Retry(retry) => {
+                Decision::dropped(DecisionReason::NoRule, format!("the rule {} is no more", retry.rule))
+            }
         });
     }
     Ok(rules)
@@ -98,9 +100,11 @@ pub async fn of_online_nodes<'a>(
 /// Decides of a node that SSM cannot reach, or must not.
 fn reachable(node: Option<&InstanceInformation>) -> Result<(), Decision> {
     connection(node).map_err(|why| match why {
-        Unreachable::NotRegistered => Decision::handed_back(Reason::NotOnline, format!("{why} yet")),
-        Unreachable::ConnectionLost => Decision::handed_back(Reason::NotOnline, why.to_string()),
-        Unreachable::NotLinux | Unreachable::AutoMode => Decision::dropped(Reason::Unsupported, why.to_string()),
+        Unreachable::NotRegistered => Decision::handed_back(DecisionReason::NotOnline, format!("{why} yet")),
+        Unreachable::ConnectionLost => Decision::handed_back(DecisionReason::NotOnline, why.to_string()),
+        Unreachable::NotLinux | Unreachable::AutoMode => {
+            Decision::dropped(DecisionReason::Unsupported, why.to_string())
+        }
     })
 }
 

@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::{
     claims::Claimed,
-    decision::{Decision, Reason},
+    decision::{Decision, DecisionReason},
     message::Request,
     newest::Due,
     node_launch::NodeLaunch,
@@ -161,7 +161,7 @@ impl NodeLaunch {
         }
         for (nodes, cause) in delivery.failed {
             error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-            let failed = Decision::handed_back(Reason::AwsError, report(&cause));
+            let failed = Decision::handed_back(DecisionReason::AwsError, report(&cause));
             of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), failed.clone())));
         }
         of_nodes
@@ -172,11 +172,11 @@ impl NodeLaunch {
 fn refused(refusal: Refusal) -> Decision {
     match refusal {
         Refusal::AccessDenied => Decision::handed_back(
-            Reason::AccessDenied,
+            DecisionReason::AccessDenied,
             "IAM does not permit the command on it: its tags, or a policy, deny it",
         ),
-        Refusal::NotOnline => Decision::handed_back(Reason::NotOnline, Unreachable::ConnectionLost.to_string()),
-        Refusal::Invalid => Decision::handed_back(Reason::Refused, "SSM refuses it although it is online"),
+        Refusal::NotOnline => Decision::handed_back(DecisionReason::NotOnline, Unreachable::ConnectionLost.to_string()),
+        Refusal::Invalid => Decision::handed_back(DecisionReason::Refused, "SSM refuses it although it is online"),
     }
 }
 

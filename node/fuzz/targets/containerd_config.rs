@@ -1,4 +1,4 @@
-//! What `containerd config dump` prints.
+//! Describes what `containerd config dump` prints.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! What containerd answers: names, blobs and snapshots with any labels, a line each.
+//! Describes what containerd answers: names, blobs and snapshots with any labels, a line each.
 #![no_main]
 
 use std::{collections::BTreeMap, hint::black_box};

@@ -1,4 +1,4 @@
-//! What a credential provider answers.
+//! Describes what a credential provider answers.
 #![no_main]
 
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! What containerd says of a pull that failed; a registry wrote most of it.
+//! Describes what containerd says of a pull that failed; a registry wrote most of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

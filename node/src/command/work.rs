@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::{
     keep::Presence,
     naming::Before,
-    report::{Line, Speech, Talk},
+    report::{Budget, Line, Reporter},
 };
 
 /// One image of a command.
@@ -25,7 +25,7 @@ pub struct Work {
     /// The image.
     pub image: Image,
     /// The room for words on it.
-    pub talk: Talk,
+    pub budget: Budget,
     /// True where CRI does not find it although containerd holds it, as it seems, completely.
     pub is_doubtful: Cell<bool>,
     /// The names that it had at the first look before a pull; none as long as nobody has looked.
@@ -73,11 +73,11 @@ pub struct Brought {
 impl Work {
     /// Begins with an image.
     #[must_use]
-    pub fn new(number: usize, image: Image, talk: Talk) -> Self {
+    pub fn new(number: usize, image: Image, budget: Budget) -> Self {
         Self {
             number,
             image,
-            talk,
+            budget,
             is_doubtful: Cell::new(false),
             before: RefCell::default(),
             stage: RefCell::new(Stage::Pending),
@@ -143,32 +143,32 @@ impl Work {
     }
 
     /// Reports it as it was seen.
-    pub fn report_brought(&self, speech: &Speech, come: Brought) {
-        self.report(speech, come.status, come.note, come.bytes, come.attempts, come.spent);
+    pub fn report_brought(&self, reporter: &Reporter, come: Brought) {
+        self.report(reporter, come.status, come.note, come.bytes, come.attempts, come.spent);
     }
 
     /// Reports it as not there, or as cached, after the attempts that there were.
-    pub fn report_without_bytes(&self, speech: &Speech, status: Status, reason: Option<NodeReason>) {
+    pub fn report_without_bytes(&self, reporter: &Reporter, status: Status, reason: Option<NodeReason>) {
         let (attempts, spent) = match *self.stage.borrow() {
             Stage::Trying(Attempts { began, count, .. }) => (count, began.elapsed()),
             Stage::Brought(come) => (come.attempts, come.spent),
             _ => (0, Duration::ZERO),
         };
-        self.report(speech, status, reason, 0, attempts, spent);
+        self.report(reporter, status, reason, 0, attempts, spent);
     }
 
     /// Reports what would be pulled.
-    pub fn report_only(&self, speech: &Speech, bytes: u64) {
+    pub fn report_only(&self, reporter: &Reporter, bytes: u64) {
         let spent = match *self.stage.borrow() {
             Stage::Trying(Attempts { began, .. }) => began.elapsed(),
             _ => Duration::ZERO,
         };
-        self.report(speech, Status::Skipped, Some(NodeReason::ReportOnly), bytes, 0, spent);
+        self.report(reporter, Status::Skipped, Some(NodeReason::ReportOnly), bytes, 0, spent);
     }
 
     fn report(
         &self,
-        speech: &Speech,
+        reporter: &Reporter,
         status: Status,
         reason: Option<NodeReason>,
         bytes: u64,
@@ -179,7 +179,7 @@ impl Work {
             return; // once is enough
         }
         let image = &self.image;
-        speech.report(&Line {
+        reporter.report(&Line {
             image,
             status,
             reason,
@@ -195,34 +195,34 @@ impl Work {
 mod tests {
     use super::*;
 
-    fn work() -> (Work, Speech) {
+    fn work() -> (Work, Reporter) {
         let image = format!("registry.example/app:v1@sha256:{}", "a".repeat(64));
-        let speech = Speech::new(false);
-        let talk = speech.talk_of_each(1);
-        (Work::new(0, image.parse().unwrap(), talk), speech.without_lines())
+        let reporter = Reporter::new(false);
+        let budget = reporter.budget_of_each(1);
+        (Work::new(0, image.parse().unwrap(), budget), reporter.without_lines())
     }
 
     #[test]
     fn an_image_is_reported_once_as_what_was_known_first() {
-        let (work, speech) = work();
+        let (work, reporter) = work();
         assert!(work.is_pending() && !work.is_reported());
-        work.report_without_bytes(&speech, Status::Cached, None);
-        work.report_without_bytes(&speech, Status::Failed, Some(NodeReason::Timeout));
+        work.report_without_bytes(&reporter, Status::Cached, None);
+        work.report_without_bytes(&reporter, Status::Failed, Some(NodeReason::Timeout));
         assert!(work.is_reported() && !work.has_failed());
         assert_eq!(work.presence(), Presence::There);
     }
 
     #[test]
     fn what_would_be_pulled_is_counted_as_if_it_were() {
-        let (work, speech) = work();
-        work.report_only(&speech, 7);
+        let (work, reporter) = work();
+        work.report_only(&reporter, 7);
         assert!(!work.has_failed() && !work.was_pulled());
         assert_eq!(work.presence(), Presence::WouldBe);
     }
 
     #[test]
     fn what_has_come_was_pulled_though_nobody_has_seen_it_yet() {
-        let (work, speech) = work();
+        let (work, reporter) = work();
         work.set(Stage::Brought(Brought {
             status: Status::Pulled,
             note: None,
@@ -231,7 +231,7 @@ mod tests {
             spent: Duration::ZERO,
         }));
         assert!(work.was_pulled() && work.presence() == Presence::Missing);
-        work.report_without_bytes(&speech, Status::Failed, Some(NodeReason::Interrupted));
+        work.report_without_bytes(&reporter, Status::Failed, Some(NodeReason::Interrupted));
         assert!(work.has_failed() && !work.was_pulled());
     }
 }

@@ -174,7 +174,7 @@ impl Timestamp {
     }
 }
 
-/// Which fields of a message are meant (google.protobuf.FieldMask).
+/// Tells which fields of a message are meant (google.protobuf.FieldMask).
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FieldMask {
     #[prost(string, repeated, tag = "1")]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::host::{Host, RUN};
 
-/// Names the file that names the start of containerd after which leases were looked at.
+/// Names the file with the start of containerd after which leases were looked at.
 const CHECKED: &str = "leases-checked";
 /// Bounds the time for which a lease of ours holds where nobody removes it.
 const LEASE_ENDS: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! Which containerd runs: the one that made the socket that is there.
+//! The start of the containerd that runs: it made the socket that is there.
 
 use std::{fmt, fs, os::unix::fs::MetadataExt};
 

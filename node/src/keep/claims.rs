@@ -1,4 +1,4 @@
-//! Who else has a claim on an image: containers, pods that are just starting, and what commands named a moment ago.
+//! Claims on images: of containers, of pods that are just starting, and of what commands named a moment ago.
 
 use std::{
     collections::HashSet,
@@ -8,7 +8,7 @@ use std::{
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use tonic::Status;
 
-use super::lately;
+use super::recent;
 use crate::{
     containerd::{
         Containerd,
@@ -23,17 +23,17 @@ use crate::{
 const STARTING: Duration = Duration::from_mins(5);
 /// Bounds it for a pod without any container, as while its first image is pulled.
 const WITHOUT_CONTAINER: Duration = Duration::from_hours(1);
-/// Bounds the time after which a pod that is starting has no claim on an image older than the newest: on a node where
+/// Bounds the time after which a newer image leaves a pod that is starting no claim on an older one: on a node where
 /// pods start all the time nothing would ever go.
 const DISPLACED: TimeDelta = TimeDelta::hours(1);
 
-/// Who has a claim.
+/// Holds who has a claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// The images of containers, as CRI names them: an id, a name or a digest.
     pub of_containers: HashSet<String>,
     /// The names by digest that commands have named lately.
-    pub named_lately: HashSet<String>,
+    pub recently_named: HashSet<String>,
     /// The cause for which nothing may go; none where all is known.
     pub on_all: Option<String>,
     /// True while a pod is just starting, and may want any image that was of use until a moment ago.
@@ -46,12 +46,12 @@ impl Claims {
     /// Asks CRI and the commands' own records. Where they do not answer, nothing may go.
     pub async fn of(containerd: &Containerd, host: &Host) -> Self {
         let answers = tokio::try_join!(containerd.containers(), containerd.sandboxes());
-        let lately = lately::read(host);
-        match (answers, lately) {
-            (Ok((of_pods, pods)), Some(named_lately)) => {
+        let recent = recent::read(host);
+        match (answers, recent) {
+            (Ok((of_pods, pods)), Some(recently_named)) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Self {
-                    named_lately,
+                    recently_named,
                     long_ago: (Utc::now() - DISPLACED).to_rfc3339_opts(SecondsFormat::Micros, true),
                     ..Self::of_pods(&of_pods, &pods, now)
                 }
@@ -100,8 +100,8 @@ impl Claims {
 
     /// Tells whether a command has named an image lately, by its name by digest.
     #[must_use]
-    pub fn is_named_lately(&self, name_by_digest: &str) -> bool {
-        self.named_lately.contains(name_by_digest)
+    pub fn is_named_recently(&self, name_by_digest: &str) -> bool {
+        self.recently_named.contains(name_by_digest)
     }
 
     /// Tells whether a pod that is just starting may want an image that a newer one has displaced at a moment.

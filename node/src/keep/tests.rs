@@ -85,13 +85,13 @@ impl Node {
 
     fn decide(&self, images: &[(Image, Presence)], keep: usize, claims: &Claims) -> BTreeMap<String, Decision> {
         let images: Vec<_> = images.iter().map(|(image, presence)| (image, *presence)).collect();
-        let wish = Wish {
+        let policy = KeepPolicy {
             images: &images,
             keep,
             pin: false,
             report_only: false,
         };
-        let decided = decide(&wish, &self.ours, &self.inventory, claims);
+        let decided = decide(&policy, &self.ours, &self.inventory, claims);
         decided
             .into_iter()
             .map(|(ours, decision)| (name_by_digest(ours), decision))
@@ -183,7 +183,7 @@ fn what_a_container_stands_on_or_cannot_be_told_about_stays_without_a_pin() {
 #[test]
 fn what_a_command_named_a_moment_ago_stays_as_it_is() {
     let claims = Claims {
-        named_lately: HashSet::from([here(1)]),
+        recently_named: HashSet::from([here(1)]),
         ..Claims::default()
     };
     let decided = four().decide(&[(image(HERE, 4), Presence::There)], 2, &claims);
@@ -252,13 +252,13 @@ fn while_a_pod_is_starting_nothing_goes() {
 fn what_stays_is_pinned_where_that_is_wished() {
     let node = four();
     let images = [(&image(HERE, 4), Presence::There)];
-    let wish = Wish {
+    let policy = KeepPolicy {
         images: &images,
         keep: 2,
         pin: true,
         report_only: false,
     };
-    let decided = decide(&wish, &node.ours, &node.inventory, &Claims::default());
+    let decided = decide(&policy, &node.ours, &node.inventory, &Claims::default());
     let pinned: Vec<_> = decided
         .iter()
         .filter(|(_, it)| *it == Decision::Pin)
@@ -306,7 +306,7 @@ fn any_node() -> impl Strategy<Value = (Node, Claims, HashSet<String>)> {
                 claims.of_containers.insert(format!("sha256:id{number}"));
             }
             if is_named {
-                claims.named_lately.insert(name.clone());
+                claims.recently_named.insert(name.clone());
                 protected.insert(name.clone());
             }
             if is_used || is_others || is_run {

@@ -82,7 +82,7 @@ pub async fn run(
         .stderr(Stdio::piped());
     let mut group = Group(command.spawn().map_err(HelperError::Start)?);
     let (mut answer, mut complaint) = (Vec::new(), Vec::new());
-    let ended = timeout(within, group.talk(request, &mut answer, &mut complaint)).await;
+    let ended = timeout(within, group.budget(request, &mut answer, &mut complaint)).await;
     let words = last_words(&complaint);
     match ended {
         Err(_) => Err(HelperError::TooSlow { after: within, words }),
@@ -108,7 +108,7 @@ struct Group(Child);
 
 impl Group {
     /// Hands the request over, and reads until the child has ended.
-    async fn talk(
+    async fn budget(
         &mut self,
         request: &[u8],
         answer: &mut Vec<u8>,

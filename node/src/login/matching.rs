@@ -1,4 +1,4 @@
-//! Which images a credential provider is for, as kubelet decides it (`URLsMatchStr` in its pkg/credentialprovider).
+//! The images that a credential provider is for, as kubelet decides it (`URLsMatchStr` in its pkg/credentialprovider).
 
 use crate::glob;
 

@@ -8,9 +8,9 @@ use prefetch::{
 };
 
 use super::{
-    begun::Begun,
     download,
     image_pull::{ImagePull, refuse_foreign, size_of},
+    marker::PullMarker,
     watch::{self, Attempt},
 };
 use crate::{
@@ -76,8 +76,8 @@ impl ImagePull<'_> {
         inventory: &Inventory,
     ) -> Result<(), Failure> {
         self.ballast = self.command.room().await.ballast(size_of(description));
-        self.begun = None; // its file would go with it
-        self.begun = Begun::note(&self.command.context.host, &self.work.image).ok(); // else, killed, it is nobody's
+        self.marker = None; // its file would go with it
+        self.marker = PullMarker::note(&self.command.context.host, &self.work.image).ok(); // else, killed, it is nobody's
         watch::pull(Attempt {
             command: self.command,
             work: self.work,
@@ -85,7 +85,7 @@ impl ImagePull<'_> {
             description,
             login,
             inventory,
-            begun: self.begun.as_ref(),
+            marker: self.marker.as_ref(),
         })
         .await
     }
@@ -138,7 +138,7 @@ impl ImagePull<'_> {
 
     /// Lets go of layers that were downloaded for the pull, which has come, or never will.
     pub(super) async fn forget_layers(&self) {
-        let Command { context, speech, .. } = self.command;
+        let Command { context, reporter, .. } = self.command;
         let Some(content) = self
             .description
             .as_ref()
@@ -151,7 +151,7 @@ impl ImagePull<'_> {
         let others_come = self.command.works.iter().any(is_other);
         let forgotten = download::forget(context, &self.work.image, content, others_come);
         if let Ok(Err(status)) = context.time.until_end(Box::pin(forgotten)).await {
-            speech.say(&format!("the lease of layers cannot be removed: {}", status.message()));
+            reporter.say(&format!("the lease of layers cannot be removed: {}", status.message()));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use prefetch::outcome::{NodeReason, Status};
 use tokio::time::Instant;
 
-use super::begun::Begun;
+use super::marker::PullMarker;
 use crate::{
     command::{
         Command,
@@ -31,7 +31,7 @@ pub(super) struct ImagePull<'a> {
     pub(super) was_there: bool,
     pub(super) status: Status,
     pub(super) ballast: Option<File>,
-    pub(super) begun: Option<Begun>,
+    pub(super) marker: Option<PullMarker>,
 }
 
 impl<'a> ImagePull<'a> {
@@ -45,7 +45,7 @@ impl<'a> ImagePull<'a> {
             was_there: false,
             status: Status::Cached,
             ballast: None,
-            begun: None,
+            marker: None,
         }
     }
 

@@ -39,8 +39,8 @@ impl ImagePull<'_> {
     }
 
     async fn add_names(&self, inventory: &Inventory) -> Result<Option<NodeReason>, Failure> {
-        let Command { context, speech, .. } = self.command;
-        let Work { image, talk, .. } = self.work;
+        let Command { context, reporter, .. } = self.command;
+        let Work { image, budget, .. } = self.work;
         let attempts = self.attempts().filter(|_| self.status == Status::Pulled);
         let before = attempts.and_then(|_| self.work.before.borrow().clone());
         let digest_of_tag = async || {
@@ -53,7 +53,7 @@ impl ImagePull<'_> {
         }
         let attempt = attempts.as_ref().map_or(1, |attempts| attempts.count.max(1));
         let cause = "the tag stands for another image by now and stays there";
-        speech.tell(talk, image, attempt, NodeReason::TagMoved, cause);
+        reporter.tell(budget, image, attempt, NodeReason::TagMoved, cause);
         Ok(Some(NodeReason::TagMoved))
     }
 

@@ -33,7 +33,7 @@ pub struct Progress {
     has_begun: bool,
     /// The blobs of it that were being written at the last look.
     seen: Vec<(String, u64)>,
-    /// Since when nothing has moved.
+    /// Tells since when nothing has moved.
     quiet_since: Instant,
 }
 

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::{
-    begun::Begun,
     download::{self, Handover},
+    marker::PullMarker,
     progress::{self, Look, Progress},
     reason,
 };
@@ -42,7 +42,7 @@ pub struct Attempt<'a> {
     /// The inventory of containerd before the attempt.
     pub inventory: &'a Inventory,
     /// The note that the pull was begun.
-    pub begun: Option<&'a Begun>,
+    pub marker: Option<&'a PullMarker>,
 }
 
 /// Pulls an image through CRI, as kubelet does, by its digest.
@@ -68,7 +68,7 @@ pub async fn pull(attempt: Attempt<'_>) -> Result<(), Failure> {
         tokio::select! {
             biased;
             answer = request => answer,
-            failure = watch_disk(command, attempt.begun) => Err(failure),
+            failure = watch_disk(command, attempt.marker) => Err(failure),
             failure = watch_progress(command, progress, progress::limit(attempt.number), &handover) => Err(failure),
         }
     };
@@ -92,7 +92,7 @@ async fn download_layers(attempt: Attempt<'_>, handover: &Handover) -> Result<()
         let layers = download::layers(command, &work.image, content, login, inventory, handover);
         if let Err(Failure { reason, detail }) = Box::pin(layers).await {
             let words = format!("containerd is left what is missing: {detail}");
-            command.speech.tell(&work.talk, &work.image, number, reason, &words);
+            command.reporter.tell(&work.budget, &work.image, number, reason, &words);
         }
     }
     handover.begin_to_pull();
@@ -111,7 +111,7 @@ async fn pull_after_layers(attempt: Attempt<'_>, handover: &Handover) -> Result<
     let answer = ask(context, &image, login).await;
     answer.map_err(|status| reason::of_status(&work.image, &status))?;
     if let Some(words) = handover.words_of_unpacking(&context.host) {
-        command.speech.say(&format!("{image}: {words}"));
+        command.reporter.say(&format!("{image}: {words}"));
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ async fn pull_for_other_runtimes(
         let Failure { reason, detail } = reason::of_status(&work.image, &status);
         let detail = format!("runtime class {handler}, which unpacks into {snapshotter}: {detail}");
         match reason {
-            NodeReason::Snapshotter => command.speech.say(&format!("left out: {detail}")),
+            NodeReason::Snapshotter => command.reporter.say(&format!("left out: {detail}")),
             reason if reason.is_retryable() => return Err(Failure::new(reason, detail)),
             _ => return Err(Failure::new(NodeReason::RuntimeClass, detail)),
         }
@@ -173,12 +173,12 @@ fn begin(description: &Description, inventory: &Inventory) -> Progress {
 }
 
 /// Returns once a disk is full by the limits that the node has; notes meanwhile that the pull goes on.
-async fn watch_disk(command: &Command<'_>, begun: Option<&Begun>) -> Failure {
+async fn watch_disk(command: &Command<'_>, marker: Option<&PullMarker>) -> Failure {
     let room = command.room().await;
     loop {
         sleep(LOOK_EVERY).await;
-        if let Some(begun) = begun {
-            begun.touch();
+        if let Some(marker) = marker {
+            marker.touch();
         }
         if let Some(why) = room.is_full() {
             return Failure::new(NodeReason::NoSpace, why);

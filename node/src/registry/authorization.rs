@@ -15,7 +15,7 @@ const MAX_CHALLENGE: usize = 8 << 10;
 pub struct Challenge {
     /// The address that gives tokens.
     pub realm: String,
-    /// For which service.
+    /// Tells for which service.
     pub service: String,
     /// For what.
     pub scope: String,

@@ -40,7 +40,7 @@ pub struct Client {
 /// Holds a host's answer before its body is read.
 #[derive(Debug)]
 pub struct Response {
-    /// Who answered: the host that was asked, or one that it led to.
+    /// The host that answered: the one that was asked, or one that it led to.
     pub host: String,
     /// The address at which it was found in the end.
     pub url: Uri,

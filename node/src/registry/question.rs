@@ -28,7 +28,7 @@ pub struct Question<'a> {
 
 /// A document, as a host gave it.
 pub struct Document {
-    /// Who answered.
+    /// The host that answered.
     pub host: String,
     /// The digest that it names.
     pub digest: Option<String>,

@@ -89,7 +89,7 @@ impl Command<'_> {
             let Err(failure) = looked else {
                 return true;
             };
-            self.speech.say(&failure.detail);
+            self.reporter.say(&failure.detail);
             if Instant::now() > patience || self.context.time.is_over() {
                 self.fail_the_rest(NodeReason::Interrupted);
                 return false;
@@ -109,7 +109,7 @@ impl Command<'_> {
         for (work, is_found) in complete.into_iter().zip(confirmed) {
             work.is_doubtful.set(!is_found);
             if is_found {
-                work.report_without_bytes(&self.speech, Status::Cached, None);
+                work.report_without_bytes(&self.reporter, Status::Cached, None);
                 self.set_right(inventory, work).await;
             }
         }
@@ -148,7 +148,7 @@ impl Command<'_> {
         for (handler, snapshotter) in self.context.other_runtimes() {
             let words =
                 format!("runtime class {handler} unpacks into {snapshotter}: images are brought for it as well");
-            self.speech.say(&words);
+            self.reporter.say(&words);
         }
         let Config {
             unreached_snapshotters,
@@ -160,7 +160,7 @@ impl Command<'_> {
                 "runtime class {handler} unpacks into {snapshotter}, for which containerd pulls nothing and keeps no layers: set \
                  its runtime_platforms, or its pods cannot start"
             );
-            self.speech.say(&words);
+            self.reporter.say(&words);
         }
     }
 
@@ -180,12 +180,12 @@ impl Command<'_> {
             Ok(Ok(leases)) => {
                 for lease in leases {
                     let words = format!("removing the lease {lease} of a pull that died with its containerd");
-                    self.speech.say(&words);
+                    self.reporter.say(&words);
                 }
             }
             Ok(Err(failure)) | Err(failure) => {
                 let words = format!("what earlier commands left cannot be removed: {}", failure.detail);
-                self.speech.say(&words);
+                self.reporter.say(&words);
             }
         }
     }

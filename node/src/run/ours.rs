@@ -8,9 +8,9 @@ use crate::{
     command::{Command, work::Work},
     containerd::inventory::Inventory,
     context::Context,
-    keep::{self, Age, Wish, lately},
+    keep::{self, Age, KeepPolicy, recent},
     naming::{self, Before, ours},
-    pull::begun::Unfinished,
+    pull::marker::KilledPull,
 };
 
 impl Command<'_> {
@@ -19,8 +19,8 @@ impl Command<'_> {
         if self.parameters.report_only {
             return;
         }
-        if let Err(error) = lately::note(&self.context.host, &self.parameters.images) {
-            self.speech.say(&format!("what is named cannot be noted: {error}"));
+        if let Err(error) = recent::note(&self.context.host, &self.parameters.images) {
+            self.reporter.say(&format!("what is named cannot be noted: {error}"));
         }
     }
 
@@ -35,7 +35,7 @@ impl Command<'_> {
             .await;
         if let Ok(Err(status)) = set {
             let name = work.image.name_by_digest();
-            self.speech
+            self.reporter
                 .say(&format!("could not label {name}: {}", status.message()));
         }
     }
@@ -48,7 +48,7 @@ impl Command<'_> {
         let left = if self.parameters.report_only {
             Vec::new()
         } else {
-            Unfinished::all(host)
+            KilledPull::all(host)
         };
         if left.is_empty() {
             return;
@@ -63,7 +63,7 @@ impl Command<'_> {
                 let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
                 if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
                     let words = format!("could not label {}: {}", image.name_by_digest(), failure.detail);
-                    self.speech.say(&words);
+                    self.reporter.say(&words);
                 }
             }
             pull.forget();
@@ -82,25 +82,25 @@ impl Command<'_> {
             return;
         };
         let images: Vec<_> = self.works.iter().map(|work| (&work.image, work.presence())).collect();
-        let wish = Wish {
+        let policy = KeepPolicy {
             images: &images,
             keep: self.parameters.keep,
             pin: self.is_pinning(),
             report_only: self.parameters.report_only,
         };
         if let (Age::Pinned, Some(words)) = (self.age(), Age::Pinned.words()) {
-            self.speech.say(words);
+            self.reporter.say(words);
         }
-        let tidied = keep::tidy(containerd, host, &inventory, &wish, |words| self.speech.say(words));
+        let tidied = keep::tidy(containerd, host, &inventory, &policy, |words| self.reporter.say(words));
         if time.until_end(Box::pin(tidied)).await.is_err() {
-            self.speech.say("there was no time to let go of all older images");
+            self.reporter.say("there was no time to let go of all older images");
         }
     }
 }
 
 /// Returns true where the pull of a killed command made an image's name, and nothing says yet that the image is ours.
-fn is_of_killed_pull(inventory: &Inventory, pull: &Unfinished) -> bool {
-    let Unfinished { image, until, .. } = pull;
+fn is_of_killed_pull(inventory: &Inventory, pull: &KilledPull) -> bool {
+    let KilledPull { image, until, .. } = pull;
     let made = inventory
         .names
         .get(&image.name_by_digest())

@@ -26,7 +26,7 @@ const SERVE: Duration = Duration::from_mins(5);
 /// is printed: it is asked for again by those who sent it, and is there by then.
 pub(super) async fn serve(own: &Command<'_>) {
     if let Err(error) = try_serve(own).await {
-        own.speech.say(&format!("the queue in {RUN} cannot be read: {error}"));
+        own.reporter.say(&format!("the queue in {RUN} cannot be read: {error}"));
     }
 }
 
@@ -43,11 +43,11 @@ async fn try_serve(own: &Command<'_>) -> io::Result<()> {
             break;
         };
         let images = entry.parameters.images.len();
-        own.speech
+        own.reporter
             .say(&format!("doing what another command asked for: images: {images}"));
-        let command = Command::new(context, &entry.parameters, own.speech.without_lines(), stop);
+        let command = Command::new(context, &entry.parameters, own.reporter.without_lines(), stop);
         command.run(command.bring_all()).await;
-        own.speech.go_on_from(&command.speech);
+        own.reporter.go_on_from(&command.reporter);
         served.push(entry.file().to_owned());
         let is_cut_off = stop.has_happened() || context.time.is_over();
         if !is_cut_off && !command.works.iter().any(Work::was_interrupted) {

@@ -1,4 +1,4 @@
-//! Whose turn it is: one command works on a node, one waits, and what others ask for is queued.
+//! The turn of a command: one command works on a node, one waits, and what others ask for is queued.
 
 use std::{fs, io, os::unix::fs::DirBuilderExt, path::PathBuf};
 
@@ -33,7 +33,8 @@ impl Command<'_> {
         match self.take_lock().await {
             Ok(turn) => turn,
             Err(error) => {
-                self.speech.say(&format!("the lock in {RUN} cannot be taken: {error}"));
+                self.reporter
+                    .say(&format!("the lock in {RUN} cannot be taken: {error}"));
                 Turn::GivenUp(NodeReason::Interrupted)
             }
         }
@@ -59,7 +60,7 @@ impl Command<'_> {
         } else {
             "and the queue is full"
         };
-        self.speech
+        self.reporter
             .say(&format!("one command works on this node and one waits; {queued}"));
         Ok(Turn::GivenUp(NodeReason::Busy))
     }
@@ -72,7 +73,7 @@ impl Command<'_> {
         let lock = if let Some(lock) = locks.try_work()? {
             Ok(Ok(lock))
         } else {
-            self.speech.say("waiting for another command on this node");
+            self.reporter.say("waiting for another command on this node");
             self.context.time.until_deadline(locks.work()).await
         };
         drop(waiting);
@@ -93,7 +94,7 @@ pub(super) fn bring_boots_along(own: &Command<'_>) {
     let take = || Locks::in_folder(&folder(own.context).ok()?).try_work().ok()?;
     let lock = own.lock.take().or_else(take);
     if lock.is_some() {
-        boots::bring_along(&rules, host, &own.speech);
+        boots::bring_along(&rules, host, &own.reporter);
     }
 }
 

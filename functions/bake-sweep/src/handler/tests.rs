@@ -5,6 +5,6 @@ mod ec2;
 mod executions;
 mod faults;
 mod pruning;
+mod services;
 mod sfn;
 mod ssm;
-mod state;

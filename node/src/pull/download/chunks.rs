@@ -1,4 +1,4 @@
-//! Which layers are downloaded, and in which chunks.
+//! The layers that are downloaded, and their chunks.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use prefetch::manifest::{Configuration, Content, Layer, chain_ids};
 
 use crate::{containerd::inventory::Inventory, registry::byte_range::ByteRange};
 
-/// Bounds the chunk, in bytes.
+/// Bounds the size of a chunk, in bytes.
 pub const CHUNK: u64 = 8 << 20;
 /// Bounds the bytes that wait for containerd at once, in chunks that others have to come before.
 pub const IN_FLIGHT: u64 = 46 << 20;

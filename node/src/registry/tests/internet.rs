@@ -20,7 +20,7 @@ use tokio_rustls::{
 
 use crate::{host::Folder, registry::Registries};
 
-/// Names the names that the hosts' certificate is for.
+/// Names the hosts that the certificate is for.
 const NAMES: [&str; 4] = ["reg.example", "mirror.example", "auth.example", "bucket.example"];
 
 /// A request that a host was sent.

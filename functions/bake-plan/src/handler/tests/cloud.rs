@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use super::{
     manifests::{self, RULES, digest, settings, single},
-    services::{State, ec2, ecr},
+    services::{Services, ec2, ecr},
 };
 use crate::{error::PlanError, handler::BakePlan};
 
 /// The function and what is around it.
 pub struct Cloud {
     pub plan: BakePlan,
-    pub state: Arc<Mutex<State>>,
+    pub state: Arc<Mutex<Services>>,
 }
 
 impl Cloud {
@@ -29,7 +29,7 @@ impl Cloud {
     }
 
     pub fn with(rules: &str, defaults: &str) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(Services::default()));
         let ecr = ecr(&state);
         let settings = settings(rules, defaults);
         let plan = BakePlan {
@@ -43,7 +43,7 @@ impl Cloud {
         cloud
     }
 
-    pub fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+    pub fn state<T>(&self, with: impl FnOnce(&mut Services) -> T) -> T {
         with(&mut self.state.lock().unwrap())
     }
 

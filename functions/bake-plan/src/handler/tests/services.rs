@@ -28,7 +28,7 @@ use serde_json::Value;
 
 /// Holds what the services know, and the calls to them.
 #[derive(Default)]
-pub struct State {
+pub struct Services {
     pub instances: Vec<Instance>,
     /// The images of each repository, oldest first: digest and tags.
     pub repositories: BTreeMap<String, Vec<(String, Vec<String>)>>,
@@ -40,7 +40,7 @@ pub struct State {
     pub fault: Option<&'static str>,
 }
 
-impl State {
+impl Services {
     pub fn call(&mut self, name: &'static str) -> bool {
         self.calls.push(name);
         self.fault == Some(name)
@@ -58,7 +58,7 @@ macro_rules! throttled {
     };
 }
 
-pub fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
+pub fn ec2(state: &Arc<Mutex<Services>>) -> aws_sdk_ec2::Client {
     let shared = Arc::clone(state);
     let instances = mock!(aws_sdk_ec2::Client::describe_instances).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
@@ -102,7 +102,7 @@ pub fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
     })
 }
 
-pub fn ecr(state: &Arc<Mutex<State>>) -> aws_sdk_ecr::Client {
+pub fn ecr(state: &Arc<Mutex<Services>>) -> aws_sdk_ecr::Client {
     let shared = Arc::clone(state);
     let images = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();

@@ -9,21 +9,21 @@ use serde_json::Value;
 
 use super::{
     ec2::ec2,
+    services::{OTHER, Services, owned},
     sfn::sfn,
     ssm::ssm,
-    state::{OTHER, State, owned},
 };
 use crate::{error::SweepError, handler::BakeSweep, settings::Settings};
 
 /// The function and what is around it.
 pub struct Cloud {
     pub sweep: BakeSweep,
-    pub state: Arc<Mutex<State>>,
+    pub state: Arc<Mutex<Services>>,
 }
 
 impl Cloud {
     pub fn new() -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+        let state = Arc::new(Mutex::new(Services::default()));
         let setting = |name: &str| match name {
             "STACK_NAME" => "eks-image-prefetch",
             "CLUSTER_NAME" => "prod",
@@ -39,7 +39,7 @@ impl Cloud {
         Self { sweep, state }
     }
 
-    pub fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+    pub fn state<T>(&self, with: impl FnOnce(&mut Services) -> T) -> T {
         with(&mut self.state.lock().unwrap())
     }
 

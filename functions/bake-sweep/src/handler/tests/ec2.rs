@@ -25,9 +25,9 @@ use aws_sdk_ec2::{
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 
-use super::state::{OURS, State, carry, fault, page, tagged, words};
+use super::services::{OURS, Services, carry, fault, page, tagged, words};
 
-pub fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
+pub fn ec2(state: &Arc<Mutex<Services>>) -> aws_sdk_ec2::Client {
     let shared = Arc::clone(state);
     let instances = mock!(aws_sdk_ec2::Client::describe_instances).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
@@ -115,7 +115,7 @@ pub fn ec2(state: &Arc<Mutex<State>>) -> aws_sdk_ec2::Client {
     )
 }
 
-pub fn fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
+pub fn fast_restores(state: &Arc<Mutex<Services>>) -> aws_smithy_mocks::Rule {
     let shared = Arc::clone(state);
     mock!(aws_sdk_ec2::Client::describe_fast_snapshot_restores).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
@@ -138,7 +138,7 @@ pub fn fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
     })
 }
 
-pub fn disable_fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
+pub fn disable_fast_restores(state: &Arc<Mutex<Services>>) -> aws_smithy_mocks::Rule {
     let shared = Arc::clone(state);
     mock!(aws_sdk_ec2::Client::disable_fast_snapshot_restores).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
@@ -174,7 +174,7 @@ pub fn disable_fast_restores(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rul
     })
 }
 
-pub fn templates(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
+pub fn templates(state: &Arc<Mutex<Services>>) -> aws_smithy_mocks::Rule {
     let shared = Arc::clone(state);
     mock!(aws_sdk_ec2::Client::describe_launch_templates).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
@@ -191,7 +191,7 @@ pub fn templates(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
     })
 }
 
-pub fn versions(state: &Arc<Mutex<State>>) -> aws_smithy_mocks::Rule {
+pub fn versions(state: &Arc<Mutex<Services>>) -> aws_smithy_mocks::Rule {
     let shared = Arc::clone(state);
     mock!(aws_sdk_ec2::Client::describe_launch_template_versions).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     cloud::Cloud,
-    state::{CLEAN_UP, FAILED, OTHER, OWN, PRUNE, SCHEDULE},
+    services::{CLEAN_UP, FAILED, OTHER, OWN, PRUNE, SCHEDULE},
 };
 
 #[tokio::test]

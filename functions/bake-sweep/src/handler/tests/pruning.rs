@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     cloud::Cloud,
-    state::{FAILED, OTHER, OWN, PRUNE, SCHEDULE},
+    services::{FAILED, OTHER, OWN, PRUNE, SCHEDULE},
 };
 
 #[tokio::test]

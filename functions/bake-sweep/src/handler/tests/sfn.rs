@@ -8,9 +8,9 @@ use aws_sdk_sfn::{
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 
-use super::state::{State, fault};
+use super::services::{Services, fault};
 
-pub fn sfn(state: &Arc<Mutex<State>>) -> aws_sdk_sfn::Client {
+pub fn sfn(state: &Arc<Mutex<Services>>) -> aws_sdk_sfn::Client {
     let shared = Arc::clone(state);
     let describe = mock!(aws_sdk_sfn::Client::describe_execution).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();

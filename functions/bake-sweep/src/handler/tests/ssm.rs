@@ -11,9 +11,9 @@ use aws_sdk_ssm::{
 };
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 
-use super::state::{State, fault};
+use super::services::{Services, fault};
 
-pub fn ssm(state: &Arc<Mutex<State>>) -> aws_sdk_ssm::Client {
+pub fn ssm(state: &Arc<Mutex<Services>>) -> aws_sdk_ssm::Client {
     let shared = Arc::clone(state);
     let get = mock!(aws_sdk_ssm::Client::get_parameters).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();

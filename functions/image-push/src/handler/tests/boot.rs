@@ -136,7 +136,7 @@ async fn where_the_stack_observes_no_list_is_read_or_written() {
 }
 
 #[derive(Default)]
-struct State {
+struct Services {
     calls: Calls,
     parameters: Parameters,
     /// Repositories with the tags of their images, oldest first.
@@ -144,16 +144,16 @@ struct State {
 }
 
 struct Cloud {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Services>>,
 }
 
 impl Cloud {
     fn new(repositories: &[(&str, &[&str])]) -> Self {
         let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
         let repositories = repositories.iter().map(|(name, of)| ((*name).to_owned(), tags(of)));
-        let state = State {
+        let state = Services {
             repositories: repositories.collect(),
-            ..State::default()
+            ..Services::default()
         };
         Self {
             state: Arc::new(Mutex::new(state)),

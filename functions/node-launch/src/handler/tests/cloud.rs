@@ -8,7 +8,7 @@ use prefetch::{ecr::NewestImages, sender::Sender};
 use serde_json::Value;
 
 use super::{
-    inputs::{State, launches, now, received, settings},
+    inputs::{LaunchTable, launches, now, received, settings},
     services::{Node, ec2, ecr, ssm},
 };
 use crate::node_launch::NodeLaunch;
@@ -19,7 +19,7 @@ pub struct Cloud {
     pub describe_instances: Mock,
     pub describe_nodes: Mock,
     pub describe_images: Mock,
-    pub table: State,
+    pub table: LaunchTable,
     pub sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
 }
 
@@ -33,7 +33,7 @@ impl Cloud {
         let (describe_instances, ec2) = ec2(&nodes);
         let (describe_images, ecr) = ecr();
         let (describe_nodes, ssm, sent) = ssm(&nodes);
-        let table = State::default();
+        let table = LaunchTable::default();
         let launch = NodeLaunch {
             ec2,
             launches: launches(&table),

@@ -16,11 +16,11 @@ use serde_json::json;
 
 use super::{
     cloud::Cloud,
-    inputs::{DIGEST, ONE, RUNNING, State, now, outcomes},
+    inputs::{DIGEST, LaunchTable, ONE, RUNNING, now, outcomes},
     services::{Node, node},
 };
 use crate::{
-    decision::{Decision, Reason},
+    decision::{Decision, DecisionReason},
     message::{Look, Request},
     newest::Due,
 };
@@ -60,7 +60,7 @@ async fn nodes_that_iam_refuses_are_handed_back_with_their_reason_and_the_others
             _ => None,
         };
         let denied = [id(2), id(9)].contains(&request.node().to_owned());
-        assert_eq!(reason, denied.then_some(Reason::AccessDenied), "{decision:?}");
+        assert_eq!(reason, denied.then_some(DecisionReason::AccessDenied), "{decision:?}");
     }
     // Each answer names one; one command is left, and nobody is asked who is online.
     let others: Vec<String> = (1..=10).filter(|k| ![2, 9].contains(k)).map(id).collect();
@@ -132,7 +132,7 @@ fn the_commands_of_a_rule_are_sent_five_at_once() {
 async fn a_command_that_fails_is_sent_alone_at_the_next_look_or_observed() {
     let rules = r#"[{"name": "all", "repositories": ["team/app"]}, {"name": "more", "repositories": ["team/app"]}]"#;
     let mut cloud = Cloud::new(vec![node(ONE)], rules);
-    let table = State::default();
+    let table = LaunchTable::default();
     let client = mocks::dynamodb(&table, |(calls, table)| (calls, table));
     cloud.launch.sender = Sender::observing(client, outcomes());
     table

@@ -20,9 +20,9 @@ pub const CLUSTER_TAG: &str = "aws:eks:cluster-name";
 pub const RUNNING: &str = include_str!("../../../../../events/node-launch.running.json");
 pub const RETRY: &str = include_str!("../../../../../events/node-launch.retry.json");
 pub const MISSING: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1.4.2@sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
-pub type State = Arc<std::sync::Mutex<(Calls, Table)>>;
+pub type LaunchTable = Arc<std::sync::Mutex<(Calls, Table)>>;
 
-pub fn launches(table: &State) -> Launches {
+pub fn launches(table: &LaunchTable) -> Launches {
     Launches::with_client(mocks::dynamodb(table, |(calls, table)| (calls, table)), "outcomes")
 }
 

@@ -1,4 +1,4 @@
-//! Pulls that were begun: where a command is killed between a pull's end and its naming, the next knows the image for ours.
+//! Markers of pulls: where a command is killed between the end of a pull and its naming, the next knows the image for ours.
 //!
 //! There is a file for each while it goes on, which is touched every second. What containerd has named later than a file was
 //! touched, somebody else has pulled.
@@ -25,22 +25,22 @@ const TOUCHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A pull that goes on. Its file goes with it, unless the command is killed.
 #[derive(Debug)]
-pub struct Begun {
+pub struct PullMarker {
     path: PathBuf,
     file: File,
 }
 
 /// A pull whose command was killed.
 #[derive(Debug)]
-pub struct Unfinished {
+pub struct KilledPull {
     /// The image.
     pub image: Image,
-    /// Until when the pull may have gone on.
+    /// Tells until when the pull may have gone on.
     pub until: SystemTime,
     path: PathBuf,
 }
 
-impl Begun {
+impl PullMarker {
     /// Notes that an image's pull begins.
     ///
     /// # Errors
@@ -65,13 +65,13 @@ impl Begun {
     }
 }
 
-impl Drop for Begun {
+impl Drop for PullMarker {
     fn drop(&mut self) {
         fs::remove_file(&self.path).ok();
     }
 }
 
-impl Unfinished {
+impl KilledPull {
     /// Returns what commands that were killed have left, for one that has the lock.
     #[must_use]
     pub fn all(host: &Host) -> Vec<Self> {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     fn left(host: &Host) -> Vec<Image> {
-        Unfinished::all(host).into_iter().map(|left| left.image).collect()
+        KilledPull::all(host).into_iter().map(|left| left.image).collect()
     }
 
     #[test]
@@ -119,14 +119,14 @@ mod tests {
         let host = folder.host();
         let began = SystemTime::now();
         let (ended, killed) = (
-            Begun::note(&host, &image("a")).unwrap(),
-            Begun::note(&host, &image("b")).unwrap(),
+            PullMarker::note(&host, &image("a")).unwrap(),
+            PullMarker::note(&host, &image("b")).unwrap(),
         );
-        assert_eq!(Unfinished::all(&host).len(), 2);
+        assert_eq!(KilledPull::all(&host).len(), 2);
         drop(ended);
         killed.touch();
         std::mem::forget(killed);
-        let [left_over] = Unfinished::all(&host).try_into().unwrap();
+        let [left_over] = KilledPull::all(&host).try_into().unwrap();
         assert_eq!(left_over.image, image("b"));
         assert!(left_over.until >= began && left_over.until <= SystemTime::now() + TOUCHED_WITHIN);
         left_over.forget();

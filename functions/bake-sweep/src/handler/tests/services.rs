@@ -17,7 +17,7 @@ pub type Tags = Vec<(String, String)>;
 
 /// Holds what the services know, and the calls to them.
 #[derive(Default)]
-pub struct State {
+pub struct Services {
     /// The instances and the snapshots that carry our tags, with their further tags.
     pub instances: BTreeMap<String, Tags>,
     pub snapshots: BTreeMap<String, Tags>,
@@ -41,7 +41,7 @@ pub struct State {
     pub refused: BTreeMap<String, &'static str>,
 }
 
-impl State {
+impl Services {
     /// Notes a call, and gives the code of the error that it meets.
     pub fn call(&mut self, name: &'static str, resource: &str) -> Option<&'static str> {
         self.calls.push(name);

@@ -52,7 +52,7 @@ pub fn read(host: &Host) -> Option<HashSet<String>> {
     let mut named = HashSet::new();
     for file in host.list(FOLDER) {
         let path = Path::new(FOLDER).join(&file);
-        if file.parse().is_ok_and(|minute| is_lately(minute, now)) {
+        if file.parse().is_ok_and(|minute| is_recent(minute, now)) {
             named.extend(host.read(&path)?.lines().map(str::to_owned));
         } else {
             remove(&host.path(&path));
@@ -61,7 +61,7 @@ pub fn read(host: &Host) -> Option<HashSet<String>> {
     Some(named)
 }
 
-fn is_lately(minute: u64, now: u64) -> bool {
+fn is_recent(minute: u64, now: u64) -> bool {
     minute <= now && now - minute <= MINUTES
 }
 
