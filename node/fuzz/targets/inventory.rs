@@ -48,38 +48,31 @@ fn add(inventory: &mut Inventory, line: &str) {
         .collect();
     match kind.as_str() {
         "n" => {
-            let target = Descriptor {
-                media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
-                digest: other,
-                size: 1,
-            };
-            let name = Name {
-                name: key.clone(),
-                target,
-                labels,
-                created_at: None,
-            };
+            let name = name_of(key.clone(), other, labels);
             inventory.names.insert(key, name);
         }
         "b" => {
-            inventory.blobs.insert(
-                key,
-                Blob {
-                    size: other.parse().unwrap_or(u64::MAX),
-                    labels,
-                },
-            );
+            let size = other.parse().unwrap_or(u64::MAX);
+            inventory.blobs.insert(key, Blob { size, labels });
         }
         _ => {
             let kind = [SnapshotKind::Committed, SnapshotKind::Active, SnapshotKind::View][labels.len() % 3];
-            inventory.snapshots.insert(
-                key.clone(),
-                Snapshot {
-                    key,
-                    parent: other,
-                    kind,
-                },
-            );
+            let parent = other;
+            inventory.snapshots.insert(key.clone(), Snapshot { key, parent, kind });
         }
+    }
+}
+
+fn name_of(name: String, digest: String, labels: BTreeMap<String, String>) -> Name {
+    let target = Descriptor {
+        media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+        digest,
+        size: 1,
+    };
+    Name {
+        name,
+        target,
+        labels,
+        created_at: None,
     }
 }
