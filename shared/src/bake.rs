@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::report::word;
+use crate::error_text::word;
 
 /// The tag that names the stack a builder or a snapshot belongs to.
 pub const STACK_TAG: &str = "bake-snapshot/stack";

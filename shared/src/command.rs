@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::{
+    error_text::word,
     image::Image,
     node::NodeSelector,
-    report::word,
     rule::{Rule, is_name},
     settings::Settings,
 };

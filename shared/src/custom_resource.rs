@@ -214,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::report::report;
+    use crate::error_text::error_text;
 
     const PATH: &str = "/arn%3Aaws%3Acloudformation%3Aeu-central-1/x%7Cy?X-Amz-Signature=0f%2B";
 
@@ -275,7 +275,7 @@ mod tests {
                 .send(&request(&url, None), Ok(None))
                 .await
                 .unwrap_err();
-            let error = report(&error);
+            let error = error_text(&error);
             assert!(error.contains(expected), "{error}");
             assert!(!error.contains("Signature"), "{error}");
         }

@@ -6,5 +6,5 @@ mod manifests;
 mod newest_images;
 
 pub use error::ImagesError;
-pub use manifests::{Told, image_detail, manifests, warn_unread};
+pub use manifests::{ManifestKind, image_detail, manifests, warn_unread};
 pub use newest_images::{Newest, NewestImages};

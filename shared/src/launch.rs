@@ -25,9 +25,9 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::{
+    error_text::error_text,
     image::Image,
     lease,
-    report::report,
     rows::{Item, Key},
 };
 
@@ -57,7 +57,7 @@ pub struct Launches {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
     /// Nobody serves it: the caller does, but for what went lately.
-    Ours(Went),
+    Ours(SentParts),
     /// Another is about to send.
     UnderWay,
     /// These commands were sent for it lately.
@@ -67,7 +67,7 @@ pub enum Claim {
 /// The commands that went to the node of a launch, by id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Went(BTreeMap<String, Brought>);
+pub struct SentParts(BTreeMap<String, Brought>);
 
 /// Holds what a command brought: images by their fingerprints, by a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ struct Brought {
     images: Vec<String>,
 }
 
-impl Went {
+impl SentParts {
     /// Returns true where nothing went.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -134,8 +134,8 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     commands: Option<Vec<String>>,
     /// The commands that went while others did not.
-    #[serde(default, skip_serializing_if = "Went::is_empty")]
-    went: Went,
+    #[serde(default, skip_serializing_if = "SentParts::is_empty")]
+    went: SentParts,
     /// Tells until when these stand.
     #[serde(default)]
     went_until: i64,
@@ -143,11 +143,11 @@ struct Row {
 
 impl Row {
     /// Returns what went of a launch that is claimed anew.
-    fn left(self, now: DateTime<Utc>) -> Went {
+    fn left(self, now: DateTime<Utc>) -> SentParts {
         if self.commands.is_none() && self.went_until >= now.timestamp() {
             self.went
         } else {
-            Went::default()
+            SentParts::default()
         }
     }
 }
@@ -196,7 +196,7 @@ impl Launches {
             };
             let reasons = cancellation_reasons(&error);
             if !reasons.iter().any(is_told) {
-                warn!("launches are not claimed: {}", report(&error));
+                warn!("launches are not claimed: {}", error_text(&error));
                 break;
             }
             let mut reasons = reasons.iter();
@@ -228,7 +228,7 @@ impl Launches {
 
     /// Lets launches go for which not all was sent, and remembers what was; one DeleteItem for each of which nothing was, one
     /// TransactWriteItems for each 100 others.
-    pub async fn release(&self, launches: &[(Key, Went)], now: DateTime<Utc>) {
+    pub async fn release(&self, launches: &[(Key, SentParts)], now: DateTime<Utc>) {
         let (unsent, begun): (Vec<_>, Vec<_>) = launches.iter().partition(|(_, went)| went.is_empty());
         let puts = begun.into_iter().map(|(launch, went)| {
             let row = Row {
@@ -255,7 +255,7 @@ impl Launches {
                 .as_service_error()
                 .is_some_and(DeleteItemError::is_conditional_check_failed_exception);
             if !is_anothers {
-                warn!("{} is not let go: {}", launch.pk, report(&error));
+                warn!("{} is not let go: {}", launch.pk, error_text(&error));
             }
         }
     }
@@ -291,7 +291,7 @@ impl Launches {
             held_until,
             expires_at: (now + KEPT).timestamp(),
             commands: None,
-            went: Went::default(),
+            went: SentParts::default(),
             went_until: 0,
         }
     }
@@ -310,7 +310,7 @@ impl Launches {
                 continue;
             };
             if cancellation_reasons(&error).is_empty() {
-                warn!("it is not kept for which launches was sent: {}", report(&error));
+                warn!("it is not kept for which launches was sent: {}", error_text(&error));
             } else {
                 stream::iter(puts)
                     .for_each_concurrent(AT_ONCE, |put| self.keep_one(put.clone()))
@@ -332,7 +332,7 @@ impl Launches {
                 .as_service_error()
                 .is_some_and(PutItemError::is_conditional_check_failed_exception);
             if !is_anothers {
-                warn!("it is not kept that for a launch was sent: {}", report(&error));
+                warn!("it is not kept that for a launch was sent: {}", error_text(&error));
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod command;
 pub mod custom_resource;
 #[cfg(feature = "aws")]
 pub mod ecr;
+pub mod error_text;
 #[cfg(feature = "aws")]
 pub mod event;
 #[cfg(feature = "aws")]
@@ -39,7 +40,6 @@ pub mod node;
 pub mod outcome;
 #[cfg(feature = "aws")]
 pub mod reachability;
-pub mod report;
 #[cfg(feature = "aws")]
 pub mod requested_image;
 #[cfg(feature = "aws")]

@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc, serde::ts_seconds};
 use serde::{Deserialize, Serialize};
 
-use crate::{image::Image, report::word};
+use crate::{error_text::word, image::Image};
 
 /// The longest time, in seconds, and the largest size, in bytes, that a node is believed: none is that long or large, and
 /// counters of any number of them hold.

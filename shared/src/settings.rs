@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize, de::IntoDeserializer};
 use thiserror::Error;
 
 use crate::{
+    error_text::error_text,
     fields::FieldError,
     image::{ImageError, RegistryEndpoint, ecr_registry},
     node::Cluster,
-    report::report,
     rule::{Rule, RuleError, parse_rules},
 };
 
@@ -127,7 +127,7 @@ pub enum SettingsError {
 #[must_use]
 pub fn from_env<S, E: std::error::Error>(read: impl FnOnce(fn(&str) -> Option<String>) -> Result<S, E>) -> S {
     read(|name| std::env::var(name).ok()).unwrap_or_else(|error| {
-        tracing::error!("{}", report(&error));
+        tracing::error!("{}", error_text(&error));
         std::process::exit(1)
     })
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use prefetch::{
     bake::{
         Architecture, MAX_GIB,
-        input::{Input, Manner},
+        input::{BakeOptions, Input},
     },
     command::{Handling, images_of_commands, parameters},
     fields::FieldError,
@@ -31,7 +31,7 @@ pub struct Plan {
     pub bakes: Vec<Bake>,
     /// The manner in which the state machine goes about it.
     #[serde(flatten)]
-    pub manner: Manner,
+    pub manner: BakeOptions,
 }
 
 /// Describes the bake for one architecture.

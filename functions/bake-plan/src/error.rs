@@ -7,7 +7,7 @@ use aws_sdk_ec2::{
 use aws_sdk_ecr::operation::batch_get_image::BatchGetImageError;
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    bake::input::InputError, ecr::ImagesError, fields::FieldError, manifest::ManifestError, report::report,
+    bake::input::InputError, ecr::ImagesError, error_text::error_text, fields::FieldError, manifest::ManifestError,
     resolve::ResolveError,
 };
 use thiserror::Error;
@@ -94,7 +94,7 @@ impl From<PlanError> for Diagnostic {
         };
         Self {
             error_type: error_type.to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
     ecr::NewestImages,
-    report::report,
+    error_text::error_text,
     rule::Rule,
 };
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ impl BakePlan {
     pub async fn handle(&self, payload: Value) -> Result<Plan, PlanError> {
         self.handle_at(payload, SystemTime::now())
             .await
-            .inspect_err(|error| error!("{}", report(error)))
+            .inspect_err(|error| error!("{}", error_text(error)))
     }
 
     async fn handle_at(&self, payload: Value, now: SystemTime) -> Result<Plan, PlanError> {

@@ -51,7 +51,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use prefetch::report::report;
+    use prefetch::error_text::error_text;
 
     use super::*;
     use crate::handler::tests::setting;
@@ -74,7 +74,7 @@ mod tests {
         ] {
             let read =
                 Settings::read(|variable| Some(if variable == name { value } else { setting(variable) }.to_owned()));
-            let error = report(&read.unwrap_err());
+            let error = error_text(&read.unwrap_err());
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -6,7 +6,7 @@ use aws_sdk_ec2::{
     operation::terminate_instances::TerminateInstancesOutput,
     types::{Filter, InstanceStateName, Reservation},
 };
-use prefetch::{bake::EXECUTION_TAG, report::report};
+use prefetch::{bake::EXECUTION_TAG, error_text::error_text};
 use tracing::info;
 
 use crate::{
@@ -76,7 +76,7 @@ async fn terminate(ec2: &Client, id: &str, swept: &mut Swept) {
         }
         Ok(_) => swept.fail(id, "EC2 does not say that it is terminated"),
         Err(error) if error.code() == Some("InvalidInstanceID.NotFound") => {}
-        Err(error) => swept.fail(id, &format!("it could not be terminated: {}", report(&error))),
+        Err(error) => swept.fail(id, &format!("it could not be terminated: {}", error_text(&error))),
     }
 }
 

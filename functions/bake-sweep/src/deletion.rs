@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_ec2::error::ProvideErrorMetadata;
-use prefetch::{bake::Architecture, report::report};
+use prefetch::{bake::Architecture, error_text::error_text};
 use tracing::info;
 
 use crate::{settings::Settings, snapshot::Snapshot, swept::Swept};
@@ -48,7 +48,7 @@ impl Deletion<'_> {
                     let message = error.message().unwrap_or("EC2 does not say by what");
                     Ok(Deleted::InUse(format!("it is in use: {message}")))
                 }
-                _ => Err(report(&error)),
+                _ => Err(error_text(&error)),
             },
         };
         match deleted {
@@ -78,7 +78,7 @@ impl Deletion<'_> {
                     }
                 }
                 Err(error) => {
-                    let why = format!("the parameters could not be deleted: {}", report(&error));
+                    let why = format!("the parameters could not be deleted: {}", error_text(&error));
                     swept.fail(&texts.join(", "), &why);
                     described.extend(names.iter().map(|(snapshot, _)| (*snapshot).clone()));
                 }

@@ -10,7 +10,7 @@ use aws_sdk_ec2::{
 };
 use aws_sdk_ssm::operation::get_parameters::GetParametersError;
 use lambda_runtime::Diagnostic;
-use prefetch::{fields::FieldError, report::report};
+use prefetch::{error_text::error_text, fields::FieldError};
 use thiserror::Error;
 
 /// Tells why not all was swept.
@@ -77,7 +77,7 @@ impl From<SweepError> for Diagnostic {
         };
         Self {
             error_type: error_type.to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }

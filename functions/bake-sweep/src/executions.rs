@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_sfn::{Client, error::SdkError, types::ExecutionStatus};
-use prefetch::{bake::EXECUTION_TAG, report::report};
+use prefetch::{bake::EXECUTION_TAG, error_text::error_text};
 
 use crate::message::{Ended, Request};
 
@@ -59,7 +59,7 @@ impl<'a> Executions<'a> {
             Err(SdkError::ServiceError(refused)) if refused.err().is_execution_does_not_exist() => Ok(true),
             Err(error) => Err(format!(
                 "the execution {execution} could not be described: {}",
-                report(&error)
+                error_text(&error)
             )),
         }
     }

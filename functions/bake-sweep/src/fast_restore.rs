@@ -7,7 +7,7 @@ use aws_sdk_ec2::{
     operation::disable_fast_snapshot_restores::DisableFastSnapshotRestoresOutput,
     types::{DisableFastSnapshotRestoreErrorItem, FastSnapshotRestoreStateCode, Filter},
 };
-use prefetch::report::report;
+use prefetch::error_text::error_text;
 use tracing::info;
 
 use crate::{
@@ -57,7 +57,7 @@ pub async fn disable(ec2: &Client, snapshot: &str, zones: Vec<String>, swept: &m
         .set_availability_zones(Some(zones.clone()));
     let refused = match request.send().await {
         Ok(answer) => refused(&answer, &zones),
-        Err(error) => Some(report(&error)),
+        Err(error) => Some(error_text(&error)),
     };
     if let Some(why) = refused {
         swept.fail(snapshot, &format!("fast restore could not be disabled: {why}"));

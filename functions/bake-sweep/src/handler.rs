@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ssm::types::Parameter;
 use prefetch::{
     bake::{ARCHITECTURE_TAG, Architecture, CLUSTER_TAG, EXECUTION_TAG, STACK_TAG},
-    report::report,
+    error_text::error_text,
 };
 use serde_json::Value;
 use tracing::{error, info};
@@ -43,7 +43,7 @@ impl BakeSweep {
     /// cannot be told what there is.
     pub async fn handle(&self, payload: Value) -> Result<Swept, SweepError> {
         let swept = self.sweep(payload).await;
-        swept.inspect_err(|error| error!("{}", report(error)))
+        swept.inspect_err(|error| error!("{}", error_text(error)))
     }
 
     async fn sweep(&self, payload: Value) -> Result<Swept, SweepError> {

@@ -8,9 +8,9 @@ use prefetch::{
     boot::{BootLists, Kept},
     command::{Comment, Destination, Trigger},
     ecr::{ImagesError, NewestImages},
+    error_text::{error_text, word},
     image::Image,
     node::NodeSelector,
-    report::{report, word},
     rule::Rule,
     sender::{Order, SendError, Sender},
     settings::Settings,
@@ -87,7 +87,7 @@ impl From<PushError> for Diagnostic {
     fn from(error: PushError) -> Self {
         Self {
             error_type: "PushError".to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }
@@ -116,7 +116,7 @@ impl ImagePush {
         let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
         let verdict = wanted_image(&self.ecr, &self.settings, payload)
             .await
-            .inspect_err(|error| error!(event.id = id, "{}", report(error)))?;
+            .inspect_err(|error| error!(event.id = id, "{}", error_text(error)))?;
         let wanted = match verdict {
             Ok(wanted) => wanted,
             Err(ignored) => {
@@ -143,7 +143,7 @@ impl ImagePush {
                     image.digest = wanted.image.digest(),
                     rule = rule.name,
                     "{}",
-                    report(error)
+                    error_text(error)
                 );
             }
             (place, sent)

@@ -5,7 +5,7 @@ use aws_sdk_ecr::{
     types::{ImageDetail, ImageStatus},
 };
 use prefetch::{
-    ecr::{ImagesError, Told, image_detail, manifests, warn_unread},
+    ecr::{ImagesError, ManifestKind, image_detail, manifests, warn_unread},
     image::{Image, ImageError, Kind, ecr_registry},
     newest,
     rule::Rule,
@@ -60,7 +60,7 @@ async fn retain_sure(
     ecr: &Client,
     arrival: &Arrival,
     tags: &[String],
-    manifest: Option<Told>,
+    manifest: Option<ManifestKind>,
     rules: &mut Vec<&Rule>,
 ) -> Result<Result<(), Ignored>, ImagesError> {
     let is_doubtful = |rule: &&Rule| newest::is_doubtful(rule, &arrival.repository, tags.iter().map(String::as_str));
@@ -73,8 +73,8 @@ async fn retain_sure(
     };
     match manifest {
         None => return Ok(Err(gone(arrival))),
-        Some(Told::Other) => rules.retain(|rule| !is_doubtful(rule)),
-        Some(Told::Image | Told::Unread(_)) => {}
+        Some(ManifestKind::Other) => rules.retain(|rule| !is_doubtful(rule)),
+        Some(ManifestKind::Image | ManifestKind::Unread(_)) => {}
     }
     if rules.is_empty() {
         return Ok(Err(build_cache(arrival)));
@@ -83,12 +83,12 @@ async fn retain_sure(
 }
 
 /// Reads the image's manifest; none where it is gone.
-async fn read_manifest(ecr: &Client, arrival: &Arrival) -> Result<Option<Told>, ImagesError> {
+async fn read_manifest(ecr: &Client, arrival: &Arrival) -> Result<Option<ManifestKind>, ImagesError> {
     let Arrival { repository, digest, .. } = arrival;
     let told = manifests(ecr, repository, std::slice::from_ref(digest))
         .await?
         .remove(digest);
-    if let Some(Told::Unread(why)) = &told {
+    if let Some(ManifestKind::Unread(why)) = &told {
         warn_unread(repository, why);
     }
     Ok(told)
@@ -128,7 +128,7 @@ fn no_rule(arrival: &Arrival) -> Ignored {
 struct Known {
     tags: Vec<String>,
     /// Its manifest, where that was read.
-    manifest: Option<Told>,
+    manifest: Option<ManifestKind>,
 }
 
 /// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone.
@@ -162,8 +162,8 @@ async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>
         manifest = read_manifest(ecr, arrival).await?;
         match &manifest {
             None => return Ok(Err(gone(arrival))),
-            Some(Told::Other) => kind = Kind::Other("the index leads to no image".to_owned()),
-            Some(Told::Image | Told::Unread(_)) => {}
+            Some(ManifestKind::Other) => kind = Kind::Other("the index leads to no image".to_owned()),
+            Some(ManifestKind::Image | ManifestKind::Unread(_)) => {}
         }
     }
     Ok(match kind {

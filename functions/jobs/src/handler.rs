@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use lambda_runtime::Diagnostic;
-use prefetch::{aws, command::Trigger, metrics::Metrics, report::report};
+use prefetch::{aws, command::Trigger, error_text::error_text, metrics::Metrics};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tracing::{error, info};
@@ -43,7 +43,7 @@ impl From<JobsError> for Diagnostic {
     fn from(error: JobsError) -> Self {
         Self {
             error_type: "JobsError".to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use chrono::{DateTime, Utc};
-use prefetch::{boot::BootLists, ecr::NewestImages, node::Cluster, report::report, rule::Rule};
+use prefetch::{boot::BootLists, ecr::NewestImages, error_text::error_text, node::Cluster, rule::Rule};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
@@ -123,7 +123,7 @@ fn failed(rule: &Rule, cause: &RuleError) -> RuleDecision {
         reason = "aws-error",
         "rule {}: {}",
         rule.name,
-        report(cause)
+        error_text(cause)
     );
     RuleDecision::Failed {
         cause: cause.to_string(),
@@ -135,7 +135,7 @@ async fn warn_of_no_nodes(ec2: &Client, cluster: &Cluster) -> Option<NoNodes> {
     match no_nodes(ec2, cluster).await {
         Ok(no_nodes) => no_nodes.inspect(|none| warn!("{none}")),
         Err(error) => {
-            warn!("{}", report(&error));
+            warn!("{}", error_text(&error));
             None
         }
     }

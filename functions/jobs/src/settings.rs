@@ -62,7 +62,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use prefetch::report::report;
+    use prefetch::error_text::error_text;
 
     use super::*;
     use crate::tests::cloud::settings::setting;
@@ -92,7 +92,7 @@ mod tests {
                 "ACCOUNT_ID and AWS_REGION name no registry: account \"12\" is not usable",
             ),
         ] {
-            let error = report(&read(name, value).unwrap_err());
+            let error = error_text(&read(name, value).unwrap_err());
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -12,7 +12,7 @@ mod sending;
 use std::hash::{BuildHasher, RandomState};
 
 use chrono::{DateTime, Utc};
-use prefetch::{command::Trigger, report::report, sender::Sender};
+use prefetch::{command::Trigger, error_text::error_text, sender::Sender};
 use serde_json::Value;
 use thiserror::Error;
 use tracing::warn;
@@ -24,7 +24,7 @@ use crate::{
     submit::{
         dispatch::{note_request, send_all},
         idempotency::{
-            Begun, RequestProgress, begin,
+            RequestProgress, RequestStart, begin,
             lease::{KeyError, RequestLease},
         },
         plan::{Plan, SentCommand, SentCommands},
@@ -109,8 +109,8 @@ async fn submit_with_key(
     }
     let Submission { requested_by, now, .. } = *submission;
     match begin(submitter.store, (&kind, key), &body, requested_by, now).await? {
-        Begun::Done(RequestProgress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
-        Begun::New(lease) => {
+        RequestStart::Done(RequestProgress { plan, sent, .. }) => Ok(Answer::new(202, &plan.answer(&sent, false))),
+        RequestStart::New(lease) => {
             let plan = plan_leased(submitter, request, &lease, now).await?;
             let origin = origin(submission, lease.occasion(now), requested_by);
             send_leased(
@@ -121,7 +121,7 @@ async fn submit_with_key(
             )
             .await
         }
-        Begun::Again(lease, progress) => {
+        RequestStart::Again(lease, progress) => {
             // Whoever comes again goes on with what another requested.
             let occasion = lease.occasion(progress.since);
             let origin = origin(submission, occasion, progress.requested_by.as_deref());
@@ -220,7 +220,7 @@ async fn send_leased(
 /// Logs what cannot be noted of a lease: whoever comes again after a minute finds what was sent, and goes on.
 fn warn_of(noted: Result<(), KeyError>) {
     if let Err(error) = noted {
-        warn!("{}", report(&error));
+        warn!("{}", error_text(&error));
     }
 }
 

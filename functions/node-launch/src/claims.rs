@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use futures_util::future;
 use prefetch::{
     instance::launched_at,
-    launch::{Claim, Launches, Went},
+    launch::{Claim, Launches, SentParts},
     rows::Key,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 /// A launch that is served now, and the commands of it that went.
 pub struct Claimed {
     pub launch: Key,
-    pub went: Went,
+    pub went: SentParts,
 }
 
 /// Claims the launches among the requests, and decides of those that another message has served, or has served now.

@@ -1,6 +1,6 @@
 //! Decisions of instances, and their reasons.
 
-use prefetch::report::word;
+use prefetch::error_text::word;
 use serde::Serialize;
 use tracing::{info, warn};
 

@@ -9,8 +9,8 @@ use aws_lambda_events::sqs::SqsBatchResponse;
 use lambda_runtime::Diagnostic;
 use prefetch::{
     aws,
+    error_text::error_text,
     instance::{InstancesError, instances},
-    report::report,
     ssm::SsmError,
 };
 use serde::Serialize;
@@ -61,7 +61,7 @@ impl From<LaunchError> for Diagnostic {
     fn from(error: LaunchError) -> Self {
         Self {
             error_type: "LaunchError".to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }
@@ -79,7 +79,7 @@ impl NodeLaunch {
     pub async fn handle(&self, payload: Value) -> Result<Answer, LaunchError> {
         self.handle_at(payload, SystemTime::now())
             .await
-            .inspect_err(|error| error!("{}", report(error)))
+            .inspect_err(|error| error!("{}", error_text(error)))
     }
 
     async fn handle_at(&self, payload: Value, now: SystemTime) -> Result<Answer, LaunchError> {

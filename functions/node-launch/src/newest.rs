@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::SystemTime};
 use prefetch::{
     command::{Comment, Trigger},
     ecr::{ImagesError, Newest},
+    error_text::error_text,
     image::Image,
-    launch::{Went, fingerprint},
-    report::report,
+    launch::{SentParts, fingerprint},
     rule::Rule,
 };
 use tracing::error;
@@ -92,17 +92,17 @@ impl NodeLaunch {
 
 /// Decides of launched nodes where ECR names not all of their images.
 fn of_missing(rule: &Rule, images: &[Image], requests: &[Request], cause: &ImagesError) -> Vec<(Request, Decision)> {
-    error!(rule = rule.name, "rule {}: {}", rule.name, report(cause));
+    error!(rule = rule.name, "rule {}: {}", rule.name, error_text(cause));
     let reason = if images.is_empty() {
         DecisionReason::AwsError
     } else {
         DecisionReason::Incomplete
     };
-    of_all(requests.to_vec(), &Decision::handed_back(reason, report(cause)))
+    of_all(requests.to_vec(), &Decision::handed_back(reason, error_text(cause)))
 }
 
 /// Gives the images that did not go to a node by the rule.
-fn lacking(rule: &Rule, images: &[Image], went: &Went) -> Vec<Image> {
+fn lacking(rule: &Rule, images: &[Image], went: &SentParts) -> Vec<Image> {
     let went = went.images_of_rule(&rule.name);
     let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
     lacking.cloned().collect()

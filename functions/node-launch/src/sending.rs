@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, time::SystemTime};
 use futures_util::{StreamExt, stream};
 use prefetch::{
     command::{Comment, Destination, MAX_INSTANCES, images_of_commands},
+    error_text::error_text,
     image::Image,
     launch::fingerprint,
     reachability::Unreachable,
-    report::report,
     rule::Rule,
     sender::{Delivery, Order, Refusal},
 };
@@ -160,8 +160,8 @@ impl NodeLaunch {
             of_nodes.insert(node, refused(refusal));
         }
         for (nodes, cause) in delivery.failed {
-            error!(rule = rule.name, "rule {}: {}", rule.name, report(&cause));
-            let failed = Decision::handed_back(DecisionReason::AwsError, report(&cause));
+            error!(rule = rule.name, "rule {}: {}", rule.name, error_text(&cause));
+            let failed = Decision::handed_back(DecisionReason::AwsError, error_text(&cause));
             of_nodes.extend(nodes.ids().iter().map(|node| (node.clone(), failed.clone())));
         }
         of_nodes

@@ -6,7 +6,7 @@ use lambda_runtime::Diagnostic;
 use prefetch::{
     aws,
     custom_resource::{AnswerError, Answers, Request, RequestType},
-    report::report,
+    error_text::error_text,
     settings::SettingsError,
 };
 use serde::Serialize;
@@ -67,7 +67,7 @@ impl From<PublishError> for Diagnostic {
     fn from(error: PublishError) -> Self {
         Self {
             error_type: "PublishError".to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }
@@ -79,7 +79,7 @@ impl NodeProgram {
     /// [`PublishError`] where nobody can be answered.
     pub async fn handle(&self, payload: Value) -> Result<Decision, PublishError> {
         let answered = self.answer(payload).await;
-        answered.inspect_err(|error| error!("{}", report(error)))
+        answered.inspect_err(|error| error!("{}", error_text(error)))
     }
 
     async fn answer(&self, payload: Value) -> Result<Decision, PublishError> {
@@ -126,15 +126,15 @@ impl NodeProgram {
             return Err("no program was built into this function: sam build does".to_owned());
         }
         let repository = self.repository(&request.resource_properties);
-        let repository = repository.map_err(|error| report(&error))?;
+        let repository = repository.map_err(|error| error_text(&error))?;
         if let Err(error) = repository.push(&self.artifact).await {
             // What failed a deployment must not fail its rollback too: nobody gets a stack out of that without AWS.
             if !self.is_taken_back(request) {
-                return Err(report(&error));
+                return Err(error_text(&error));
             }
             warn!(
                 "published by an earlier deployment, which is gone back to: {}",
-                report(&error)
+                error_text(&error)
             );
         }
         Ok(json!({

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use prefetch::{outcome::Status, report::report, retry::Retry};
+use prefetch::{error_text::error_text, outcome::Status, retry::Retry};
 use serde::Serialize;
 
 /// Says what becomes of a message, in the words by which answers and logs know it.
@@ -95,7 +95,7 @@ impl Explanation {
 
     /// Explains that an error of AWS stands in the way.
     pub fn aws_error(error: &dyn Error) -> Self {
-        Self::new(DecisionReason::AwsError, report(error))
+        Self::new(DecisionReason::AwsError, error_text(error))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use chrono::{DateTime, Utc};
-use prefetch::{node::is_instance_id, report::word};
+use prefetch::{error_text::word, node::is_instance_id};
 use serde::Serialize;
 use serde_json::Value;
 use tracing::{error, info, warn};

@@ -13,7 +13,7 @@ use aws_sdk_autoscaling::{
     types::AutoScalingInstanceDetails,
 };
 use futures_util::{StreamExt, stream};
-use prefetch::{report::report, rows::Key};
+use prefetch::{error_text::error_text, rows::Key};
 use serde::Deserialize;
 use tracing::{info, warn};
 
@@ -83,7 +83,7 @@ impl LaunchHook {
                     hook.name = self.name,
                     "whether {nodes:?} wait in hook {} is not known, and they wait until its end: {}",
                     self.name,
-                    report(&error)
+                    error_text(&error)
                 ),
             }
         }
@@ -115,7 +115,7 @@ impl LaunchHook {
                 group.name = group,
                 "{node} waits in hook {} of group {group} until its end: {}",
                 self.name,
-                report(&error)
+                error_text(&error)
             ),
         }
     }
@@ -135,13 +135,13 @@ impl LaunchHook {
                 instance.id = node,
                 group.name = group,
                 "{node} does not wait for hook {hook} of group {group}: {}",
-                report(&error)
+                error_text(&error)
             ),
             Err(error) => warn!(
                 instance.id = node,
                 group.name = group,
                 "{node} waits in hook {hook} of group {group} until its end: {}",
-                report(&error)
+                error_text(&error)
             ),
         }
     }

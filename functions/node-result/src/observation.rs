@@ -7,9 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::{StreamExt, stream};
 use prefetch::{
     command::{Comment, Trigger, unsent_id},
+    error_text::error_text,
     image::Image,
     outcome::Boot,
-    report::report,
     rows::Outcome,
     ssm::{self, SsmError},
 };
@@ -199,7 +199,7 @@ fn kept(observed: Vec<Observed>, decisions: &mut Decisions) -> Vec<Observation> 
 
 fn not_answered(error: &SsmError) -> Explanation {
     match error {
-        SsmError::NoInvocation(_) => Explanation::new(DecisionReason::NoInvocation, report(error)),
+        SsmError::NoInvocation(_) => Explanation::new(DecisionReason::NoInvocation, error_text(error)),
         error => Explanation::aws_error(error),
     }
 }

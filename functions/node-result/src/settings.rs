@@ -63,7 +63,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use prefetch::report::report;
+    use prefetch::error_text::error_text;
 
     use super::*;
 
@@ -91,7 +91,7 @@ mod tests {
             ("OUTCOME_RETENTION_DAYS", "0", "a whole number from 1 to 3650"),
             ("DELIVERY_TIMEOUT_SECONDS", "1m", "a whole number from 30 to 2592000"),
         ] {
-            let error = report(&read(name, value).unwrap_err());
+            let error = error_text(&read(name, value).unwrap_err());
             let expected = format!("{name}: {value:?} is not accepted: it takes {accepted}");
             assert!(error.contains(&expected), "{error}");
         }

@@ -11,7 +11,7 @@ use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
     command::Comment,
-    report::report,
+    error_text::error_text,
     rows::{Key, OUTBOX_PARTITIONS},
     ssm::{self, SsmError},
 };
@@ -128,7 +128,7 @@ impl<'a> Sweep<'a> {
         let commands = within(until, Box::pin(self.commands(until))).await;
         for (what, ended) in [("the outbox", outbox), ("commands", commands)] {
             if let Err(error) = ended {
-                warn!("the sweep of {what} ends early: {}", report(&error));
+                warn!("the sweep of {what} ends early: {}", error_text(&error));
                 self.swept.unfinished = true;
             }
         }
@@ -154,7 +154,7 @@ impl<'a> Sweep<'a> {
                 Ok(()) => self.swept.left.retain(|left| left != partition),
                 Err(SweepError::Time(over)) => return Err(over.into()),
                 Err(error) => {
-                    warn!("outbox partition {partition}: {}", report(&error));
+                    warn!("outbox partition {partition}: {}", error_text(&error));
                     self.swept.unfinished = true;
                 }
             }
@@ -172,7 +172,7 @@ impl<'a> Sweep<'a> {
                 match self.effects.finish(left).await {
                     Ok(()) => self.swept.finished += 1,
                     Err(error) => {
-                        warn!("outbox row {}: {}", left.id, report(&error));
+                        warn!("outbox row {}: {}", left.id, error_text(&error));
                         self.swept.unfinished = true;
                     }
                 }

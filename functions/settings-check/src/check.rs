@@ -4,7 +4,7 @@ use std::error::Error;
 
 use prefetch::{
     bake::input::Stack,
-    report::report,
+    error_text::error_text,
     settings::{Settings, Variables, boot_list_path},
     stack_name,
 };
@@ -27,13 +27,13 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
         variables.allow_any_repository().err(),
         boot_list_path(&look_up).err(),
     ];
-    let mut refused: Vec<String> = others.iter().flatten().map(|error| report(error)).collect();
+    let mut refused: Vec<String> = others.iter().flatten().map(|error| error_text(error)).collect();
     refused.extend(environment::refusal(&look_up));
-    refused.extend(stack.unwrap_or_else(|error| Some(report(&error))));
+    refused.extend(stack.unwrap_or_else(|error| Some(error_text(&error))));
     match settings {
-        Err(error) => refused.insert(0, report(&error)),
+        Err(error) => refused.insert(0, error_text(&error)),
         Ok(settings) => match bake_defaults(&settings, &variables) {
-            Err(error) => refused.push(report(error.as_ref())),
+            Err(error) => refused.push(error_text(error.as_ref())),
             Ok(()) if refused.is_empty() => return Ok(words(&settings)),
             Ok(()) => {}
         },

@@ -3,7 +3,7 @@
 use lambda_runtime::Diagnostic;
 use prefetch::{
     custom_resource::{AnswerError, Answers, Request, RequestType},
-    report::report,
+    error_text::error_text,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -49,7 +49,7 @@ impl From<CheckError> for Diagnostic {
     fn from(error: CheckError) -> Self {
         Self {
             error_type: "CheckError".to_owned(),
-            error_message: report(&error),
+            error_message: error_text(&error),
         }
     }
 }
@@ -61,7 +61,7 @@ impl SettingsCheck {
     /// [`CheckError`] where nobody can be answered.
     pub async fn handle(&self, payload: Value) -> Result<Decision, CheckError> {
         let answered = self.answer(payload).await;
-        answered.inspect_err(|error| error!("{}", report(error)))
+        answered.inspect_err(|error| error!("{}", error_text(error)))
     }
 
     async fn answer(&self, payload: Value) -> Result<Decision, CheckError> {

@@ -129,12 +129,12 @@ pub struct Input {
     /// Where fast snapshot restore is enabled.
     pub zones: Vec<String>,
     /// Tells how the state machine goes about it.
-    pub manner: Manner,
+    pub manner: BakeOptions,
 }
 
 /// Tells how the state machine goes about a bake.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Manner {
+pub struct BakeOptions {
     /// Tells how many snapshots of each architecture stay.
     pub keep: u32,
     /// Tells whether a snapshot is made although nothing changed.
@@ -235,7 +235,7 @@ impl Input {
             }),
             public_address: fields.boolean("publicAddress"),
             zones: zones(&mut fields, stack.region),
-            manner: Manner {
+            manner: BakeOptions {
                 keep: fields.whole("keep", 1..=MAX_KEEP).unwrap_or(KEEP),
                 force: fields.boolean("force"),
                 quiet: fields.boolean("quiet"),

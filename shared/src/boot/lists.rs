@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     ecr::{Newest, NewestImages},
+    error_text::error_text,
     image::Image,
-    report::report,
     rule::Rule,
     settings::{Mode, Settings},
 };
@@ -214,7 +214,7 @@ impl BootLists {
     ) -> Result<Decision, BootError> {
         let Newest { images, missing } = images.known_of_rule(rule, now).await?;
         if let Some(cause) = missing.filter(|_| before.is_there() || images.is_empty()) {
-            let cause = report(&cause);
+            let cause = error_text(&cause);
             return Ok(Decision::Incomplete { cause });
         }
         let list = BootList::new(settings, rule, &images);
@@ -249,7 +249,7 @@ fn kept(rule: &str, decision: Result<Decision, BootError>) -> Kept {
             rule,
             reason = "aws-error",
             "boot list of rule {rule}: {}",
-            report(&cause)
+            error_text(&cause)
         );
         let cause = cause.to_string();
         Decision::Failed { cause }

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::{
     error::ImagesError,
-    manifests::{MAX_IDS, Told, manifests, warn_unread},
+    manifests::{MAX_IDS, ManifestKind, manifests, warn_unread},
 };
 use crate::{
     image::Kind,
@@ -44,12 +44,12 @@ pub(super) struct Listings {
     /// The repositories of which it was said that manifests cannot be read.
     unread: Arc<Mutex<HashSet<String>>>,
     /// The listings that were cut off, by the repository's name.
-    pub(super) begun: Arc<Mutex<HashMap<String, Begun>>>,
+    pub(super) begun: Arc<Mutex<HashMap<String, PartialListing>>>,
 }
 
 /// A listing of a repository's images that was cut off.
 #[derive(Clone)]
-pub(super) struct Begun {
+pub(super) struct PartialListing {
     pub(super) since: SystemTime,
     /// The page that is next.
     token: String,
@@ -109,7 +109,7 @@ impl Listings {
             };
             let seen = shortlists.iter().map(|(_, shortlist)| shortlist.seen().clone());
             let seen = seen.collect();
-            locked(&self.begun).insert(repository.to_owned(), Begun { since, token, seen });
+            locked(&self.begun).insert(repository.to_owned(), PartialListing { since, token, seen });
         }
         let others = self.manifests_of_no_image(repository, &shortlists).await?;
         locked(&self.begun).remove(repository);
@@ -219,18 +219,18 @@ impl Listings {
         known.collect()
     }
 
-    fn remember_manifests(&self, told: &HashMap<String, Told>) {
+    fn remember_manifests(&self, told: &HashMap<String, ManifestKind>) {
         let mut manifests = locked(&self.manifests);
         if manifests.len() > MAX_MANIFESTS {
             manifests.clear();
         }
-        let read = told.iter().filter(|(_, told)| !matches!(told, Told::Unread(_)));
+        let read = told.iter().filter(|(_, told)| !matches!(told, ManifestKind::Unread(_)));
         manifests.extend(read.map(|(digest, told)| (digest.clone(), told.may_run())));
     }
 
-    fn warn_of_unread(&self, repository: &str, told: &HashMap<String, Told>) {
+    fn warn_of_unread(&self, repository: &str, told: &HashMap<String, ManifestKind>) {
         let unread = told.values().find_map(|told| match told {
-            Told::Unread(why) => Some(why),
+            ManifestKind::Unread(why) => Some(why),
             _ => None,
         });
         if let Some(why) = unread

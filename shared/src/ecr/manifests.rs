@@ -12,8 +12,8 @@ use tracing::warn;
 
 use super::error::ImagesError;
 use crate::{
+    error_text::error_text,
     image::{MANIFEST_MEDIA_TYPES, is_image},
-    report::report,
 };
 
 /// Limits how many images one BatchGetImage is asked for (ECR service model, `imageIds`).
@@ -21,7 +21,7 @@ pub(super) const MAX_IDS: usize = 100;
 
 /// Holds what a manifest tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ManifestKind {
     /// It is an image's.
     Image,
     /// It was read, and leads to no image.
@@ -30,7 +30,7 @@ pub enum Told {
     Unread(String),
 }
 
-impl Told {
+impl ManifestKind {
     /// Returns true unless it was read and leads to no image.
     #[must_use]
     pub fn may_run(&self) -> bool {
@@ -73,12 +73,12 @@ pub async fn image_detail(client: &Client, repository: &str, digest: &str) -> Re
 /// out.
 ///
 /// # Errors
-/// [`ImagesError::Manifests`] where ECR does not answer for now. What it refuses to give is [`Told::Unread`].
+/// [`ImagesError::Manifests`] where ECR does not answer for now. What it refuses to give is [`ManifestKind::Unread`].
 pub async fn manifests(
     client: &Client,
     repository: &str,
     digests: &[String],
-) -> Result<HashMap<String, Told>, ImagesError> {
+) -> Result<HashMap<String, ManifestKind>, ImagesError> {
     let id = |digest: &String| ImageIdentifier::builder().image_digest(digest).build();
     let answer = client
         .batch_get_image()
@@ -93,7 +93,7 @@ pub async fn manifests(
             return Ok(HashMap::new());
         }
         Err(SdkError::ServiceError(refused)) if is_refusal(refused.err()) => {
-            let why = Told::Unread(report(refused.err()));
+            let why = ManifestKind::Unread(error_text(refused.err()));
             return Ok(digests.iter().map(|digest| (digest.clone(), why.clone())).collect());
         }
         Err(error) => return Err(ImagesError::Manifests(repository.to_owned(), Box::new(error))),
@@ -102,17 +102,27 @@ pub async fn manifests(
 }
 
 /// Reads what an answer tells of each manifest.
-fn told(answer: &BatchGetImageOutput) -> HashMap<String, Told> {
+fn told(answer: &BatchGetImageOutput) -> HashMap<String, ManifestKind> {
     let read = answer.images().iter().filter_map(|image| {
         let digest = image.image_id()?.image_digest()?.to_owned();
         let is_image = is_image(image.image_manifest()?);
-        Some((digest, if is_image { Told::Image } else { Told::Other }))
+        Some((
+            digest,
+            if is_image {
+                ManifestKind::Image
+            } else {
+                ManifestKind::Other
+            },
+        ))
     });
     let is_there = |failure: &&ImageFailure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound);
     let unread = answer.failures().iter().filter(is_there).filter_map(|failure| {
         let code = failure.failure_code().map_or("no code", ImageFailureCode::as_str);
         let why = format!("{code}: {}", failure.failure_reason().unwrap_or("ECR does not say why"));
-        Some((failure.image_id()?.image_digest()?.to_owned(), Told::Unread(why)))
+        Some((
+            failure.image_id()?.image_digest()?.to_owned(),
+            ManifestKind::Unread(why),
+        ))
     });
     read.chain(unread).collect()
 }

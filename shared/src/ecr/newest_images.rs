@@ -20,9 +20,9 @@ use super::{
     listing::{Answer, Listings, UNFINISHED, is_good, locked},
 };
 use crate::{
+    error_text::error_text,
     image::{Image, ImageError, RegistryEndpoint, ecr_registry},
     newest::Candidate,
-    report::report,
     rule::Rule,
     settings::Settings,
 };
@@ -172,7 +172,7 @@ impl NewestImages {
             warn!(
                 rule = rule.name,
                 "answers of some minutes ago are used: {}",
-                report(&error)
+                error_text(&error)
             );
         }
         let images = self.images(rule, repositories, &answers)?;
@@ -208,7 +208,7 @@ impl NewestImages {
                     answers.insert(repository.clone(), known);
                     left -= 1;
                 }
-                Ok(Some((_, Err(error)))) if missing.is_some() => warn!("{}", report(&error)),
+                Ok(Some((_, Err(error)))) if missing.is_some() => warn!("{}", error_text(&error)),
                 Ok(Some((_, Err(error)))) => missing = Some(error),
                 Err(_) => {
                     missing.get_or_insert(ImagesError::Slow(left, self.patience.as_secs()));

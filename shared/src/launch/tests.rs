@@ -10,13 +10,13 @@ async fn a_launch_is_its_first_claimants_until_it_sends_and_everybodys_again_ten
     let state = State::default();
     let (one, other) = (launches(&state), launches(&state));
     let launch = key(1);
-    assert_eq!(claimed(&one, &launch, 0).await, Claim::Ours(Went::default()));
+    assert_eq!(claimed(&one, &launch, 0).await, Claim::Ours(SentParts::default()));
     assert_eq!(claimed(&other, &launch, 1).await, Claim::UnderWay);
     one.sent(&[(launch.clone(), vec!["command-1".to_owned()])], at(2)).await;
     let sent = Claim::Sent(vec!["command-1".to_owned()]);
     assert_eq!(claimed(&other, &launch, 3).await, sent);
     assert_eq!(claimed(&one, &launch, 602).await, sent);
-    assert_eq!(claimed(&other, &launch, 603).await, Claim::Ours(Went::default()));
+    assert_eq!(claimed(&other, &launch, 603).await, Claim::Ours(SentParts::default()));
 }
 
 #[tokio::test]
@@ -25,12 +25,12 @@ async fn a_claim_that_is_let_go_or_whose_holder_has_died_is_anothers() {
     let (one, other) = (launches(&state), launches(&state));
     let launch = key(1);
     claimed(&one, &launch, 0).await;
-    other.release(&[(launch.clone(), Went::default())], at(1)).await;
+    other.release(&[(launch.clone(), SentParts::default())], at(1)).await;
     assert_eq!(claimed(&other, &launch, 1).await, Claim::UnderWay);
-    one.release(&[(launch.clone(), Went::default())], at(1)).await;
-    assert_eq!(claimed(&other, &launch, 2).await, Claim::Ours(Went::default()));
+    one.release(&[(launch.clone(), SentParts::default())], at(1)).await;
+    assert_eq!(claimed(&other, &launch, 2).await, Claim::Ours(SentParts::default()));
     assert_eq!(claimed(&one, &launch, 62).await, Claim::UnderWay);
-    assert_eq!(claimed(&one, &launch, 63).await, Claim::Ours(Went::default()));
+    assert_eq!(claimed(&one, &launch, 63).await, Claim::Ours(SentParts::default()));
 }
 
 #[tokio::test]
@@ -57,8 +57,14 @@ async fn another_launch_of_the_same_instance_is_served_too() {
     let state = State::default();
     let launches = launches(&state);
     let started = |hour: i64| Key::launch("i-0abc0000000000001", DateTime::from_timestamp(hour * 3600, 0));
-    assert_eq!(claimed(&launches, &started(1), 0).await, Claim::Ours(Went::default()));
-    assert_eq!(claimed(&launches, &started(2), 1).await, Claim::Ours(Went::default()));
+    assert_eq!(
+        claimed(&launches, &started(1), 0).await,
+        Claim::Ours(SentParts::default())
+    );
+    assert_eq!(
+        claimed(&launches, &started(2), 1).await,
+        Claim::Ours(SentParts::default())
+    );
 }
 
 #[tokio::test]
@@ -74,13 +80,13 @@ async fn a_table_that_does_not_answer_holds_nobody_up() {
         state.lock().unwrap().0.fail("TransactWriteItems", 0, code);
         assert_eq!(
             claimed(&launches, &key(1), 0).await,
-            Claim::Ours(Went::default()),
+            Claim::Ours(SentParts::default()),
             "{code}"
         );
         state.lock().unwrap().0.fail("TransactWriteItems", 0, code);
         launches.sent(&[(key(1), Vec::new())], at(0)).await;
         state.lock().unwrap().0.fail("DeleteItem", 0, code);
-        launches.release(&[(key(1), Went::default())], at(0)).await;
+        launches.release(&[(key(1), SentParts::default())], at(0)).await;
     }
 }
 
@@ -136,12 +142,12 @@ async fn what_went_before_a_launch_was_let_go_is_the_next_claimants_for_ten_minu
         .await;
     // The claim of one that has died does not end what went before.
     assert_eq!(claimed(&one, &launch, 62).await, Claim::Ours(begun));
-    assert_eq!(claimed(&other, &launch, 602).await, Claim::Ours(Went::default()));
+    assert_eq!(claimed(&other, &launch, 602).await, Claim::Ours(SentParts::default()));
     // What was sent in the end is no part of the next.
     other
         .sent(&[(launch.clone(), vec!["command-3".to_owned()])], at(603))
         .await;
-    assert_eq!(claimed(&one, &launch, 1204).await, Claim::Ours(Went::default()));
+    assert_eq!(claimed(&one, &launch, 1204).await, Claim::Ours(SentParts::default()));
 }
 
 #[tokio::test]
@@ -150,7 +156,7 @@ async fn the_rows_of_a_batch_whose_nodes_got_hundreds_of_images_are_within_a_tra
     let launches = launches(&state);
     let keys: Vec<Key> = (0..50).map(key).collect();
     launches.claim(&keys, at(0)).await;
-    let mut much = Went::default();
+    let mut much = SentParts::default();
     for command in 0..100 {
         let images: Vec<String> = (0..10).map(|k| format!("{:016x}", command * 10 + k)).collect();
         much.add(&format!("{command:036}"), &"r".repeat(32), &images);
@@ -190,8 +196,8 @@ async fn claimed(launches: &Launches, launch: &Key, second: i64) -> Claim {
     claims[launch].clone()
 }
 
-fn went(command: &str, image: &str) -> Went {
-    let mut went = Went::default();
+fn went(command: &str, image: &str) -> SentParts {
+    let mut went = SentParts::default();
     went.add(command, "default", &[image.to_owned()]);
     went
 }

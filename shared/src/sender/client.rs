@@ -14,10 +14,10 @@ use crate::{
 
 /// Sends commands, or records them where the stack observes.
 #[derive(Debug)]
-pub struct Sender(pub(super) Way);
+pub struct Sender(pub(super) Backend);
 
 #[derive(Debug)]
-pub(super) enum Way {
+pub(super) enum Backend {
     Send(aws_sdk_ssm::Client),
     Observe(Observer),
 }
@@ -45,19 +45,19 @@ impl Sender {
     )]
     pub fn sending(client: aws_sdk_ssm::Client) -> Self {
         let config = client.config().to_builder().interceptor(Unanswered);
-        Self(Way::Send(aws_sdk_ssm::Client::from_conf(config.build())))
+        Self(Backend::Send(aws_sdk_ssm::Client::from_conf(config.build())))
     }
 
     /// Sends nothing, and records in this table what would have been sent.
     #[must_use]
     pub fn observing(client: aws_sdk_dynamodb::Client, outcomes: Outcomes) -> Self {
-        Self(Way::Observe(Observer::new(client, outcomes)))
+        Self(Backend::Observe(Observer::new(client, outcomes)))
     }
 
     /// Returns true where nothing is sent.
     #[must_use]
     pub fn observes(&self) -> bool {
-        matches!(self.0, Way::Observe(_))
+        matches!(self.0, Backend::Observe(_))
     }
 
     /// Sends one command and gives its id, or records it and gives an id that SSM gives to none.
@@ -69,8 +69,8 @@ impl Sender {
     /// everything else.
     pub async fn send(&self, settings: &Settings, order: Order<'_>, now: DateTime<Utc>) -> Result<String, SendError> {
         match &self.0 {
-            Way::Send(client) => send(client, settings, order).await,
-            Way::Observe(observer) => observer.observe(settings, order, now).await,
+            Backend::Send(client) => send(client, settings, order).await,
+            Backend::Observe(observer) => observer.observe(settings, order, now).await,
         }
     }
 }

@@ -4,14 +4,14 @@ use chrono::{DateTime, Utc};
 use tracing::warn;
 
 use super::{
-    client::{Sender, Way},
+    client::{Backend, Sender},
     doubt::watched,
     error::SendError,
     order::Order,
 };
 use crate::{
     command::Destination,
-    report::report,
+    error_text::error_text,
     settings::Settings,
     ssm::{SsmError, is_online, managed_nodes},
 };
@@ -88,7 +88,7 @@ impl Sender {
         let (mut refused, refusal) = match &error {
             _ if ids.is_empty() => return Err(error),
             SendError::AccessDenied { instance, .. } => {
-                warn!(instance.id = instance, "{}", report(&error));
+                warn!(instance.id = instance, "{}", error_text(&error));
                 let named = ids.iter().filter(|id| *id == instance);
                 (named.cloned().collect(), Refusal::AccessDenied)
             }
@@ -111,7 +111,7 @@ impl Sender {
     }
 
     async fn offline(&self, ids: &[String]) -> Result<Vec<String>, SsmError> {
-        let Way::Send(client) = &self.0 else {
+        let Backend::Send(client) = &self.0 else {
             return Ok(Vec::new());
         };
         let managed = managed_nodes(client, ids).await?;

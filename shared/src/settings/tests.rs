@@ -1,5 +1,5 @@
 use super::*;
-use crate::report::report;
+use crate::error_text::error_text;
 
 fn read(name: &str, value: Option<&str>) -> Result<Settings, SettingsError> {
     Settings::read(|asked| match asked {
@@ -70,7 +70,7 @@ fn an_unusable_setting_names_itself_its_value_and_what_is_accepted() {
         ),
     ];
     for (name, value, expected) in cases {
-        let error = report(&read(name, value).unwrap_err());
+        let error = error_text(&read(name, value).unwrap_err());
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -97,7 +97,7 @@ fn boot_lists_are_below_the_stacks_own_path_where_they_are_kept() {
             "BOOT_LIST: \"true\" is not accepted: it takes Enabled or Disabled",
         ),
     ] {
-        let error = report(&path(boot_list, document).unwrap_err());
+        let error = error_text(&path(boot_list, document).unwrap_err());
         assert!(error.contains(expected), "{error}");
     }
 }

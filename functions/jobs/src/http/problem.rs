@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use prefetch::{fields::FieldError, report::report, resolve::ResolveError};
+use prefetch::{error_text::error_text, fields::FieldError, resolve::ResolveError};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -140,7 +140,7 @@ impl Problem {
     #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
     pub fn unavailable(error: impl Error + 'static) -> Self {
         Self {
-            cause: Some(report(&error)),
+            cause: Some(error_text(&error)),
             ..Self::new(503, format!("{error}; another try may fare better"))
         }
     }

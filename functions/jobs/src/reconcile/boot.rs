@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use prefetch::{
     boot::{BootError, BootLists, Decision, Kept, Stored},
     ecr::NewestImages,
-    report::report,
+    error_text::error_text,
     settings::Settings,
 };
 use tracing::error;
@@ -32,7 +32,7 @@ impl<'a> BootTurn<'a> {
             None => Vec::new(),
             Some((lists, Ok(stored))) => lists.reconcile(settings, images, stored, SystemTime::from(now)).await,
             Some((_, Err(cause))) => {
-                error!(reason = "aws-error", "boot lists: {}", report(&cause));
+                error!(reason = "aws-error", "boot lists: {}", error_text(&cause));
                 let all = settings.rules.iter().map(|rule| Kept {
                     rule: rule.name.clone(),
                     decision: Decision::Failed {

@@ -5,9 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use aws_sdk_ec2::Client;
 use chrono::{DateTime, Utc};
 use prefetch::{
+    error_text::error_text,
     instance::{instances, is_up, node_name},
     node::{is_instance_id, is_managed_id},
-    report::report,
     rows::{Item, Key},
     table::Rows,
 };
@@ -117,7 +117,7 @@ async fn names(ec2: &Client, nodes: &[NodeRow]) -> HashMap<String, String> {
     let cold = cold.filter(|id| is_instance_id(id)).take(MAX_NAMED);
     let ids: Vec<String> = cold.map(str::to_owned).collect();
     let instances = instances(ec2, &ids).await.unwrap_or_else(|error| {
-        warn!("nodes are told without their names: {}", report(&error));
+        warn!("nodes are told without their names: {}", error_text(&error));
         HashMap::new()
     });
     let named = |(id, instance)| Some((id, node_name(&instance)?.to_owned()));

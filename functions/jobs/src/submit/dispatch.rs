@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use prefetch::{
     aws,
     command::{Comment, Trigger},
-    report::report,
+    error_text::error_text,
     sender::Order,
 };
 use thiserror::Error;
@@ -162,7 +162,7 @@ pub async fn note_request(sending: &Sending<'_>, sent: impl IntoIterator<Item = 
                 warn!(
                     command.id = id,
                     "job {id}: who asked for it is not noted: {}",
-                    report(&error)
+                    error_text(&error)
                 );
             }
         }

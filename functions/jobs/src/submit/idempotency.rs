@@ -48,7 +48,7 @@ fn standing(row: &RequestRow, body: &str, now: DateTime<Utc>) -> RequestStanding
 }
 
 /// Tells how a request with a key begins.
-pub enum Begun {
+pub enum RequestStart {
     /// Nothing is known of it: it is to be planned.
     New(RequestLease),
     /// It was left, and this was to be sent since then.
@@ -82,31 +82,31 @@ pub async fn begin(
     body: &str,
     requested_by: Option<&str>,
     now: DateTime<Utc>,
-) -> Result<Begun, Problem> {
+) -> Result<RequestStart, Problem> {
     let body = hash(&[body]);
     let lease = RequestLease::new(store, key, now);
     let known = lease.put(&body, requested_by, now, None).await;
     let Some(row) = known.map_err(Problem::unavailable)? else {
-        return Ok(Begun::New(lease));
+        return Ok(RequestStart::New(lease));
     };
     if row.owner == lease.owner {
         // It was written at the SDK's first try, whose answer was lost.
-        return Ok(Begun::New(lease));
+        return Ok(RequestStart::New(lease));
     }
     match standing(&row, &body, now) {
         RequestStanding::Other => Err(Problem::unprocessable("the idempotency key is another request's")),
         RequestStanding::Working => Err(taken()),
-        RequestStanding::Done => Ok(progress(row).map_or_else(|| Begun::New(lease), Begun::Done)),
+        RequestStanding::Done => Ok(progress(row).map_or_else(|| RequestStart::New(lease), RequestStart::Done)),
         RequestStanding::Over => match lease.put(&body, requested_by, now, Some(&row)).await {
-            Ok(None) => Ok(Begun::New(lease)),
+            Ok(None) => Ok(RequestStart::New(lease)),
             Ok(Some(_)) => Err(taken()),
             Err(error) => Err(Problem::unavailable(error)),
         },
         RequestStanding::Left => {
             lease.take_over(&row).await.map_err(problem)?;
             Ok(match progress(row) {
-                Some(progress) => Begun::Again(lease, progress),
-                None => Begun::New(lease),
+                Some(progress) => RequestStart::Again(lease, progress),
+                None => RequestStart::New(lease),
             })
         }
     }

@@ -5,7 +5,7 @@ mod registry;
 use aws_sdk_ecr::types::ImageFailureCode;
 
 use super::*;
-use registry::{Refusal, Registry, Rules, Told, names};
+use registry::{Refusal, Registry, RegistryImage, Rules, names};
 
 const IMAGES: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json"}]}"#;
 const CACHE: &str = r#"{"manifests": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
@@ -181,7 +181,7 @@ async fn what_a_throttled_scan_was_answered_is_used_and_the_next_ones_end_it() {
         if missing.is_none() {
             break;
         }
-        let error = report(&missing.unwrap());
+        let error = error_text(&missing.unwrap());
         assert!(error.contains("ThrottlingException"), "{error}");
     }
     assert_eq!(known.len(), 400);
@@ -276,7 +276,7 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
         99 => &["v2"],
         _ => &["v1"],
     };
-    let images: Vec<Told> = (0..100).zip(0..).map(|(k, hour)| (k, hour, tags(k), None)).collect();
+    let images: Vec<RegistryImage> = (0..100).zip(0..).map(|(k, hour)| (k, hour, tags(k), None)).collect();
     let registry = Registry::of(&images);
     registry.state(|state| {
         state.page = 10;
@@ -298,7 +298,7 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn a_listing_that_goes_on_minutes_later_is_asked_for_again_once_it_is_whole() {
-    let images: Vec<Told> = (0..20).zip(0..).map(|(k, hour)| (k, hour, &["v1"][..], None)).collect();
+    let images: Vec<RegistryImage> = (0..20).zip(0..).map(|(k, hour)| (k, hour, &["v1"][..], None)).collect();
     let registry = Registry::of(&images);
     registry.state(|state| {
         state.page = 10;

@@ -42,7 +42,7 @@ pub(super) enum Refusal {
 }
 
 /// An image: its digest's number, the hour of its push, its tags, and its manifest where it is asked for.
-pub(super) type Told = (usize, i64, &'static [&'static str], Option<&'static str>);
+pub(super) type RegistryImage = (usize, i64, &'static [&'static str], Option<&'static str>);
 
 /// The newest images of rules, and the rules.
 pub(super) struct Rules(pub(super) NewestImages, pub(super) Vec<Rule>);
@@ -65,7 +65,7 @@ impl Rules {
 /// Holds what ECR answers.
 pub(super) struct State {
     pub(super) repositories: Vec<String>,
-    pub(super) images: Vec<Told>,
+    pub(super) images: Vec<RegistryImage>,
     pub(super) calls: Vec<&'static str>,
     pub(super) described: usize,
     pub(super) refusal: Option<Refusal>,
@@ -79,7 +79,7 @@ pub(super) struct State {
 pub(super) struct Registry(Arc<Mutex<State>>);
 
 impl Registry {
-    pub(super) fn of(images: &[Told]) -> Self {
+    pub(super) fn of(images: &[RegistryImage]) -> Self {
         Self(Arc::new(Mutex::new(State {
             repositories: vec!["app".to_owned()],
             images: images.to_vec(),
@@ -156,7 +156,7 @@ impl Registry {
                 None => {}
             }
             let manifest = |id: &ImageIdentifier| {
-                let of = |(number, ..): &&Told| id.image_digest() == Some(&digest(*number));
+                let of = |(number, ..): &&RegistryImage| id.image_digest() == Some(&digest(*number));
                 let text = state.images.iter().find(of).and_then(|told| told.3).unwrap();
                 Manifest::builder().image_id(id.clone()).image_manifest(text).build()
             };

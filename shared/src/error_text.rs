@@ -6,7 +6,7 @@ use serde::Serialize;
 
 /// Writes an error and its causes on one line, outermost first, separated by `: `.
 #[must_use]
-pub fn report(error: &dyn Error) -> String {
+pub fn error_text(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -42,6 +42,6 @@ mod tests {
     #[test]
     fn an_error_is_told_with_its_cause() {
         let error = Outer("x".parse::<u8>().unwrap_err());
-        assert_eq!(report(&error), "no luck: invalid digit found in string");
+        assert_eq!(error_text(&error), "no luck: invalid digit found in string");
     }
 }
