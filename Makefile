@@ -40,6 +40,7 @@ lint: clippy scripts ## Checks format, lints, template, scripts
 # them, and .cargo/rustc-wrapper has rustdoc read what clippy has linted.
 clippy unit: export RUSTC_WORKSPACE_WRAPPER := clippy-driver
 clippy unit: export CLIPPY_ARGS := -D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+clippy unit: export DOCUMENT := yes
 
 .PHONY: clippy
 clippy:

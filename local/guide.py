@@ -48,8 +48,9 @@ def open_to(state: dict, pid: int) -> Iterator[None]:
     """Prints the guide, and has `make play` find the cloud, and the process whose namespaces are its, meanwhile."""
     known = {**state, "pid": pid}
     PLACE.parent.mkdir(exist_ok=True)
+    PLACE.unlink(missing_ok=True)
+    PLACE.touch(0o600)
     PLACE.write_text(json.dumps(known))
-    PLACE.chmod(0o600)
     print(TEXT.format(**state, faster=1 / TIME_SCALE), flush=True)
     try:
         yield

@@ -281,7 +281,7 @@ def repository(path: Path) -> None:
         (path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, path / name)
     author = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    date = {"GIT_COMMITTER_DATE": "2026-11-30T12:00:00Z"}
+    date = {"GIT_COMMITTER_DATE": "2026-11-30T12:00:00Z", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     for command in (["init", "--quiet"], ["add", "."], [*author, "commit", "--quiet", "--message", "all"]):
         subprocess.run(["git", *command], cwd=path, env=os.environ | date, check=True)
 

@@ -127,17 +127,26 @@ def _parser() -> argparse.ArgumentParser:
     launching.add_argument("--online-after", type=float, default=1, help="seconds until SSM reaches it (1)")
     pushing = command(push, "push")
     pushing.add_argument("image", help="repository and tag, as team/app:v1")
-    pushing.add_argument("--mib", type=int, default=8, help="how large it is (8)")
+    pushing.add_argument("--mib", type=_size, default=8, help="how large it is (8)")
     command(nodes, "nodes")
     shelling = command(shell, "shell")
     shelling.add_argument("words", nargs=argparse.REMAINDER, help="the node (the newest), and a command (a shell)")
     command(deploy, "deploy").add_argument("--cluster", default=CLUSTER, help=f"the cluster's name ({CLUSTER})")
     calling = command(jobs, "jobs")
     calling.add_argument("method", nargs="?", default="GET", help="GET, POST or DELETE (GET)")
-    calling.add_argument("path", nargs="?", default="/jobs", help="such as /jobs, /nodes, /stats (/jobs)")
-    calling.add_argument("body", nargs="?", help="""JSON, such as '{"images": ["team/app:v1"]}'""")
+    calling.add_argument("path", nargs="?", default="/jobs", help="such as /jobs, /nodes, /jobs/stats (/jobs)")
+    calling.add_argument(
+        "body", nargs="?", help=r"""JSON, as in make play DO="jobs POST /jobs '{\"images\": [\"team/app:v1\"]}'\""""
+    )
     command(env, "env")
     return parser
+
+
+def _size(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return number
 
 
 def _running() -> LocalCloud:

@@ -33,6 +33,18 @@ impl FieldError {
             accepted: accepted.into(),
         }
     }
+
+    /// Refuses a field that is none of those known.
+    #[must_use]
+    pub fn unknown(field: &str, value: Value, known: &[&str]) -> Self {
+        let fields = known.join(", ");
+        let field = field.chars().take(MAX_NAME).collect::<String>();
+        Self::new(
+            field,
+            Some(value),
+            format!("nothing, for there is no such field: the fields are {fields}"),
+        )
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -69,8 +81,12 @@ impl Fields {
 
     /// Notes that a value is not accepted, or is missing.
     pub fn refuse(&mut self, field: impl Into<String>, value: Option<Value>, accepted: impl Into<String>) {
+        self.note(FieldError::new(field, value, accepted));
+    }
+
+    fn note(&mut self, error: FieldError) {
         if self.errors.len() < MAX_ERRORS {
-            self.errors.push(FieldError::new(field, value, accepted));
+            self.errors.push(error);
         }
     }
 
@@ -141,12 +157,8 @@ impl Fields {
             .cloned()
             .collect();
         for name in unknown {
-            let value = self.fields.remove(&name);
-            let accepted = format!(
-                "nothing, for there is no such field: the fields are {}",
-                known.join(", ")
-            );
-            self.refuse(name.chars().take(MAX_NAME).collect::<String>(), value, accepted);
+            let value = self.fields.remove(&name).unwrap_or_default();
+            self.note(FieldError::unknown(&name, value, known));
         }
         if self.errors.is_empty() {
             Ok(())

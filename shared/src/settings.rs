@@ -317,7 +317,11 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
 fn refuse(name: &'static str, value: Option<String>, accepted: impl Display) -> SettingsError {
     // A variable that is missing is one that is empty.
     let value = value.unwrap_or_default().into();
-    SettingsError::Variable(Box::new(FieldError::new(name, Some(value), accepted.to_string())))
+    SettingsError::Variable(Box::new(FieldError {
+        field: name.to_owned(),
+        value: Some(value),
+        accepted: accepted.to_string(),
+    }))
 }
 
 #[cfg(test)]

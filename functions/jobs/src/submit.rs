@@ -7,7 +7,7 @@ pub mod planner;
 pub mod request;
 pub mod rules;
 mod search;
-mod sending;
+mod send_context;
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -31,7 +31,7 @@ use crate::{
         planner::{Planner, none_reachable},
         request::JobRequest,
         search::find_sent,
-        sending::{Origin, Sending},
+        send_context::{Origin, SendContext},
     },
 };
 
@@ -90,8 +90,8 @@ async fn submit_once(
     let plan = submitter.planner.plan(request, false, submission.now).await?;
     let occasion = format!("{:016x}", RandomState::new().hash_one(submission.now));
     let origin = origin(submission, occasion, submission.requested_by);
-    let sending = submitter.sending(origin, None);
-    answer(&plan, &send_all(&sending, &plan, SentCommands::new()).await?)
+    let context = submitter.context(origin, None);
+    answer(&plan, &send_all(&context, &plan, SentCommands::new()).await?)
 }
 
 /// Sends a request with a key, or answers what was sent for it before.
@@ -114,7 +114,7 @@ async fn submit_with_key(
             let plan = plan_leased(submitter, request, &lease, now).await?;
             let origin = origin(submission, lease.occasion(now), requested_by);
             send_leased(
-                &submitter.sending(origin, Some(&lease)),
+                &submitter.context(origin, Some(&lease)),
                 &lease,
                 &plan,
                 SentCommands::new(),
@@ -125,7 +125,7 @@ async fn submit_with_key(
             // Whoever comes again goes on with what another requested.
             let occasion = lease.occasion(progress.since);
             let origin = origin(submission, occasion, progress.requested_by.as_deref());
-            go_on(&submitter.sending(origin, Some(&lease)), &lease, progress).await
+            go_on(&submitter.context(origin, Some(&lease)), &lease, progress).await
         }
     }
 }
@@ -140,8 +140,8 @@ fn origin(submission: &Submission<'_>, occasion: String, requested_by: Option<&s
 }
 
 impl<'a> Submitter<'a> {
-    fn sending(&self, origin: Origin, lease: Option<&'a RequestLease>) -> Sending<'a> {
-        Sending {
+    fn context(&self, origin: Origin, lease: Option<&'a RequestLease>) -> SendContext<'a> {
+        SendContext {
             sender: self.sender,
             ssm: self.planner.ssm,
             store: self.store,
@@ -170,7 +170,7 @@ async fn plan_leased(
 }
 
 /// Goes on where another left a request: what SSM knows of it is not sent again.
-async fn go_on(sending: &Sending<'_>, lease: &RequestLease, progress: RequestProgress) -> Result<Answer, Problem> {
+async fn go_on(context: &SendContext<'_>, lease: &RequestLease, progress: RequestProgress) -> Result<Answer, Problem> {
     let RequestProgress {
         plan, mut sent, since, ..
     } = progress;
@@ -178,28 +178,28 @@ async fn go_on(sending: &Sending<'_>, lease: &RequestLease, progress: RequestPro
     // Each command is noted before the next is sent: those behind the first that is left were not tried.
     let first = (0..commands.len()).find(|place| commands[*place].left(sent.get(place)).is_some());
     let tried = &commands[..first.map_or(0, |first| first + 1)];
-    let found = find_sent(sending, tried, None, &mut sent, since).await;
-    note_request(sending, sent.values()).await;
+    let found = find_sent(context, tried, None, &mut sent, since).await;
+    note_request(context, sent.values()).await;
     let Err(mut problem) = found else {
-        return send_leased(sending, lease, &plan, sent).await;
+        return send_leased(context, lease, &plan, sent).await;
     };
     warn_of(lease.open().await);
     if problem.is_ours() {
         let left = commands.iter().enumerate();
         let left = left.filter_map(|(place, command)| command.left(sent.get(&place)));
-        problem = problem.with_unknown(left.flat_map(|left| left.as_jobs(None)).collect(), sending.advice());
+        problem = problem.with_unknown(left.flat_map(|left| left.as_jobs(None)).collect(), context.advice());
     }
     Err(problem.with_jobs(plan.sent_jobs(&sent)))
 }
 
 /// Sends what is left of a plan, and notes how that ended.
 async fn send_leased(
-    sending: &Sending<'_>,
+    context: &SendContext<'_>,
     lease: &RequestLease,
     plan: &Plan,
     sent: SentCommands,
 ) -> Result<Answer, Problem> {
-    match send_all(sending, plan, sent).await {
+    match send_all(context, plan, sent).await {
         Ok(sent) => {
             let answer = answer(plan, &sent);
             let noted = if answer.is_ok() {

@@ -249,7 +249,7 @@ fn log(message: &Message, decision: &Decision) {
         Decision::Queued(QueuedRetry { job, node, attempt }) => info!(
             job.id = job,
             instance.id = node,
-            "attempt {attempt} of job {job} is queued for node {node}"
+            "try {attempt} of job {job} is queued for node {node}"
         ),
         Decision::Dropped(Explanation { reason, message }) => info!(
             job.id = command,

@@ -1,6 +1,11 @@
 //! Reads what nodes reported, and makes it job status, statistics, records, metrics, or a retry.
 //!
 //! It is a pipeline: each file takes what those above it give, and imports none below it.
+//!
+//! What has to be done besides the table (records, metrics, retries) must neither be lost nor be done for a report that was
+//! known. So it is decided before the table is written, and written as a row of its own, the outbox, in the same transaction.
+//! Then it is done, and the row deleted; where the function dies between, whoever comes next with the same event, or the
+//! sweep, finds the row and does it. A retry waits in the function's own queue and comes back as a message, once it is due.
 
 // What all stages speak of, and the services that several speak to.
 mod decision;

@@ -97,7 +97,7 @@ pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleError> {
         let name = fields.get("name").and_then(Value::as_str);
         let named = name.map_or_else(|| format!("number {place}"), str::to_owned);
         let is_known = |name: &str| rules.iter().any(|other| other.name == name);
-        let rule = rule(fields, is_known).map_err(|refused| RuleError::Field {
+        let rule = rule(&fields, is_known).map_err(|refused| RuleError::Field {
             rule: named,
             refused: Box::new(refused),
         })?;
@@ -106,10 +106,13 @@ pub fn parse_rules(text: &str) -> Result<Vec<Rule>, RuleError> {
     Ok(rules)
 }
 
-/// Reads a rule; the error is of the first field that is not accepted.
-fn rule(fields: Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<Rule, FieldError> {
-    let mut given = Fields::new(fields);
-    let fields = &mut given;
+/// Reads a rule; the error is of a field that there is not, else of the first that is not accepted, with its whole value.
+fn rule(given: &Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<Rule, FieldError> {
+    if let Some((name, value)) = given.iter().find(|(name, _)| !FIELDS.contains(&name.as_str())) {
+        return Err(FieldError::unknown(name, value.clone(), &FIELDS));
+    }
+    let mut reader = Fields::new(given.clone());
+    let fields = &mut reader;
     let newest = whole(fields, "newest", 1, 1..=IMAGES_MAX);
     let keep = keep(fields, newest);
     let rule = Rule {
@@ -125,9 +128,13 @@ fn rule(fields: Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<R
         max_concurrency: rate(fields, "maxConcurrency", "50", &MAX_CONCURRENCY, CONCURRENCY),
         max_errors: rate(fields, "maxErrors", "100%", &MAX_ERRORS, ERRORS),
     };
-    match given.finish(&FIELDS) {
+    match reader.finish(&FIELDS) {
         Ok(()) => Ok(rule),
-        Err(mut refused) => Err(refused.swap_remove(0)),
+        Err(mut refused) => {
+            let refused = refused.swap_remove(0);
+            let value = given.get(&refused.field).cloned();
+            Err(FieldError { value, ..refused })
+        }
     }
 }
 

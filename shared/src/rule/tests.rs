@@ -102,6 +102,10 @@ fn an_unusable_field_names_rule_field_value_and_what_is_accepted() {
             r#"[{"name": "a", "repos": ["x"]}]"#,
             "field repos: [\"x\"] is not accepted: it takes nothing, for there is no such field",
         ),
+        (
+            r#"[{"name": "a", "kep": 5, "pin": true}]"#,
+            "field kep: 5 is not accepted: it takes nothing, for there is no such field",
+        ),
         ("{}", "the rules are no list"),
         ("[]", "the rules are an empty list"),
         ("[1]", "something that is no object"),
@@ -110,6 +114,16 @@ fn an_unusable_field_names_rule_field_value_and_what_is_accepted() {
     for (text, expected) in cases {
         assert!(error(text).contains(expected), "{text}: {}", error(text));
     }
+}
+
+#[test]
+fn a_list_that_is_not_accepted_is_told_in_full_however_long_it_is() {
+    let many: Vec<String> = (0..100)
+        .map(|k| format!("team/application-{k}"))
+        .chain(["{a}".to_owned()])
+        .collect();
+    let rules = serde_json::json!([{"name": "a", "repositories": many}]).to_string();
+    assert!(error(&rules).contains(r#""team/application-0","#) && error(&rules).contains(r#""{a}"] is not accepted"#));
 }
 
 #[test]

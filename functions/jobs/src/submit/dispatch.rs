@@ -1,4 +1,4 @@
-//! Sending: what is left of a plan, one command after the other.
+//! Dispatch: what is left of a plan is sent, one command after the other.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::{
         idempotency::lease::problem,
         plan::{Plan, PlannedCommand, SentCommand, SentCommands},
         search::find_sent,
-        sending::Sending,
+        send_context::SendContext,
     },
 };
 
@@ -44,7 +44,7 @@ struct TooSlow;
 ///
 /// # Errors
 /// A 503 where AWS fails or the time is up, which tells what was sent before; a 400 where a rule is no more.
-pub async fn send_all(sending: &Sending<'_>, plan: &Plan, mut sent: SentCommands) -> Result<SentCommands, Problem> {
+pub async fn send_all(context: &SendContext<'_>, plan: &Plan, mut sent: SentCommands) -> Result<SentCommands, Problem> {
     let began = Instant::now();
     let commands = plan.commands();
     for (place, command) in commands.iter().enumerate() {
@@ -52,10 +52,10 @@ pub async fn send_all(sending: &Sending<'_>, plan: &Plan, mut sent: SentCommands
             continue;
         };
         let is_late = aws::left().is_some_and(|left| left <= NOTING + ANSWERING);
-        if is_late || sending.origin.trigger != Trigger::Schedule && began.elapsed() > SENDING {
+        if is_late || context.origin.trigger != Trigger::Schedule && began.elapsed() > SENDING {
             return Err(Problem::unavailable(TooSlow).with_jobs(plan.sent_jobs(&sent)));
         }
-        let outcome = send_one(sending, &commands, place, &left, &mut sent).await;
+        let outcome = send_one(context, &commands, place, &left, &mut sent).await;
         outcome.map_err(|problem| problem.with_jobs(plan.sent_jobs(&sent)))?;
     }
     Ok(sent)
@@ -63,7 +63,7 @@ pub async fn send_all(sending: &Sending<'_>, plan: &Plan, mut sent: SentCommands
 
 /// Sends what is left of one command, notes what became of it, and looks for it where its answer got lost.
 async fn send_one(
-    sending: &Sending<'_>,
+    context: &SendContext<'_>,
     commands: &[PlannedCommand],
     place: usize,
     left: &PlannedCommand,
@@ -71,14 +71,14 @@ async fn send_one(
 ) -> Result<(), Problem> {
     let command = &commands[place];
     let mut one = sent.remove(&place).unwrap_or_else(|| SentCommand::begin(command));
-    let outcome = deliver(sending, left, &mut one).await;
+    let outcome = deliver(context, left, &mut one).await;
     let is_in_doubt = outcome
         .as_ref()
         .map_or_else(Problem::is_in_doubt, |is_in_doubt| *is_in_doubt);
     let mut failed = outcome.err();
     if !one.is_untouched() {
-        note_request(sending, [&one]).await;
-        let noted = match sending.lease {
+        note_request(context, [&one]).await;
+        let noted = match context.lease {
             Some(lease) => lease.sent(place, &one).await,
             None => Ok(()),
         };
@@ -86,25 +86,25 @@ async fn send_one(
         failed = failed.or(noted.err().map(problem));
     }
     if is_in_doubt {
-        look(sending, commands, place, sent).await;
+        look(context, commands, place, sent).await;
     }
     if let Some(problem) = failed.take_if(|problem| problem.is_in_doubt()) {
         let left = command.left(sent.get(&place));
-        failed = left.map(|left| problem.with_unknown(left.as_jobs(None), sending.advice()));
+        failed = left.map(|left| problem.with_unknown(left.as_jobs(None), context.advice()));
     }
     failed.map_or(Ok(()), Err)
 }
 
 /// Sends one command, without the nodes that SSM refuses, and notes what became of it; returns true where SSM may have taken
 /// more than it has said.
-async fn deliver(sending: &Sending<'_>, command: &PlannedCommand, sent: &mut SentCommand) -> Result<bool, Problem> {
-    let Sending {
+async fn deliver(context: &SendContext<'_>, command: &PlannedCommand, sent: &mut SentCommand) -> Result<bool, Problem> {
+    let SendContext {
         sender,
         settings,
         origin,
         ..
-    } = sending;
-    let rule = sending.rule(&command.rule)?;
+    } = context;
+    let rule = context.rule(&command.rule)?;
     let order = Order {
         rule,
         comment: &Comment::first(origin.trigger, rule),
@@ -129,13 +129,13 @@ async fn deliver(sending: &Sending<'_>, command: &PlannedCommand, sent: &mut Sen
 }
 
 /// Looks once for a command that SSM may have taken without saying so; where SSM cannot be asked, that stays unknown.
-async fn look(sending: &Sending<'_>, commands: &[PlannedCommand], place: usize, sent: &mut SentCommands) {
-    if sending.sender.observes() {
+async fn look(context: &SendContext<'_>, commands: &[PlannedCommand], place: usize, sent: &mut SentCommands) {
+    if context.sender.observes() {
         return;
     }
-    let found = find_sent(sending, &commands[..=place], Some(place), sent, sending.origin.now);
+    let found = find_sent(context, &commands[..=place], Some(place), sent, context.origin.now);
     match timeout(LOOKING, found).await {
-        Ok(Ok(())) => note_request(sending, sent.get(&place)).await,
+        Ok(Ok(())) => note_request(context, sent.get(&place)).await,
         Ok(Err(problem)) => warn!("a command whose answer got lost is not found: {}", problem.line()),
         Err(_) => warn!("a command whose answer got lost is not found in time"),
     }
@@ -144,10 +144,10 @@ async fn look(sending: &Sending<'_>, commands: &[PlannedCommand], place: usize, 
 /// Writes into the rows of jobs by which request they were made, who requested it, and which are the same once more.
 ///
 /// A job whose row does not say so is as good a job: it is logged and goes on.
-pub async fn note_request(sending: &Sending<'_>, sent: impl IntoIterator<Item = &SentCommand>) {
-    let origin = &sending.origin;
+pub async fn note_request(context: &SendContext<'_>, sent: impl IntoIterator<Item = &SentCommand>) {
+    let origin = &context.origin;
     let who = origin.requested_by.as_deref();
-    if who.is_none() && sending.sender.observes() {
+    if who.is_none() && context.sender.observes() {
         // What is only observed nobody looks for.
         return;
     }
@@ -155,7 +155,7 @@ pub async fn note_request(sending: &Sending<'_>, sent: impl IntoIterator<Item = 
         for id in sent.ids() {
             let is_first = sent.id.as_ref() == Some(id);
             let duplicates = if is_first { &sent.duplicates[..] } else { &[] };
-            let put = sending
+            let put = context
                 .store
                 .put_request(id, &origin.occasion, who, duplicates, origin.now);
             if let Err(error) = put.await {

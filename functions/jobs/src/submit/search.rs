@@ -15,7 +15,7 @@ use crate::{
     submit::{
         idempotency::lease::problem,
         plan::{PlannedCommand, SentCommand, SentCommands},
-        sending::Sending,
+        send_context::SendContext,
     },
 };
 
@@ -39,7 +39,7 @@ type Candidates = BTreeMap<usize, Vec<(DateTime<Utc>, Command)>>;
 /// # Errors
 /// A 503 where SSM or DynamoDB cannot be asked, a 409 where another works on the request now.
 pub async fn find_sent(
-    sending: &Sending<'_>,
+    context: &SendContext<'_>,
     commands: &[PlannedCommand],
     in_doubt: Option<usize>,
     sent: &mut SentCommands,
@@ -51,8 +51,8 @@ pub async fn find_sent(
     if sought.is_empty() {
         return Ok(());
     }
-    let (candidates, is_whole) = candidates(sending, commands, &sought, sent, since).await?;
-    let others = others(sending, &candidates).await?;
+    let (candidates, is_whole) = candidates(context, commands, &sought, sent, since).await?;
+    let others = others(context, &candidates).await?;
     for (place, mut same) in candidates {
         same.retain(|(_, command)| command.command_id().is_some_and(|id| !others.contains(id)));
         if same.is_empty() {
@@ -62,7 +62,7 @@ pub async fn find_sent(
             .entry(place)
             .or_insert_with(|| SentCommand::begin(&commands[place]));
         note_found(one, same);
-        if let Some(lease) = sending.lease {
+        if let Some(lease) = context.lease {
             lease.sent(place, one).await.map_err(problem)?;
         }
     }
@@ -84,14 +84,14 @@ fn note_found(sent: &mut SentCommand, mut same: Vec<(DateTime<Utc>, Command)>) {
 
 /// Gives the commands of SSM since then that are those sought and not yet known as sent; true where all were looked at.
 async fn candidates(
-    sending: &Sending<'_>,
+    context: &SendContext<'_>,
     commands: &[PlannedCommand],
     sought: &[usize],
     sent: &SentCommands,
     since: DateTime<Utc>,
 ) -> Result<(Candidates, bool), Problem> {
     let mut listed = Vec::new();
-    let listing = each_since(sending.ssm, &sending.settings.document, since - CLOCK_SKEW, |command| {
+    let listing = each_since(context.ssm, &context.settings.document, since - CLOCK_SKEW, |command| {
         listed.push(command);
     });
     let is_whole = listing.await.map_err(Problem::unavailable)?;
@@ -107,8 +107,8 @@ async fn candidates(
         for place in sought {
             // To whichever of its nodes: a node may have been refused since.
             let planned = &commands[*place];
-            let rule = sending.rule(&planned.rule)?;
-            if planned.is(&command, sending.origin.trigger, rule, &sending.settings.cluster) {
+            let rule = context.rule(&planned.rule)?;
+            if planned.is(&command, context.origin.trigger, rule, &context.settings.cluster) {
                 found.entry(*place).or_default().push((at, command.clone()));
             }
         }
@@ -117,7 +117,7 @@ async fn candidates(
 }
 
 /// Tells which of these commands another request has made, by their rows.
-async fn others(sending: &Sending<'_>, candidates: &Candidates) -> Result<BTreeSet<String>, Problem> {
+async fn others(context: &SendContext<'_>, candidates: &Candidates) -> Result<BTreeSet<String>, Problem> {
     #[derive(Deserialize)]
     struct Row {
         request: Option<String>,
@@ -126,12 +126,12 @@ async fn others(sending: &Sending<'_>, candidates: &Candidates) -> Result<BTreeS
     let ids = commands.filter_map(|(_, command)| command.command_id());
     let keys: BTreeMap<&str, Key> = ids.map(|id| (id, Key::job(id))).collect();
     let read = async || -> Result<BTreeSet<String>, StoreError> {
-        let rows = sending.store.read(&keys.values().cloned().collect()).await?;
+        let rows = context.store.read(&keys.values().cloned().collect()).await?;
         let mut others = BTreeSet::new();
         for (id, key) in &keys {
             let row: Option<Row> = rows.get(key)?;
             let request = row.and_then(|row| row.request);
-            let is_others = request.is_some_and(|request| request != sending.origin.occasion);
+            let is_others = request.is_some_and(|request| request != context.origin.occasion);
             others.extend(is_others.then(|| (*id).to_owned()));
         }
         Ok(others)

@@ -1,4 +1,4 @@
-//! Describes what the sending of one request works with.
+//! The context in which a request is sent: its clients, its lease and where it comes from.
 
 use chrono::{DateTime, Utc};
 use prefetch::{command::Trigger, rule::Rule, sender::Sender, settings::Settings};
@@ -17,7 +17,7 @@ pub struct Origin {
 }
 
 /// Holds what one request is sent by.
-pub struct Sending<'a> {
+pub struct SendContext<'a> {
     pub sender: &'a Sender,
     pub ssm: &'a aws_sdk_ssm::Client,
     pub store: &'a Store,
@@ -27,7 +27,7 @@ pub struct Sending<'a> {
     pub lease: Option<&'a RequestLease>,
 }
 
-impl Sending<'_> {
+impl SendContext<'_> {
     /// Finds a rule of a plan, which may be older than the rules.
     ///
     /// # Errors
