@@ -84,6 +84,13 @@ def test_every_page_that_is_named_elsewhere_is_there():
     assert named
 
 
+def test_the_words_of_the_glossary_are_in_order_and_explained_nowhere_else():
+    words, of_the_code = (terms(path) for path in (DOCS / "README.md", ROOT / "CONTRIBUTING.md"))
+    assert words == sorted(words, key=str.lower)
+    assert {"job", "reconcile"} <= set(words) and "lease" in of_the_code
+    assert set(words) & set(of_the_code) == set()
+
+
 # Text
 
 
@@ -274,6 +281,12 @@ def anchors(path: Path) -> set[str]:
         slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
         found.add(next(name for name in (slug, *(f"{slug}-{n}" for n in range(1, 100))) if name not in found))
     return found
+
+
+def terms(path: Path) -> list[str]:
+    """Returns the words that a page explains in the first table below Words."""
+    table = path.read_text().partition("\n## Words\n")[2].partition("|---|---|\n")[2].partition("\n\n")[0]
+    return re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
 
 
 def paragraphs(path: Path) -> Iterator[str]:
