@@ -238,7 +238,7 @@ def test_the_readme_has_the_figures_of_the_pages():
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", measured), figure
     missed = sum("**missed**" in line for line in measured.splitlines() if line.startswith("|"))
     assert (
-        f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[missed]} of the targets"
+        f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[missed]} were missed"
         in section.lower()
     )
     [few, many] = re.search(
