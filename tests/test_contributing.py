@@ -45,6 +45,11 @@ def test_a_dozen_questions_are_answered_in_a_line_each():
     answers = re.findall(r"^\| (.+) \| (\[.+) \|$", section, re.MULTILINE)
     assert len(answers) >= 12
     assert all(answer.startswith("[") for _, answer in answers)
+    files = re.findall(r"\]\(([^)]+)\)", section)
+    facades = {
+        file for file in files if not re.search(r"\bfn \w+", (ROOT / file).read_text().partition("#[cfg(test)]")[0])
+    }
+    assert len(files) > len(answers) and facades == set(), "a file without a function decides nothing"
 
 
 def code(text: str) -> list[str]:

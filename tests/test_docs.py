@@ -1,5 +1,6 @@
 """The pages say what is there: links lead somewhere, commands parse, and what is generated is as it would be now."""
 
+import math
 import re
 import subprocess
 import sys
@@ -81,6 +82,13 @@ def test_every_page_that_is_named_elsewhere_is_there():
             assert (ROOT / page).is_file(), f"{ids(path)}: {page}"
             named += 1
     assert named
+
+
+def test_the_words_of_the_glossary_are_in_order_and_explained_nowhere_else():
+    words, of_the_code = (terms(path) for path in (DOCS / "README.md", ROOT / "CONTRIBUTING.md"))
+    assert words == sorted(words, key=str.lower)
+    assert {"job", "reconcile"} <= set(words) and "lease" in of_the_code
+    assert set(words) & set(of_the_code) == set()
 
 
 # Text
@@ -194,6 +202,35 @@ def test_the_totals_of_the_bill_are_sums_of_their_rows():
     assert [sum(column) for column in zip(*parts, strict=True)] == total
 
 
+def test_the_units_of_the_bill_are_those_of_the_rows():
+    page = (DOCS / "costs.md").read_text()
+    rows = page.partition("| row |")[2].partition("| **write units** |")[0].splitlines()[2:]
+    units = [[float(cell.split(": ")[-1]) for cell in row.split("|")[2:5]] for row in rows]
+    assert [round(sum(column), 1) for column in zip(*units, strict=True)] == numbers(page, "**write units**")
+    for kilobytes, written in re.findall(r"([\d.]+) KB: (\d+) ", "\n".join(rows)):
+        assert int(written) == 2 * math.ceil(float(kilobytes))
+
+
+def test_the_prices_of_the_bill_are_those_of_the_units():
+    page = (DOCS / "costs.md").read_text()
+    columns = zip(numbers(page, "**write units**"), numbers(page, "**read units**"), strict=True)
+    dynamodb = [0.625 * writes + 0.125 * reads for writes, reads in columns]
+    assert numbers(page, "DynamoDB, on demand") == pytest.approx(dynamodb, abs=0.05)
+    table = page.partition("| DynamoDB, on demand |")[2].partition("\n\n")[0].splitlines()
+    parts = [numbers(line, line[:9].strip("| ")) for line in table[1:-1]]
+    totals = numbers(page, "**about**")
+    assert len(parts) == 4
+    assert totals == pytest.approx([sum(column) for column in zip(dynamodb, *parts, strict=True)], abs=0.1)
+    for name, invocations, price in (("hourly [reconcile]", 720, totals[2]), ("pushes", 20 * 30, totals[1])):
+        bill = [nodes * invocations * price / 1e6 for nodes in (50, 1000)]
+        assert numbers(page, name, slice(2, 4)) == pytest.approx(bill, abs=0.005)
+
+
+def test_the_bill_counts_as_many_images_as_a_command_takes():
+    limit = re.search(r"MAX_IMAGES: usize = (\d+);", (ROOT / "shared" / "src" / "command.rs").read_text()).group(1)
+    assert limit == "30" and "for each node, rule and thirty images begun" in (DOCS / "costs.md").read_text()
+
+
 def test_the_readme_has_the_figures_of_the_pages():
     readme, measured = (ROOT / "README.md").read_text(), (DOCS / "measured.md").read_text()
     section = readme.partition("## What it reaches")[2].partition("\n## ")[0]
@@ -201,13 +238,19 @@ def test_the_readme_has_the_figures_of_the_pages():
         assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", measured), figure
     missed = sum("**missed**" in line for line in measured.splitlines() if line.startswith("|"))
     assert (
-        f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[missed]} of the targets"
+        f"{('no', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight')[missed]} were missed"
         in section.lower()
     )
     [few, many] = re.search(
         r"\| \*\*sum\*\* \| \*\*([\d.]+)\*\* \| \*\*([\d.]+)\*\*", (DOCS / "costs.md").read_text()
     ).groups()
     assert f"${round(float(few))} a month for 50 nodes and ${round(float(many) + 0.01)} for 1,000" in readme
+
+
+def numbers(page: str, name: str, cells: slice = slice(-4, -1)) -> list[float]:
+    """Returns the numbers in these cells of the row that begins so."""
+    [row] = [line for line in page.splitlines() if line.startswith(f"| {name}")]
+    return [float(cell.strip(" *$")) for cell in row.split("|")[cells]]
 
 
 def sources() -> Iterator[Path]:
@@ -238,6 +281,12 @@ def anchors(path: Path) -> set[str]:
         slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
         found.add(next(name for name in (slug, *(f"{slug}-{n}" for n in range(1, 100))) if name not in found))
     return found
+
+
+def terms(path: Path) -> list[str]:
+    """Returns the words that a page explains in the first table below Words."""
+    table = path.read_text().partition("\n## Words\n")[2].partition("|---|---|\n")[2].partition("\n\n")[0]
+    return re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
 
 
 def paragraphs(path: Path) -> Iterator[str]:

@@ -273,7 +273,15 @@ def test_the_cluster_has_what_the_nodes_need():
     assert group["volumeSize"] > 3 * (10 + 1 + 1)
     assert f"export CLUSTER={cluster['metadata']['name']}\n" in SHELL_LINES
     assert f"--name {group['name']} --nodes 3" in SHELL_LINES
-    assert "/REGION/" in SHELL_LINES and cluster["metadata"]["region"] == "REGION"
+    assert cluster["metadata"]["region"] == "REGION"
+    [script] = re.findall(r'^sed "(.*)" examples/quickstart/cluster\.yaml \| eksctl', SHELL_LINES, re.MULTILINE)
+    script = script.replace("$AWS_REGION", "us-west-2").replace("$CLUSTER", "other")
+    ran = subprocess.run(["sed", script, FOLDER / "cluster.yaml"], capture_output=True, text=True, check=True)
+    assert yaml.safe_load(ran.stdout)["metadata"] == {**cluster["metadata"], "name": "other", "region": "us-west-2"}
+
+
+def test_no_line_to_paste_ends_in_a_comment_which_macs_shell_takes_for_words():
+    assert [line for line in SHELL_LINES.splitlines() if " # " in line or line.startswith("#")] == []
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
