@@ -1,4 +1,5 @@
-//! The keys of rows.
+//! The keys of all rows of the table. Those of bakes, `bake#lock` and `bake#push` with `execution`, are written by the state machine alone
+//! (`statemachine/bake-snapshot.asl.json`).
 
 use std::collections::HashMap;
 
