@@ -168,8 +168,7 @@ def test_a_package_deploys_without_a_build(tmp_path, architecture):
     package = packed(tmp_path, architecture)
     name = package.name.removesuffix(".tar.gz")
     assert name == f"eks-image-prefetch-{VERSION}-{architecture}"
-    with tarfile.open(package) as archive:
-        archive.extractall(tmp_path / "unpacked", filter="data")
+    shutil.unpack_archive(package, tmp_path / "unpacked")
     folder = tmp_path / "unpacked" / name
     # What the built template names is where it says, and so is what sam looks for.
     for path in ("template.yaml", "Jobs/bootstrap", "../../ssm/prefetch-images.json"):

@@ -36,7 +36,7 @@ def test_an_asynchronous_invoke_takes_the_same_path(cloud, stack):
 
 def test_a_queue_gets_events_only_where_its_policy_lets_it(cloud, stack):
     instance = cloud.launch({}, **BARE)
-    event = received(cloud, stack["EventQueue"], lambda event: event["detail"]["instance-id"] == instance)
+    event = received(cloud, stack["EventQueue"], lambda event: event.get("detail", {}).get("instance-id") == instance)
     assert event["source"] == "aws.ec2"
     sqs = cloud.client("sqs")
     assert "Messages" not in sqs.receive_message(QueueUrl=stack["ClosedQueue"])
