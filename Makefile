@@ -86,7 +86,7 @@ local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the loc
 	NODE_PROGRAM=quick cargo lambda build --locked
 	NODE_PROGRAM=quick SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
-demo e2e invoke cloud play: export BUILD_DIR := .aws-sam/local
+demo e2e invoke cloud play record: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
@@ -95,6 +95,12 @@ document: tools ## Writes the Command document anew from its bootstrap
 .PHONY: docs
 docs: $(TOOLS)/.ready ## Writes what pages have from the template and the state machine anew
 	python docs/generator
+
+# From time to time, by hand: the minutes that are recorded are others each time.
+.PHONY: record
+record: tools local ## Records on a local cloud what the picture of the dashboard shows, and draws it
+	python docs/generator/record.py
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: reproducible
 reproducible: tools ## Builds the nodes' program twice, in two folders, and compares the bytes

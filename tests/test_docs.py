@@ -1,5 +1,7 @@
 """The pages say what is there: links lead somewhere, commands parse, and what is generated is as it would be now."""
 
+import html
+import json
 import math
 import re
 import subprocess
@@ -15,6 +17,7 @@ from botocore import xform_name
 from samtranslator.yaml_helper import yaml_parse
 
 from local.client import ROOT
+from local.cloudwatch import dashboards
 
 PAGES = sorted(
     path
@@ -177,6 +180,38 @@ def test_what_is_generated_is_as_it_would_be_now():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_picture_of_the_dashboard_has_every_widget_and_says_that_it_was_recorded():
+    picture = html.unescape((DOCS / "dashboard.svg").read_text())
+    for widget in json.loads(dashboard())["widgets"]:
+        assert f">{widget['properties']['title']}</text>" in picture
+    assert re.search(r"<title>Recorded on the local cloud, [\d.]+ minutes", picture)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [{"expression": "SEARCH('{AWS/Lambda,FunctionName} Errors', 'Sum')"}],
+        [{"expression": "RATE(errors)"}],
+        ["AWS/Lambda", "Errors", "...", "Jobs"],
+        ["AWS/Lambda", "Errors"],
+    ],
+)
+def test_a_row_of_a_form_that_the_picture_does_not_know_is_refused(row):
+    widget = {"type": "metric", "properties": {"title": "new", "view": "timeSeries", "metrics": [row]}}
+    command = [sys.executable, "-c", f"import widgets; list(widgets.rows({widget}))"]
+    done = subprocess.run(command, cwd=DOCS / "generator", capture_output=True, text=True, check=False)
+    assert re.search(r"widgets\.Unknown: .* not known", done.stderr)
+
+
+def test_every_series_that_was_recorded_is_of_a_metric_that_the_dashboard_shows():
+    recorded = json.loads((DOCS / "generator" / "dashboard.json").read_text())
+    metrics = {(row["namespace"], row["name"], frozenset(row["dimensions"])) for row in recorded["series"]}
+    assert metrics <= dashboards.metrics(dashboard())
+    assert {name for namespace, name, _ in metrics if namespace == "EKSImagePrefetch"} > {"NodesWarm", "NodesPulled"}
+    for row in recorded["series"]:
+        assert row["points"] and all(0 <= at < recorded["periods"] for at, _ in row["points"])
+
+
 def test_every_reason_that_a_user_can_meet_is_explained():
     page = (DOCS / "operate.md").read_text()
     words = set(reasons()) - INTERNAL
@@ -295,6 +330,12 @@ def paragraphs(path: Path) -> Iterator[str]:
         for item in re.split(r"\n(?= *(?:[-*]|\d+\.) )", block):
             if not item.lstrip().startswith(("|", "#", "<!--")):
                 yield item
+
+
+def dashboard() -> str:
+    """Returns the dashboard's body, with the names of the template's references in their place."""
+    body = TEMPLATE["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    return re.sub(r"\$\{!?([^}]+)\}", r"\1", body)
 
 
 def shell(language: str, block: str) -> str:
