@@ -76,13 +76,26 @@ def test_a_crate_fails_that_clippy_or_rustdoc_refuses(tmp_path, clippy, rustdoc,
     assert ("rustdoc" in ran.stdout) is (clippy == 0)
 
 
-def linted(folder: Path, arguments: list[str], clippy: int = 0, rustdoc: int = 0) -> subprocess.CompletedProcess[str]:
+def test_rustdoc_reads_nothing_unless_it_is_asked_to(tmp_path):
+    assert linted(tmp_path, CRATE, asked="").stdout.splitlines() == ["clippy", "rustc", *CRATE]
+
+
+def test_flags_that_rustdoc_does_not_take_are_left_out(tmp_path):
+    flags = ["-g", "-O", "-l", "dylib=c", "-lstatic=d", "--remap-path-prefix=/a=/b"]
+    rustdoc = linted(tmp_path, [*CRATE, *flags, "-L", "/a"]).stdout.split("rustdoc\n")[1].splitlines()
+    assert rustdoc == [*CRATE, "-L", "/a", "--document-private-items", "-Dwarnings"]
+
+
+def linted(
+    folder: Path, arguments: list[str], clippy: int = 0, rustdoc: int = 0, asked: str = "yes"
+) -> subprocess.CompletedProcess[str]:
     """Runs the wrapper as cargo does where clippy's driver stands in for rustc."""
     for name, word, ends in (("clippy-driver", "clippy", clippy), ("rustdoc", "rustdoc", rustdoc)):
         (folder / name).write_text(f"#!/bin/sh\nprintf '%s\\n' {word} \"$@\"\nexit {ends}\n")
         (folder / name).chmod(0o755)
     command = [WRAPPER, "clippy-driver", "rustc", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env={"PATH": f"{folder}:/usr/bin:/bin"})
+    environment = {"PATH": f"{folder}:/usr/bin:/bin", "DOCUMENT": asked}
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
 
 def wrapped(program: Path, arguments: list[str]) -> list[str]:

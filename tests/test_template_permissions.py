@@ -138,7 +138,7 @@ def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
     # In that file the request is made in one function, and that is called where the mode says so.
     sender = code(ROOT / "shared/src/sender/client.rs")
     assert re.findall(r"(.*\bsend\(client\b)[:,]", sender) == [
-        "            Way::Send(client) => send(client",
+        "            Backend::Send(client) => send(client",
         "async fn send(client",
     ]
     assert sender.count("send_with(") == 1
