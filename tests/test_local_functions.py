@@ -39,7 +39,8 @@ def test_a_queue_gets_events_only_where_its_policy_lets_it(cloud, stack):
     event = received(cloud, stack["EventQueue"], lambda event: event.get("detail", {}).get("instance-id") == instance)
     assert event["source"] == "aws.ec2"
     sqs = cloud.client("sqs")
-    assert "Messages" not in sqs.receive_message(QueueUrl=stack["ClosedQueue"])
+    closed = sqs.receive_message(QueueUrl=stack["ClosedQueue"], MaxNumberOfMessages=10).get("Messages", [])
+    assert [message for message in closed if "aws.ec2" in message["Body"]] == []
     [undelivered] = sqs.receive_message(QueueUrl=stack["UndeliveredQueue"], MessageAttributeNames=["All"])["Messages"]
     assert undelivered["MessageAttributes"]["ERROR_CODE"]["StringValue"] == "NO_PERMISSIONS"
     assert json.loads(undelivered["Body"])["source"] == "aws.ec2"
