@@ -28,6 +28,7 @@ SETTINGS = {
     "IMAGE_GC_HIGH_THRESHOLD_PERCENT": "85",
     "MAX_PARALLEL_IMAGE_PULLS": "2",
     "MAX_CONNECTIONS": "3",
+    "BOOT_LIST": "Disabled",
     "LAUNCH_MAX_CONNECTIONS": "12",
     "MAX_BANDWIDTH_MIB": "0",
     "TABLE_NAME": "outcomes",
