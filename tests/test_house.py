@@ -71,9 +71,14 @@ def is_test(path: Path) -> bool:
     return "tests" in path.with_suffix("").parts or "mocks" in path.with_suffix("").parts
 
 
+def without_tests(text: str) -> str:
+    """Cuts off the module of tests that ends a file; one that has a file of its own is only named."""
+    return re.split(r"#\[cfg\([^]]*\]\nmod tests \{", text)[0]
+
+
 def used_paths(text: str, module: tuple[str, ...], files: dict[tuple[str, ...], Path]) -> Iterator[tuple[str, ...]]:
     """Yields the paths that a file names, from the crate's root on."""
-    text = re.sub(r"//.*", "", re.split(r"#\[cfg\([^]]*\]\nmod tests", text)[0])
+    text = re.sub(r"//.*", "", without_tests(text))
     use = re.compile(r"^\s*(?:pub(?:\([^)]*\))? )?use\s+([^;]+);", re.MULTILINE)
     inline = re.findall(r"\b(?:crate|super)(?:::\w+)+", use.sub("", text))
     for path in [path for used in use.findall(text) for path in expanded(used)] + inline:
@@ -165,13 +170,13 @@ def test_a_circle_is_found_where_there_is_one(tmp_path: Path) -> None:
         "a.rs": "use crate::{b::{self, B}, c};\n",
         "b.rs": "fn f() { crate::b::x::g() }\n",
         "b/x.rs": "use super::super::c::C;\n",
-        "c.rs": "#[cfg(test)]\nmod tests { use crate::a::A; }\n",
+        "c.rs": "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n",
     }
     for name, text in sources.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert circles(crate_imports(tmp_path)) == []
-    (tmp_path / "c.rs").write_text("use crate::a::A;\n")
+    (tmp_path / "c.rs").write_text("#[cfg(test)]\nmod tests;\n\npub use crate::a::A;\n")
     [group] = circles(crate_imports(tmp_path))
     assert [path.relative_to(tmp_path).as_posix() for path in group] == ["a.rs", "b.rs", "b/x.rs", "c.rs"]
 
@@ -229,7 +234,7 @@ def test_no_function_in_rust_is_longer_than_a_reader_takes() -> None:
 
 def rust_functions(text: str) -> Iterator[tuple[int, str, int]]:
     """Yields the functions of a file as rustfmt writes it, without its tests: place, name, lines of the body."""
-    lines = re.split(r"#\[cfg\([^]]*\]\n *mod tests", text)[0].splitlines()
+    lines = without_tests(text).splitlines()
     for number, line in enumerate(lines, 1):
         head = re.match(r"( *)(?:pub(?:\([^)]*\))? )?(?:const )?(?:async )?fn (\w+)", line)
         if head and not line.endswith((";", "}")):
@@ -242,7 +247,7 @@ def rust_functions(text: str) -> Iterator[tuple[int, str, int]]:
 # ---- words
 
 NO_BEGINNING = re.compile(
-    r"(?:What|Whether|How|Why|When|Which|Does so)\b|(?:For|Of|By|On|Over|After|Since|Until|Up to) (?:how|when)\b"
+    r"(?:What|Whether|How|Why|When|Which|Of|Does so)\b|(?:For|By|On|Over|After|Since|Until|Up to) (?:how|when)\b"
 )
 """A comment on a module, type, function or field begins with none of these: it says so in a sentence with a verb."""
 NO_NAMES = {"asked", "held", "gate", "finding", "reach", "choice", "door"}
@@ -283,7 +288,7 @@ def test_no_name_has_a_word_that_the_glossary_forbids() -> None:
 
 def names(path: Path) -> list[str]:
     """Lists a file's own name and those of its modules, types and functions, but for its tests'."""
-    text = re.split(r"#\[cfg\([^]]*\]\n *mod tests", path.read_text())[0]
+    text = without_tests(path.read_text())
     return [
         path.stem,
         *re.findall(

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 from uploaded import Uploaded
 
 EXAMPLES = 40
-"""Of each operation."""
+"""Counts the requests that are tried of each operation."""
 
 schema = schemathesis.openapi.from_path(contract.DOCUMENT)
 

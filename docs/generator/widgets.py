@@ -17,7 +17,7 @@ SEARCH = re.compile(
     r"""SEARCH\('\{(?P<schema>[\w/,]+)\} MetricName="(?P<name>\w+)" """
     r"""(?P<key>\w+)="(?P<value>[^"]+)"', '(?P<stat>\w+)'\)"""
 )
-"""The one form of SEARCH that is understood: a schema, the metric's name and the value of one dimension."""
+"""Reads the one form of SEARCH that is understood: a schema, the metric's name and the value of one dimension."""
 
 Widget = Mapping[str, Any]
 Points = Mapping[int, float]

@@ -17,7 +17,8 @@ from local.settings import scaled
 log = logging.getLogger("local.metrics")
 
 MAX_DIMENSIONS, MAX_METRICS, MAX_VALUES = 30, 100, 100
-"""Of one dimension set, of one directive, of one metric (CloudWatch, embedded metric format specification)."""
+"""Limits the dimensions of one set, the metrics of one directive and the values of one metric (CloudWatch,
+embedded metric format specification)."""
 PAST_SECONDS, FUTURE_SECONDS = 14 * 24 * 60 * 60, 2 * 60 * 60
 """Says how old and how far ahead a data point may be (CloudWatch, PutMetricData)."""
 UNITS = frozenset(Loader().load_service_model("cloudwatch", "service-2")["shapes"]["StandardUnit"]["enum"])

@@ -10,7 +10,7 @@ DOCUMENT = SSM / "prefetch-images.json"
 MAX_BYTES = 12 << 10
 """Says what the document may take: SSM counts it and a command's parameters together, 64 KB of both."""
 ATTRIBUTES = ("Repository", "X8664Digest", "Arm64Digest", "Deployment")
-"""Of the published program, for which the bootstrap has a place each: `@Repository@`."""
+"""Names the attributes of the published program for which the bootstrap has a place each: `@Repository@`."""
 
 
 def render() -> str:

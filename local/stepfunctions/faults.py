@@ -12,7 +12,7 @@ class Fault:
     does: Literal["fail", "hang", "pause"]
     """A hanging task is answered nothing until its time is over; a paused state goes on when it is released."""
     when: Literal["before", "after"] = "before"
-    """Of a task: before its call is made, or after, when the answer is lost."""
+    """Says when a task meets it: before its call is made, or after, when the answer is lost."""
     error: str = ""
     """Says what a task fails with; by default its service throttles it."""
     cause: str = "Injected by the local cloud."

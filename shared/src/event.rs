@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// An event of EventBridge.
 ///
-/// Of the fields that not everybody uses, one that cannot be used is none: it is no reason to leave an event undone whose
+/// A field that not everybody uses and that cannot be used is none: it is no reason to leave an event undone whose
 /// reader would not have looked at it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -136,7 +136,7 @@ impl Repository {
 
 /// Returns true where the repository has this very manifest under this tag, which is made of its digest.
 ///
-/// Of an immutable tag ECR says that it exists, whatever the digest (aws/containers-roadmap#2179).
+/// ECR says of an immutable tag that it exists, whatever the digest (aws/containers-roadmap#2179).
 fn is_there(error: &SdkError<PutImageError>) -> bool {
     error
         .as_service_error()

@@ -39,7 +39,7 @@ pub(super) type Answer = BTreeMap<String, Vec<Candidate>>;
 pub(super) struct Listings {
     ecr: Client,
     rules: Arc<[Rule]>,
-    /// Of manifests whether they are an image's, which does not change.
+    /// Tells of manifests whether they are an image's, which does not change.
     manifests: Arc<Mutex<HashMap<String, bool>>>,
     /// The repositories of which it was said that manifests cannot be read.
     unread: Arc<Mutex<HashSet<String>>>,

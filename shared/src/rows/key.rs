@@ -1,4 +1,6 @@
-//! The keys of all rows of the table. Those of bakes, `bake#lock` and `bake#push` with `execution`, are written by the state machine alone
+//! The keys of all rows of the table.
+//!
+//! Those of bakes, `bake#lock` and `bake#push` with `execution`, are written by the state machine alone
 //! (`statemachine/bake-snapshot.asl.json`).
 
 use std::collections::HashMap;

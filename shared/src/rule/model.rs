@@ -18,10 +18,10 @@ pub const IMAGES_MAX: usize = 50;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// The one that was pushed later.
+    /// Takes the one that was pushed later.
     #[default]
     Pushed,
-    /// The one whose tags that the rule takes have the higher semantic version.
+    /// Takes the one whose tags that the rule takes have the higher semantic version.
     Version,
 }
 

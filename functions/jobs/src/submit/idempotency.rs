@@ -71,8 +71,8 @@ pub struct RequestProgress {
 
 /// Begins a request, or finds out how far it is.
 ///
-/// Of requests with one key at the same moment one begins: DynamoDB writes the row of the first. Keys of one kind are known
-/// among themselves only.
+/// Begins a request with a key, or tells what is known of it. Of several at the same moment one begins: DynamoDB writes the
+/// row of the first. Keys of one kind are known among themselves only.
 ///
 /// # Errors
 /// A 409 where another works on it, a 422 where the key is another request's, a 503 where DynamoDB cannot be asked.
