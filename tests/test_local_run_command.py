@@ -359,7 +359,7 @@ def result(ssm, command: str, node: str) -> dict:
 
     def ended() -> dict | None:
         row = invocation_of(ssm, command, node)
-        return None if row["Status"] in ("Pending", "InProgress") else row
+        return None if row["Status"] in ("Pending", "InProgress", "Cancelling") else row
 
     return until(ended, 10, "the invocation to end")
 
@@ -369,6 +369,6 @@ def settled(ssm, command: str) -> dict:
 
     def ended() -> dict | None:
         [row] = ssm.list_commands(CommandId=command)["Commands"]
-        return None if row["Status"] in ("Pending", "InProgress") else row
+        return None if row["Status"] in ("Pending", "InProgress", "Cancelling") else row
 
     return until(ended, 10, "the command to end")
