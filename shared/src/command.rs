@@ -84,17 +84,20 @@ pub enum Trigger {
     Reconcile,
     /// A node booted; no command is sent for it.
     Boot,
+    /// Nodes are to say what they run; the command names no image and is no job.
+    Inventory,
 }
 
 impl Trigger {
     /// Every trigger.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Push,
         Self::Launch,
         Self::Job,
         Self::Schedule,
         Self::Reconcile,
         Self::Boot,
+        Self::Inventory,
     ];
 }
 

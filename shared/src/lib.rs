@@ -27,6 +27,8 @@ pub mod launch;
 #[cfg(feature = "aws")]
 pub mod lease;
 #[cfg(feature = "aws")]
+mod locked;
+#[cfg(feature = "aws")]
 pub mod log;
 pub mod manifest;
 #[cfg(feature = "aws")]
@@ -62,3 +64,5 @@ pub mod stack_name;
 pub mod table;
 #[cfg(feature = "aws")]
 pub mod unique_keys;
+#[cfg(feature = "aws")]
+pub mod usage;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     image::Kind,
+    locked::locked,
     newest::{Candidate, Pushed, Seen, Shortlist},
     rule::Rule,
 };
@@ -263,9 +264,4 @@ fn pushed(image: ImageDetail) -> Option<Pushed> {
 /// Returns true where what is known since then is known for less than so long.
 pub(super) fn is_good(since: SystemTime, period: Duration, now: SystemTime) -> bool {
     now.duration_since(since).is_ok_and(|age| age < period)
-}
-
-/// Locks what no holder leaves half-done.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,11 +17,12 @@ use tracing::warn;
 
 use super::{
     error::ImagesError,
-    listing::{Answer, Listings, UNFINISHED, is_good, locked},
+    listing::{Answer, Listings, UNFINISHED, is_good},
 };
 use crate::{
     error_text::error_text,
     image::{Image, ImageError, RegistryEndpoint, ecr_registry},
+    locked::locked,
     newest::Candidate,
     rule::Rule,
     settings::Settings,

@@ -93,17 +93,13 @@ impl Table {
     fn query(&self, input: &QueryInput) -> QueryOutput {
         let words = words!(input);
         let condition = input.key_condition_expression().unwrap();
-        let (partition, start) = condition
-            .split_once(" AND begins_with(sk, ")
-            .map_or((condition, ""), |(partition, start)| {
-                (partition, words.text(start.trim_end_matches(')')))
-            });
+        let (partition, range) = condition.split_once(" AND ").unwrap_or((condition, ""));
         let partition = words.text(partition.strip_prefix("pk = ").unwrap());
         let after = input.exclusive_start_key().and_then(Key::of);
         let is_backward = input.scan_index_forward() == Some(false);
         let follows = |key: &Key, after: &Key| if is_backward { key < after } else { key > after };
         let is_asked_for = |key: &Key| {
-            key.pk == partition && key.sk.starts_with(start) && after.as_ref().is_none_or(|after| follows(key, after))
+            key.pk == partition && words.is_in(range, &key.sk) && after.as_ref().is_none_or(|after| follows(key, after))
         };
         let limit = input.limit().map(|limit| usize::try_from(limit).unwrap());
         let limit = limit.into_iter().chain(self.page).min().unwrap_or(usize::MAX);
@@ -242,6 +238,21 @@ impl<'a> Words<'a> {
             })
         };
         condition.is_none_or(|all| all.split(" AND ").all(|any| any.split(" OR ").any(is_met)))
+    }
+
+    /// Returns true where a sort key is within the range of a key condition.
+    fn is_in(&self, range: &'a str, key: &str) -> bool {
+        let start = range
+            .strip_prefix("begins_with(sk, ")
+            .map(|start| start.trim_end_matches(')'));
+        match (
+            start,
+            range.strip_prefix("sk BETWEEN ").map(|rest| rest.split_once(' ')),
+        ) {
+            (Some(start), _) => key.starts_with(self.text(start)),
+            (_, Some(Some((first, last)))) => (self.text(first)..=self.text(last)).contains(&key),
+            _ => range.is_empty(),
+        }
     }
 
     /// Carries out an update.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::command::Trigger;
+use crate::{command::Trigger, image::Image};
 
 /// The partition whose rows name the observed jobs in their order.
 pub const OBSERVED: &str = "observed";
@@ -87,6 +87,12 @@ impl Key {
         Self::new("totals", trigger.to_string())
     }
 
+    /// Names the row of a rule's use of an image.
+    #[must_use]
+    pub fn usage(rule: &str, image: &Image) -> Self {
+        Self::new(usage_partition(rule), image.to_string())
+    }
+
     /// Names the row of what has still to be done after a transaction.
     #[must_use]
     pub fn outbox(id: &str) -> Self {
@@ -123,4 +129,10 @@ pub const OUTBOX_PARTITIONS: &str = "0123456789abcdef";
 #[must_use]
 pub fn outbox_partition(first: char) -> String {
     format!("outbox#{first}")
+}
+
+/// Names the partition of what a rule's nodes run.
+#[must_use]
+pub fn usage_partition(rule: &str) -> String {
+    format!("usage#{rule}")
 }

@@ -34,6 +34,12 @@ pub struct Rule {
     pub repositories: Globs,
     /// The tags of the images that the rule brings.
     pub tags: Globs,
+    /// Tells whether the rule brings only images of repositories that its nodes run, or lately ran.
+    pub used: bool,
+    /// Tells whether a new node also gets the images that containers on the rule's nodes run.
+    pub neighbours: bool,
+    /// The registries from which these may come, by their host names.
+    pub registries: Globs,
     /// The EC2 tags a node must carry beside the cluster's own, each with the values that are accepted.
     pub nodes: BTreeMap<String, Vec<String>>,
     /// Tells how many newest images per repository a new node gets.

@@ -21,10 +21,13 @@ const GIB_MAX: usize = 9999;
 /// The longest value of an EC2 tag, in characters (EC2 user guide, tag restrictions).
 const TAG_VALUE_MAX: usize = 256;
 
-pub(super) const FIELDS: [&str; 11] = [
+pub(super) const FIELDS: [&str; 14] = [
     "name",
     "repositories",
     "tags",
+    "used",
+    "neighbours",
+    "registries",
     "nodes",
     "newest",
     "order",
@@ -119,6 +122,9 @@ fn rule(given: &Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<R
         name: name(fields, is_known),
         repositories: globs(fields, "repositories"),
         tags: globs(fields, "tags"),
+        used: switch(fields, "used"),
+        neighbours: switch(fields, "neighbours"),
+        registries: globs(fields, "registries"),
         nodes: nodes(fields),
         newest,
         order: order(fields),
@@ -155,6 +161,13 @@ fn globs(fields: &mut Fields, name: &str) -> Globs {
             .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|pattern| GLOB.is_match(pattern)))
             .ok_or("a list of at least one glob, such as [\"app-*\", \"!*-debug\"]")?;
         Globs::new(patterns).map_err(|error| format!("globs that can be read ({error})"))
+    })
+}
+
+/// Reads a field that is true where it is not there.
+fn switch(fields: &mut Fields, name: &str) -> bool {
+    fields.read(name, true, |value| {
+        value.as_bool().ok_or_else(|| "true or false".to_owned())
     })
 }
 

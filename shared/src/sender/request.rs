@@ -44,7 +44,7 @@ pub(crate) fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let beside = match trigger {
         Trigger::Push => Some(rule.most_beside_pushes()),
         Trigger::Launch | Trigger::Reconcile => Some(rule.most_named()),
-        Trigger::Job | Trigger::Schedule | Trigger::Boot => None,
+        Trigger::Job | Trigger::Schedule | Trigger::Boot | Trigger::Inventory => None,
     };
     let keep = beside
         .filter(|_| rule.keep > 0)

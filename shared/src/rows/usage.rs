@@ -1,0 +1,170 @@
+//! A rule's use of an image: when its nodes were last seen to run it, and how many of them.
+
+use std::collections::BTreeMap;
+
+use chrono::{Days, NaiveDate};
+use serde::{Deserialize, Serialize};
+
+use super::node_set::NodeSet;
+use crate::image::Image;
+
+/// Limits of how many days a row tells which nodes there were: of the last whole one, and of the one that goes on.
+const MAX_DAYS: usize = 2;
+
+/// What is known of a rule's use of an image.
+///
+/// Whatever the order and the repetition in which reports come, the row is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// The image, as pods name it.
+    #[serde(rename = "sk")]
+    pub image: Image,
+    /// Tells how often the row was written.
+    #[serde(default)]
+    pub version: u32,
+    /// The image's size on a node, in bytes; 0 where no node has told.
+    #[serde(default)]
+    pub bytes: u64,
+    /// The day on which it was first seen.
+    pub first: NaiveDate,
+    /// The last two days on which it was seen, with its nodes.
+    pub days: BTreeMap<NaiveDate, UsageDay>,
+}
+
+/// Holds on which nodes an image was seen on one day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UsageDay {
+    /// Those where containers ran it.
+    pub running: NodeSet,
+    /// Those of them to which prefetch had brought it.
+    pub prefetched: NodeSet,
+}
+
+impl UsageRow {
+    /// Begins with an image that was seen on a day, on no node yet.
+    #[must_use]
+    pub fn new(image: Image, day: NaiveDate, bytes: u64) -> Self {
+        Self {
+            image,
+            version: 0,
+            bytes,
+            first: day,
+            days: [(day, UsageDay::default())].into(),
+        }
+    }
+
+    /// Takes in what is known from elsewhere of the same image; the version stays.
+    pub fn merge(&mut self, other: &Self) {
+        self.bytes = self.bytes.max(other.bytes);
+        self.first = self.first.min(other.first);
+        for (day, seen) in &other.days {
+            let known = self.days.entry(*day).or_default();
+            known.running.merge(&seen.running);
+            known.prefetched.merge(&seen.prefetched);
+        }
+        while self.days.len() > MAX_DAYS {
+            self.days.pop_first();
+        }
+    }
+
+    /// Returns the last day on which it was seen.
+    #[must_use]
+    pub fn last(&self) -> NaiveDate {
+        self.days.keys().next_back().copied().unwrap_or(self.first)
+    }
+
+    /// Returns true where it was seen within so many days before today.
+    #[must_use]
+    pub fn is_within(&self, days: u32, today: NaiveDate) -> bool {
+        self.last() + Days::new(days.into()) >= today
+    }
+
+    /// Returns on how many nodes it ran lately: the larger number of its last two days, for one of them goes on.
+    #[must_use]
+    pub fn nodes(&self) -> u64 {
+        self.days.values().map(|day| day.running.count()).max().unwrap_or(0)
+    }
+
+    /// Returns on how many of these prefetch had brought it.
+    #[must_use]
+    pub fn prefetched_nodes(&self) -> u64 {
+        let of_days = self.days.values().map(|day| day.prefetched.count());
+        of_days.max().unwrap_or(0)
+    }
+
+    /// Returns on how many nodes it runs as far as is known: those of today or of the day before.
+    #[must_use]
+    pub fn running_nodes(&self, today: NaiveDate) -> u64 {
+        if self.is_within(1, today) { self.nodes() } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn image() -> Image {
+        let text = format!("public.ecr.aws/eks/coredns:v1@sha256:{}", "0".repeat(64));
+        text.parse().unwrap()
+    }
+
+    fn day(day: u32) -> NaiveDate {
+        NaiveDate::from_ymd_opt(2026, 12, 1 + day).unwrap()
+    }
+
+    fn seen(on: u32, nodes: &[usize]) -> UsageRow {
+        let mut row = UsageRow::new(image(), day(on), u64::from(on));
+        let seen = row.days.get_mut(&day(on)).unwrap();
+        for node in nodes {
+            seen.running.add(&node.to_string());
+        }
+        row
+    }
+
+    #[test]
+    fn the_nodes_of_today_are_no_fewer_than_those_of_the_day_before() {
+        let mut row = seen(3, &[1, 2, 3]);
+        row.merge(&seen(4, &[1]));
+        assert_eq!((row.nodes(), row.last(), row.first), (3, day(4), day(3)));
+        assert_eq!([4, 5, 6].map(|today| row.running_nodes(day(today))), [3, 3, 0]);
+        assert!(row.is_within(14, day(18)) && !row.is_within(14, day(19)));
+    }
+
+    #[test]
+    fn a_row_of_an_older_or_newer_version_is_read() {
+        let item = |text: &str| -> UsageRow { serde_json::from_str(text).unwrap() };
+        let row = item(&format!(
+            r#"{{"pk": "usage#gpu", "sk": "{}", "first": "2026-12-01", "days": {{}}, "expires_at": 5, "color": "blue"}}"#,
+            image()
+        ));
+        assert_eq!((row.last(), row.nodes(), row.version), (day(0), 0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_is_the_same_in_whatever_order_and_repetition_it_is_told(
+            (told, shuffled) in prop::collection::vec((0..6_u32, prop::collection::vec(0..200_usize, 0..5)), 1..12)
+                .prop_flat_map(|told| {
+                    let twice = [told.clone(), told.clone()].concat();
+                    (Just(told), Just(twice).prop_shuffle())
+                }),
+        ) {
+            let folded = |told: &[(u32, Vec<usize>)]| {
+                let mut rows = told.iter().map(|(day, nodes)| seen(*day, nodes));
+                let mut row = rows.next().unwrap();
+                rows.for_each(|other| row.merge(&other));
+                row
+            };
+            let row = folded(&told);
+            prop_assert_eq!(&folded(&shuffled), &row);
+            let last = told.iter().map(|(day, _)| *day).max().unwrap();
+            prop_assert_eq!(row.last(), day(last));
+            prop_assert!(row.days.len() <= MAX_DAYS);
+            let item: crate::rows::Item = serde_dynamo::to_item(&row).unwrap();
+            prop_assert_eq!(serde_dynamo::from_item::<_, UsageRow>(item).unwrap(), row);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Usage: which images the nodes of a rule run, as the table tells.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{
+    Client,
+    config::timeout::TimeoutConfig,
+    error::SdkError,
+    operation::query::{QueryError, builders::QueryFluentBuilder},
+    types::AttributeValue,
+};
+use chrono::{DateTime, NaiveDate, Utc};
+use thiserror::Error;
+
+use crate::{
+    locked::locked,
+    rows::{UsageRow, usage_partition},
+};
+
+/// Sets how long the rows of a rule are remembered: a storm of launches asks once.
+const MEMO: Duration = Duration::from_secs(30);
+/// Sets for how long DynamoDB is waited for, which answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Tells why it cannot be told what nodes run.
+#[derive(Debug, Error)]
+pub enum UsageError {
+    /// The rows could not be read.
+    #[error("what the nodes of rule {0} run could not be read")]
+    Read(String, #[source] Box<SdkError<QueryError>>),
+    /// A row is not shaped as it is written.
+    #[error("what the nodes of rule {0} run cannot be understood")]
+    Row(String, #[source] serde_dynamo::Error),
+}
+
+/// Tells whether the nodes of a rule run images of a repository, or lately ran some.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepositoryUse {
+    /// They do.
+    Used,
+    /// They do not.
+    NotUsed,
+    /// Nothing is known of what they run.
+    Unknown,
+}
+
+/// The images that the nodes of each rule run, as the table tells.
+#[derive(Debug)]
+pub struct Usage {
+    client: Client,
+    table: String,
+    /// Tells for how many days an image counts that was seen.
+    within: u32,
+    rows: Mutex<HashMap<String, (SystemTime, Arc<Vec<UsageRow>>)>>,
+    /// The rules of whose nodes it is known what they run.
+    known: Mutex<HashSet<String>>,
+}
+
+impl Usage {
+    /// Sets up the table's client; `within` is for how many days an image counts that was seen.
+    #[must_use]
+    pub fn new(config: &SdkConfig, table: &str, within: u32) -> Self {
+        let patience = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
+        let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(patience);
+        Self::with_client(Client::from_conf(config.build()), table, within)
+    }
+
+    /// Asks this client.
+    #[must_use]
+    pub fn with_client(client: Client, table: &str, within: u32) -> Self {
+        Self {
+            client,
+            table: table.to_owned(),
+            within,
+            rows: Mutex::default(),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Tells whether the rule's nodes run images of a repository: by one Query, and one more where they do not and it is not
+    /// known yet that anything is known of the rule.
+    ///
+    /// # Errors
+    /// [`UsageError`] where DynamoDB cannot be asked.
+    pub async fn runs(
+        &self,
+        rule: &str,
+        registry: &str,
+        repository: &str,
+        now: SystemTime,
+    ) -> Result<RepositoryUse, UsageError> {
+        // What comes after the repository is ':' before a tag, '@' before a digest: no repository has a character between.
+        let name = format!("{registry}/{repository}");
+        let request = self.query(rule);
+        let request = request
+            .key_condition_expression("pk = :partition AND sk BETWEEN :first AND :last")
+            .expression_attribute_values(":first", AttributeValue::S(format!("{name}:")))
+            .expression_attribute_values(":last", AttributeValue::S(format!("{name}@~")));
+        let today = day(now);
+        let rows = self.read(rule, request).await?;
+        if rows.iter().any(|row| row.is_within(self.within, today)) {
+            self.note_known(rule);
+            return Ok(RepositoryUse::Used);
+        }
+        Ok(if self.is_known(rule, now).await? {
+            RepositoryUse::NotUsed
+        } else {
+            RepositoryUse::Unknown
+        })
+    }
+
+    /// Gives the images that the rule's nodes run or lately ran; none where nothing is known. Remembered for 30 seconds.
+    ///
+    /// # Errors
+    /// [`UsageError`] where DynamoDB cannot be asked.
+    pub async fn of_rule(&self, rule: &str, now: SystemTime) -> Result<Arc<Vec<UsageRow>>, UsageError> {
+        if let Some((at, rows)) = locked(&self.rows).get(rule)
+            && now.duration_since(*at).is_ok_and(|age| age < MEMO)
+        {
+            return Ok(Arc::clone(rows));
+        }
+        let today = day(now);
+        let mut rows = self.read(rule, self.query(rule)).await?;
+        rows.retain(|row| row.is_within(self.within, today));
+        let rows = Arc::new(rows);
+        // That nothing is known is not remembered: the first node may tell at any moment.
+        if !rows.is_empty() {
+            self.note_known(rule);
+            locked(&self.rows).insert(rule.to_owned(), (now, Arc::clone(&rows)));
+        }
+        Ok(rows)
+    }
+
+    async fn is_known(&self, rule: &str, now: SystemTime) -> Result<bool, UsageError> {
+        if locked(&self.known).contains(rule) {
+            return Ok(true);
+        }
+        Ok(!self.of_rule(rule, now).await?.is_empty())
+    }
+
+    fn note_known(&self, rule: &str) {
+        locked(&self.known).insert(rule.to_owned());
+    }
+
+    fn query(&self, rule: &str) -> QueryFluentBuilder {
+        let request = self.client.query().table_name(&self.table);
+        request
+            .key_condition_expression("pk = :partition")
+            .expression_attribute_values(":partition", AttributeValue::S(usage_partition(rule)))
+    }
+
+    async fn read(&self, rule: &str, request: QueryFluentBuilder) -> Result<Vec<UsageRow>, UsageError> {
+        let mut pages = request.into_paginator().send();
+        let mut rows = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| UsageError::Read(rule.to_owned(), Box::new(error)))?;
+            let items = page.items.unwrap_or_default();
+            let read = serde_dynamo::from_items::<_, UsageRow>(items);
+            rows.extend(read.map_err(|error| UsageError::Row(rule.to_owned(), error))?);
+        }
+        Ok(rows)
+    }
+}
+
+fn day(now: SystemTime) -> NaiveDate {
+    DateTime::<Utc>::from(now).date_naive()
+}
+
+#[cfg(all(test, feature = "mocks"))]
+mod tests;
