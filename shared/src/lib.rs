@@ -66,3 +66,4 @@ pub mod table;
 pub mod unique_keys;
 #[cfg(feature = "aws")]
 pub mod usage;
+pub mod usage_line;
