@@ -38,6 +38,7 @@ SETTINGS = {
     "OUTCOME_RETENTION_DAYS": "30",
     "MAX_RECEIVE_COUNT": "30",
     "MAX_RETRIES": "2",
+    "SWEEP_INTERVAL": "rate(15 minutes)",
     "ACCOUNT_ID": "123456789012",
     "SCHEDULE_GROUP": "schedules",
     "SCHEDULE_ROLE_ARN": "arn:aws:iam::123456789012:role/schedule",

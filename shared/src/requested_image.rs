@@ -1,11 +1,11 @@
-//! Requested images: images of this account's registry as somebody names them.
+//! Requested images: images of this account's registry and of others, as somebody names them.
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
     fields::Fields,
-    image::{ImageError, check_name, is_same_registry},
+    image::{Image, ImageError, check_name, is_same_registry},
 };
 
 /// Limits how many images one request names at most.
@@ -18,7 +18,9 @@ const MAX_IMAGE: usize = 512;
 pub struct RequestedImage {
     /// The text that names it.
     pub reference: String,
-    /// The repository in this account's registry.
+    /// The registry's host name, where it is not this account's.
+    pub registry: Option<String>,
+    /// The repository in its registry.
     pub repository: String,
     /// The tag, where there is one.
     pub tag: Option<String>,
@@ -60,16 +62,34 @@ pub fn images(fields: &mut Fields, registry: &str) -> Vec<RequestedImage> {
     images
 }
 
+/// Reads the field `images` as [`images`] does, and refuses those of other registries.
+pub fn own_images(fields: &mut Fields, registry: &str) -> Vec<RequestedImage> {
+    let images = images(fields, registry);
+    for (place, image) in images.iter().enumerate().filter(|(_, image)| image.registry.is_some()) {
+        let asked = Value::String(image.reference.clone());
+        fields.refuse(
+            format!("images[{place}]"),
+            Some(asked),
+            format!("an image in {registry}"),
+        );
+    }
+    images
+}
+
 /// Reads an image's name; the error tells what is accepted.
 fn read(text: &str, registry: &str) -> Result<RequestedImage, String> {
-    let shape = || format!("repository:tag or repository@sha256:…, in {registry} or without a registry");
+    let shape = || {
+        format!(
+            "repository:tag or repository@sha256:…, in {registry} or without a registry; or an image of another registry by its digest"
+        )
+    };
     if text.chars().count() > MAX_IMAGE {
         return Err(format!("at most {MAX_IMAGE} characters"));
     }
     let name = match text.split_once('/') {
         Some((host, rest)) if is_same_registry(host, registry) => rest,
         // What looks like a host is one: a repository that begins so is named with its registry.
-        Some((host, _)) if host.contains(['.', ':']) => return Err(shape()),
+        Some((host, _)) if host.contains(['.', ':']) => return of_other_registry(text).ok_or_else(shape),
         _ => text,
     };
     let (name, digest) = match name.split_once('@') {
@@ -89,9 +109,23 @@ fn read(text: &str, registry: &str) -> Result<RequestedImage, String> {
     })?;
     Ok(RequestedImage {
         reference: text.to_owned(),
+        registry: None,
         repository: repository.to_owned(),
         tag: tag.map(str::to_owned),
         digest: digest.map(str::to_owned),
+    })
+}
+
+/// Reads an image of another registry; none where containerd would not take it, or where it has no digest: nobody but a node
+/// can tell what a tag of such a registry is.
+fn of_other_registry(text: &str) -> Option<RequestedImage> {
+    let image: Image = text.parse().ok().filter(Image::has_host)?;
+    Some(RequestedImage {
+        reference: text.to_owned(),
+        registry: Some(image.registry().to_owned()),
+        repository: image.repository().to_owned(),
+        tag: image.tag().map(str::to_owned),
+        digest: Some(image.digest().to_owned()),
     })
 }
 
@@ -127,12 +161,32 @@ mod tests {
         ] {
             let expected = RequestedImage {
                 reference: text.clone(),
+                registry: None,
                 repository: repository.to_owned(),
                 tag: tag.map(str::to_owned),
                 digest: digest.map(str::to_owned),
             };
             assert_eq!(read(&text, REGISTRY), Ok(expected));
         }
+    }
+
+    #[test]
+    fn an_image_of_another_registry_is_named_with_its_digest() {
+        for (registry, repository, tag) in [
+            ("docker.io", "library/nginx", Some("1.27")),
+            ("public.ecr.aws", "eks-distro/kubernetes/pause", Some("3.2")),
+            ("602401143452.dkr.ecr.us-west-2.amazonaws.com", "eks/kube-proxy", None),
+            ("registry.example.com:5000", "team/app", Some("1.0")),
+        ] {
+            let tagged = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+            let name = format!("{registry}/{repository}{tagged}");
+            let image = read(&format!("{name}@{DIGEST}"), REGISTRY).unwrap();
+            assert_eq!(image.registry.as_deref(), Some(registry));
+            assert_eq!((image.repository.as_str(), image.tag.as_deref()), (repository, tag));
+            let refused = read(&name, REGISTRY).unwrap_err();
+            assert!(refused.contains("another registry by its digest"), "{refused}");
+        }
+        assert!(read(&format!("localhost:5000/app@{DIGEST}"), REGISTRY).is_err());
     }
 
     proptest! {

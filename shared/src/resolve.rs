@@ -45,7 +45,7 @@ type Id<'a> = (Option<&'a str>, Option<&'a str>);
 /// Holds what ECR knows of the images of a repository; none where it knows no such repository.
 type Known = Option<Vec<ImageDetail>>;
 
-/// Tells what each of these images is, in their order.
+/// Tells what each of these images is, in their order; one of another registry is what it says it is.
 ///
 /// One DescribeImages for each repository; where it misses an image, one more for each of the repository's, and another for
 /// those that are missing still: it may be archived.
@@ -58,8 +58,13 @@ pub async fn resolve(client: &Client, registry: &str, images: &[RequestedImage])
     let mut resolved = Vec::with_capacity(images.len());
     let mut errors = Vec::new();
     for (place, image) in images.iter().enumerate() {
-        match digest(image, known.get(&image.repository).and_then(Option::as_deref)) {
+        let digest = match (&image.registry, image.digest.as_deref()) {
+            (Some(_), Some(digest)) => Ok(digest),
+            _ => digest(image, known.get(&image.repository).and_then(Option::as_deref)),
+        };
+        match digest {
             Ok(digest) => {
+                let registry = image.registry.as_deref().unwrap_or(registry);
                 let named = Image::new(registry, &image.repository, image.tag.as_deref(), digest);
                 resolved.push(named.map_err(|error| ResolveError::Image(image.repository.clone(), error))?);
             }
@@ -113,7 +118,7 @@ fn digest<'a>(image: &RequestedImage, known: Option<&'a [ImageDetail]>) -> Resul
 async fn known(client: &Client, images: &[RequestedImage]) -> Result<BTreeMap<String, Known>, ResolveError> {
     // An image that is asked for by both is looked up by its digest: its tag may be another's by now.
     let mut ids_of: BTreeMap<&str, BTreeSet<Id>> = BTreeMap::new();
-    for image in images {
+    for image in images.iter().filter(|image| image.registry.is_none()) {
         let id = match image.digest.as_deref() {
             Some(digest) => (None, Some(digest)),
             None => (image.tag.as_deref(), None),

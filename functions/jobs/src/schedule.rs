@@ -1,7 +1,7 @@
 //! Schedules: jobs that are submitted again and again, or once later.
 
 pub mod create;
-mod cron;
+pub mod cron;
 mod definition;
 pub mod delete;
 pub mod list;

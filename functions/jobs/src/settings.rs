@@ -1,10 +1,14 @@
 //! Settings: what the template decided, read once from the environment.
 
+use chrono::TimeDelta;
 use prefetch::{
     boot::BootLists,
+    fields::FieldError,
     metrics::Metrics,
     settings::{Outcomes, SettingsError, Variables, boot_list_path},
 };
+
+use crate::schedule::cron::rate::Rate;
 
 /// Holds what this function is told by the template through its environment.
 #[derive(Clone, Debug)]
@@ -19,6 +23,8 @@ pub struct Settings {
     pub outcomes: Outcomes,
     /// Tells how many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
+    /// Tells how often the sweep looks for what no event has told (`SWEEP_INTERVAL`).
+    pub sweep_interval: TimeDelta,
     /// Is true where images outside every rule's repositories may be requested (`ALLOW_ANY_REPOSITORY`).
     pub allow_any_repository: bool,
     /// Below which path boot lists are kept, where they are (`BOOT_LIST`).
@@ -45,6 +51,7 @@ impl Settings {
             registry: variables.registry()?,
             outcomes: Outcomes::read(&look_up)?,
             max_retries: variables.max_retries()?,
+            sweep_interval: sweep_interval(&look_up)?,
             allow_any_repository: variables.allow_any_repository()?,
             boot_list_path: boot_list_path(&look_up)?,
             schedule_group: variables.text("SCHEDULE_GROUP")?,
@@ -58,6 +65,17 @@ impl Settings {
         let path = self.boot_list_path.clone()?;
         Some(BootLists::new(ssm.clone(), path, self.shared.mode))
     }
+}
+
+fn sweep_interval(look_up: impl Fn(&str) -> Option<String>) -> Result<TimeDelta, SettingsError> {
+    const NAME: &str = "SWEEP_INTERVAL";
+    let text = Variables::new(look_up).text(NAME)?;
+    let inner = text.strip_prefix("rate(").and_then(|rest| rest.strip_suffix(')'));
+    let rate = inner.and_then(|inner| Rate::parse(inner).ok());
+    rate.map(|rate| rate.every).ok_or_else(|| {
+        let accepted = "a rate(…) of minutes, hours or days";
+        SettingsError::Variable(Box::new(FieldError::new(NAME, Some(text.into()), accepted)))
+    })
 }
 
 #[cfg(test)]
@@ -87,6 +105,11 @@ mod tests {
             ("MAX_RETRIES", "6", "a whole number from 0 to 5"),
             ("RULES", "[]", "RULES cannot be used"),
             (
+                "SWEEP_INTERVAL",
+                "hourly",
+                "it takes a rate(…) of minutes, hours or days",
+            ),
+            (
                 "ACCOUNT_ID",
                 "12",
                 "ACCOUNT_ID and AWS_REGION name no registry: account \"12\" is not usable",
@@ -101,6 +124,7 @@ mod tests {
     fn usable_settings_are_read() {
         let settings = read("ALLOW_ANY_REPOSITORY", "true").unwrap();
         assert!(settings.allow_any_repository);
+        assert_eq!(settings.sweep_interval, TimeDelta::minutes(15));
         assert_eq!(settings.registry, "123456789012.dkr.ecr.eu-central-1.amazonaws.com");
     }
 }

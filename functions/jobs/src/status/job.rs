@@ -13,8 +13,6 @@ use crate::{
     status::command::{first_comment, images, requested_at},
 };
 
-/// Sets how long after its deadline the end of an attempt is known at last: the sweep runs every quarter of an hour.
-const SWEEP: TimeDelta = TimeDelta::minutes(15);
 /// The longest wait before a retry (SQS service model, `DelaySeconds`).
 const RETRY_DELAY: TimeDelta = TimeDelta::minutes(15);
 
@@ -144,11 +142,12 @@ fn state(mode: Option<Mode>, is_cancelled: bool, is_over: bool) -> JobState {
     }
 }
 
-/// Gives the time after which nothing more can be heard of a job: every attempt takes and waits as long as it may.
+/// Gives the time after which nothing more can be heard of a job: every attempt takes and waits as
+/// long as it may, and its end is known at the next sweep at last.
 fn longest(settings: &Settings) -> TimeDelta {
     let shared = &settings.shared;
     let deadline = TimeDelta::seconds((shared.delivery_timeout + shared.execution_timeout).into());
-    (deadline + SWEEP + RETRY_DELAY) * (i32::from(settings.max_retries) + 1)
+    (deadline + settings.sweep_interval + RETRY_DELAY) * (i32::from(settings.max_retries) + 1)
 }
 
 impl Job {

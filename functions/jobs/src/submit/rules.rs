@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use prefetch::{fields::FieldError, rule::Rule};
+use prefetch::{fields::FieldError, requested_image::RequestedImage, rule::Rule};
 use serde_json::Value;
 
 use crate::{
@@ -70,10 +70,8 @@ fn images_of_rules(
     let mut errors = Vec::new();
     for (place, image) in request.images.iter().enumerate() {
         let takes = |rule: &Rule| match named {
-            Some(named) => {
-                named.name == rule.name && (settings.allow_any_repository || is_taken(rule, &image.repository))
-            }
-            None => is_taken(rule, &image.repository),
+            Some(named) => named.name == rule.name && (settings.allow_any_repository || is_taken(rule, image)),
+            None => is_taken(rule, image),
         };
         let taking = (0..rules.len()).filter(|rule| takes(&rules[*rule]));
         let taking: Vec<usize> = taking.take(if first_only { 1 } else { rules.len() }).collect();
@@ -93,8 +91,9 @@ fn images_of_rules(
     }
 }
 
-fn is_taken(rule: &Rule, repository: &str) -> bool {
-    rule.repositories.matches(repository)
+fn is_taken(rule: &Rule, image: &RequestedImage) -> bool {
+    let is_of_registry = image.registry.as_ref().is_none_or(|host| rule.registries.matches(host));
+    is_of_registry && rule.repositories.matches(&image.repository)
 }
 
 fn named_rule<'a>(request: &JobRequest, settings: &'a Settings) -> Result<Option<&'a Rule>, FieldError> {
@@ -125,7 +124,13 @@ fn cluster_tag_errors(request: &JobRequest, settings: &Settings) -> Vec<FieldErr
 
 /// Tells which images are accepted where one is of no repository that may be requested.
 fn outside(named: Option<&Rule>, settings: &Settings) -> String {
-    let repositories = |rule: &Rule| format!("{} of rule {}", rule.repositories, rule.name);
+    let repositories = |rule: &Rule| match rule.registries.to_string().as_str() {
+        "*" => format!("{} of rule {}", rule.repositories, rule.name),
+        registries => format!(
+            "{} of rule {}, in the registries {registries}",
+            rule.repositories, rule.name
+        ),
+    };
     let all = || {
         let rules = settings.shared.rules.iter();
         rules.map(repositories).collect::<Vec<_>>().join(", ")
@@ -188,6 +193,29 @@ mod tests {
             selected(json!({"rule": "gpu"}), "false").unwrap(),
             pairs(&[("gpu", &[])])
         );
+    }
+
+    #[test]
+    fn an_image_of_another_registry_goes_by_the_rules_that_take_its_registry_and_its_repository() {
+        const RULES: &str = r#"[{"name": "all"}, {"name": "own", "registries": ["!*"]},
+            {"name": "nvidia", "registries": ["nvcr.io"], "repositories": ["nvidia/*"]}]"#;
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let names = |image: &str, allow_any| {
+            let body = json!({"images": [format!("{image}@{digest}")]});
+            let settings = settings_with(RULES, allow_any);
+            let request = JobRequest::parse(body, REGISTRY).unwrap();
+            let selections = select_rules(&request, &settings).unwrap().into_iter();
+            selections
+                .map(|selection| selection.rule.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names("nvcr.io/nvidia/pytorch:25.01-py3", "false"), ["all", "nvidia"]);
+        assert_eq!(names("docker.io/nvidia/cuda", "false"), ["all"]);
+        assert_eq!(names("app:v1", "false"), ["all", "own"]);
+        let settings = settings_with(r#"[{"name": "own", "registries": ["!*"]}]"#, "false");
+        let body = json!({"images": [format!("docker.io/library/nginx@{digest}")]});
+        let refused = select_rules(&JobRequest::parse(body, REGISTRY).unwrap(), &settings).unwrap_err();
+        assert!(refused.line().contains("in the registries * !*"), "{}", refused.line());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! GET /jobs, GET /jobs/{id} and GET /jobs/stats.
 
 use aws_sdk_ssm::types::CommandStatus;
+use chrono::TimeDelta;
 use prefetch::{command::Trigger, rows::Key};
 use serde_json::{Value, json};
 
@@ -270,6 +271,20 @@ async fn a_job_is_done_when_all_its_nodes_have_reported_and_none_retries_or_it_i
             (200, Some(state)),
             "{command:?} {row:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_which_nothing_is_heard_is_done_once_the_last_sweep_would_have_told() {
+    let mut cloud = Cloud::new();
+    cloud.jobs.settings.sweep_interval = TimeDelta::hours(12);
+    let id = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
+    let last = 3 * (600 + 3600 + 12 * 3600 + 900);
+    for (seconds, state) in [(last - 1, "running"), (last + 1, "done")] {
+        let (_, job) = cloud
+            .http_at("GET", &format!("/jobs/{id}"), Value::Null, None, seconds)
+            .await;
+        assert_eq!(job["state"], state, "{seconds}");
     }
 }
 
