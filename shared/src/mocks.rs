@@ -6,7 +6,9 @@
 
 mod calls;
 mod dynamodb;
+pub mod ecr;
 pub mod parameters;
+pub mod settings;
 mod ssm;
 pub mod time;
 

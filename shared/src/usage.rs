@@ -38,6 +38,9 @@ pub enum UsageError {
     Row(String, #[source] serde_dynamo::Error),
 }
 
+/// The rows of a rule, and when they were read.
+type Memo = (SystemTime, Arc<Vec<UsageRow>>);
+
 /// Tells whether the nodes of a rule run images of a repository, or lately ran some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryUse {
@@ -56,7 +59,7 @@ pub struct Usage {
     table: String,
     /// Tells for how many days an image counts that was seen.
     within: u32,
-    rows: Mutex<HashMap<String, (SystemTime, Arc<Vec<UsageRow>>)>>,
+    rows: Mutex<HashMap<String, Memo>>,
     /// The rules of whose nodes it is known what they run.
     known: Mutex<HashSet<String>>,
 }

@@ -247,7 +247,7 @@ impl<'a> Words<'a> {
             .map(|start| start.trim_end_matches(')'));
         match (
             start,
-            range.strip_prefix("sk BETWEEN ").map(|rest| rest.split_once(' ')),
+            range.strip_prefix("sk BETWEEN ").map(|rest| rest.split_once(" AND ")),
         ) {
             (Some(start), _) => key.starts_with(self.text(start)),
             (_, Some(Some((first, last)))) => (self.text(first)..=self.text(last)).contains(&key),

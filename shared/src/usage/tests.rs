@@ -31,7 +31,7 @@ fn usage(rows: &[(&str, &str, i64)]) -> (Usage, Arc<Mutex<State>>) {
 }
 
 fn now() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_083_200)
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_083_201)
 }
 
 fn today() -> NaiveDate {

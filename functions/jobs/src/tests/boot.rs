@@ -54,7 +54,7 @@ async fn a_reconcile_writes_what_a_launch_would_send_and_only_what_differs() {
     assert_eq!(reconcile(&cloud, 3600).await[0]["decision"], "unchanged");
     let calls = cloud.calls();
     assert_eq!((count(&calls, "GetParameter"), count(&calls, "PutParameter")), (0, 0));
-    cloud.state(|state| state.repositories.get_mut("team/app").unwrap().push("v3".to_owned()));
+    cloud.state(|state| state.push("team/app", "v3"));
     assert_eq!(reconcile(&cloud, 7200).await[0]["decision"], "written");
     let images = vec![image("team/app", "v3"), image("team/web", "v1")];
     assert_eq!(listed(&cloud, "default"), Some(images));
@@ -85,7 +85,7 @@ async fn the_lists_of_rules_that_are_no_more_go_and_what_is_none_stays() {
 async fn a_rule_that_names_no_image_has_no_list() {
     let cloud = keeping(RULES);
     reconcile(&cloud, 0).await;
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     assert_eq!(reconcile(&cloud, 3600).await[0]["decision"], "removed");
     assert_eq!(listed(&cloud, "default"), None);
     assert_eq!(reconcile(&cloud, 7200).await[0]["decision"], "no-images");
@@ -97,7 +97,7 @@ async fn what_a_push_writes_while_ecr_is_asked_is_not_undone() {
     reconcile(&cloud, 0).await;
     let changed = format!("{BOOT_PATH}/b");
     cloud.state(|state| {
-        state.repositories.get_mut("team/app").unwrap().push("v3".to_owned());
+        state.push("team/app", "v3");
         state.parameters.meanwhile = Some((changed.clone(), "a push's".to_owned()));
     });
     let answer = reconcile(&cloud, 3600).await;
@@ -116,7 +116,7 @@ async fn a_list_stays_while_ecr_does_not_name_all_images() {
     let cloud = keeping(RULES);
     reconcile(&cloud, 0).await;
     let before = listed(&cloud, "default");
-    cloud.state(|state| state.repositories.get_mut("team/app").unwrap().push("v3".to_owned()));
+    cloud.state(|state| state.push("team/app", "v3"));
     for _ in 0..2 {
         cloud.fail("DescribeImages", 1, "ThrottlingException");
     }

@@ -1,7 +1,6 @@
 //! The function before mocked AWS services, which remember what they are told and fail where they are told to.
 
 mod ec2;
-mod ecr;
 pub mod scheduler;
 pub mod settings;
 mod ssm;
@@ -35,7 +34,7 @@ use crate::{
     handler::{JobsError, handle_at},
     jobs::Jobs,
     store::Store,
-    tests::cloud::{ec2::ec2, ecr::ecr, ssm::ssm},
+    tests::cloud::{ec2::ec2, ssm::ssm},
 };
 
 pub use settings::{BOOT_PATH, DOCUMENT, FUNCTION, REGISTRY, RULES, settings_with};
@@ -63,14 +62,11 @@ impl Cloud {
     }
 
     pub fn with(rules: &'static str, allow_any_repository: &'static str) -> Self {
-        let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
-        let state = Arc::new(Mutex::new(State {
-            repositories: [("team/app", tags(&["v1", "v2"])), ("team/web", tags(&["v1"]))]
-                .map(|(name, tags)| (name.to_owned(), tags))
-                .into(),
-            ..State::default()
-        }));
-        let ecr = ecr(&state);
+        let mut state = State::default();
+        state.set_repository("team/app", ["v1", "v2"]);
+        state.set_repository("team/web", ["v1"]);
+        let state = Arc::new(Mutex::new(state));
+        let ecr = mocks::ecr::ecr(&state, |state| (&mut state.calls, &mut state.registry));
         let ssm = ssm(&state);
         let settings = settings_with(rules, allow_any_repository);
         let dynamodb = mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table));

@@ -59,7 +59,7 @@ async fn a_repeated_request_with_its_key_makes_one_job() {
     let first = cloud.http("POST", "/jobs", body.clone(), Some("key")).await;
     assert_eq!(first.0, 202);
     // The tag is another image's by now; the answer stays.
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     let second = cloud
         .http_at(
             "POST",
@@ -174,7 +174,7 @@ async fn whoever_dies_at_work_is_waited_for_and_then_taken_over_from() {
         cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 59).await.0,
         409
     );
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     let (status, answer) = cloud.http_at("POST", "/jobs", body.clone(), Some("key"), 61).await;
     assert_eq!((status, &answer["jobs"][0]["id"]), (202, &json!(command_id(1))));
     assert_eq!(
@@ -198,7 +198,7 @@ async fn a_write_whose_answer_is_lost_is_no_other_request() {
 async fn what_was_pushed_a_moment_ago_is_the_newest() {
     let cloud = Cloud::new();
     cloud.post(json!({"rule": "default"})).await;
-    cloud.state(|state| state.repositories.get_mut("team/app").unwrap().push("v3".to_owned()));
+    cloud.state(|state| state.push("team/app", "v3"));
     let (_, answer) = cloud.post(json!({"rule": "default"})).await;
     assert_eq!(answer["jobs"][0]["images"][0], image("team/app", "v3"));
 }

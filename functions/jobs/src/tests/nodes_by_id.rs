@@ -64,9 +64,7 @@ async fn many_images_and_nodes_become_commands_that_ssm_takes() {
         cloud.launch(k, |_| {});
     }
     cloud.state(|state| {
-        state
-            .repositories
-            .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
+        state.set_repository("team/app", (0..100).map(|k| format!("v{k}")));
     });
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
     let ids: Vec<String> = (1..=120).map(node_id).collect();
@@ -96,9 +94,7 @@ async fn what_takes_more_commands_than_can_be_sent_in_time_is_refused() {
     let rules: Vec<Value> = (0..75).map(|k| json!({"name": format!("rule-{k}")})).collect();
     let cloud = Cloud::with(Box::leak(json!(rules).to_string().into_boxed_str()), "false");
     cloud.state(|state| {
-        state
-            .repositories
-            .insert("team/app".to_owned(), (0..100).map(|k| format!("v{k}")).collect())
+        state.set_repository("team/app", (0..100).map(|k| format!("v{k}")));
     });
     let images: Vec<String> = (0..100).map(|k| format!("team/app:v{k}")).collect();
     for key in [None, Some("key")] {
@@ -123,8 +119,8 @@ async fn a_schedules_job_of_many_commands_is_sent_as_long_as_the_function_runs_a
     );
     cloud.state(|state| {
         for k in 0..190 {
-            let tags = (0..10).map(|tag| format!("v{tag}-{k}")).collect();
-            state.repositories.insert(format!("team/app-{k}"), tags);
+            let tags = (0..10).map(|tag| format!("v{tag}-{k}"));
+            state.set_repository(&format!("team/app-{k}"), tags);
         }
     });
     let input = json!({"schedule": {"name": "nightly", "time": "2026-11-16T07:00:00Z"}, "body": {"rule": "default"}});

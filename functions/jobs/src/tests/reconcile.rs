@@ -111,12 +111,11 @@ async fn a_rule_that_fails_is_told_aloud_and_keeps_no_other_from_its_images() {
 fn large() -> Cloud {
     let cloud = Cloud::with(LARGE_RULES, "false");
     cloud.state(|state| {
-        state.repositories = (0..40)
-            .map(|k| {
-                let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}")).collect();
-                (format!("team/app-{k}"), tags)
-            })
-            .collect();
+        state.registry.repositories.clear();
+        for k in 0..40 {
+            let tags = (0..10).map(|tag| format!("v{tag}-{k:0>30}"));
+            state.set_repository(&format!("team/app-{k}"), tags);
+        }
     });
     cloud
 }
@@ -236,7 +235,7 @@ async fn a_rule_whose_reconcile_died_is_taken_by_lambdas_next_try() {
 #[tokio::test]
 async fn a_stack_that_was_deployed_is_reconciled_and_a_rule_without_images_is_no_fault() {
     let cloud = Cloud::new();
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     let event = |status: &str| {
         json!({
             "source": "aws.cloudformation", "detail-type": "CloudFormation Stack Status Change",

@@ -1,5 +1,7 @@
 //! POST /jobs: what becomes which commands.
 
+use aws_sdk_ecr::types::ImageStatus;
+use prefetch::mocks::ecr::CHART;
 use serde_json::{Value, json};
 
 use crate::tests::cloud::{Cloud, REGISTRY, TARGETS, TWO_RULES, command_id, digest, image};
@@ -54,7 +56,7 @@ async fn a_job_by_rule_brings_its_newest_images() {
         json!([image("team/app", "v2"), image("team/app", "v1")])
     );
 
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     let cloud = Cloud::with(r#"[{"name": "none", "repositories": ["none"]}]"#, "false");
     let (status, answer) = cloud.post(json!({"rule": "none"})).await;
     assert_eq!((status, &answer["errors"][0]["field"]), (400, &json!("rule")));
@@ -81,7 +83,7 @@ async fn what_somebody_names_is_no_build_cache_by_its_tag() {
     let cloud = Cloud::new();
     let tag = "7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451";
     cloud.state(|state| {
-        state.repositories.insert("team/cache".to_owned(), vec![tag.to_owned()]);
+        state.push("team/cache", tag);
     });
     let (status, answer) = cloud.post(json!({"images": [format!("team/cache:{tag}")]})).await;
     assert_eq!(status, 202, "{answer}");
@@ -92,9 +94,9 @@ async fn of_what_is_not_all_there_nothing_is_sent() {
     for leaves_out in [false, true] {
         let cloud = Cloud::new();
         cloud.state(|state| {
-            state.leaves_out = leaves_out;
-            state.repositories.get_mut("team/app").unwrap().push("chart".to_owned());
-            state.charts.insert("chart".to_owned());
+            state.registry.leaves_out = leaves_out;
+            state.push("team/app", "chart");
+            state.app()[2].artifact = Some(CHART);
         });
         let images = [
             "team/app:v1",
@@ -121,8 +123,8 @@ async fn an_image_in_ecrs_archive_is_refused_and_says_so() {
     for leaves_out in [false, true] {
         let cloud = Cloud::new();
         cloud.state(|state| {
-            state.leaves_out = leaves_out;
-            state.archived.insert("v2".to_owned());
+            state.registry.leaves_out = leaves_out;
+            state.app()[1].status = ImageStatus::Archived;
         });
         let images = [
             "team/app:v1".to_owned(),

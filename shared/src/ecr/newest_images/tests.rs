@@ -71,9 +71,9 @@ async fn that_a_repository_is_empty_is_known_for_one_invocation_only() {
 async fn that_no_repository_is_the_rules_is_known_for_one_invocation_only() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest = registry.newest(r#"[{"name": "a", "repositories": ["a*"]}]"#);
-    registry.state(|state| state.repositories = vec!["stack-nodeprograms-1".to_owned()]);
+    registry.set_repositories(["stack-nodeprograms-1"]);
     assert!(newest.known("a", 7).await.images.is_empty());
-    registry.state(|state| state.repositories.push("app".to_owned()));
+    registry.set_repositories(["stack-nodeprograms-1", "app"]);
     assert_eq!(names(&newest.known("a", 8).await.images), ["app:v1"]);
 }
 
@@ -82,7 +82,7 @@ async fn what_is_done_between_two_scans_leaves_the_second_its_time() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest =
         registry.newest(r#"[{"name": "a", "repositories": ["app"]}, {"name": "b", "repositories": ["web", "api"]}]"#);
-    registry.state(|state| state.repositories = vec!["app".to_owned(), "web".to_owned(), "api".to_owned()]);
+    registry.set_repositories(["app", "web", "api"]);
     let patience = Duration::from_secs(1);
     let newest = Rules(newest.0.anew(patience), newest.1);
     assert_eq!(names(&newest.whole("a").await.unwrap()), ["app:v1"]);
@@ -116,7 +116,7 @@ async fn sixty_four_hexadecimal_digits_are_a_caches_where_the_manifest_has_one_l
         ("ci/kaniko-cache", "v1", false),
         ("team/app", HEX, true),
     ] {
-        registry.state(|state| state.repositories = vec![repository.to_owned()]);
+        registry.set_repositories([repository]);
         registry.calls();
         let newest = registry.newest(r#"[{"name": "a"}]"#);
         assert_eq!(
@@ -138,14 +138,14 @@ async fn a_manifest_that_ecr_refuses_to_give_is_taken_for_an_images() {
         (Refusal::All("ServerException"), true),
     ] {
         let registry = Registry::of(&[(1, 1, &["v1"], None), (2, 2, &["v2"], Some(CACHE))]);
-        registry.state(|state| state.refusal = Some(refusal.clone()));
+        registry.refuse(Some(refusal.clone()));
         let newest = registry.newest(r#"[{"name": "a"}]"#);
         match newest.whole("a").await {
             Ok(images) => assert!(!is_error && names(&images) == ["app:v2"], "{refusal:?}"),
             Err(error) => assert!(is_error, "{refusal:?}: {error}"),
         }
         // That is not remembered as if it had been read.
-        registry.state(|state| state.refusal = None);
+        registry.refuse(None);
         let anew = Rules(newest.0.anew(PATIENCE), newest.1);
         assert_eq!(names(&anew.whole("a").await.unwrap()), ["app:v1"]);
     }
@@ -166,11 +166,9 @@ async fn images_are_named_under_the_endpoint_by_which_nodes_pull() {
 #[tokio::test]
 async fn what_a_throttled_scan_was_answered_is_used_and_the_next_ones_end_it() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
-    registry.state(|state| {
-        state.repositories = (0..400).map(|k| format!("team/app-{k:03}")).collect();
-        // Every fifth call is throttled, three times in a row.
-        state.throttled = |call| call % 15 >= 12;
-    });
+    registry.set_repositories((0..400).map(|k| format!("team/app-{k:03}")));
+    // Every fifth call is throttled, three times in a row.
+    registry.throttle(|call| call % 15 >= 12);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
     let mut known = Vec::new();
     for scan in 0..10 {
@@ -199,10 +197,8 @@ async fn what_a_throttled_scan_was_answered_is_used_and_the_next_ones_end_it() {
 #[tokio::test]
 async fn half_an_answer_is_an_error_for_who_wants_the_whole() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
-    registry.state(|state| {
-        state.repositories = vec!["app".to_owned(), "web".to_owned()];
-        state.throttled = |call| call == 1;
-    });
+    registry.set_repositories(["app", "web"]);
+    registry.throttle(|call| call == 1);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
     let error = newest.whole("a").await.unwrap_err();
     assert!(matches!(error, ImagesError::Images(..)), "{error}");
@@ -216,10 +212,8 @@ async fn half_an_answer_is_an_error_for_who_wants_the_whole() {
 #[tokio::test]
 async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_ten_minutes() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
-    registry.state(|state| {
-        state.repositories = vec!["app".to_owned(), "web".to_owned()];
-        state.throttled = |call| call == 1;
-    });
+    registry.set_repositories(["app", "web"]);
+    registry.throttle(|call| call == 1);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
     newest.known("a", 0).await;
     registry.calls();
@@ -238,15 +232,13 @@ async fn what_an_unfinished_scan_was_answered_is_no_longer_true_after_ten_minute
 async fn old_answers_of_an_unfinished_scan_are_asked_for_again_once_the_others_are_known() {
     for (seconds, calls, tags) in [(100, 1, ["v1", "v2"]), (130, 2, ["v2", "v2"])] {
         let registry = Registry::of(&[(1, 1, &["v1"], None)]);
-        registry.state(|state| {
-            state.repositories = vec!["app".to_owned(), "web".to_owned()];
-            state.throttled = |call| call == 1;
-        });
+        registry.set_repositories(["app", "web"]);
+        registry.throttle(|call| call == 1);
         let newest = registry.newest(r#"[{"name": "a"}]"#);
         let first = names(&newest.known("a", 0).await.images);
         assert_eq!(first, ["app:v1"]);
         registry.calls();
-        registry.state(|state| state.images = vec![(2, 2, &["v2"], None)]);
+        registry.set_images(&[(2, 2, &["v2"], None)]);
         let Newest { images, missing } = newest.known("a", seconds).await;
         assert!(missing.is_none());
         assert_eq!(names(&images), [format!("app:{}", tags[0]), format!("web:{}", tags[1])]);
@@ -259,13 +251,11 @@ async fn old_answers_of_an_unfinished_scan_are_asked_for_again_once_the_others_a
 #[tokio::test]
 async fn that_a_repository_was_empty_is_not_kept_of_an_unfinished_scan() {
     let registry = Registry::of(&[]);
-    registry.state(|state| {
-        state.repositories = vec!["app".to_owned(), "web".to_owned()];
-        state.throttled = |call| call == 1;
-    });
+    registry.set_repositories(["app", "web"]);
+    registry.throttle(|call| call == 1);
     let newest = registry.newest(r#"[{"name": "a"}]"#);
     assert!(newest.known("a", 0).await.missing.is_some());
-    registry.state(|state| state.images = vec![(1, 1, &["v1"], None)]);
+    registry.set_images(&[(1, 1, &["v1"], None)]);
     assert_eq!(names(&newest.known("a", 40).await.images), ["app:v1", "web:v1"]);
 }
 
@@ -278,10 +268,8 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
     };
     let images: Vec<RegistryImage> = (0..100).zip(0..).map(|(k, hour)| (k, hour, tags(k), None)).collect();
     let registry = Registry::of(&images);
-    registry.state(|state| {
-        state.page = 10;
-        state.throttled = |call| call % 4 == 3;
-    });
+    registry.set_page(10);
+    registry.throttle(|call| call % 4 == 3);
     let newest = registry.newest(r#"[{"name": "a", "tags": ["v*", "prod"]}]"#);
     assert!(newest.known("a", 0).await.missing.is_some());
     assert!(newest.known("a", 31).await.missing.is_some());
@@ -298,16 +286,15 @@ async fn a_listing_that_was_cut_off_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn a_listing_that_goes_on_minutes_later_is_asked_for_again_once_it_is_whole() {
-    let images: Vec<RegistryImage> = (0..20).zip(0..).map(|(k, hour)| (k, hour, &["v1"][..], None)).collect();
+    let mut images: Vec<RegistryImage> = (0..20).zip(0..).map(|(k, hour)| (k, hour, &["v1"][..], None)).collect();
     let registry = Registry::of(&images);
-    registry.state(|state| {
-        state.page = 10;
-        state.throttled = |call| call == 1;
-    });
+    registry.set_page(10);
+    registry.throttle(|call| call == 1);
     let newest = registry.newest(r#"[{"name": "a", "tags": ["v*"]}]"#);
     assert!(newest.known("a", 0).await.missing.is_some());
     // What was pushed meanwhile stands on the page that was read before.
-    registry.state(|state| state.images.insert(0, (99, 99, &["v2"], None)));
+    images.insert(0, (99, 99, &["v2"], None));
+    registry.set_images(&images);
     let Newest { images, missing } = newest.known("a", 150).await;
     assert!(missing.is_none());
     assert_eq!(names(&images), ["app:v2"]);

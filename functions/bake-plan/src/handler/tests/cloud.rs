@@ -7,12 +7,15 @@ use std::{
 
 use aws_sdk_ec2::types::{ArchitectureValues, Instance, Tag};
 use lambda_runtime::Diagnostic;
-use prefetch::ecr::NewestImages;
+use prefetch::{
+    ecr::NewestImages,
+    mocks::ecr::{RegistryImage, ecr},
+};
 use serde_json::Value;
 
 use super::{
     manifests::{self, RULES, digest, settings, single},
-    services::{Services, ec2, ecr},
+    services::{Services, ec2},
 };
 use crate::{error::PlanError, handler::BakePlan};
 
@@ -30,7 +33,7 @@ impl Cloud {
 
     pub fn with(rules: &str, defaults: &str) -> Self {
         let state = Arc::new(Mutex::new(Services::default()));
-        let ecr = ecr(&state);
+        let ecr = ecr(&state, |state| (&mut state.calls, &mut state.registry));
         let settings = settings(rules, defaults);
         let plan = BakePlan {
             ec2: ec2(&state),
@@ -39,7 +42,7 @@ impl Cloud {
             settings,
         };
         let cloud = Self { plan, state };
-        cloud.push("team/app", "v1", single(&[("app", 100)]));
+        cloud.push("team/app", "v1", &single(&[("app", 100)]));
         cloud
     }
 
@@ -47,29 +50,34 @@ impl Cloud {
         with(&mut self.state.lock().unwrap())
     }
 
-    pub fn push(&self, repository: &str, tag: &str, manifest: Value) {
+    pub fn push(&self, repository: &str, tag: &str, manifest: &Value) {
         self.state(|state| {
             for child in manifest["manifests"].as_array().into_iter().flatten() {
                 let architecture = child["platform"]["architecture"].as_str().unwrap();
                 let mib = (0..1000).find(|mib| manifests::child(architecture, *mib) == child["digest"]);
                 if let Some(mib) = mib {
                     let image = single(&[(&format!("{architecture} layer {mib}"), mib)]);
-                    state.manifests.insert(manifests::child(architecture, mib), image);
+                    let digest = manifests::child(architecture, mib);
+                    state.registry.manifests.insert(digest, image.to_string());
                 }
             }
             let digest = digest(&format!("{repository}:{tag}"));
-            state.manifests.insert(digest.clone(), manifest);
-            let images = state.repositories.entry(repository.to_owned()).or_default();
-            images.push((digest, vec![tag.to_owned()]));
+            state.registry.manifests.insert(digest.clone(), manifest.to_string());
+            let images = state.registry.repositories.entry(repository.to_owned()).or_default();
+            images.push(RegistryImage {
+                manifest: None,
+                artifact: None,
+                ..RegistryImage::new(&digest, &[tag], i64::try_from(images.len()).unwrap())
+            });
         });
     }
 
     /// Puts one more tag on an image.
     pub fn tag(&self, repository: &str, tag: &str, more: &str) {
         self.state(|state| {
-            let images = state.repositories.get_mut(repository).unwrap().iter_mut();
-            let mut of_tag = images.filter(|(_, tags)| tags[0] == tag);
-            of_tag.next().unwrap().1.push(more.to_owned());
+            let images = state.registry.repositories.get_mut(repository).unwrap().iter_mut();
+            let mut of_tag = images.filter(|image| image.tags[0] == tag);
+            of_tag.next().unwrap().tags.push(more.to_owned());
         });
     }
 
@@ -106,17 +114,17 @@ impl Cloud {
 
     /// Returns the calls so far, DescribeImages once however many repositories it was asked for.
     pub fn calls(&self) -> Vec<&'static str> {
-        let mut calls = self.state(|state| std::mem::take(&mut state.calls));
+        let mut calls = self.state(|state| state.calls.take());
         calls.dedup_by(|next, last| next == last && *next == "DescribeImages");
         calls
     }
 
     pub fn count(&self, call: &str) -> usize {
-        self.state(|state| state.calls.iter().filter(|made| **made == call).count())
+        self.state(|state| state.calls.take().into_iter().filter(|made| *made == call).count())
     }
 
     pub fn batches(&self) -> Vec<usize> {
-        let mut batches = self.state(|state| std::mem::take(&mut state.batches));
+        let mut batches = self.state(|state| std::mem::take(&mut state.registry.batches));
         batches.sort_unstable();
         batches
     }

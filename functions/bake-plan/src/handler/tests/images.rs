@@ -12,7 +12,7 @@ use super::{
 #[tokio::test]
 async fn images_that_are_named_are_baked_as_they_are_named_and_each_once() {
     let cloud = Cloud::new();
-    cloud.push("team/web", "v1", single(&[("web", 5)]));
+    cloud.push("team/web", "v1", &single(&[("web", 5)]));
     let names = ["team/web:v1", "team/app:v1", "team/web:v1"];
     let mut event: Value = serde_json::from_str(include_str!("../../../../../events/bake-plan.images.json")).unwrap();
     event["input"]["images"] = json!(names);
@@ -34,7 +34,7 @@ async fn images_that_are_named_are_baked_as_they_are_named_and_each_once() {
 #[tokio::test]
 async fn an_image_that_is_named_and_not_there_or_not_for_an_architecture_is_refused_by_its_place() {
     let cloud = Cloud::new();
-    cloud.push("team/web", "v1", index(&[("amd64", 1), ("s390x", 1)]));
+    cloud.push("team/web", "v1", &index(&[("amd64", 1), ("s390x", 1)]));
     let event = |images: Value| {
         let input = json!({"images": images, "architectures": ["x86_64", "arm64"]});
         json!({"input": input, "cluster": cluster()}).to_string()
@@ -60,7 +60,7 @@ async fn an_image_that_is_named_and_not_there_or_not_for_an_architecture_is_refu
 async fn an_image_that_a_rule_finds_and_that_has_none_for_the_architecture_is_left_off() {
     let cloud = Cloud::new();
     cloud.node("x86_64", |_| {});
-    cloud.push("team/web", "v1", index(&[("arm64", 1), ("unknown", 1)]));
+    cloud.push("team/web", "v1", &index(&[("arm64", 1), ("unknown", 1)]));
     let plan = cloud.plan(DEFAULTS).await.unwrap();
     let bake = &plan["bakes"][0];
     let image = |name: &str| format!("{REGISTRY}/{name}@{}", digest(name));
@@ -73,7 +73,7 @@ async fn an_image_that_a_rule_finds_and_that_has_none_for_the_architecture_is_le
 async fn where_nothing_is_left_to_bake_it_says_so() {
     let cloud = Cloud::new();
     cloud.node("x86_64", |_| {});
-    cloud.push("team/app", "v2", index(&[("arm64", 1)]));
+    cloud.push("team/app", "v2", &index(&[("arm64", 1)]));
     let (error, message) = cloud.refused(DEFAULTS).await;
     assert_eq!(error, "NoImages");
     assert!(message.contains("is baked for x86_64"), "{message}");
@@ -90,7 +90,7 @@ async fn an_image_that_two_rules_name_is_baked_once_and_as_the_more_generous_one
     for (first, second, is_baked) in [(1, 2, false), (1, 3, true), (0, 1, true), (1, 0, true)] {
         let rules = json!([rule("a", first), rule("b", second)]).to_string();
         let cloud = Cloud::with(&rules, "{}");
-        cloud.push("team/app", "v2", single(&[("large", 2049)]));
+        cloud.push("team/app", "v2", &single(&[("large", 2049)]));
         let event = json!({"input": {"architectures": ["arm64"]}, "cluster": cluster()}).to_string();
         let plan = cloud.plan(&event).await;
         match plan {
@@ -108,7 +108,7 @@ async fn of_two_rules_only_the_one_that_is_named_chooses_images_and_architecture
         {"name": "web", "repositories": ["team/web"], "nodes": {"team": ["web"]}},
     ]);
     let cloud = Cloud::with(&rules.to_string(), "{}");
-    cloud.push("team/web", "v1", single(&[("web", 1)]));
+    cloud.push("team/web", "v1", &single(&[("web", 1)]));
     cloud.node("x86_64", |tags| drop(tags.insert("team".to_owned(), "app".to_owned())));
     cloud.node("arm64", |tags| drop(tags.insert("team".to_owned(), "web".to_owned())));
     let event = json!({"input": {"rules": ["web"]}, "cluster": cluster()}).to_string();
@@ -122,7 +122,7 @@ async fn of_two_rules_only_the_one_that_is_named_chooses_images_and_architecture
 #[tokio::test]
 async fn one_digest_under_two_tags_is_two_images_and_takes_its_room_once() {
     let cloud = Cloud::with(r#"[{"name": "default", "repositories": ["team/app"]}]"#, "{}");
-    cloud.push("team/app", "v2", single(&[("base", 10 * 1024)]));
+    cloud.push("team/app", "v2", &single(&[("base", 10 * 1024)]));
     cloud.tag("team/app", "v2", "latest");
     let event = json!({"input": {"architectures": ["x86_64"]}, "cluster": cluster()}).to_string();
     let plan = cloud.plan(&event).await.unwrap();
@@ -142,7 +142,7 @@ async fn manifests_are_asked_for_a_hundred_at_once_and_images_sent_as_many_at_on
         cloud.push(
             "team/app",
             &format!("x{k}"),
-            index(&[("amd64", k + 1), ("arm64", k + 1)]),
+            &index(&[("amd64", k + 1), ("arm64", k + 1)]),
         );
     }
     let event = json!({"input": {"architectures": ["x86_64", "arm64"]}, "cluster": cluster()}).to_string();
@@ -175,7 +175,7 @@ async fn images_with_the_longest_names_are_sent_as_many_at_once_as_others() {
     let rules = json!([{"name": "default", "repositories": ["r*"]}]).to_string();
     let cloud = Cloud::with(&rules, "{}");
     for k in 0..31 {
-        cloud.push(&repository(k), &"t".repeat(128), single(&[("app", 1)]));
+        cloud.push(&repository(k), &"t".repeat(128), &single(&[("app", 1)]));
     }
     let event = json!({"input": {"architectures": ["x86_64"]}, "cluster": cluster()}).to_string();
     let plan = cloud.plan(&event).await.unwrap();
@@ -194,7 +194,7 @@ async fn more_than_a_hundred_manifests_of_a_repository_take_two_questions() {
     let cloud = Cloud::with(rules, "{}");
     for k in 0..120 {
         let tag = format!("{}{k}", ["a", "b", "c"][k % 3]);
-        cloud.push("team/app", &tag, single(&[(&tag, 1)]));
+        cloud.push("team/app", &tag, &single(&[(&tag, 1)]));
     }
     let event = json!({"input": {"architectures": ["x86_64"]}, "cluster": cluster()}).to_string();
     let plan = cloud.plan(&event).await.unwrap();
@@ -206,12 +206,12 @@ async fn more_than_a_hundred_manifests_of_a_repository_take_two_questions() {
 async fn a_manifest_that_ecr_does_not_give_or_that_is_none_is_named() {
     let cloud = Cloud::new();
     cloud.node("x86_64", |_| {});
-    cloud.state(|state| state.manifests.clear());
+    cloud.state(|state| state.registry.manifests.clear());
     let (error, message) = cloud.refused(DEFAULTS).await;
     let name = format!("team/app@{}", digest("team/app:v1"));
     let expected = format!("the manifest {name} could not be read: ImageNotFound");
     assert_eq!((error.as_str(), message), ("AwsError", expected));
-    cloud.push("team/app", "v2", json!([]));
+    cloud.push("team/app", "v2", &json!([]));
     let (error, message) = cloud.refused(DEFAULTS).await;
     assert_eq!(error, "AwsError");
     assert!(message.contains("cannot be understood: "), "{message}");

@@ -1,5 +1,6 @@
 //! Settings, digests and manifests of the tests.
 
+use prefetch::mocks;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -13,24 +14,10 @@ pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/app", "te
 /// Returns the settings of the tests, by variable.
 pub fn setting(name: &str) -> &'static str {
     match name {
-        "MODE" => "send",
-        "CLUSTER_NAME" => "prod",
-        "CLUSTER_TAG_KEY" => "aws:eks:cluster-name",
-        "DOCUMENT_NAME" => "prefetch-images",
         "RULES" => RULES,
-        "DELIVERY_TIMEOUT_SECONDS" => "600",
-        "EXECUTION_TIMEOUT_SECONDS" => "3600",
-        "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85",
-        "MAX_PARALLEL_IMAGE_PULLS" => "2",
-        "MAX_CONNECTIONS" => "3",
-        "LAUNCH_MAX_CONNECTIONS" => "20",
-        "MAX_BANDWIDTH_MIB" => "0",
-        "ACCOUNT_ID" => "123456789012",
-        "REGISTRY_ENDPOINT" => "standard",
-        "AWS_REGION" => "eu-central-1",
         "BAKE_DEFAULTS" => "{}",
         "BUILDER_PROFILE" => "eks-image-prefetch-builder",
-        other => panic!("{other}"),
+        other => mocks::settings::setting(other).unwrap(),
     }
 }
 

@@ -65,7 +65,7 @@ async fn nodes_of_both_architectures_make_two_bakes_each_with_its_own_size_of_an
     let cloud = Cloud::new();
     cloud.node("arm64", |_| {});
     cloud.node("x86_64", |_| {});
-    cloud.push("team/app", "v2", index(&[("amd64", 10), ("arm64", 20)]));
+    cloud.push("team/app", "v2", &index(&[("amd64", 10), ("arm64", 20)]));
     let plan = cloud.plan(DEFAULTS).await.unwrap();
     let told = |k: usize| {
         let bake = &plan["bakes"][k];
@@ -158,7 +158,7 @@ async fn where_aws_cannot_be_asked_it_says_what_failed_so_that_it_is_tried_again
     ] {
         let cloud = Cloud::new();
         cloud.node("x86_64", |_| {});
-        cloud.state(|state| state.fault = Some(call));
+        cloud.state(|state| state.calls.fail(call, 0, "Throttled"));
         let (error, message) = cloud.refused(DEFAULTS).await;
         assert_eq!(error, "AwsError");
         assert!(
@@ -171,7 +171,7 @@ async fn where_aws_cannot_be_asked_it_says_what_failed_so_that_it_is_tried_again
 #[tokio::test]
 async fn the_fingerprint_changes_with_what_is_baked_and_with_nothing_else() {
     let cloud = Cloud::new();
-    cloud.push("team/web", "v1", single(&[("web", 1)]));
+    cloud.push("team/web", "v1", &single(&[("web", 1)]));
     let fingerprint = async |input: Value| {
         let mut input = input;
         input["architectures"] = json!(["x86_64"]);
@@ -206,7 +206,7 @@ async fn a_plan_that_no_state_machine_takes_is_refused() {
     let cloud = Cloud::with(rules, "{}");
     for k in 0..49 {
         let image = format!("{}{k}", "x".repeat(100));
-        cloud.push("team/app", &image, single(&[(&image, 1)]));
+        cloud.push("team/app", &image, &single(&[(&image, 1)]));
         for t in 0..4 {
             cloud.tag("team/app", &image, &format!("{image}-{t}"));
         }
@@ -223,7 +223,7 @@ async fn a_plan_that_no_state_machine_takes_is_refused() {
 #[tokio::test]
 async fn images_for_which_no_volume_is_large_enough_are_refused_unless_a_size_is_given() {
     let cloud = Cloud::new();
-    cloud.push("team/app", "v2", single(&[("huge", 8 * 1024 * 1024)]));
+    cloud.push("team/app", "v2", &single(&[("huge", 8 * 1024 * 1024)]));
     let mut event = json!({"input": {"architectures": ["x86_64"]}, "cluster": cluster()});
     let (error, message) = cloud.refused(&event.to_string()).await;
     assert_eq!(error, "BadInput");

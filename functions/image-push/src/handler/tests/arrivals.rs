@@ -270,11 +270,7 @@ async fn a_tag_of_64_hexadecimal_digits_is_a_caches_where_the_manifest_has_one_l
 #[tokio::test]
 async fn a_manifest_that_ecr_refuses_to_give_is_taken_for_an_images() {
     let registry = Registry::default();
-    registry
-        .calls
-        .lock()
-        .unwrap()
-        .fail("BatchGetImage", 0, "AccessDeniedException");
+    registry.fail("BatchGetImage", "AccessDeniedException");
     let sends = sending(|_| true);
     let event = include_str!("../../../../../events/image-push.index.json");
     let answer = answer_with(&sends, &registry, &settings(r#"[{"name": "all"}]"#), event).await;
@@ -294,7 +290,7 @@ async fn where_ecr_does_not_tell_what_it_is_the_event_fails_and_nothing_is_sent(
         ),
     ] {
         let registry = Registry::default();
-        registry.calls.lock().unwrap().fail(call, 0, "ThrottlingException");
+        registry.fail(call, "ThrottlingException");
         let sends = sending(|_| true);
         let rules = settings(r#"[{"name": "default"}]"#);
         let error = answer_with(&sends, &registry, &rules, event).await.unwrap_err();

@@ -1,27 +1,16 @@
 //! Boot lists, as a push leaves them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use aws_sdk_ecr::{
-    operation::{
-        describe_images::{DescribeImagesError, DescribeImagesOutput},
-        describe_repositories::DescribeRepositoriesOutput,
-    },
-    primitives::DateTime,
-    types::{ImageDetail, Repository},
-};
 use aws_sdk_ssm::{Client, operation::send_command::SendCommandOutput, types::Command};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use prefetch::{
     boot::{BootList, BootLists},
     ecr::NewestImages,
-    fault,
     image::Image,
     mocks::{
         Calls,
+        ecr::{Registry, RegistryImage, ecr},
         parameters::{Parameters, parameters},
     },
     sender::Sender,
@@ -139,8 +128,7 @@ async fn where_the_stack_observes_no_list_is_read_or_written() {
 struct Services {
     calls: Calls,
     parameters: Parameters,
-    /// Repositories with the tags of their images, oldest first.
-    repositories: BTreeMap<String, Vec<String>>,
+    registry: Registry,
 }
 
 struct Cloud {
@@ -148,13 +136,14 @@ struct Cloud {
 }
 
 impl Cloud {
+    /// Makes a cloud of repositories with the tags of their images, oldest first.
     fn new(repositories: &[(&str, &[&str])]) -> Self {
-        let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect();
-        let repositories = repositories.iter().map(|(name, of)| ((*name).to_owned(), tags(of)));
-        let state = Services {
-            repositories: repositories.collect(),
-            ..Services::default()
-        };
+        let mut state = Services::default();
+        for (name, tags) in repositories {
+            let images = (0..).zip(*tags);
+            let images = images.map(|(place, tag)| RegistryImage::new(&digest(tag), &[*tag], place));
+            state.registry.repositories.insert((*name).to_owned(), images.collect());
+        }
         Self {
             state: Arc::new(Mutex::new(state)),
         }
@@ -218,38 +207,7 @@ impl Cloud {
     }
 
     fn ecr(&self) -> aws_sdk_ecr::Client {
-        let shared = Arc::clone(&self.state);
-        let images = mock!(aws_sdk_ecr::Client::describe_images).then_compute_response(move |input| {
-            let mut state = shared.lock().unwrap();
-            if let Some(code) = state.calls.note("DescribeImages") {
-                return fault!(aws_sdk_ecr, DescribeImagesError, code);
-            }
-            let tags = &state.repositories[input.repository_name().unwrap()];
-            let details = (0..).zip(tags).map(|(place, tag)| {
-                ImageDetail::builder()
-                    .registry_id("123456789012")
-                    .image_digest(digest(tag))
-                    .image_tags(tag)
-                    .image_pushed_at(DateTime::from_secs(place))
-                    .image_manifest_media_type("application/vnd.oci.image.manifest.v1+json")
-                    .artifact_media_type("application/vnd.oci.image.config.v1+json")
-                    .build()
-            });
-            let answer = DescribeImagesOutput::builder().set_image_details(Some(details.collect()));
-            MockResponse::Output(answer.build())
-        });
-        let shared = Arc::clone(&self.state);
-        let list = mock!(aws_sdk_ecr::Client::describe_repositories).then_compute_response(move |_| {
-            let mut state = shared.lock().unwrap();
-            state.calls.note("DescribeRepositories");
-            let repository = |name: &String| Repository::builder().repository_name(name).build();
-            let repositories = state.repositories.keys().map(repository).collect();
-            let answer = DescribeRepositoriesOutput::builder().set_repositories(Some(repositories));
-            MockResponse::Output(answer.build())
-        });
-        mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&images, &list], |config| {
-            config.retry_config(aws_sdk_ecr::config::retry::RetryConfig::disabled())
-        })
+        ecr(&self.state, |state| (&mut state.calls, &mut state.registry))
     }
 }
 

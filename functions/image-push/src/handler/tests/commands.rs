@@ -83,7 +83,7 @@ async fn a_command_names_document_nodes_limits_and_why_it_was_sent() {
         );
         assert_eq!(
             (input.document_name(), input.document_version()),
-            (Some("prefetch-images"), Some("$LATEST"))
+            (Some("eks-image-prefetch-prefetch-images"), Some("$LATEST"))
         );
         assert_eq!((input.max_concurrency(), input.max_errors()), (Some("10%"), Some("3")));
         assert_eq!(input.timeout_seconds(), Some(600));

@@ -94,7 +94,7 @@ async fn a_node_with_more_images_than_its_row_tells_of_is_not_cold_for_those_tha
         "false",
     );
     let tags: Vec<String> = (10..60).map(|k| format!("v{k}")).collect();
-    cloud.state(|state| state.repositories.insert("team/app".to_owned(), tags.clone()));
+    cloud.state(|state| state.set_repository("team/app", &tags));
     let wanted: Vec<String> = tags.iter().map(|tag| image("team/app", tag)).collect();
     let others: Vec<String> = (0..90).map(|k| image("team/web", &format!("v{k}"))).collect();
     for k in [1, 2] {
@@ -136,7 +136,7 @@ async fn a_node_with_more_images_than_its_row_tells_of_is_not_cold_for_those_tha
 #[tokio::test]
 async fn where_no_image_is_to_be_there_no_node_is_warm() {
     let cloud = Cloud::with(APP, "false");
-    cloud.state(|state| state.repositories.clear());
+    cloud.state(|state| state.registry.repositories.clear());
     assert_eq!(
         counted(&cloud).await,
         json!({"warm": 0, "cold": 0, "unreachable": 0, "leftOut": 2})

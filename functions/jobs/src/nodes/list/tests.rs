@@ -66,8 +66,7 @@ async fn a_node_is_told_with_its_rules_and_what_it_holds_of_their_images() {
 #[tokio::test]
 async fn an_image_with_several_tags_is_told_once_and_is_warm_once_it_is_by_each_of_them() {
     let cloud = Cloud::with(RULES, "false");
-    let tags = vec!["v1".to_owned(), "v2 latest stable".to_owned()];
-    cloud.state(|state| state.repositories.insert("team/app".to_owned(), tags));
+    cloud.state(|state| state.set_repository("team/app", ["v1", "v2 latest stable"]));
     let named = |tag: &str| {
         format!(
             "{}/team/app:{tag}@{}",
@@ -153,8 +152,8 @@ async fn what_an_answer_does_not_hold_is_told_on_the_next_page() {
         r#"[{"name": "default", "repositories": ["team/app"], "newest": 50}]"#,
         "false",
     );
-    let tags = (10..60).map(|k| format!("{k}{}", "t".repeat(126))).collect();
-    cloud.state(|state| state.repositories.insert("team/app".to_owned(), tags));
+    let tags = (10..60).map(|k| format!("{k}{}", "t".repeat(126)));
+    cloud.state(|state| state.set_repository("team/app", tags));
     for k in 1..=607 {
         cloud.launch(k, |_| {});
     }

@@ -8,7 +8,11 @@ use aws_sdk_ssm::{
     types::{Command, InstanceInformation},
 };
 use chrono::{DateTime, Utc};
-use prefetch::mocks::{Calls, Table, parameters::Parameters};
+use prefetch::mocks::{
+    Calls, Table,
+    ecr::{Registry, RegistryImage},
+    parameters::Parameters,
+};
 
 use crate::tests::cloud::settings::REGISTRY;
 
@@ -66,14 +70,8 @@ pub struct State {
     pub denied: BTreeSet<String>,
     /// Nodes that go offline the moment they are sent something.
     pub vanishing: BTreeSet<String>,
-    /// Repositories with the tags of their images, oldest first; a tag's digest is [`digest`].
-    pub repositories: BTreeMap<String, Vec<String>>,
-    /// Tags of what no node can run.
-    pub charts: BTreeSet<String>,
-    /// The tags of images in ECR's archive.
-    pub archived: BTreeSet<String>,
-    /// Is true where ECR leaves out what is not there, where others answer with an error.
-    pub leaves_out: bool,
+    /// What ECR knows; a tag's digest is [`digest`].
+    pub registry: Registry,
     /// The commands that were told to stop.
     pub cancelled: Vec<String>,
     pub calls: Calls,
@@ -81,4 +79,25 @@ pub struct State {
     pub page: Option<usize>,
     /// The time, by SSM's clock.
     pub now: DateTime<Utc>,
+}
+
+impl State {
+    /// Gives a repository these images and no others, oldest first, each by its tags with a space between them.
+    pub fn set_repository<T: AsRef<str>>(&mut self, name: &str, images: impl IntoIterator<Item = T>) {
+        self.registry.repositories.insert(name.to_owned(), Vec::new());
+        images.into_iter().for_each(|tags| self.push(name, tags.as_ref()));
+    }
+
+    /// Pushes an image to a repository, by its tags with a space between them.
+    pub fn push(&mut self, repository: &str, tags: &str) {
+        let images = self.registry.repositories.entry(repository.to_owned()).or_default();
+        let tags: Vec<&str> = tags.split(' ').collect();
+        let pushed_at = i64::try_from(images.len()).unwrap();
+        images.push(RegistryImage::new(&digest(tags[0]), &tags, pushed_at));
+    }
+
+    /// Returns the images of `team/app`.
+    pub fn app(&mut self) -> &mut Vec<RegistryImage> {
+        self.registry.repositories.get_mut("team/app").unwrap()
+    }
 }

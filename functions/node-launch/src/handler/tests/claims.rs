@@ -6,7 +6,7 @@ use prefetch::{
     aws,
     ecr::NewestImages,
     instance::launched_at,
-    mocks::{self},
+    mocks::{self, ecr::ecr},
     rows::Key,
     sender::Sender,
 };
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{
     cloud::Cloud,
     inputs::{MISSING, ONE, RETRY, RUNNING, batch, launches, now, settings},
-    services::{Node, ecr, instance, node},
+    services::{Node, instance, node, registry},
 };
 use crate::handler::SETTLING;
 
@@ -109,7 +109,11 @@ async fn a_node_that_comes_back_is_sent_what_it_was_not_sent_before() {
     let first = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
     let of_app = |newest: usize| {
         let rules = format!(r#"[{{"name": "default", "repositories": ["team/app"], "newest": {newest}}}]"#);
-        let images = NewestImages::with_client(ecr().1, "us-east-1".to_owned(), &settings(&rules));
+        let images = NewestImages::with_client(
+            ecr(&registry(), |(calls, registry)| (calls, registry)),
+            "us-east-1".to_owned(),
+            &settings(&rules),
+        );
         (settings(&rules), images)
     };
     // Once ECR names all, what is left is sent, and no more.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use aws_sdk_ssm::operation::send_command::SendCommandInput;
 use aws_smithy_mocks::Rule as Mock;
-use prefetch::{ecr::NewestImages, sender::Sender};
+use prefetch::{ecr::NewestImages, mocks::ecr::ecr, sender::Sender};
 use serde_json::Value;
 
 use super::{
     inputs::{LaunchTable, launches, now, received, settings},
-    services::{Node, ec2, ecr, ssm},
+    services::{Node, RegistryState, ec2, registry, ssm},
 };
 use crate::node_launch::NodeLaunch;
 
@@ -18,7 +18,7 @@ pub struct Cloud {
     pub launch: NodeLaunch,
     pub describe_instances: Mock,
     pub describe_nodes: Mock,
-    pub describe_images: Mock,
+    registry: RegistryState,
     pub table: LaunchTable,
     pub sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
 }
@@ -31,7 +31,8 @@ impl Cloud {
     pub fn new(nodes: Vec<Node>, rules: &str) -> Self {
         let nodes = Arc::new(nodes);
         let (describe_instances, ec2) = ec2(&nodes);
-        let (describe_images, ecr) = ecr();
+        let registry = registry();
+        let ecr = ecr(&registry, |(calls, registry)| (calls, registry));
         let (describe_nodes, ssm, sent) = ssm(&nodes);
         let table = LaunchTable::default();
         let launch = NodeLaunch {
@@ -47,7 +48,7 @@ impl Cloud {
             launch,
             describe_instances,
             describe_nodes,
-            describe_images,
+            registry,
             table,
             sent,
         }
@@ -77,6 +78,12 @@ impl Cloud {
             .iter()
             .map(|input| input.instance_ids().to_vec())
             .collect()
+    }
+
+    /// Counts the calls of DescribeImages since it was asked last.
+    pub fn images_described(&self) -> usize {
+        let calls = self.registry.lock().unwrap().0.take();
+        calls.iter().filter(|call| **call == "DescribeImages").count()
     }
 
     /// Calls of DescribeInstances, DescribeInstanceInformation and SendCommand that succeeded.

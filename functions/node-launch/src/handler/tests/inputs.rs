@@ -8,9 +8,11 @@ use std::{
 use prefetch::{
     launch::Launches,
     mocks::{self, Calls, Table},
-    settings::{Outcomes, Settings},
+    settings::Outcomes,
 };
 use serde_json::{Value, json};
+
+pub use prefetch::mocks::settings::settings;
 
 pub const NOW: Duration = Duration::from_secs(1_794_793_474);
 pub const ONE: &str = "i-0abc0000000000001";
@@ -48,27 +50,6 @@ pub fn outcomes() -> Outcomes {
         table: "outcomes".to_owned(),
         retention: Duration::from_hours(24),
     }
-}
-
-pub fn settings(rules: &str) -> Settings {
-    Settings::read(|name| {
-        Some(match name {
-            "MODE" => "send".to_owned(),
-            "CLUSTER_NAME" => "prod".to_owned(),
-            "CLUSTER_TAG_KEY" => "aws:eks:cluster-name".to_owned(),
-            "DOCUMENT_NAME" => "prefetch-images".to_owned(),
-            "RULES" => rules.to_owned(),
-            "DELIVERY_TIMEOUT_SECONDS" => "600".to_owned(),
-            "EXECUTION_TIMEOUT_SECONDS" => "3600".to_owned(),
-            "IMAGE_GC_HIGH_THRESHOLD_PERCENT" => "85".to_owned(),
-            "MAX_PARALLEL_IMAGE_PULLS" => "2".to_owned(),
-            "MAX_CONNECTIONS" => "3".to_owned(),
-            "LAUNCH_MAX_CONNECTIONS" => "20".to_owned(),
-            "MAX_BANDWIDTH_MIB" => "0".to_owned(),
-            _ => return None,
-        })
-    })
-    .unwrap()
 }
 
 pub fn now() -> SystemTime {

@@ -23,7 +23,7 @@ async fn a_retry_sends_the_missing_images_alone_and_names_its_job() {
     );
     assert_eq!(input.parameters().unwrap()["images"], [MISSING]);
     assert_eq!(
-        (input.instance_ids(), cloud.describe_images.num_calls()),
+        (input.instance_ids(), cloud.images_described()),
         (&[ONE.to_owned()][..], 0)
     );
 }

@@ -13,13 +13,6 @@ use aws_sdk_ec2::{
     primitives::DateTime,
     types::{Instance, InstanceState, InstanceStateName, OperatorResponse, Reservation, Tag},
 };
-use aws_sdk_ecr::{
-    operation::{
-        describe_images::{DescribeImagesError, DescribeImagesOutput},
-        describe_repositories::DescribeRepositoriesOutput,
-    },
-    types::{ImageDetail, Repository},
-};
 use aws_sdk_ssm::{
     operation::{
         describe_instance_information::DescribeInstanceInformationOutput,
@@ -28,9 +21,9 @@ use aws_sdk_ssm::{
     types::{Command, InstanceInformation, PingStatus, PlatformType, error::InvalidInstanceId},
 };
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
-use prefetch::{
-    fault,
-    mocks::{self},
+use prefetch::mocks::{
+    self, Calls,
+    ecr::{CHART, CONFIGURATION, Registry, RegistryImage},
 };
 
 use super::inputs::{CLUSTER_TAG, DIGEST, now};
@@ -101,41 +94,27 @@ pub fn instance(node: &Node) -> Instance {
         .build()
 }
 
-pub fn ecr() -> (Mock, aws_sdk_ecr::Client) {
-    let repositories = mock!(aws_sdk_ecr::Client::describe_repositories).then_output(|| {
-        let named = |name: &str| Repository::builder().repository_name(name).build();
-        DescribeRepositoriesOutput::builder()
-            .repositories(named("team/app"))
-            .repositories(named("other/app"))
-            .build()
-    });
-    let images = mock!(aws_sdk_ecr::Client::describe_images)
-        .match_requests(|input| input.repository_name() == Some("team/app"))
-        .then_output(|| {
-            let pushed = |hours: i64, tags: &[&str], artifact: &str| {
-                ImageDetail::builder()
-                    .registry_id("123456789012")
-                    .image_digest(DIGEST.replace("7f5b", &format!("{hours:04}")))
-                    .set_image_tags(Some(tags.iter().map(ToString::to_string).collect()))
-                    .image_pushed_at(aws_sdk_ecr::primitives::DateTime::from_secs(hours * 3600))
-                    .artifact_media_type(artifact)
-                    .build()
-            };
-            let image = "application/vnd.oci.image.config.v1+json";
-            let signature = format!("{}.sig", DIGEST.replace(':', "-"));
-            DescribeImagesOutput::builder()
-                .image_details(pushed(2, &["v2"], image))
-                .image_details(pushed(3, &["v3", "v3.0", "latest"], image))
-                .image_details(pushed(1, &["v1"], image))
-                .image_details(pushed(4, &[&signature], image))
-                .image_details(pushed(5, &["v5"], "application/vnd.cncf.helm.config.v1+json"))
-                .build()
-        });
-    let failing = mock!(aws_sdk_ecr::Client::describe_images)
-        .match_requests(|input| input.repository_name() != Some("team/app"))
-        .then_compute_response(|_| fault!(aws_sdk_ecr, DescribeImagesError, "AccessDeniedException"));
-    let client = mock_client!(aws_sdk_ecr, RuleMode::MatchAny, [&repositories, &images, &failing]);
-    (images, client)
+pub type RegistryState = Arc<std::sync::Mutex<(Calls, Registry)>>;
+
+/// Makes a registry of which one repository can be read, and no other.
+pub fn registry() -> RegistryState {
+    let pushed = |hours: i64, tags: &[&str], artifact| RegistryImage {
+        artifact: Some(artifact),
+        ..RegistryImage::new(&DIGEST.replace("7f5b", &format!("{hours:04}")), tags, hours * 3600)
+    };
+    let signature = format!("{}.sig", DIGEST.replace(':', "-"));
+    let images = vec![
+        pushed(2, &["v2"], CONFIGURATION),
+        pushed(3, &["v3", "v3.0", "latest"], CONFIGURATION),
+        pushed(1, &["v1"], CONFIGURATION),
+        pushed(4, &[&signature], CONFIGURATION),
+        pushed(5, &["v5"], CHART),
+    ];
+    let mut registry = Registry::default();
+    registry.repositories.insert("team/app".to_owned(), images);
+    registry.repositories.insert("other/app".to_owned(), Vec::new());
+    registry.unreadable.insert("other/app".to_owned());
+    Arc::new(std::sync::Mutex::new((Calls::default(), registry)))
 }
 
 pub type Inputs = Arc<std::sync::Mutex<Vec<SendCommandInput>>>;
