@@ -92,14 +92,8 @@ fn read(text: &str, registry: &str) -> Result<RequestedImage, String> {
         Some((host, _)) if host.contains(['.', ':']) => return of_other_registry(text).ok_or_else(shape),
         _ => text,
     };
-    let (name, digest) = match name.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (name, None),
-    };
-    let (repository, tag) = match name.split_once(':') {
-        Some((repository, tag)) => (repository, Some(tag)),
-        None => (name, None),
-    };
+    let (name, digest) = parted(name, '@');
+    let (repository, tag) = parted(name, ':');
     if tag.is_none() && digest.is_none() {
         return Err(shape());
     }
@@ -114,6 +108,11 @@ fn read(text: &str, registry: &str) -> Result<RequestedImage, String> {
         tag: tag.map(str::to_owned),
         digest: digest.map(str::to_owned),
     })
+}
+
+fn parted(text: &str, separator: char) -> (&str, Option<&str>) {
+    text.split_once(separator)
+        .map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 /// Reads an image of another registry; none where containerd would not take it, or where it has no digest: nobody but a node

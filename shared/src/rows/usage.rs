@@ -11,7 +11,7 @@ use crate::image::Image;
 /// Limits of how many days a row tells which nodes there were: of the last whole one, and of the one that goes on.
 const MAX_DAYS: usize = 2;
 
-/// What is known of a rule's use of an image.
+/// Tells what is known of a rule's use of an image.
 ///
 /// Whatever the order and the repetition in which reports come, the row is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

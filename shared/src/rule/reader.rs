@@ -134,14 +134,11 @@ fn rule(given: &Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<R
         max_concurrency: rate(fields, "maxConcurrency", "50", &MAX_CONCURRENCY, CONCURRENCY),
         max_errors: rate(fields, "maxErrors", "100%", &MAX_ERRORS, ERRORS),
     };
-    match reader.finish(&FIELDS) {
-        Ok(()) => Ok(rule),
-        Err(mut refused) => {
-            let refused = refused.swap_remove(0);
-            let value = given.get(&refused.field).cloned();
-            Err(FieldError { value, ..refused })
-        }
-    }
+    reader.finish(&FIELDS).map(|()| rule).map_err(|mut refused| {
+        let refused = refused.swap_remove(0);
+        let value = given.get(&refused.field).cloned();
+        FieldError { value, ..refused }
+    })
 }
 
 fn name(fields: &mut Fields, is_known: impl Fn(&str) -> bool) -> String {

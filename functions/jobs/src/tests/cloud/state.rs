@@ -70,7 +70,7 @@ pub struct State {
     pub denied: BTreeSet<String>,
     /// Nodes that go offline the moment they are sent something.
     pub vanishing: BTreeSet<String>,
-    /// What ECR knows; a tag's digest is [`digest`].
+    /// Holds what ECR knows; a tag's digest is [`digest`].
     pub registry: Registry,
     /// The commands that were told to stop.
     pub cancelled: Vec<String>,
