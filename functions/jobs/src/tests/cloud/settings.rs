@@ -28,6 +28,7 @@ pub fn setting(name: &str) -> &'static str {
         "REGISTRY_ENDPOINT" => "standard",
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
+        "USED_WITHIN_DAYS" => "14",
         "ALLOW_ANY_REPOSITORY" => "false",
         "BOOT_LIST" => "Disabled",
         "SCHEDULE_GROUP" => "eks-image-prefetch",
