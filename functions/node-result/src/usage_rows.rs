@@ -182,10 +182,19 @@ fn decision(error: &TableError) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::{
+        Client,
+        operation::{batch_get_item::BatchGetItemOutput, put_item::PutItemError},
+        types::error::ConditionalCheckFailedException,
+    };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use chrono::NaiveDate;
 
     use super::*;
-    use crate::cloud::image;
+    use crate::{
+        cloud::{COMMAND, Cloud, image, now, requested_at},
+        event::CommandEnded,
+    };
 
     fn rows(number: usize) -> Known {
         let day = NaiveDate::from_ymd_opt(2026, 12, 1).unwrap();
@@ -194,6 +203,37 @@ mod tests {
             .map(row)
             .map(|row| (Key::usage("gpu", &row.image), row))
             .collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_said_of_a_row_that_others_keep_writing_is_handed_back() {
+        let read = mock!(Client::batch_get_item).then_output(|| BatchGetItemOutput::builder().build());
+        let write = mock!(Client::put_item).then_error(|| {
+            let refused = ConditionalCheckFailedException::builder().build();
+            PutItemError::ConditionalCheckFailedException(refused)
+        });
+        let client = mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, [&read, &write]);
+        let said = Said {
+            event: CommandEnded {
+                command: COMMAND.to_owned(),
+                node: None,
+                requested_at: requested_at(),
+                time: now(),
+                overdue: false,
+            },
+            rows: rows(1),
+        };
+        let usage = UsageRows::new(14);
+        let table = Table::new(client, &Cloud::new().result.settings);
+        let decisions = usage.take(std::slice::from_ref(&said), &table).await;
+        let Some(Decision::HandedBack(explanation)) = decisions.get(&said.event) else {
+            panic!("{decisions:?}")
+        };
+        assert_eq!(
+            (explanation.reason, write.num_calls()),
+            (DecisionReason::Contended, WRITES)
+        );
+        assert!(usage.known.lock().unwrap().is_empty());
     }
 
     #[test]
