@@ -36,6 +36,7 @@ SETTINGS = {
     "NODE_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/nodes",
     "RESULT_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/results",
     "OUTCOME_RETENTION_DAYS": "30",
+    "USED_WITHIN_DAYS": "14",
     "MAX_RECEIVE_COUNT": "30",
     "MAX_RETRIES": "2",
     "SWEEP_INTERVAL": "rate(15 minutes)",

@@ -173,9 +173,20 @@ def line(image: str, status: str = "pulled", reason: str = "", **members: Any) -
     return {**outcome, "seconds": 0.1, "bytes": 0, "attempts": 0, **pulled, **members}
 
 
+def used(image: str, running: int = 1, **members: Any) -> dict[str, Any]:
+    """Returns the members of the line that the document prints of an image that the node runs."""
+    return {"usage": image, "running": running, "prefetched": False, "bytes": 1000, **members}
+
+
+def totals(**members: int) -> dict[str, Any]:
+    """Returns the members of the line with which the document ends what the node runs."""
+    none = {"images": 0, "leftOut": 0, "podImages": 0, "podImagesPresent": 0, "firstUsedBytes": 0}
+    return {"usageTotals": none | members}
+
+
 def ended(*lines: Mapping[str, Any] | str, details: str = "") -> dict[str, str]:
     """Returns how a node ends that prints these lines."""
-    failed = any(isinstance(line, dict) and line["status"] == "failed" for line in lines)
+    failed = any(isinstance(line, dict) and line.get("status") == "failed" for line in lines)
     return {"details": details or ("Failed" if failed else "Success"), "stdout": report(*lines)}
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from jobs import Jobs
-from settling import NAMESPACE, Settling, ended, hybrid, line, node, not_for_it, outcomes, report
+from settling import NAMESPACE, Settling, ended, hybrid, line, node, not_for_it, outcomes, report, totals
 from uploaded import Uploaded
 
 from local import images
@@ -342,7 +342,7 @@ def test_a_throttled_sweep_is_taken_up_by_the_next(cloud, settling):
 def test_every_metric_that_the_dashboard_and_the_alarms_name_is_measured(cloud, stack, settling):
     image = settling.image()
     kinds = (
-        ended(line(image)),
+        ended(line(image), totals(podImages=2, podImagesPresent=1, firstUsedBytes=1000)),
         ended(line(image, "cached")),
         ended(line(image, "skipped", "no-space")),
         ended(line(image, "failed", "denied")),

@@ -26,6 +26,9 @@ METRICS = {
     "PullSeconds": [BY_CLUSTER, BY_RULE],
     "PulledBytes": [BY_CLUSTER, BY_RULE],
     "TimeToWarm": [BY_CLUSTER, BY_RULE],
+    "PodImages": [BY_CLUSTER, BY_RULE],
+    "PodImagesPresent": [BY_CLUSTER, BY_RULE],
+    "FirstUsedBytes": [BY_CLUSTER, BY_RULE],
     "CommandsWithoutNodes": [BY_CLUSTER, BY_RULE],
     "CommandsObserved": [BY_CLUSTER, BY_RULE],
     "NodesWarm": [BY_CLUSTER],
@@ -100,8 +103,7 @@ def test_what_is_counted_now_is_never_summed_and_what_is_reported_is_never_calle
 
 
 def test_the_share_of_warm_nodes_is_of_those_that_are_counted():
-    [gauge] = [widget["properties"] for widget in dashboard()["widgets"] if widget["properties"].get("view") == "gauge"]
-    ids = {row[-1]["id"]: row[1] for row in gauge["metrics"] if isinstance(row[0], str)}
+    shown, ids = gauge("Warm nodes, %")
     assert ids == {"warm": "NodesWarm", "cold": "NodesCold", "unreachable": "NodesUnreachable"}
     for values, share in (
         ({"warm": 0, "cold": 50, "unreachable": 0}, 0),
@@ -113,7 +115,23 @@ def test_the_share_of_warm_nodes_is_of_those_that_are_counted():
         ({"warm": 0, "cold": 0, "unreachable": 0}, None),
         ({}, None),
     ):
-        assert dashboards.shown(gauge["metrics"], values) == share, values
+        assert dashboards.shown(shown["metrics"], values) == share, values
+
+
+def test_the_share_of_images_that_were_there_is_of_all_images_of_new_pods():
+    shown, ids = gauge("Images of pods that were there before, %")
+    assert ids == {"present": "PodImagesPresent", "images": "PodImages"}
+    assert (shown["stat"], shown["setPeriodToTimeRange"]) == ("Sum", True)
+    for values, share in (({"images": 8, "present": 6}, 75), ({"images": 8, "present": 0}, 0), ({}, None)):
+        assert dashboards.shown(shown["metrics"], values) == share, values
+
+
+def test_the_share_of_bytes_that_are_used_is_of_all_that_came_within_a_week():
+    shown, ids = gauge("Prefetched bytes used within 7 days, %")
+    assert ids == {"used": "FirstUsedBytes", "pulled": "PulledBytes"}
+    assert (shown["stat"], shown["setPeriodToTimeRange"], shown["start"]) == ("Sum", True, "-P7D")
+    for values, share in (({"pulled": 400, "used": 300}, 75), ({"pulled": 400}, 0), ({"used": 300}, None)):
+        assert dashboards.shown(shown["metrics"], values) == share, values
 
 
 def test_every_alarm_is_shown():
@@ -165,6 +183,13 @@ def test_an_error_that_a_later_try_heals_is_no_alarm(function):
     tries = [3 * timeout + 180, *(q["VisibilityTimeout"] * q["RedrivePolicy"]["maxReceiveCount"] for q in queues)]
     assert alarm["Statistic"] == "Minimum"
     assert alarm["Period"] * (alarm["EvaluationPeriods"] - 1) >= max(tries)
+
+
+def gauge(title: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns a gauge by its title, and which metrics it reckons with, by their ids."""
+    widgets = [widget["properties"] for widget in dashboard()["widgets"]]
+    [found] = [widget for widget in widgets if (widget.get("view"), widget["title"]) == ("gauge", title)]
+    return found, {row[-1]["id"]: row[1] for row in found["metrics"] if isinstance(row[0], str)}
 
 
 def dashboard() -> dict:

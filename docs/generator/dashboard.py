@@ -73,19 +73,21 @@ def _alarms(widget: Widget, recorded: Recording, box: Box) -> list[str]:
 
 
 def _gauge(widget: Widget, recorded: Recording, box: Box) -> list[str]:
-    found = {row.id: latest(series.points) for row in rows(widget) for series in recorded.of(row)}
+    found = {row.id: _value(widget, row, recorded) for row in rows(widget)}
     values = {id_: value for id_, value in found.items() if value is not None}
     axis = widget["properties"]["yAxis"]["left"]
     return charts.gauge(box, share(widget, values), axis["min"], axis["max"])
 
 
 def _numbers(widget: Widget, recorded: Recording, box: Box) -> list[str]:
-    shown = []
-    for row in rows(widget):
-        points = {at: value for series in recorded.of(row) for at, value in series.points.items()}
-        value = _total(row, points) if widget["properties"].get("setPeriodToTimeRange") else latest(points)
-        shown.append((row.label, row.colour or charts.INK, value))
+    shown = [(row.label, row.colour or charts.INK, _value(widget, row, recorded)) for row in rows(widget)]
     return charts.numbers(box, shown)
+
+
+def _value(widget: Widget, row: Row, recorded: Recording) -> float | None:
+    """Returns the one value of a row: that of the whole time where the widget is of it, else the last."""
+    points = {at: value for series in recorded.of(row) for at, value in series.points.items()}
+    return _total(row, points) if widget["properties"].get("setPeriodToTimeRange") else latest(points)
 
 
 def _total(row: Row, points: Mapping[int, float]) -> float | None:

@@ -46,6 +46,32 @@ impl Outcomes {
     }
 }
 
+/// Where it is kept what nodes run, and for how long that counts.
+#[derive(Clone, Debug)]
+pub struct UsageSettings {
+    /// The DynamoDB table (`TABLE_NAME`).
+    pub table: String,
+    /// Tells for how many days an image counts that was seen (`USED_WITHIN_DAYS`).
+    pub within: u32,
+    /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`, `REGISTRY_ENDPOINT`).
+    pub registry: String,
+}
+
+impl UsageSettings {
+    /// Reads the settings by a look-up from variable name to value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] for the first variable that cannot be used.
+    pub fn read(look_up: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
+        let variables = Variables::new(look_up);
+        Ok(Self {
+            table: variables.text("TABLE_NAME")?,
+            within: variables.used_within()?,
+            registry: variables.registry()?,
+        })
+    }
+}
+
 /// Reads how often the node queue delivers a message at most (`MAX_RECEIVE_COUNT`), by a look-up from variable name to value.
 ///
 /// # Errors
@@ -61,21 +87,13 @@ const DOCUMENT_SUFFIX: &str = "-prefetch-images";
 /// Reads below which path boot lists are kept (`BOOT_LIST`, `DOCUMENT_NAME`), by a look-up from variable name to value; none
 /// where the stack keeps none.
 ///
-/// The document's name tells the stack's: a function's environment has little room.
-///
 /// # Errors
 /// [`SettingsError::Variable`] where one is missing or not accepted.
 pub fn boot_list_path(look_up: impl Fn(&str) -> Option<String>) -> Result<Option<String>, SettingsError> {
     let variables = Variables::new(look_up);
     match (variables.0)("BOOT_LIST").as_deref() {
         Some("Disabled") => Ok(None),
-        Some("Enabled") => {
-            let document = variables.text("DOCUMENT_NAME")?;
-            match document.strip_suffix(DOCUMENT_SUFFIX).filter(|stack| !stack.is_empty()) {
-                Some(stack) => Ok(Some(format!("/{stack}/boot"))),
-                None => Err(refuse("DOCUMENT_NAME", Some(document), "<stack>-prefetch-images")),
-            }
-        }
+        Some("Enabled") => Ok(Some(format!("/{}/boot", variables.stack_name()?))),
         other => Err(refuse("BOOT_LIST", other.map(str::to_owned), "Enabled or Disabled")),
     }
 }
@@ -189,6 +207,19 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
         }
     }
 
+    /// Reads the stack's name, with which the document's begins (`DOCUMENT_NAME`): a function's environment has little room.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where the document's name is missing or no stack's.
+    pub fn stack_name(&self) -> Result<String, SettingsError> {
+        const NAME: &str = "DOCUMENT_NAME";
+        let document = self.text(NAME)?;
+        match document.strip_suffix(DOCUMENT_SUFFIX).filter(|stack| !stack.is_empty()) {
+            Some(stack) => Ok(stack.to_owned()),
+            None => Err(refuse(NAME, Some(document), "<stack>-prefetch-images")),
+        }
+    }
+
     /// Reads a whole number.
     ///
     /// # Errors
@@ -295,6 +326,14 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
     pub fn outcome_retention(&self) -> Result<Duration, SettingsError> {
         let days = self.whole("OUTCOME_RETENTION_DAYS", 1..=3650)?;
         Ok(Duration::from_hours(24 * u64::from(days.unsigned_abs())))
+    }
+
+    /// Reads for how many days an image counts as used that was seen.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] as [`Variables::whole`].
+    pub fn used_within(&self) -> Result<u32, SettingsError> {
+        Ok(self.whole("USED_WITHIN_DAYS", 1..=365)?.unsigned_abs())
     }
 
     /// Reads how many retries a node gets; a comment has room for nine attempts.

@@ -38,9 +38,6 @@ pub enum UsageError {
     Row(String, #[source] serde_dynamo::Error),
 }
 
-/// The rows of a rule, and when they were read.
-type Memo = (SystemTime, Arc<Vec<UsageRow>>);
-
 /// Tells whether the nodes of a rule run images of a repository, or lately ran some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepositoryUse {
@@ -52,6 +49,9 @@ pub enum RepositoryUse {
     Unknown,
 }
 
+/// The rows of a rule, and when they were read.
+type ReadRows = (SystemTime, Arc<Vec<UsageRow>>);
+
 /// The images that the nodes of each rule run, as the table tells.
 #[derive(Debug)]
 pub struct Usage {
@@ -59,7 +59,7 @@ pub struct Usage {
     table: String,
     /// Tells for how many days an image counts that was seen.
     within: u32,
-    rows: Mutex<HashMap<String, Memo>>,
+    rows: Mutex<HashMap<String, ReadRows>>,
     /// The rules of whose nodes it is known what they run.
     known: Mutex<HashSet<String>>,
 }

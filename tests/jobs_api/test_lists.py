@@ -73,7 +73,7 @@ def test_a_job_that_is_none_is_not_found(cloud, jobs, method, probe_stack):
     jobs.send(method, "/jobs/nobody", b"", 400)
 
 
-@pytest.mark.parametrize("path", ["/jobs", f"/jobs/{NOBODY}", "/nodes", "/jobs/schedule"])
+@pytest.mark.parametrize("path", ["/jobs", f"/jobs/{NOBODY}", "/nodes", "/usage", "/jobs/schedule"])
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "limit=", "next=garbage", "next=", "next=" + "x" * 4097, "color=red"]
 )

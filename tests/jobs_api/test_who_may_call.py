@@ -30,6 +30,7 @@ def test_a_caller_without_permission_is_refused(cloud, jobs, stranger, method, p
         ("dynamodb", "Query", lambda jobs: jobs.get("/jobs/stats", 503)),
         ("dynamodb", "Query", lambda jobs: jobs.get(f"/jobs/{NOBODY}", 503)),
         ("ec2", "DescribeInstances", lambda jobs: jobs.get("/nodes", 503)),
+        ("dynamodb", "Query", lambda jobs: jobs.get("/usage?rule=default", 503)),
         ("scheduler", "ListSchedules", lambda jobs: jobs.get("/jobs/schedule", 503)),
         (
             "scheduler",

@@ -193,7 +193,7 @@ fn routed_request(payload: Value) -> Result<Request, Problem> {
     let (method, target) = routed.route.split_once(' ').unwrap_or((&routed.route, ""));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let route = Route::read(method, path)?;
-    // Neither limit nor next needs escapes.
+    // Neither limit, next nor rule needs escapes.
     let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
     let query = parameters.map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
     let query = query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

@@ -22,6 +22,7 @@ use crate::{
     schedule,
     status::{cancel::cancel, get::get, list::list, stats::stats},
     submit::{Submission, submit},
+    usage,
 };
 
 /// Sets how long the HTTP API waits, less what a start and the way back take: it gives up after 30 seconds (quotas of HTTP
@@ -125,6 +126,7 @@ async fn route(jobs: &Jobs, request: Request, function: &str, now: DateTime<Utc>
         Route::ListSchedules => schedule::list::list(&jobs.scheduler(), &query, now).await,
         Route::DeleteSchedule(name) => schedule::delete::delete(&jobs.scheduler(), &name).await,
         Route::ListNodes => nodes::list::list(&jobs.node_sources(), &query, now).await,
+        Route::GetUsage => usage::get(&jobs.usage, &jobs.settings, &query, now).await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every client of the function, and which of them each call gets.
 
-use prefetch::{boot::BootLists, ecr::NewestImages, sender::Sender};
+use prefetch::{boot::BootLists, ecr::NewestImages, sender::Sender, usage::Usage};
 
 use crate::{
     nodes::sources::NodeSources,
@@ -22,6 +22,8 @@ pub struct Jobs {
     /// The boot lists, where the stack keeps them.
     pub boot: Option<BootLists>,
     pub store: Store,
+    /// Tells which images the nodes of each rule run.
+    pub usage: Usage,
     pub scheduler: aws_sdk_scheduler::Client,
     pub settings: Settings,
 }

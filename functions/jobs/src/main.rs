@@ -1,8 +1,8 @@
-//! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what.
+//! On-demand, scheduled and reconciling prefetches; what became of them; which node holds what, and what nodes run.
 //!
 //! An event comes in by `event` and is answered by `handler`, which gives each operation the clients it needs out of
 //! `jobs`: `submit` plans and sends a job, `status` tells what became of it and cancels it, `nodes` tells what nodes
-//! hold, `schedule` keeps schedules, `reconcile` sends every rule's newest images. Requests and answers are `http`'s, the
+//! hold, `usage` what they run, `schedule` keeps schedules, `reconcile` sends every rule's newest images. Requests and answers are `http`'s, the
 //! table is `store`'s.
 
 mod event;
@@ -20,9 +20,10 @@ mod store;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log::init, sender::Sender, settings::from_env};
+use prefetch::{aws, ecr::NewestImages, log::init, sender::Sender, settings::from_env, usage::Usage};
 use serde_json::Value;
 
 use crate::{handler::handle, jobs::Jobs, settings::Settings, store::Store};
@@ -40,6 +41,7 @@ async fn main() -> Result<(), Error> {
         images: NewestImages::new(&config, &settings.shared)?,
         boot: settings.boot_lists(&aws_sdk_ssm::Client::new(&config)),
         store: Store::new(aws_sdk_dynamodb::Client::new(&config), settings.outcomes.clone()),
+        usage: Usage::new(&config, &settings.usage.table, settings.usage.within),
         scheduler: aws_sdk_scheduler::Client::new(&config),
         settings,
     };

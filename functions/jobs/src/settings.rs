@@ -5,7 +5,7 @@ use prefetch::{
     boot::BootLists,
     fields::FieldError,
     metrics::Metrics,
-    settings::{Outcomes, SettingsError, Variables, boot_list_path},
+    settings::{Outcomes, SettingsError, UsageSettings, Variables, boot_list_path},
 };
 
 use crate::schedule::cron::rate::Rate;
@@ -21,6 +21,8 @@ pub struct Settings {
     pub registry: String,
     /// Where what became of jobs is kept, and for how long (`TABLE_NAME`, `OUTCOME_RETENTION_DAYS`).
     pub outcomes: Outcomes,
+    /// Where it is kept what nodes run (`TABLE_NAME`, `USED_WITHIN_DAYS`).
+    pub usage: UsageSettings,
     /// Tells how many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
     /// Tells how often the sweep looks for what no event has told (`SWEEP_INTERVAL`).
@@ -50,6 +52,7 @@ impl Settings {
             shared,
             registry: variables.registry()?,
             outcomes: Outcomes::read(&look_up)?,
+            usage: UsageSettings::read(&look_up)?,
             max_retries: variables.max_retries()?,
             sweep_interval: sweep_interval(&look_up)?,
             allow_any_repository: variables.allow_any_repository()?,
@@ -58,6 +61,12 @@ impl Settings {
             schedule_role: variables.text("SCHEDULE_ROLE_ARN")?,
             dead_letters: variables.text("JOBS_DEAD_LETTERS_ARN")?,
         })
+    }
+
+    /// Names the rules, as what is accepted where one is to be named.
+    pub fn rule_names(&self) -> String {
+        let names: Vec<&str> = self.shared.rules.iter().map(|rule| rule.name.as_str()).collect();
+        names.join(", ")
     }
 
     /// Gives the boot lists, where the stack keeps them.

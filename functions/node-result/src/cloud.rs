@@ -15,17 +15,18 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prefetch::{
     mocks,
     retry::Retry,
-    rows::{Inventory, Item, Key},
+    rows::{Inventory, Item, Key, UsageRow},
 };
 use serde_json::{Value, json};
 
 pub use self::state::{
-    COMMAND, Command, HOOK, Invocation, THROTTLED, command_id, image, line, node_id, now, requested_at,
+    COMMAND, Command, HOOK, Invocation, THROTTLED, command_id, image, line, node_id, now, requested_at, totals,
+    usage_line,
 };
 use self::state::{DOCUMENT, State};
 use crate::{
     context::NodeResult, event::CommandEnded, handler::handle_at, launch_hook::LaunchHook, settings::Settings,
-    table::Table,
+    table::Table, usage_rows::UsageRows,
 };
 
 /// Holds the function and the services around it.
@@ -58,6 +59,7 @@ impl Cloud {
             s3: s3::client(&state),
             hook: (!hook.is_empty()).then(|| LaunchHook::with_client(auto_scaling::client(&state), hook)),
             table: Table::new(dynamodb, &settings),
+            usage: UsageRows::new(settings.used_within),
             settings,
         };
         Self { result, state }
@@ -234,10 +236,23 @@ impl Cloud {
         lines.iter().flat_map(values).collect()
     }
 
+    /// Forgets what the process remembers, as a new one does.
+    pub fn restart(&mut self) {
+        self.result.usage = UsageRows::new(self.result.settings.used_within);
+    }
+
+    /// Gives the rows of what nodes run.
+    pub fn usage(&self) -> Vec<UsageRow> {
+        let rows = self.state(|state| state.table.rows.clone()).into_iter();
+        let usage = rows.filter(|(key, _)| key.pk.starts_with("usage#"));
+        usage.map(|(_, item)| serde_dynamo::from_item(item).unwrap()).collect()
+    }
+
     /// Gives the rows in the end, but for what tells of the writing rather than of the nodes, and which of
-    /// equally slow nodes came first.
+    /// equally slow nodes came first; those of what nodes run are not JSON.
     pub fn known(&self) -> BTreeMap<Key, Value> {
-        let rows = self.state(|state| state.table.rows.clone());
+        let mut rows = self.state(|state| state.table.rows.clone());
+        rows.retain(|key, _| !key.pk.starts_with("usage#"));
         let known = |(key, item): (Key, Item)| {
             let mut row: Value = serde_dynamo::from_item(item).unwrap();
             for writing in ["version", "outbox", "expires_at", "slowest_node"] {
@@ -281,6 +296,7 @@ fn settings(max_retries: &'static str, hook: &'static str) -> Settings {
         "NODE_QUEUE_URL" => "node-queue",
         "RESULT_QUEUE_URL" => "result-queue",
         "OUTCOME_RETENTION_DAYS" => "30",
+        "USED_WITHIN_DAYS" => "14",
         "MAX_RETRIES" => max_retries,
         "LAUNCH_HOOK" => hook,
         other => panic!("{other} is not a setting"),

@@ -2,7 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{effects::Effects, launch_hook::LaunchHook, settings::Settings, sweep::Sweep, table::Table};
+use crate::{
+    effects::Effects, launch_hook::LaunchHook, settings::Settings, sweep::Sweep, table::Table, usage_rows::UsageRows,
+};
 
 /// Holds the function's clients and settings.
 pub struct NodeResult {
@@ -12,6 +14,8 @@ pub struct NodeResult {
     /// The hook in which instances wait for their launch, where there is one.
     pub hook: Option<LaunchHook>,
     pub table: Table,
+    /// The rows of what nodes run, as far as this process knows them.
+    pub usage: UsageRows,
     pub settings: Settings,
 }
 

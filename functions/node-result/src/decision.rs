@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum Decision {
     /// The event is stored.
     Settled(Settled),
+    /// The event is of an inventory, and what its node runs is kept.
+    Noted(Noted),
     /// The event says nothing that is kept.
     Ignored(Explanation),
     /// The retry is in the node queue.
@@ -40,6 +42,15 @@ pub struct SettledNode {
     pub status: Status,
     /// True where a retry is queued.
     pub retrying: bool,
+}
+
+/// Says whose inventory is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Noted {
+    /// The rule by which the node was asked.
+    pub rule: String,
+    /// The node's instance id.
+    pub node: String,
 }
 
 /// Names a retry that is in the node queue.
@@ -77,6 +88,8 @@ pub enum DecisionReason {
     /// The command is a job's retry: its nodes tell all there is to know.
     #[serde(rename = "further-try")]
     Retry,
+    /// The command is an inventory, which is no job: it says nothing, or not here.
+    Inventory,
     /// The job of the retry was cancelled.
     Cancelled,
     /// SSM knows no such command on the node (yet).

@@ -13,13 +13,15 @@ use tracing::{error, info, warn};
 use crate::{
     changes::{Changes, Unchanged},
     context::NodeResult,
-    decision::{Decision, DecisionReason, Explanation, QueuedRetry, Settled},
+    decision::{Decision, DecisionReason, Explanation, Noted, QueuedRetry, Settled},
     event::{Body, CommandEnded, Message, Payload},
-    observation::{Decisions, Observation, observe},
+    metrics,
+    observation::{Decisions, NodeUsage, Observation, Observed, observe},
     retry,
     sweep::Swept,
     table::TableError,
     transaction::{Transaction, transactions},
+    usage::{Said, said},
 };
 
 /// Limits how often rows are read and written that others write at the same time.
@@ -50,8 +52,9 @@ struct Events {
 ///
 /// A batch costs one GetCommandInvocation per event, one ListCommands per command that ended as a whole or did not report
 /// fully, and, where something is new, one BatchGetItem, and per trigger and day of the requests one TransactWriteItems,
-/// PutObject and DeleteItem; for its retries one BatchGetItem and one SendMessageBatch. Where the stack has a launch hook,
-/// launches cost what [`crate::launch_hook::LaunchHook::release`] says.
+/// PutObject and DeleteItem; for its retries one BatchGetItem and one SendMessageBatch. What nodes run costs what
+/// [`crate::usage_rows::UsageRows::take`] says, and where the stack has a launch hook, launches cost what
+/// [`crate::launch_hook::LaunchHook::release`] says.
 pub async fn handle(context: &NodeResult, payload: Value) -> Answer {
     handle_at(context, payload, std::time::SystemTime::now().into()).await
 }
@@ -109,7 +112,12 @@ async fn decide(context: &NodeResult, messages: Vec<Message>, now: DateTime<Utc>
 }
 
 async fn settle(context: &NodeResult, events: &Events, now: DateTime<Utc>) -> Decisions {
-    let (mut observations, mut decisions) = observe(&context.ssm, &events.all).await;
+    let Observed {
+        mut observations,
+        usage,
+        mut decisions,
+    } = observe(&context.ssm, &events.all).await;
+    let said = said(&observations, &usage, now);
     for _ in 0..WRITES {
         if observations.is_empty() {
             break;
@@ -121,7 +129,24 @@ async fn settle(context: &NodeResult, events: &Events, now: DateTime<Utc>) -> De
     for observation in observations {
         note(observation, contended.clone(), &mut decisions);
     }
+    take_usage(context, &said, &usage, now, &mut decisions).await;
     decisions
+}
+
+/// Takes in what nodes run, whatever became of their jobs; what could not be taken in is handed back.
+async fn take_usage(
+    context: &NodeResult,
+    said: &[Said],
+    usage: &[NodeUsage],
+    now: DateTime<Utc>,
+    decisions: &mut Decisions,
+) {
+    decisions.extend(context.usage.take(said, &context.table).await);
+    let is_noted = |usage: &&NodeUsage| matches!(decisions.get(&usage.event), Some(Decision::Noted(_)));
+    for inventory in usage.iter().filter(is_noted) {
+        // Lambda takes stdout to the log, where CloudWatch counts; an event that comes again is counted again.
+        print!("{}", metrics::of_inventory(inventory, &context.settings, now));
+    }
 }
 
 /// Stores what is new of observations, and does what is to be done then; gives back those whose rows others wrote meanwhile.
@@ -241,6 +266,7 @@ fn log(message: &Message, decision: &Decision) {
     let id = &message.id;
     match decision {
         Decision::Settled(settled) => log_settled(command, node, settled),
+        Decision::Noted(noted) => log_noted(command, noted),
         Decision::Ignored(Explanation { reason, message }) => info!(
             command.id = command,
             reason = word(reason),
@@ -259,6 +285,15 @@ fn log(message: &Message, decision: &Decision) {
         ),
         Decision::HandedBack(explanation) => log_handed_back(id, command, node, explanation),
     }
+}
+
+fn log_noted(command: &str, Noted { rule, node }: &Noted) {
+    info!(
+        command.id = command,
+        instance.id = node,
+        rule,
+        "what node {node} runs is noted"
+    );
 }
 
 fn log_settled(command: &str, node: Option<&str>, settled: &Settled) {

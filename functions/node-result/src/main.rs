@@ -33,6 +33,11 @@ mod records;
 
 mod transaction;
 
+// What nodes run becomes rows of their rules.
+mod usage;
+
+mod usage_rows;
+
 // What has to be done is done.
 mod launch_hook;
 
@@ -52,7 +57,7 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{aws, log, settings::from_env};
 use serde_json::Value;
 
-use crate::{context::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Table};
+use crate::{context::NodeResult, launch_hook::LaunchHook, settings::Settings, table::Table, usage_rows::UsageRows};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -68,6 +73,7 @@ async fn main() -> Result<(), Error> {
             .as_deref()
             .map(|hook| LaunchHook::new((&config).into(), hook)),
         table: Table::new(aws_sdk_dynamodb::Client::new(&config), &settings),
+        usage: UsageRows::new(settings.used_within),
         settings,
     };
     run(service_fn(async |event: LambdaEvent<Value>| {

@@ -172,6 +172,7 @@ mod tests {
                     attempt,
                     ended_at: DateTime::from_timestamp_secs(seconds).unwrap(),
                     outcomes,
+                    totals: None,
                 };
                 (command.clone(), report)
             })

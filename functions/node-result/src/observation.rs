@@ -12,10 +12,11 @@ use prefetch::{
     outcome::Boot,
     rows::Outcome,
     ssm::{self, SsmError},
+    usage_line::{UsageLine, UsageTotals},
 };
 
 use crate::{
-    decision::{Decision, DecisionReason, Explanation},
+    decision::{Decision, DecisionReason, Explanation, Noted},
     event::CommandEnded,
     report::{Report, comment},
 };
@@ -28,6 +29,15 @@ const BELIEVED: TimeDelta = TimeDelta::days(7);
 
 /// Maps events to what becomes of them.
 pub type Decisions = BTreeMap<CommandEnded, Decision>;
+
+/// Holds what SSM says of events.
+#[derive(Debug)]
+pub struct Observed {
+    pub observations: Vec<Observation>,
+    pub usage: Vec<NodeUsage>,
+    /// Decides of those events that have no observation.
+    pub decisions: Decisions,
+}
 
 /// Tells what is known of a job since an event.
 #[derive(Clone, Debug)]
@@ -72,6 +82,22 @@ pub struct NodeOutcomes {
     pub ended_at: DateTime<Utc>,
     /// The outcome of each image.
     pub outcomes: BTreeMap<Image, Outcome>,
+    /// The totals of the node's usage, where it said any.
+    pub totals: Option<UsageTotals>,
+}
+
+/// Tells what a node runs, as it says with its report.
+#[derive(Clone, Debug)]
+pub struct NodeUsage {
+    pub event: CommandEnded,
+    /// The job that the command belongs to; an inventory is none, and stands for itself.
+    pub job: Job,
+    /// The node's instance id.
+    pub node: String,
+    /// Tells when the command ended there.
+    pub ended_at: DateTime<Utc>,
+    pub lines: Vec<UsageLine>,
+    pub totals: Option<UsageTotals>,
 }
 
 /// Tells to how many nodes a job's first command went, and with which images.
@@ -114,14 +140,15 @@ impl Job {
     }
 }
 
-/// Asks SSM about commands that ended; gives the observations, and what becomes of those events that have none.
+/// Asks SSM about commands that ended.
 ///
 /// It costs one GetCommandInvocation per event of a node, and one ListCommands per command that ended as a whole or whose
 /// nodes did not report fully.
-pub async fn observe(client: &Client, events: &BTreeSet<CommandEnded>) -> (Vec<Observation>, Decisions) {
+pub async fn observe(client: &Client, events: &BTreeSet<CommandEnded>) -> Observed {
     let mut decisions = Decisions::new();
     let mut reports = answered(reports_of(client, events).await, &mut decisions);
     let boots: Vec<Observation> = reports.iter_mut().flat_map(of_boots).collect();
+    let usage = reports.iter().filter_map(usage_of).collect();
     let wholes = events.iter().filter(|event| event.node.is_none());
     let of_wholes = wholes.clone().map(|event| event.command.as_str());
     let commands = reports.iter().filter_map(Report::unsure_command).chain(of_wholes);
@@ -139,7 +166,11 @@ pub async fn observe(client: &Client, events: &BTreeSet<CommandEnded>) -> (Vec<O
     let observed = answered(of_nodes.chain(of_wholes), &mut decisions);
     let mut observations = kept(observed, &mut decisions);
     observations.extend(boots);
-    (observations, decisions)
+    Observed {
+        observations,
+        usage,
+        decisions,
+    }
 }
 
 /// Asks how commands went on their nodes.
@@ -183,14 +214,14 @@ fn answered<T>(
     answered
 }
 
-/// Keeps the observations, and ignores the events of the rest.
-fn kept(observed: Vec<Observed>, decisions: &mut Decisions) -> Vec<Observation> {
+/// Keeps the observations, and the decisions of the rest.
+fn kept(of_events: Vec<OfEvent>, decisions: &mut Decisions) -> Vec<Observation> {
     let mut kept = Vec::new();
-    for observed in observed {
-        match observed {
-            Observed::Observation(observation) => kept.push(observation),
-            Observed::Nothing(event, explanation) => {
-                decisions.insert(event, Decision::Ignored(explanation));
+    for of_event in of_events {
+        match of_event {
+            OfEvent::Observation(observation) => kept.push(observation),
+            OfEvent::Decided(event, decision) => {
+                decisions.insert(event, decision);
             }
         }
     }
@@ -204,10 +235,40 @@ fn not_answered(error: &SsmError) -> Explanation {
     }
 }
 
-/// Tells an observation from an event of which there is nothing to observe.
-enum Observed {
+/// Tells an observation from an event of which there is no job to observe.
+enum OfEvent {
     Observation(Observation),
-    Nothing(CommandEnded, Explanation),
+    Decided(CommandEnded, Decision),
+}
+
+impl OfEvent {
+    fn ignored(event: CommandEnded, explanation: Explanation) -> Self {
+        Self::Decided(event, Decision::Ignored(explanation))
+    }
+}
+
+/// Reads what a report says of what its node runs; one of a command that was sent by hand is of no rule.
+fn usage_of(report: &Report) -> Option<NodeUsage> {
+    let comment = report.comment.as_ref().ok()?;
+    let says_something = report.totals().is_some() || !report.usage().is_empty();
+    says_something.then(|| NodeUsage {
+        event: report.event.clone(),
+        job: Job::of(&report.event, comment.clone()),
+        node: report.node.clone(),
+        ended_at: report.ended_at,
+        lines: report.usage().to_vec(),
+        totals: report.totals(),
+    })
+}
+
+/// Decides what becomes of the event of an inventory on a node, which is no job.
+fn of_inventory(report: Report, rule: String) -> OfEvent {
+    if usage_of(&report).is_none() {
+        let message = "the node says nothing of what it runs";
+        return OfEvent::ignored(report.event, Explanation::new(DecisionReason::Inventory, message));
+    }
+    let node = report.node;
+    OfEvent::Decided(report.event, Decision::Noted(Noted { rule, node }))
 }
 
 /// Takes the observations of a node's boots out of its report: each is a job of its own, which is the same whichever command
@@ -235,6 +296,7 @@ fn of_boot(report: &Report, boot: Boot, outcomes: BTreeMap<Image, Outcome>) -> O
             attempt: 1,
             ended_at: within(boot.ended),
             outcomes,
+            totals: None,
         }),
     }
 }
@@ -243,41 +305,49 @@ fn of_boot(report: &Report, boot: Boot, outcomes: BTreeMap<Image, Outcome>) -> O
 ///
 /// # Errors
 /// Where the command names no image: it is none of ours, whatever its comment.
-fn of_node(mut report: Report, named: Option<&[Image]>) -> Result<Observed, Explanation> {
+fn of_node(mut report: Report, named: Option<&[Image]>) -> Result<OfEvent, Explanation> {
     let comment = match report.comment {
         Ok(ref comment) => comment.clone(),
-        Err(explanation) => return Ok(Observed::Nothing(report.event, explanation)),
+        Err(explanation) => return Ok(OfEvent::ignored(report.event, explanation)),
     };
-    let attempt = comment.attempt;
+    if comment.trigger == Trigger::Inventory {
+        return Ok(of_inventory(report, comment.rule));
+    }
+    let (attempt, totals) = (comment.attempt, report.totals());
     let outcomes = report.take_outcomes(named, attempt);
     if outcomes.is_empty() {
         let message = "the command names no image";
         return Err(Explanation::new(DecisionReason::Malformed, message));
     }
-    Ok(Observed::Observation(Observation {
+    Ok(OfEvent::Observation(Observation {
         job: Job::of(&report.event, comment),
         kind: ObservationKind::Node(NodeOutcomes {
             node: report.node,
             attempt,
             ended_at: report.ended_at,
             outcomes,
+            totals,
         }),
         event: report.event,
     }))
 }
 
 /// Observes to how many nodes a command went, where it is a job's first.
-fn targets(event: &CommandEnded, command: &Command) -> Observed {
+fn targets(event: &CommandEnded, command: &Command) -> OfEvent {
     let event = event.clone();
     let comment = match comment(command.comment()) {
         Ok(comment) => comment,
-        Err(explanation) => return Observed::Nothing(event, explanation),
+        Err(explanation) => return OfEvent::ignored(event, explanation),
     };
+    if comment.trigger == Trigger::Inventory {
+        let message = "the command is an inventory: its nodes say what they run";
+        return OfEvent::ignored(event, Explanation::new(DecisionReason::Inventory, message));
+    }
     if let Some(job) = &comment.job {
         let message = format!("it is a further try of job {job}");
-        return Observed::Nothing(event, Explanation::new(DecisionReason::Retry, message));
+        return OfEvent::ignored(event, Explanation::new(DecisionReason::Retry, message));
     }
-    Observed::Observation(Observation {
+    OfEvent::Observation(Observation {
         job: Job::of(&event, comment),
         kind: ObservationKind::Targets(Targets {
             count: command.target_count().unsigned_abs(),

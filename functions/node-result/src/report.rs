@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use aws_sdk_ssm::{operation::get_command_invocation::GetCommandInvocationOutput, types::CommandInvocationStatus};
 use chrono::{DateTime, Utc};
 use prefetch::{
-    command::{Comment, CommentError},
+    command::{Comment, CommentError, Trigger},
     image::Image,
     node::is_instance_id,
     outcome::{Boot, Line, Status, is_not_applicable},
     rows::Outcome,
     rule::is_name,
+    usage_line::{UsageLine, UsageTotals},
 };
 
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 
 /// Counts the characters of a report that SSM returns (SSM service model, `StandardOutputContent`).
 const MAX_REPORT: usize = 24_000;
+/// Limits how many images a node is believed to run: more than a report of such a length has room for.
+const MAX_USAGE: usize = 500;
 /// Stands where SSM cut a report off.
 const TRUNCATED: &str = "---Output truncated---";
 /// Lists what the agent reports, with success, of a node that is no Linux: it lacks the plugin of the document's step, or the
@@ -30,12 +33,14 @@ const HYBRID: &str = "hybrid-node";
 /// Is the document's exit code where it refuses to run.
 const REFUSED: i32 = 2;
 
-/// Holds the lines of a report: those of the command's own images, and those of what user data brought before kubelet
-/// started, by boot.
+/// Holds the lines of a report: those of the command's own images, those of what user data brought before kubelet started,
+/// by boot, and those of what the node runs.
 #[derive(Debug, Default)]
 struct Lines {
     of_command: BTreeMap<Image, Line>,
     of_boots: BTreeMap<Boot, BTreeMap<Image, Outcome>>,
+    of_usage: Vec<UsageLine>,
+    totals: Option<UsageTotals>,
     /// True where they are all that the node wrote.
     are_all: bool,
 }
@@ -87,10 +92,21 @@ impl Report {
         })
     }
 
-    /// Names the command whose images have to be looked up, because the report may not name them all.
+    /// Names the command whose images have to be looked up, because the report may not name them all; an inventory has none.
     pub fn unsure_command(&self) -> Option<&str> {
-        let is_unsure = !self.is_complete && self.comment.is_ok();
+        let names_images = |comment: &Comment| comment.trigger != Trigger::Inventory;
+        let is_unsure = !self.is_complete && self.comment.as_ref().is_ok_and(names_images);
         is_unsure.then_some(self.event.command.as_str())
+    }
+
+    /// Gives the images that the node runs, or that kubelet pulled there.
+    pub fn usage(&self) -> &[UsageLine] {
+        &self.lines.of_usage
+    }
+
+    /// Gives the totals of the node's usage, where it says any.
+    pub fn totals(&self) -> Option<UsageTotals> {
+        self.lines.totals
     }
 
     /// Takes out the outcomes of the node's boots.
@@ -120,15 +136,31 @@ impl Lines {
             ..Self::default()
         };
         for text in report.lines().filter(|text| !text.trim().is_empty()) {
-            let is_taken = Line::parse(text).is_some_and(|line| lines.take(line));
+            let is_taken = lines.take(text);
             lines.are_all &= is_taken;
         }
         lines.are_all &= !lines.of_command.is_empty();
         lines
     }
 
-    /// Takes a line; returns false where it is of a boot by a rule whose name is none.
-    fn take(&mut self, mut line: Line) -> bool {
+    /// Takes a line; returns false where it is garbled.
+    fn take(&mut self, text: &str) -> bool {
+        if let Some(line) = Line::parse(text) {
+            return self.take_outcome(line);
+        }
+        if let Some(line) = UsageLine::parse(text) {
+            if self.of_usage.len() < MAX_USAGE {
+                self.of_usage.push(line);
+            }
+            return true;
+        }
+        let totals = UsageTotals::parse(text);
+        self.totals = totals.or(self.totals);
+        totals.is_some()
+    }
+
+    /// Takes an outcome; returns false where it is of a boot by a rule whose name is none.
+    fn take_outcome(&mut self, mut line: Line) -> bool {
         match line.boot.take() {
             None => {
                 self.of_command.insert(line.image.clone(), line);

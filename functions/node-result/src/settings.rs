@@ -34,6 +34,8 @@ pub struct Settings {
     pub launch_hook: Option<String>,
     /// Tells how many retries a node gets (`MAX_RETRIES`).
     pub max_retries: u8,
+    /// Tells for how many days an image counts as used (`USED_WITHIN_DAYS`).
+    pub used_within: u32,
 }
 
 impl Settings {
@@ -57,6 +59,7 @@ impl Settings {
             result_queue: variables.text("RESULT_QUEUE_URL")?,
             launch_hook: variables.launch_hook()?,
             max_retries: variables.max_retries()?,
+            used_within: variables.used_within()?,
         })
     }
 }
@@ -72,6 +75,7 @@ mod tests {
             let usual = match variable {
                 "MAX_RETRIES" => "2",
                 "OUTCOME_RETENTION_DAYS" => "30",
+                "USED_WITHIN_DAYS" => "14",
                 "DELIVERY_TIMEOUT_SECONDS" => "600",
                 "EXECUTION_TIMEOUT_SECONDS" => "3600",
                 "LAUNCH_HOOK" => "",
@@ -89,6 +93,8 @@ mod tests {
             ("LAUNCH_HOOK", "a b", "a lifecycle hook's name, or nothing"),
             ("MAX_RETRIES", "6", "a whole number from 0 to 5"),
             ("OUTCOME_RETENTION_DAYS", "0", "a whole number from 1 to 3650"),
+            ("USED_WITHIN_DAYS", "0", "a whole number from 1 to 365"),
+            ("USED_WITHIN_DAYS", "366", "a whole number from 1 to 365"),
             ("DELIVERY_TIMEOUT_SECONDS", "1m", "a whole number from 30 to 2592000"),
         ] {
             let error = error_text(&read(name, value).unwrap_err());
@@ -101,6 +107,9 @@ mod tests {
     fn usable_settings_are_read_and_rules_are_none_of_them() {
         let settings = read("RULES", "no list").unwrap();
         assert_eq!((settings.deadline, settings.max_retries), (Duration::from_mins(70), 2));
-        assert_eq!(settings.retention, Duration::from_hours(720));
+        assert_eq!(
+            (settings.retention, settings.used_within),
+            (Duration::from_hours(720), 14)
+        );
     }
 }

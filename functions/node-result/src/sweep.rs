@@ -10,7 +10,7 @@ use std::{
 use aws_sdk_ssm::types::Command;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use prefetch::{
-    command::Comment,
+    command::{Comment, Trigger},
     error_text::error_text,
     rows::{Key, OUTBOX_PARTITIONS},
     ssm::{self, SsmError},
@@ -301,15 +301,19 @@ fn in_time(until: Instant) -> Result<(), TimeOver> {
     if Instant::now() < until { Ok(()) } else { Err(TimeOver) }
 }
 
-/// Reads a command of ours whose deadline is over.
+/// Reads a command of ours whose deadline is over; of an inventory nothing is made up, for the next one is due soon.
 fn expired(command: &Command, now: DateTime<Utc>) -> Option<Expired> {
     let moment = |time: &aws_sdk_ssm::primitives::DateTime| DateTime::from_timestamp_millis(time.to_millis().ok()?);
     if command.expires_after().and_then(moment)? >= now {
         return None;
     }
+    let comment: Comment = command.comment()?.parse().ok()?;
+    if comment.trigger == Trigger::Inventory {
+        return None;
+    }
     Some(Expired {
         id: command.command_id()?.to_owned(),
-        comment: command.comment()?.parse().ok()?,
+        comment,
         requested_at: command.requested_date_time().and_then(moment)?,
         targets: command.target_count().into(),
     })

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::{
         transact_write_items::TransactWriteItemsError,
     },
     types::{
-        AttributeValue, Put, TransactWriteItem, Update,
+        AttributeValue, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem, Update,
         builders::{PutBuilder, UpdateBuilder},
     },
 };
@@ -61,9 +61,19 @@ pub enum TableError {
     /// A mark could not be set.
     #[error("a mark could not be set")]
     Mark(#[source] Box<SdkError<PutItemError>>),
+    /// A row of its own could not be written.
+    #[error("a row could not be written")]
+    Put(#[source] Box<SdkError<PutItemError>>),
     /// A row is not shaped as this function writes it.
     #[error("a row cannot be understood")]
     Row(#[from] serde_dynamo::Error),
+}
+
+/// Tells how it went to put a row in the place of another.
+pub enum Replaced {
+    Written,
+    /// Another stands there, or none does (any more).
+    Refused(Option<Item>),
 }
 
 impl Table {
@@ -112,6 +122,35 @@ impl Table {
         let request = self.client.put_item().table_name(&self.name).set_item(Some(item));
         let answer = request.send().await.map(drop);
         answer.map_err(|error| TableError::Mark(Box::new(error)))
+    }
+
+    /// Puts a row in the place of a version of it, or where none is, outside of a transaction.
+    ///
+    /// # Errors
+    /// [`TableError::Put`] where it is not known what stands there.
+    pub async fn replace(&self, version: Option<u32>, item: Item) -> Result<Replaced, TableError> {
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.name)
+            .set_item(Some(item))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let request = match version {
+            None => request.condition_expression("attribute_not_exists(pk)"),
+            Some(version) => request
+                .condition_expression("#version = :version")
+                .expression_attribute_names("#version", "version")
+                .expression_attribute_values(":version", number(&version)),
+        };
+        let Err(error) = request.send().await else {
+            return Ok(Replaced::Written);
+        };
+        match error.as_service_error() {
+            Some(PutItemError::ConditionalCheckFailedException(refused)) => {
+                Ok(Replaced::Refused(refused.item().cloned()))
+            }
+            _ => Err(TableError::Put(Box::new(error))),
+        }
     }
 
     /// Writes items in one transaction, which the SDK makes idempotent: sent twice it counts once.

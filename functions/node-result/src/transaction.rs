@@ -10,6 +10,7 @@ use prefetch::{
     outcome::Status,
     rows::{Counters, Key, Outcome},
     table::Rows,
+    usage_line::UsageTotals,
 };
 use serde::{Deserialize, Serialize};
 
@@ -96,10 +97,16 @@ pub fn transactions(
     Ok(transactions)
 }
 
+/// Lists the totals of usage in a node's reports.
+fn totals(observations: &[Observation]) -> Vec<UsageTotals> {
+    let reports = observations.iter().filter_map(Observation::of_node);
+    reports.filter_map(|(_, report)| report.totals).collect()
+}
+
 impl Outbox {
     fn of(change: &Change, settings: &Settings, now: DateTime<Utc>) -> Self {
         match (&change.node, &change.targets) {
-            (Some(node), _) => Self::of_node(node, settings, now),
+            (Some(node), _) => Self::of_node(node, &totals(&change.observations), settings, now),
             (None, Some(targets)) => Self {
                 metrics: metrics::of_targets(&change.job.job, targets.count, settings, now),
                 ..Self::default()
@@ -108,7 +115,7 @@ impl Outbox {
         }
     }
 
-    fn of_node(change: &NodeChange, settings: &Settings, now: DateTime<Utc>) -> Self {
+    fn of_node(change: &NodeChange, totals: &[UsageTotals], settings: &Settings, now: DateTime<Utc>) -> Self {
         let trigger = change.job.trigger;
         let policy = RetryPolicy {
             trigger,
@@ -120,7 +127,7 @@ impl Outbox {
         Self {
             launched: is_launched.then(|| change.node.clone()).into_iter().collect(),
             body: records(change, policy, settings),
-            metrics: metrics::of_node(change, !retries.is_empty(), settings, now),
+            metrics: metrics::of_node(change, !retries.is_empty(), totals, settings, now),
             retries,
             ..Self::default()
         }

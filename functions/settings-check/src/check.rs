@@ -19,9 +19,10 @@ use crate::{environment, words::words};
 pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let variables = Variables::new(&look_up);
     let settings = Settings::read(&look_up);
-    let stack = variables.text("STACK_NAME").map(|name| stack_name::refusal(&name));
+    let stack = variables.stack_name().map(|name| stack_name::refusal(&name));
     let others = [
         variables.outcome_retention().err(),
+        variables.used_within().err(),
         variables.max_retries().err(),
         variables.launch_hook().err(),
         variables.allow_any_repository().err(),
@@ -53,7 +54,7 @@ fn bake_defaults<F: Fn(&str) -> Option<String>>(
         defaults: &variables.text("BAKE_DEFAULTS")?,
     };
     let defaults = stack.defaults()?;
-    let below = format!("/{}/{}/", variables.text("STACK_NAME")?, settings.cluster.name);
+    let below = format!("/{}/{}/", variables.stack_name()?, settings.cluster.name);
     match defaults.get("amiParameter").and_then(Value::as_str) {
         Some(name) if !name.starts_with("/aws/service/") && !name.starts_with(&below) => Err(format!(
             "the stack's parameter BakeDefaults: amiParameter: {name:?} is not accepted: it takes a parameter of AWS's below \
@@ -70,7 +71,7 @@ mod tests {
 
     fn setting(name: &str) -> &'static str {
         match name {
-            "STACK_NAME" | "DOCUMENT_NAME" => "prefetch-images",
+            "DOCUMENT_NAME" => "test-prefetch-images",
             "BOOT_LIST" => "Disabled",
             "MODE" => "send",
             "CLUSTER_NAME" => "prod",
@@ -84,6 +85,7 @@ mod tests {
             "MAX_BANDWIDTH_MIB" => "0",
             "LAUNCH_HOOK" => "prefetch",
             "OUTCOME_RETENTION_DAYS" => "30",
+            "USED_WITHIN_DAYS" => "14",
             "ALLOW_ANY_REPOSITORY" => "false",
             "ACCOUNT_ID" => "123456789012",
             "AWS_REGION" => "eu-central-1",
@@ -116,12 +118,17 @@ mod tests {
             (
                 "RULES",
                 "[  ]",
-                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
+                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, used, neighbours, registries, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
             ),
             (
                 "DELIVERY_TIMEOUT_SECONDS",
                 "600.5",
                 "environment variable DELIVERY_TIMEOUT_SECONDS: \"600.5\" is not accepted: it takes a whole number from 30 to 2592000",
+            ),
+            (
+                "USED_WITHIN_DAYS",
+                "0",
+                "environment variable USED_WITHIN_DAYS: \"0\" is not accepted: it takes a whole number from 1 to 365",
             ),
             (
                 "MAX_RETRIES",
@@ -135,8 +142,8 @@ mod tests {
             ),
             (
                 "BAKE_DEFAULTS",
-                r#"{"amiParameter": "/prefetch-images/ami"}"#,
-                "the stack's parameter BakeDefaults: amiParameter: \"/prefetch-images/ami\" is not accepted: it takes a parameter of AWS's below /aws/service/, or one below /prefetch-images/prod/",
+                r#"{"amiParameter": "/test/ami"}"#,
+                "the stack's parameter BakeDefaults: amiParameter: \"/test/ami\" is not accepted: it takes a parameter of AWS's below /aws/service/, or one below /test/prod/",
             ),
             (
                 "BAKE_DEFAULTS",
@@ -144,8 +151,8 @@ mod tests {
                 "environment variable BAKE_DEFAULTS: \" \" is not accepted: it takes a text that is not empty",
             ),
             (
-                "STACK_NAME",
-                "Aws-prod",
+                "DOCUMENT_NAME",
+                "Aws-prod-prefetch-images",
                 "the stack's name \"Aws-prod\" is not accepted: it takes a name that does not begin with aws",
             ),
             (

@@ -22,6 +22,7 @@ pub fn setting(name: &str) -> Option<&'static str> {
         "REGISTRY_ENDPOINT" => "standard",
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
+        "USED_WITHIN_DAYS" => "14",
         "SWEEP_INTERVAL" => "rate(15 minutes)",
         "BOOT_LIST" => "Disabled",
         _ => return None,

@@ -42,9 +42,15 @@ impl NodeSet {
     pub fn count(&self) -> u64 {
         let hashes = self.0.len() as u64;
         match self.0.last() {
-            Some(largest) if self.0.len() == MAX_HASHES => ((hashes - 1) << 32) / (u64::from(*largest) + 1),
+            Some(largest) if self.is_estimated() => ((hashes - 1) << 32) / (u64::from(*largest) + 1),
             _ => hashes,
         }
+    }
+
+    /// Returns true where it may have more nodes than it tells apart, so that their number is an estimate.
+    #[must_use]
+    pub fn is_estimated(&self) -> bool {
+        self.0.len() == MAX_HASHES
     }
 
     fn shorten(&mut self) {
@@ -100,6 +106,10 @@ mod tests {
     #[test]
     fn few_nodes_are_counted_and_many_estimated() {
         assert_eq!([0, 1, 10, 63].map(|nodes| of(0..nodes).count()), [0, 1, 10, 63]);
+        assert_eq!(
+            [63, 64, 200].map(|nodes| of(0..nodes).is_estimated()),
+            [false, true, true]
+        );
         for nodes in [64, 200, 1_000, 10_000, 30_000] {
             let (count, nodes) = (of(0..nodes).count(), nodes as u64);
             assert!(count.abs_diff(nodes) <= nodes * 2 / 5, "{count} of {nodes}");

@@ -11,7 +11,7 @@ use crate::image::Image;
 /// Limits of how many days a row tells which nodes there were: of the last whole one, and of the one that goes on.
 const MAX_DAYS: usize = 2;
 
-/// Tells what is known of a rule's use of an image.
+/// Holds what is known of a rule's use of an image.
 ///
 /// Whatever the order and the repetition in which reports come, the row is the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,12 @@ impl UsageRow {
     pub fn prefetched_nodes(&self) -> u64 {
         let of_days = self.days.values().map(|day| day.prefetched.count());
         of_days.max().unwrap_or(0)
+    }
+
+    /// Returns true where these numbers are estimates.
+    #[must_use]
+    pub fn is_estimated(&self) -> bool {
+        self.days.values().any(|day| day.running.is_estimated())
     }
 
     /// Returns on how many nodes it runs as far as is known: those of today or of the day before.

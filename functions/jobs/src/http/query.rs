@@ -31,13 +31,27 @@ impl Query {
     /// # Errors
     /// A 400 that names every parameter that is not accepted, unknown ones included.
     pub fn page<T: DeserializeOwned>(&self, limits: RangeInclusive<usize>, usual: usize) -> Result<Page<T>, Problem> {
+        self.page_beside(&[], limits, usual)
+    }
+
+    /// Reads `limit` and `next` beside the list's own parameters.
+    ///
+    /// # Errors
+    /// As [`Query::page`].
+    pub fn page_beside<T: DeserializeOwned>(
+        &self,
+        own: &[&str],
+        limits: RangeInclusive<usize>,
+        usual: usize,
+    ) -> Result<Page<T>, Problem> {
         let mut errors = Vec::new();
         let mut page = Page {
             limit: usual,
             next: None,
         };
-        for (name, text) in &self.0 {
-            if let Err(accepted) = page.take(name, text, &limits) {
+        let others = self.0.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+        for (name, text) in others {
+            if let Err(accepted) = page.take(name, text, own, &limits) {
                 let name: String = name.chars().take(MAX_TOKEN).collect();
                 errors.push(FieldError::new(name, Some(Value::String(text.clone())), accepted));
             }
@@ -52,7 +66,7 @@ impl Query {
 
 impl<T: DeserializeOwned> Page<T> {
     /// Takes a parameter; the error tells what is accepted.
-    fn take(&mut self, name: &str, text: &str, limits: &RangeInclusive<usize>) -> Result<(), String> {
+    fn take(&mut self, name: &str, text: &str, own: &[&str], limits: &RangeInclusive<usize>) -> Result<(), String> {
         match name {
             "limit" => {
                 let limit = whole(text).filter(|limit| limits.contains(limit));
@@ -60,7 +74,12 @@ impl<T: DeserializeOwned> Page<T> {
                     limit.ok_or_else(|| format!("a whole number from {} to {}", limits.start(), limits.end()))?;
             }
             "next" => self.next = Some(decoded(text).ok_or("what the page before gave as next")?),
-            _ => return Err("nothing, for there is no such parameter: the parameters are limit and next".to_owned()),
+            _ => {
+                let names = [own, &["limit and next"]].concat().join(", ");
+                return Err(format!(
+                    "nothing, for there is no such parameter: the parameters are {names}"
+                ));
+            }
         }
         Ok(())
     }

@@ -70,6 +70,8 @@ pub enum Route {
     DeleteSchedule(String),
     /// `GET /nodes`
     ListNodes,
+    /// `GET /usage`
+    GetUsage,
 }
 
 impl Route {
@@ -89,7 +91,8 @@ impl Route {
             (["jobs", "schedule", name], "DELETE") => (Some(Self::DeleteSchedule((*name).to_owned())), ""),
             (["jobs", "schedule", _], _) => (None, "DELETE"),
             (["nodes"], "GET") => (Some(Self::ListNodes), ""),
-            (["jobs", "stats"] | ["nodes"], _) => (None, "GET"),
+            (["usage"], "GET") => (Some(Self::GetUsage), ""),
+            (["jobs", "stats"] | ["nodes" | "usage"], _) => (None, "GET"),
             (["jobs", id], "GET") => (Some(Self::GetJob((*id).to_owned())), ""),
             (["jobs", id], "DELETE") => (Some(Self::CancelJob((*id).to_owned())), ""),
             (["jobs", _], _) => (None, "GET and DELETE"),
@@ -139,6 +142,7 @@ mod tests {
             ("/jobs/schedule/nightly", vec!["DELETE"]),
             ("/jobs/e8d3c0e4-71f7-4491-898f-c9b35bee5f3b", vec!["GET", "DELETE"]),
             ("/nodes", vec!["GET"]),
+            ("/usage", vec!["GET"]),
         ] {
             for method in methods {
                 let status = Route::read(method, path).map_err(|problem| problem.status());
@@ -153,6 +157,7 @@ mod tests {
             "/jobs/a/b",
             "/jobs/schedule/a/b",
             "/nodes/i-0abc0000000000001",
+            "/usage/default",
         ] {
             assert_eq!(Route::read("GET", path).unwrap_err().status(), 404, "{path}");
         }

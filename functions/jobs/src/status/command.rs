@@ -3,7 +3,7 @@
 use aws_sdk_ssm::{Client, types::Command};
 use chrono::{DateTime, SecondsFormat, Utc};
 use prefetch::{
-    command::Comment,
+    command::{Comment, Trigger},
     image::Image,
     ssm::{self, SsmError},
 };
@@ -34,10 +34,11 @@ pub async fn each_since(
     Ok(false)
 }
 
-/// Reads the comment of a command that is a job's first.
+/// Reads the comment of a command that is a job's first; an inventory is of none.
 pub fn first_comment(command: &Command) -> Option<Comment> {
     let comment: Comment = command.comment()?.parse().ok()?;
-    (comment.attempt == 1 && comment.job.is_none()).then_some(comment)
+    let is_of_job = comment.trigger != Trigger::Inventory;
+    (is_of_job && comment.attempt == 1 && comment.job.is_none()).then_some(comment)
 }
 
 /// Tells when SSM was asked for a command.

@@ -102,12 +102,7 @@ fn named_rule<'a>(request: &JobRequest, settings: &'a Settings) -> Result<Option
     };
     let rule = settings.shared.rules.iter().find(|rule| rule.name == *name);
     rule.map(Some)
-        .ok_or_else(|| FieldError::new("rule", Some(Value::String(name.clone())), names(settings)))
-}
-
-fn names(settings: &Settings) -> String {
-    let names: Vec<&str> = settings.shared.rules.iter().map(|rule| rule.name.as_str()).collect();
-    names.join(", ")
+        .ok_or_else(|| FieldError::new("rule", Some(Value::String(name.clone())), settings.rule_names()))
 }
 
 /// Refuses the cluster's own tag in a request: it is always selected, and a request could only take it away.

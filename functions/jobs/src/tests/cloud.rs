@@ -27,6 +27,7 @@ use prefetch::{
     rows::{Inventory, Item, Key, Outcome},
     sender::Sender,
     settings::Mode,
+    usage::Usage,
 };
 use serde_json::{Value, json};
 
@@ -77,6 +78,7 @@ impl Cloud {
             images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
             boot: None,
             ecr,
+            usage: Usage::with_client(dynamodb.clone(), &settings.usage.table, settings.usage.within),
             store: Store::new(dynamodb, settings.outcomes.clone()),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
             settings,

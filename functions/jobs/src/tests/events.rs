@@ -24,6 +24,7 @@ async fn every_event_file_is_answered_as_its_kind() {
         (include_str!("../../../../events/jobs.rule.json"), ""),
         (include_str!("../../../../events/jobs.stats.json"), ""),
         (include_str!("../../../../events/jobs.count.json"), ""),
+        (include_str!("../../../../events/jobs.usage.json"), ""),
         (
             include_str!("../../../../events/jobs.scheduled.json"),
             "schedule rule=default attempt=1",
@@ -95,6 +96,7 @@ async fn whatever_aws_refuses_is_ours_and_told_without_names() {
         ("GET", "/jobs", "Query"),
         ("GET", "/jobs", "BatchGetItem"),
         ("GET", "/jobs/stats", "Query"),
+        ("GET", "/usage?rule=default", "Query"),
         ("GET", job.as_str(), "Query"),
         ("GET", job.as_str(), "ListCommands"),
         ("DELETE", job.as_str(), "BatchGetItem"),

@@ -16,6 +16,7 @@ async fn jobs_are_listed_newest_first_and_retries_and_commands_by_hand_are_none(
         CommandStatus::Success,
     );
     cloud.add_command("by hand", CommandStatus::Success);
+    cloud.add_command("inventory rule=default attempt=1", CommandStatus::Success);
     let second = cloud.add_command("job rule=default attempt=1", CommandStatus::InProgress);
     cloud.put(
         &Key::job(&first),
@@ -301,7 +302,8 @@ async fn what_is_no_job_is_not_found_and_what_is_no_id_not_accepted() {
     cloud.set_command(4, |command| {
         command.document_name = Some("AWS-RunShellScript".to_owned());
     });
-    for id in [further, by_hand, foreign, command_id(9)] {
+    let inventory = cloud.add_command("inventory rule=default attempt=1", CommandStatus::Success);
+    for id in [further, by_hand, foreign, inventory, command_id(9)] {
         for method in ["GET", "DELETE"] {
             assert_eq!(
                 cloud.http(method, &format!("/jobs/{id}"), Value::Null, None).await.0,

@@ -53,6 +53,20 @@ pub fn line(image: &str, status: &str, reason: &str) -> String {
     format!("{line}\n")
 }
 
+/// Writes a line of usage, as the document prints it.
+pub fn usage_line(image: &str, running: u32, prefetched: bool) -> String {
+    let line = json!({"usage": image, "running": running, "prefetched": prefetched, "bytes": 1000});
+    format!("{line}\n")
+}
+
+/// Writes the line of a node's totals, as the document prints it.
+pub fn totals(pod_images: u32, present: u32, first_used: u64) -> String {
+    let totals = json!({
+        "images": 3, "leftOut": 0, "podImages": pod_images, "podImagesPresent": present, "firstUsedBytes": first_used,
+    });
+    format!("{}\n", json!({"usageTotals": totals}))
+}
+
 /// Names the hook in which instances wait, where there is one.
 pub const HOOK: &str = "prefetch";
 /// Names the error by which DynamoDB says that there is too much to do.

@@ -8,6 +8,8 @@ mod order;
 mod report;
 mod retry;
 mod stored;
+mod usage;
+mod usage_order;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use prefetch::{

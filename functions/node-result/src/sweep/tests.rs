@@ -58,9 +58,10 @@ async fn a_command_whose_nodes_have_all_reported_is_marked_without_asking_ssm_fo
 async fn a_command_within_its_deadline_or_none_of_ours_is_left_alone() {
     let cloud = cloud_with([(1, pulled())]);
     cloud.send(2, "by hand", &[1], [(1, pulled())]);
+    cloud.send(3, "inventory rule=default attempt=1", &[], [(1, running())]);
     assert_eq!(cloud.sweep(4199).await["commands"], 0);
     assert_eq!(cloud.sweep(4201).await["commands"], 1);
-    assert!(cloud.row(&Key::swept(&command_id(2))).is_none());
+    assert!([2, 3].iter().all(|k| cloud.row(&Key::swept(&command_id(*k))).is_none()));
 }
 
 #[tokio::test]

@@ -1,0 +1,96 @@
+//! Usage: what reports say of a rule's use of images, as rows that may be taken in in any order, and more than once.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use prefetch::{
+    command::Trigger,
+    rows::{Key, UsageRow},
+    usage_line::UsageLine,
+};
+
+use crate::{
+    event::CommandEnded,
+    observation::{NodeUsage, Observation},
+};
+
+/// Limits how long ago a report is believed to have ended: events are tried again for less.
+const BELIEVED: TimeDelta = TimeDelta::days(7);
+/// Lists whose images count as used once they were brought: somebody asked for them by name.
+const ASKED_FOR: [Trigger; 2] = [Trigger::Job, Trigger::Schedule];
+
+/// Tells what a report says of its rule's use of images.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub event: CommandEnded,
+    /// The rows as they would be if nothing else were known.
+    pub rows: BTreeMap<Key, UsageRow>,
+}
+
+/// Tells what reports say: which images their nodes run, and which were brought because somebody asked for them.
+pub fn said(observations: &[Observation], usage: &[NodeUsage], now: DateTime<Utc>) -> Vec<Said> {
+    let brought = observations.iter().filter_map(|observation| brought(observation, now));
+    let seen = usage.iter().map(|usage| seen(usage, now));
+    brought.chain(seen).filter(|said| !said.rows.is_empty()).collect()
+}
+
+/// Tells which images a job or a schedule has brought: they count as used, though no node runs them yet.
+fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
+    let (event, report) = observation.of_node()?;
+    if !ASKED_FOR.contains(&observation.job.trigger) {
+        return None;
+    }
+    let day = day(report.ended_at, now);
+    let warm = report
+        .outcomes
+        .iter()
+        .filter(|(_, outcome)| outcome.reported && outcome.status.is_warm());
+    Some(Said {
+        event: event.clone(),
+        rows: rows(
+            &observation.job.rule,
+            warm.map(|(image, _)| UsageRow::new(image.clone(), day, 0)),
+        ),
+    })
+}
+
+/// Tells which images a node runs, or lately ran.
+fn seen(usage: &NodeUsage, now: DateTime<Utc>) -> Said {
+    let day = day(usage.ended_at, now);
+    Said {
+        event: usage.event.clone(),
+        rows: rows(
+            &usage.job.rule,
+            usage.lines.iter().map(|line| row(line, &usage.node, day)),
+        ),
+    }
+}
+
+fn row(line: &UsageLine, node: &str, day: NaiveDate) -> UsageRow {
+    let mut row = UsageRow::new(line.image.clone(), day, line.bytes);
+    let of_day = row.days.entry(day).or_default();
+    if line.running > 0 {
+        of_day.running.add(node);
+        if line.prefetched {
+            of_day.prefetched.add(node);
+        }
+    }
+    row
+}
+
+/// Puts rows under their keys; of two of one image both count.
+fn rows(rule: &str, rows: impl Iterator<Item = UsageRow>) -> BTreeMap<Key, UsageRow> {
+    let mut by_key: BTreeMap<Key, UsageRow> = BTreeMap::new();
+    for row in rows {
+        by_key
+            .entry(Key::usage(rule, &row.image))
+            .and_modify(|known| known.merge(&row))
+            .or_insert(row);
+    }
+    by_key
+}
+
+/// Gives the day of a report: a node's clock is not believed where it is ahead, or far behind.
+fn day(ended_at: DateTime<Utc>, now: DateTime<Utc>) -> NaiveDate {
+    ended_at.clamp(now - BELIEVED, now).date_naive()
+}
