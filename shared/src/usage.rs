@@ -170,7 +170,9 @@ impl Usage {
     }
 }
 
-fn day(now: SystemTime) -> NaiveDate {
+/// Returns the day by which it is told when images were seen.
+#[must_use]
+pub fn day(now: SystemTime) -> NaiveDate {
     DateTime::<Utc>::from(now).date_naive()
 }
 

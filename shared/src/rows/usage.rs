@@ -102,7 +102,8 @@ impl UsageRow {
     /// Returns on how many nodes it runs as far as is known: those of today or of the day before.
     #[must_use]
     pub fn running_nodes(&self, today: NaiveDate) -> u64 {
-        if self.is_within(1, today) { self.nodes() } else { 0 }
+        let lately = self.days.iter().filter(|(day, _)| **day + Days::new(1) >= today);
+        lately.map(|(_, day)| day.running.count()).max().unwrap_or(0)
     }
 }
 
@@ -135,8 +136,15 @@ mod tests {
         let mut row = seen(3, &[1, 2, 3]);
         row.merge(&seen(4, &[1]));
         assert_eq!((row.nodes(), row.last(), row.first), (3, day(4), day(3)));
-        assert_eq!([4, 5, 6].map(|today| row.running_nodes(day(today))), [3, 3, 0]);
+        assert_eq!([4, 5, 6].map(|today| row.running_nodes(day(today))), [3, 1, 0]);
         assert!(row.is_within(14, day(18)) && !row.is_within(14, day(19)));
+    }
+
+    #[test]
+    fn what_ran_days_ago_and_was_only_seen_today_runs_nowhere() {
+        let mut row = seen(0, &[1, 2, 3]);
+        row.merge(&seen(9, &[]));
+        assert_eq!((row.last(), row.running_nodes(day(9))), (day(9), 0));
     }
 
     #[test]
