@@ -10,4 +10,4 @@ mod tests;
 pub use kind::{CONFIGURATIONS, CachedLayer, Kind, MANIFEST_MEDIA_TYPES, is_image, not_an_image_tag};
 pub use name::{ImageError, check_name, is_digest};
 pub use reference::Image;
-pub use registry::{RegistryEndpoint, ecr_region, ecr_registry, is_same_registry};
+pub use registry::{RegistryEndpoint, ecr_account, ecr_region, ecr_registry, is_same_registry};

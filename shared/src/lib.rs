@@ -53,6 +53,8 @@ pub mod rows;
 #[cfg(feature = "aws")]
 pub mod rule;
 #[cfg(feature = "aws")]
+pub mod rule_images;
+#[cfg(feature = "aws")]
 pub mod sender;
 #[cfg(feature = "aws")]
 pub mod settings;

@@ -11,10 +11,12 @@ pub mod parameters;
 pub mod settings;
 mod ssm;
 pub mod time;
+mod usage;
 
 pub use calls::Calls;
 pub use dynamodb::{Table, dynamodb};
 pub use ssm::{access_denied, silent_ssm};
+pub use usage::{note_use, ran};
 
 /// An error as a service answers it that does not say more than a code.
 #[macro_export]

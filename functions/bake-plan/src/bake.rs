@@ -9,7 +9,7 @@ use prefetch::{
     },
     command::{Handling, images_of_commands, parameters},
     fields::FieldError,
-    image::Image,
+    image::{Image, is_same_registry},
     manifest::Content,
     settings::Settings as Shared,
 };
@@ -79,6 +79,9 @@ struct BakedImage {
     bytes: u64,
     /// True where the input names it, and no rule found it.
     named: bool,
+    /// True where nodes run it, of a registry that was not asked: where the builder cannot pull it, it is left off.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    elsewhere: bool,
 }
 
 /// A command, as SendCommand takes it.
@@ -127,6 +130,7 @@ impl Bake {
                 image: (*image).clone(),
                 bytes: content.bytes(),
                 named,
+                elsewhere: !is_same_registry(image.registry(), &settings.registry),
             })
             .collect();
         Ok(Self {

@@ -1,6 +1,6 @@
 //! The images that are baked for an architecture, and those that are left off.
 
-use prefetch::{bake::Architecture, fields::FieldError, image::Image};
+use prefetch::{bake::Architecture, fields::FieldError, image::Image, manifest::Content};
 use serde_json::json;
 use tracing::info;
 
@@ -8,7 +8,7 @@ use crate::{
     bake::Chosen,
     contents::Contents,
     error::PlanError,
-    wanted::{Origin, Wanted},
+    wanted::{Found, How, Origin, Wanted},
 };
 
 /// Chooses the images for each architecture.
@@ -49,16 +49,20 @@ fn chosen_for<'a>(
 ) -> Chosen<'a> {
     let mut chosen = Chosen::default();
     for Wanted { image, origin } in wanted {
-        let content = contents.of(image, architecture);
+        let content = content(image, origin, contents, architecture);
         match (content, origin) {
-            (Some(content), Origin::Found { max_gib }) if exceeds(content.bytes(), *max_gib) => {
+            (Some(content), Origin::Found(Found { max_gib, .. })) if exceeds(content.bytes(), *max_gib) => {
                 let why = format!("it is larger than the {max_gib} GiB that its rules take");
                 chosen.left_off.push(left_off(image, &why));
             }
             (Some(content), _) => chosen.images.push((image, content)),
-            (None, Origin::Found { .. }) => {
+            (None, Origin::Found(_)) if contents.has(image) => {
                 let why = format!("it has none for {architecture}");
                 chosen.left_off.push(left_off(image, &why));
+            }
+            (None, Origin::Found(_)) => {
+                let why = "nodes run it, and ECR has it no more";
+                chosen.left_off.push(left_off(image, why));
             }
             (None, Origin::Named { place, name }) => {
                 let accepted = format!("an image for {architecture}, which this index has none for");
@@ -67,6 +71,22 @@ fn chosen_for<'a>(
         }
     }
     chosen
+}
+
+/// Tells what an image is made of on an architecture: by ECR, or by what nodes say, who do not say for which architectures it is.
+fn content<'a>(
+    image: &Image,
+    origin: &'a Origin,
+    contents: &'a Contents,
+    architecture: Architecture,
+) -> Option<&'a Content> {
+    match origin {
+        Origin::Found(Found {
+            how: How::Elsewhere(content),
+            ..
+        }) => Some(content),
+        _ => contents.of(image, architecture),
+    }
 }
 
 fn left_off(image: &Image, why: &str) -> Image {

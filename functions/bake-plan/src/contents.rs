@@ -1,10 +1,12 @@
 //! Contents: the layers of images on each architecture, as ECR tells.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_sdk_ecr::{
     Client,
-    types::{ImageFailure, ImageIdentifier},
+    error::SdkError,
+    operation::batch_get_image::{BatchGetImageError, BatchGetImageOutput},
+    types::{ImageFailure, ImageFailureCode, ImageIdentifier},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::{
@@ -13,12 +15,15 @@ use prefetch::{
     manifest::{Content, Entry, Index, MAX_DEPTH, Manifest, PlatformMatcher},
 };
 
-use crate::error::AwsError;
+use crate::{error::AwsError, wanted::Wanted};
 
 /// Bounds the manifests of one BatchGetImage (ECR service model, `imageIds`).
 const MAX_IDS: usize = 100;
 /// Bounds the questions that are put to ECR at once.
 const AT_ONCE: usize = 16;
+
+/// Says in ECR's words that an image is there no more.
+const NOT_THERE: &str = "ImageNotFound";
 
 /// A repository and a digest in it.
 type Key = (String, String);
@@ -27,29 +32,38 @@ type Key = (String, String);
 pub struct Contents(HashMap<Key, Manifest>);
 
 impl Contents {
-    /// Reads the manifests of images, and of indexes those for these architectures.
+    /// Reads the manifests of images that ECR is asked for, and of indexes those for these architectures.
     ///
-    /// Asks once for each 100 images of a repository, and once more for each 100 images that indexes lead to.
+    /// Asks once for each 100 images of a repository, and once more for each 100 images that indexes lead to. What ECR has no
+    /// more is left out, unless it is needed.
     ///
     /// # Errors
     /// [`AwsError`] where ECR does not give one of them.
-    pub async fn read(
-        client: &Client,
-        images: impl Iterator<Item = &Image>,
-        architectures: &[Architecture],
-    ) -> Result<Self, AwsError> {
+    pub async fn read(client: &Client, wanted: &[Wanted], architectures: &[Architecture]) -> Result<Self, AwsError> {
         let mut manifests = HashMap::new();
-        let mut wanted: BTreeSet<Key> = images.map(key).collect();
+        let needed = wanted.iter().filter(|wanted| wanted.is_needed());
+        let mut needed: HashSet<Key> = needed.map(|wanted| key(&wanted.image)).collect();
+        let asked = wanted.iter().filter(|wanted| wanted.is_of_own_registry());
+        let mut asked: BTreeSet<Key> = asked.map(|wanted| key(&wanted.image)).collect();
         for _ in 0..=MAX_DEPTH {
-            let read = manifests_of(client, &wanted).await?;
-            wanted = read
-                .iter()
-                .flat_map(|((repository, _), manifest)| led_to(repository, manifest, architectures))
-                .collect();
+            let read = manifests_of(client, &asked, &needed).await?;
+            asked.clear();
+            for (key, manifest) in &read {
+                let children: Vec<Key> = led_to(&key.0, manifest, architectures).collect();
+                if needed.contains(key) {
+                    needed.extend(children.iter().cloned());
+                }
+                asked.extend(children);
+            }
             manifests.extend(read);
-            wanted.retain(|key| !manifests.contains_key(key));
+            asked.retain(|key| !manifests.contains_key(key));
         }
         Ok(Self(manifests))
+    }
+
+    /// Returns true where ECR has an image.
+    pub fn has(&self, image: &Image) -> bool {
+        self.0.contains_key(&key(image))
     }
 
     /// Tells what an image is made of on an architecture; nothing where it is an index that has none for it.
@@ -92,7 +106,11 @@ fn entry_for(index: &Index, architecture: Architecture) -> Option<&Entry> {
     index.entry_for(&PlatformMatcher::linux(&architecture.to_string()))
 }
 
-async fn manifests_of(client: &Client, wanted: &BTreeSet<Key>) -> Result<HashMap<Key, Manifest>, AwsError> {
+async fn manifests_of(
+    client: &Client,
+    wanted: &BTreeSet<Key>,
+    needed: &HashSet<Key>,
+) -> Result<HashMap<Key, Manifest>, AwsError> {
     let mut digests_of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (repository, digest) in wanted {
         digests_of.entry(repository).or_default().push(digest);
@@ -101,43 +119,76 @@ async fn manifests_of(client: &Client, wanted: &BTreeSet<Key>) -> Result<HashMap
         .iter()
         .flat_map(|(repository, digests)| digests.chunks(MAX_IDS).map(|digests| (*repository, digests)))
         .collect();
-    let answers = stream::iter(questions).map(async |(repository, digests)| get(client, repository, digests).await);
+    let answers =
+        stream::iter(questions).map(async |(repository, digests)| get(client, repository, digests, needed).await);
     let answers: Vec<Vec<(Key, Manifest)>> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
     Ok(answers.into_iter().flatten().collect())
 }
 
-async fn get(client: &Client, repository: &str, digests: &[&str]) -> Result<Vec<(Key, Manifest)>, AwsError> {
+async fn get(
+    client: &Client,
+    repository: &str,
+    digests: &[&str],
+    needed: &HashSet<Key>,
+) -> Result<Vec<(Key, Manifest)>, AwsError> {
+    let key = |digest: &str| (repository.to_owned(), digest.to_owned());
+    let answer = match ask(client, repository, digests).await {
+        Err(error) if is_no_repository(&error) && !digests.iter().any(|digest| needed.contains(&key(digest))) => {
+            return Ok(Vec::new());
+        }
+        answer => answer.map_err(|error| AwsError::Manifests(repository.to_owned(), Box::new(error)))?,
+    };
+    let mut read = Vec::with_capacity(digests.len());
+    for digest in digests {
+        match manifest(&answer, repository, digest)? {
+            Some(manifest) => read.push((key(digest), manifest)),
+            None if needed.contains(&key(digest)) => {
+                let name = format!("{repository}@{digest}");
+                return Err(AwsError::Manifest(name, NOT_THERE.to_owned()));
+            }
+            None => {}
+        }
+    }
+    Ok(read)
+}
+
+async fn ask(
+    client: &Client,
+    repository: &str,
+    digests: &[&str],
+) -> Result<BatchGetImageOutput, SdkError<BatchGetImageError>> {
     let ids = digests
         .iter()
         .map(|digest| ImageIdentifier::builder().image_digest(*digest).build());
-    let answer = client
+    client
         .batch_get_image()
         .repository_name(repository)
         .set_image_ids(Some(ids.collect()))
         .set_accepted_media_types(Some(MANIFEST_MEDIA_TYPES.map(str::to_owned).to_vec()))
         .send()
         .await
-        .map_err(|error| AwsError::Manifests(repository.to_owned(), Box::new(error)))?;
-    let mut texts: HashMap<&str, &str> = HashMap::new();
-    for image in answer.images() {
-        if let (Some(id), Some(text)) = (image.image_id(), image.image_manifest()) {
-            texts.insert(id.image_digest().unwrap_or_default(), text);
-        }
-    }
-    let manifest = |digest: &&str| {
-        let name = format!("{repository}@{digest}");
-        let text = texts.get(digest);
-        let text = text.ok_or_else(|| AwsError::Manifest(name.clone(), failure(answer.failures(), digest)))?;
-        let manifest = Manifest::parse(text.as_bytes()).map_err(|error| AwsError::Malformed(name.clone(), error))?;
-        Ok(((repository.to_owned(), (*digest).to_owned()), manifest))
-    };
-    digests.iter().map(manifest).collect()
 }
 
-/// Tells why ECR did not give a manifest.
-fn failure(failures: &[ImageFailure], digest: &str) -> String {
-    let is_it = |id: &ImageIdentifier| id.image_digest() == Some(digest);
-    let failure = failures.iter().find(|failure| failure.image_id().is_some_and(is_it));
-    let code = failure.and_then(|failure| failure.failure_code());
-    code.map_or("ECR does not say why", |code| code.as_str()).to_owned()
+/// Finds a manifest in an answer of ECR's; none where ECR has it no more.
+fn manifest(answer: &BatchGetImageOutput, repository: &str, digest: &str) -> Result<Option<Manifest>, AwsError> {
+    let name = || format!("{repository}@{digest}");
+    let is_it = |id: Option<&ImageIdentifier>| id.and_then(ImageIdentifier::image_digest) == Some(digest);
+    let image = answer.images().iter().find(|image| is_it(image.image_id()));
+    if let Some(text) = image.and_then(|image| image.image_manifest()) {
+        let manifest = Manifest::parse(text.as_bytes());
+        return manifest.map(Some).map_err(|error| AwsError::Malformed(name(), error));
+    }
+    let failure = answer.failures().iter().find(|failure| is_it(failure.image_id()));
+    match failure.and_then(ImageFailure::failure_code) {
+        Some(ImageFailureCode::ImageNotFound) => Ok(None),
+        code => {
+            let why = code.map_or("ECR does not say why", ImageFailureCode::as_str);
+            Err(AwsError::Manifest(name(), why.to_owned()))
+        }
+    }
+}
+
+fn is_no_repository(error: &SdkError<BatchGetImageError>) -> bool {
+    let refused = error.as_service_error();
+    refused.is_some_and(BatchGetImageError::is_repository_not_found_exception)
 }

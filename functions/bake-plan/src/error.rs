@@ -8,7 +8,7 @@ use aws_sdk_ecr::operation::batch_get_image::BatchGetImageError;
 use lambda_runtime::Diagnostic;
 use prefetch::{
     bake::input::InputError, ecr::ImagesError, error_text::error_text, fields::FieldError, manifest::ManifestError,
-    resolve::ResolveError,
+    resolve::ResolveError, usage::UsageError,
 };
 use thiserror::Error;
 
@@ -43,6 +43,9 @@ pub enum AwsError {
     /// ECR did not name the rules' newest images.
     #[error(transparent)]
     Images(#[from] ImagesError),
+    /// The table did not tell what nodes run.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     /// ECR did not tell what the images asked for are.
     #[error(transparent)]
     Resolve(ResolveError),

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, time::SystemTime};
 use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
-    ecr::NewestImages,
     error_text::error_text,
     rule::Rule,
+    rule_images::RuleImages,
 };
 use serde_json::{Value, json};
 use tracing::error;
@@ -31,16 +31,16 @@ const MAX_PLAN: usize = 200_000;
 pub struct BakePlan {
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
-    pub images: NewestImages,
+    pub images: RuleImages,
     pub settings: Settings,
 }
 
 impl BakePlan {
     /// Plans the bakes that an execution asks for; nothing is changed by it.
     ///
-    /// Costs, beside what the images take (see [`NewestImages::of_rule`] and [`resolve`](prefetch::resolve::resolve)), one DescribeInstances for each
-    /// 1,000 nodes unless both architectures and subnet are named, one DescribeSubnets unless the subnet is, and what
-    /// [`Contents::read`] takes.
+    /// Costs, beside what the images take (see [`prefetch::ecr::NewestImages::of_rule`], [`RuleImages::known_use`] and
+    /// [`resolve`](prefetch::resolve::resolve)), one DescribeInstances for each 1,000 nodes unless both architectures and subnet
+    /// are named, one DescribeSubnets unless the subnet is, and what [`Contents::read`] takes.
     ///
     /// # Errors
     /// [`PlanError`] where the input is not accepted, where there is nothing to bake, and where AWS cannot be asked.
@@ -61,8 +61,7 @@ impl BakePlan {
             self.wanted(&input, &rules, now),
         )
         .await?;
-        let images = wanted.iter().map(|wanted| &wanted.image);
-        let contents = Contents::read(&self.ecr, images, &architectures).await?;
+        let contents = Contents::read(&self.ecr, &wanted, &architectures).await?;
         let bakes = chosen(&wanted, &contents, &architectures)?.into_iter();
         let bakes = bakes.map(|(architecture, chosen)| {
             let interface = network_interface.clone();
@@ -82,10 +81,10 @@ impl BakePlan {
         self.settings.shared.rules.iter().filter(is_meant).collect()
     }
 
-    /// Names the images to bake: those of the input, else the rules' newest; each once.
+    /// Names the images to bake: those of the input, else the rules'; each once.
     async fn wanted(&self, input: &Input, rules: &[&Rule], now: SystemTime) -> Result<Vec<Wanted>, PlanError> {
         if input.images.is_empty() {
-            wanted::newest(&self.images, rules, now).await
+            wanted::of_rules(&self.images, &self.settings.registry, rules, now).await
         } else {
             wanted::named(&self.ecr, &self.settings.registry, input).await
         }

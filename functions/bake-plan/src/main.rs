@@ -13,7 +13,7 @@ mod volume;
 mod wanted;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, ecr::NewestImages, log, settings::from_env};
+use prefetch::{aws, log, rule_images::RuleImages, settings::from_env};
 use serde_json::Value;
 
 use crate::{handler::BakePlan, settings::Settings};
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Error> {
     let plan = BakePlan {
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
-        images: NewestImages::new(&config, &settings.shared)?,
+        images: RuleImages::new(&config, &settings.shared, settings.usage.clone())?,
         settings,
     };
     run(service_fn(|event: LambdaEvent<Value>| {

@@ -2,7 +2,7 @@
 
 use prefetch::{
     bake::input::Stack,
-    settings::{SettingsError, Variables},
+    settings::{SettingsError, UsageSettings, Variables},
 };
 
 /// Holds what the template tells this function through its environment.
@@ -10,6 +10,8 @@ use prefetch::{
 pub struct Settings {
     /// The settings of every function.
     pub shared: prefetch::settings::Settings,
+    /// Where it is kept what nodes run (`TABLE_NAME`, `USED_WITHIN_DAYS`).
+    pub usage: UsageSettings,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
     /// The Region (`AWS_REGION`).
@@ -31,6 +33,7 @@ impl Settings {
         let variables = Variables::new(&look_up);
         Ok(Self {
             shared,
+            usage: UsageSettings::read(&look_up)?,
             registry: variables.registry()?,
             region: variables.text("AWS_REGION")?,
             defaults: variables.text("BAKE_DEFAULTS")?,

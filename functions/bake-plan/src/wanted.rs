@@ -1,4 +1,4 @@
-//! The images that are to be baked: those of the input, else the rules' newest.
+//! The images that are to be baked: those of the input, else what nodes of the rules run, and the rules' newest.
 
 use std::{
     collections::HashMap,
@@ -6,7 +6,16 @@ use std::{
 };
 
 use aws_sdk_ecr::Client;
-use prefetch::{bake::input::Input, ecr::NewestImages, image::Image, resolve::resolve, rule::Rule};
+use prefetch::{
+    bake::input::Input,
+    ecr::Newest,
+    image::{Image, is_same_registry},
+    manifest::{Content, Layer},
+    resolve::resolve,
+    rows::UsageRow,
+    rule::Rule,
+    rule_images::RuleImages,
+};
 
 use crate::error::{AwsError, PlanError};
 
@@ -30,8 +39,52 @@ pub enum Origin {
         /// The text that names it.
         name: String,
     },
-    /// Rules name it, the most generous of which takes so many GiB, 0 being no limit.
-    Found { max_gib: usize },
+    /// Rules name it.
+    Found(Found),
+}
+
+/// Tells by what rules name an image.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The most generous of them takes so many GiB; 0 is no limit.
+    pub max_gib: usize,
+    pub how: How,
+}
+
+/// Tells how rules name an image.
+#[derive(Clone, Debug)]
+pub enum How {
+    /// It is one of the newest.
+    Newest,
+    /// Nodes run it; ECR may have it no more.
+    Running,
+    /// Nodes run it, of a registry that is not asked: it is as large as they say.
+    Elsewhere(Content),
+}
+
+impl Wanted {
+    /// Returns true where this account's ECR tells what it is made of.
+    pub fn is_of_own_registry(&self) -> bool {
+        !matches!(&self.origin, Origin::Found(found) if matches!(found.how, How::Elsewhere(_)))
+    }
+
+    /// Returns true where ECR has to have it.
+    pub fn is_needed(&self) -> bool {
+        match &self.origin {
+            Origin::Named { .. } => true,
+            Origin::Found(found) => matches!(found.how, How::Newest),
+        }
+    }
+}
+
+impl Found {
+    /// Takes in how another rule names the same image: what is one of the newest is there.
+    fn merge(&mut self, other: Self) {
+        self.max_gib = more_generous(self.max_gib, other.max_gib);
+        if matches!(other.how, How::Newest) {
+            self.how = other.how;
+        }
+    }
 }
 
 /// Names the images that an input names, each once.
@@ -51,29 +104,31 @@ pub async fn named(client: &Client, registry: &str, input: &Input) -> Result<Vec
     Ok(wanted)
 }
 
-/// Names the rules' newest images, each once.
+/// Names the images of the rules, each once: those that a new node of theirs gets.
 ///
 /// # Errors
-/// [`PlanError`] where there are none, and where ECR cannot be asked.
-pub async fn newest(images: &NewestImages, rules: &[&Rule], now: SystemTime) -> Result<Vec<Wanted>, PlanError> {
+/// [`PlanError`] where there are none, and where the table or ECR cannot be asked.
+pub async fn of_rules(
+    images: &RuleImages,
+    registry: &str,
+    rules: &[&Rule],
+    now: SystemTime,
+) -> Result<Vec<Wanted>, PlanError> {
     // Whoever asks right after a push wants what was pushed.
-    let newest = images.anew(LISTING);
+    let images = images.anew(LISTING);
     let mut wanted: Vec<Wanted> = Vec::new();
-    let mut limits: HashMap<Image, usize> = HashMap::new();
+    let mut places: HashMap<Image, usize> = HashMap::new();
     for rule in rules {
-        let images = newest.of_rule(rule, now).await.map_err(AwsError::Images)?;
-        for image in images {
-            let limit = limits.entry(image.clone()).or_insert_with(|| {
-                let origin = Origin::Found { max_gib: 0 };
-                wanted.push(Wanted { image, origin });
-                rule.max_image_gib
-            });
-            *limit = more_generous(*limit, rule.max_image_gib);
+        for (image, found) in of_rule(&images, registry, rule, now).await? {
+            let place = *places.entry(image.clone()).or_insert(wanted.len());
+            match wanted.get_mut(place).map(|known| &mut known.origin) {
+                Some(Origin::Found(known)) => known.merge(found),
+                _ => wanted.push(Wanted {
+                    image,
+                    origin: Origin::Found(found),
+                }),
+            }
         }
-    }
-    for found in &mut wanted {
-        let max_gib = limits[&found.image];
-        found.origin = Origin::Found { max_gib };
     }
     if wanted.is_empty() {
         let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
@@ -81,6 +136,38 @@ pub async fn newest(images: &NewestImages, rules: &[&Rule], now: SystemTime) -> 
         return Err(PlanError::NoImages(message));
     }
     Ok(wanted)
+}
+
+/// Names the images of a rule: what its nodes run, that of most nodes first, and then the newest.
+async fn of_rule(
+    images: &RuleImages,
+    registry: &str,
+    rule: &Rule,
+    now: SystemTime,
+) -> Result<Vec<(Image, Found)>, AwsError> {
+    let used = images.known_use(rule, now).await?;
+    let newest = images.newest(rule, &used, now).await.and_then(Newest::whole)?;
+    let running = images.neighbours(rule, &used, now).into_iter();
+    let running = running.map(|row| (row.image.clone(), how(row, registry)));
+    let all = running.chain(newest.into_iter().map(|image| (image, How::Newest)));
+    let max_gib = rule.max_image_gib;
+    Ok(all.map(|(image, how)| (image, Found { max_gib, how })).collect())
+}
+
+/// Tells whether ECR is asked for an image that nodes run, or what they say of it.
+fn how(row: &UsageRow, registry: &str) -> How {
+    if is_same_registry(row.image.registry(), registry) {
+        return How::Running;
+    }
+    How::Elsewhere(Content {
+        layers: vec![Layer {
+            digest: row.image.digest().to_owned(),
+            bytes: row.bytes,
+            unpacked: row.bytes.saturating_mul(2),
+            ..Layer::default()
+        }],
+        ..Content::default()
+    })
 }
 
 /// Returns the limit that takes more; 0 is none.

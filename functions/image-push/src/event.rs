@@ -42,6 +42,8 @@ pub enum IgnoredReason {
     Gone,
     /// No rule wants the image.
     NoRule,
+    /// The nodes of the rules that want it run no image of its repository, nor lately ran one.
+    NotUsed,
 }
 
 impl Ignored {

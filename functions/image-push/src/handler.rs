@@ -7,11 +7,12 @@ use lambda_runtime::Diagnostic;
 use prefetch::{
     boot::{BootLists, Kept},
     command::{Comment, Destination, Trigger},
-    ecr::{ImagesError, NewestImages},
+    ecr::ImagesError,
     error_text::{error_text, word},
     image::Image,
     node::NodeSelector,
     rule::Rule,
+    rule_images::RuleImages,
     sender::{Order, SendError, Sender},
     settings::Settings,
 };
@@ -21,7 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     event::{Arrival, Ignored, IgnoredReason},
-    wanted::{Verdict, Wanted, wanted},
+    wanted::{Sources, Verdict, Wanted, wanted},
 };
 
 /// Bounds the commands that are sent at once: a rule whose command SSM does not answer is not waited for by the others.
@@ -96,16 +97,17 @@ impl From<PushError> for Diagnostic {
 pub struct ImagePush {
     pub sender: Sender,
     pub ecr: aws_sdk_ecr::Client,
-    pub images: NewestImages,
+    pub images: RuleImages,
     /// The boot lists, where the stack keeps them.
     pub boot: Option<BootLists>,
     pub settings: Settings,
 }
 
 impl ImagePush {
-    /// Sends one command for each rule that wants the image of the event: one AWS call a rule, none where there is no such
-    /// rule, beside what ECR is asked where the event does not tell that it is an image. Where the stack keeps boot lists,
-    /// those of the rules come after the commands, and fail none.
+    /// Sends one command for each rule that wants the image of the event, and whose nodes use its repository where the rule
+    /// takes only such: two AWS calls a rule, one where its nodes do not, none where no rule wants it; beside what ECR is asked
+    /// where the event does not tell that it is an image. Where the stack keeps boot lists, those of the rules come after the
+    /// commands, and fail none.
     ///
     /// A rule whose command cannot be sent does not keep the others from theirs.
     ///
@@ -114,7 +116,8 @@ impl ImagePush {
     /// asked: nothing is sent for what may be no image.
     pub async fn handle(&self, payload: Value, now: SystemTime) -> Result<Decision, PushError> {
         let id = payload["id"].as_str().unwrap_or("unknown").to_owned();
-        let verdict = wanted_image(&self.ecr, &self.settings, payload)
+        let verdict = self
+            .wanted_image(payload, now)
             .await
             .inspect_err(|error| error!(event.id = id, "{}", error_text(error)))?;
         let wanted = match verdict {
@@ -132,6 +135,20 @@ impl ImagePush {
         } else {
             Decision::Sent { image, commands, boot }
         })
+    }
+
+    async fn wanted_image(&self, payload: Value, now: SystemTime) -> Result<Verdict<'_>, PushError> {
+        match Arrival::read(payload) {
+            Ok(arrival) => {
+                let sources = Sources {
+                    ecr: &self.ecr,
+                    images: &self.images,
+                    settings: &self.settings,
+                };
+                Ok(wanted(&sources, &arrival, now).await?)
+            }
+            Err(ignored) => Ok(Err(ignored)),
+        }
     }
 
     async fn send(&self, wanted: &Wanted<'_>, id: &str, now: SystemTime) -> Result<Vec<Sent>, PushError> {
@@ -164,17 +181,6 @@ impl ImagePush {
         let rules: Vec<&Rule> = wanted.rules.iter().map(|(rule, _)| *rule).collect();
         let pushed = (wanted.image.repository(), &rules[..]);
         boot.pushed(&self.settings, &self.images, pushed, now).await
-    }
-}
-
-async fn wanted_image<'a>(
-    ecr: &aws_sdk_ecr::Client,
-    settings: &'a Settings,
-    payload: Value,
-) -> Result<Verdict<'a>, PushError> {
-    match Arrival::read(payload) {
-        Ok(arrival) => Ok(wanted(ecr, settings, &arrival).await?),
-        Err(ignored) => Ok(Err(ignored)),
     }
 }
 

@@ -11,10 +11,10 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
     aws,
     boot::BootLists,
-    ecr::NewestImages,
     log,
+    rule_images::RuleImages,
     sender::Sender,
-    settings::{Outcomes, Settings, boot_list_path, from_env},
+    settings::{Outcomes, Settings, UsageSettings, boot_list_path, from_env},
 };
 use serde_json::Value;
 
@@ -25,11 +25,12 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
+    let usage = from_env(UsageSettings::read);
     let config = aws::patient_config().await;
     let sender = Sender::new(&config, settings.mode, outcomes);
     let push = ImagePush {
         boot: from_env(boot_list_path).map(|path| BootLists::new(Client::new(&config), path, settings.mode)),
-        images: NewestImages::new(&config, &settings)?,
+        images: RuleImages::new(&config, &settings, usage)?,
         ecr: aws_sdk_ecr::Client::new(&config),
         sender,
         settings,

@@ -1,14 +1,18 @@
 //! The rules that want an image that arrived, and the names by which they do.
 
+use std::time::SystemTime;
+
 use aws_sdk_ecr::{
     Client,
     types::{ImageDetail, ImageStatus},
 };
+use futures_util::future::join_all;
 use prefetch::{
     ecr::{ImagesError, ManifestKind, image_detail, manifests, warn_unread},
     image::{Image, ImageError, Kind, ecr_registry},
     newest,
     rule::Rule,
+    rule_images::RuleImages,
     settings::Settings,
 };
 
@@ -23,17 +27,26 @@ pub struct Wanted<'a> {
     pub rules: Vec<(&'a Rule, Vec<Image>)>,
 }
 
+/// Holds where it is read what is wanted.
+pub struct Sources<'a> {
+    pub ecr: &'a Client,
+    pub images: &'a RuleImages,
+    pub settings: &'a Settings,
+}
+
 /// Tells what is wanted, or why nothing is.
 pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 
 /// Tells what is wanted of an image that arrived.
 ///
-/// ECR is asked only of what some rule may want: once where the event has no media types or no tag, and once for the manifest
-/// of an index, which may be of images or of a build cache's layers, and of what may be such a layer by its tag.
+/// The table is asked once for each rule that may want it. ECR is asked only of what is left then: once where the event has no
+/// media types or no tag, and once for the manifest of an index, which may be of images or of a build cache's layers, and of
+/// what may be such a layer by its tag.
 ///
 /// # Errors
 /// [`ImagesError`] where ECR cannot be asked: a retry may fare better.
-pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival) -> Result<Verdict<'a>, ImagesError> {
+pub async fn wanted<'a>(sources: &Sources<'a>, arrival: &Arrival, now: SystemTime) -> Result<Verdict<'a>, ImagesError> {
+    let Sources { ecr, settings, .. } = *sources;
     let mut rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
     if rules.is_empty() {
         return Ok(Err(no_rule(arrival)));
@@ -45,6 +58,13 @@ pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival)
     {
         return Ok(Err(build_cache(arrival)));
     }
+    let registry = match ecr_registry(&arrival.account, &arrival.region, settings.registry_endpoint) {
+        Ok(registry) => registry,
+        Err(error) => return Ok(Err(malformed(&error))),
+    };
+    if let Err(ignored) = retain_used(sources.images, arrival, &registry, &mut rules, now).await {
+        return Ok(Err(ignored));
+    }
     let Known { tags, manifest } = match known(ecr, arrival).await? {
         Ok(known) => known,
         Err(ignored) => return Ok(Err(ignored)),
@@ -52,7 +72,44 @@ pub async fn wanted<'a>(ecr: &Client, settings: &'a Settings, arrival: &Arrival)
     if let Err(ignored) = retain_sure(ecr, arrival, &tags, manifest, &mut rules).await? {
         return Ok(Err(ignored));
     }
-    Ok(named(settings, arrival, &rules, &tags))
+    Ok(named(&registry, arrival, &rules, &tags))
+}
+
+/// Leaves the rules that take the image's repository by the use that their nodes make of it.
+async fn retain_used(
+    images: &RuleImages,
+    arrival: &Arrival,
+    registry: &str,
+    rules: &mut Vec<&Rule>,
+    now: SystemTime,
+) -> Result<(), Ignored> {
+    let asked = rules
+        .iter()
+        .map(|rule| images.takes(rule, registry, &arrival.repository, now));
+    let taken = join_all(asked).await;
+    if !taken.contains(&true) {
+        return Err(not_used(arrival, rules));
+    }
+    let mut taken = taken.into_iter();
+    rules.retain(|_| taken.next().unwrap_or(true));
+    Ok(())
+}
+
+fn not_used(arrival: &Arrival, rules: &[&Rule]) -> Ignored {
+    let repository = &arrival.repository;
+    let names: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    let names = names.join(", ");
+    Ignored::new(
+        IgnoredReason::NotUsed,
+        format!(
+            "no node of {names} runs an image of {repository}, or lately ran one: it is taken once a pod's own pull or a job \
+             has brought one, or by a rule with \"used\": false"
+        ),
+    )
+}
+
+fn malformed(error: &ImageError) -> Ignored {
+    Ignored::new(IgnoredReason::Malformed, error.to_string())
 }
 
 /// Leaves the rules that want the image by a tag which may be a build cache's only where its manifest tells that it is none.
@@ -188,25 +245,23 @@ fn gone(arrival: &Arrival) -> Ignored {
 }
 
 /// Names an image by the tags that each rule takes.
-fn named<'a>(settings: &Settings, arrival: &Arrival, rules: &[&'a Rule], tags: &[String]) -> Verdict<'a> {
-    let name = |registry: &str, tag: Option<&str>| Image::new(registry, &arrival.repository, tag, &arrival.digest);
+fn named<'a>(registry: &str, arrival: &Arrival, rules: &[&'a Rule], tags: &[String]) -> Verdict<'a> {
+    let name = |tag: Option<&str>| Image::new(registry, &arrival.repository, tag, &arrival.digest);
     let named = || -> Result<Wanted<'a>, ImageError> {
-        let registry = ecr_registry(&arrival.account, &arrival.region, settings.registry_endpoint)?;
         let mut of_rules = Vec::with_capacity(rules.len());
         for rule in rules {
             let tags = names(rule, arrival, tags);
-            let names: Result<Vec<Image>, ImageError> =
-                tags.into_iter().map(|tag| name(&registry, Some(tag))).collect();
+            let names: Result<Vec<Image>, ImageError> = tags.into_iter().map(|tag| name(Some(tag))).collect();
             of_rules.push((*rule, names?));
         }
         of_rules.retain(|(_, names)| !names.is_empty());
         Ok(Wanted {
-            image: name(&registry, arrival.tag.as_deref())?,
+            image: name(arrival.tag.as_deref())?,
             rules: of_rules,
         })
     };
     match named() {
-        Err(error) => Err(Ignored::new(IgnoredReason::Malformed, error.to_string())),
+        Err(error) => Err(malformed(&error)),
         Ok(wanted) if wanted.rules.is_empty() => Err(no_rule(arrival)),
         Ok(wanted) => Ok(wanted),
     }

@@ -1,6 +1,8 @@
 //! Every client of the function, and which of them each call gets.
 
-use prefetch::{boot::BootLists, ecr::NewestImages, sender::Sender, usage::Usage};
+use std::sync::Arc;
+
+use prefetch::{boot::BootLists, rule_images::RuleImages, sender::Sender, usage::Usage};
 
 use crate::{
     nodes::sources::NodeSources,
@@ -18,12 +20,12 @@ pub struct Jobs {
     pub sender: Sender,
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
-    pub images: NewestImages,
+    pub images: RuleImages,
     /// The boot lists, where the stack keeps them.
     pub boot: Option<BootLists>,
     pub store: Store,
     /// Tells which images the nodes of each rule run.
-    pub usage: Usage,
+    pub usage: Arc<Usage>,
     pub scheduler: aws_sdk_scheduler::Client,
     pub settings: Settings,
 }

@@ -2,6 +2,7 @@
 
 mod boot;
 mod decision;
+mod inventory;
 mod lease;
 pub mod rule;
 mod send;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use chrono::{DateTime, Utc};
-use prefetch::{boot::BootLists, ecr::NewestImages, error_text::error_text, node::Cluster, rule::Rule};
+use prefetch::{boot::BootLists, error_text::error_text, node::Cluster, rule::Rule, rule_images::RuleImages};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
@@ -19,6 +20,7 @@ use crate::{
     reconcile::{
         boot::BootTurn,
         decision::{Reconciled, Reconciliation, RuleDecision},
+        inventory::ask_for_inventory,
         lease::{RuleLease, RuleRow, RuleStanding},
         rule::RuleReconciler,
         send::RuleError,
@@ -33,7 +35,7 @@ const LISTING: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy)]
 pub struct Reconciler<'a> {
     pub ec2: &'a Client,
-    pub images: &'a NewestImages,
+    pub images: &'a RuleImages,
     /// The boot lists, where the stack keeps them.
     pub boot: Option<&'a BootLists>,
     pub rules: RuleReconciler<'a>,
@@ -54,8 +56,9 @@ type Turn<'a> = (usize, &'a Rule, Result<Option<RuleRow>, StoreError>);
 /// come first, and then the one that was reconciled longest ago.
 ///
 /// Costs one BatchGetItem, and per rule, beside what ECR is asked, two UpdateItems, a ListCommands for each command of the
-/// last time, one SendCommand for as many images as fit and an UpdateItem for six of them: whatever the number of nodes. One
-/// DescribeInstances tells whether the cluster has any.
+/// last time, one SendCommand for as many images as fit and an UpdateItem for six of them; where the rule goes by what its nodes
+/// run, also a SendCommand that has them tell, and a Query: whatever the number of nodes. One DescribeInstances tells whether the
+/// cluster has any.
 ///
 /// # Errors
 /// [`ReconcileError`] where a rule failed, after all were tried.
@@ -98,19 +101,33 @@ async fn turns<'a>(rules: &RuleReconciler<'a>, now: DateTime<Utc>) -> Vec<Turn<'
     turns
 }
 
-/// Reconciles a rule, and logs why nothing is sent where nothing is.
+/// Has a rule's nodes tell what they run, reconciles the rule, and logs why nothing is sent where nothing is.
 async fn reconcile_rule(
     rules: &RuleReconciler<'_>,
     rule: &Rule,
     last: Result<Option<RuleRow>, StoreError>,
-    images: &NewestImages,
+    images: &RuleImages,
     now: DateTime<Utc>,
 ) -> RuleDecision {
+    let asked = ask_for_inventory(rules.sender, rules.settings, rule, now).await;
     let decision = match last {
         Ok(last) => rules.reconcile(rule, last, images, now).await,
         Err(error) => Err(error.into()),
     };
     let decision = decision.unwrap_or_else(|cause| failed(rule, &cause));
+    let decision = match asked {
+        Ok(()) => decision,
+        Err(cause) if decision == RuleDecision::UsageUnknown => failed(rule, &cause.into()),
+        Err(cause) => {
+            warn!(
+                rule = rule.name,
+                "rule {}: its nodes were not asked what they run: {}",
+                rule.name,
+                error_text(&cause)
+            );
+            decision
+        }
+    };
     if let Some((reason, why)) = decision.why_nothing_is_sent() {
         info!(rule = rule.name, reason, "rule {} is left out: {why}", rule.name);
     }

@@ -12,3 +12,4 @@ mod reconcile;
 mod requested_by;
 mod status;
 mod submit;
+mod usage;

@@ -72,7 +72,8 @@ impl NodeLaunch {
     ///
     /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems (more where launches come
     /// back) and one SendCommand per rule (for a retry, which is no launch and writes no row: per job and images), 50
-    /// nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds.
+    /// nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds, and the table once per
+    /// rule for what its nodes run.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.

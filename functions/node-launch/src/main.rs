@@ -13,11 +13,11 @@ mod sending;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
     aws,
-    ecr::NewestImages,
     launch::Launches,
     log,
+    rule_images::RuleImages,
     sender::Sender,
-    settings::{Outcomes, Settings, from_env, max_receives},
+    settings::{Outcomes, Settings, UsageSettings, from_env, max_receives},
 };
 use serde_json::Value;
 
@@ -28,6 +28,7 @@ async fn main() -> Result<(), Error> {
     log::init();
     let settings = from_env(Settings::read);
     let outcomes = from_env(Outcomes::read);
+    let usage = from_env(UsageSettings::read);
     let max_receives = from_env(max_receives);
     let config = aws::config().await;
     let launch = NodeLaunch {
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Error> {
         ssm: aws_sdk_ssm::Client::new(&config),
         launches: Launches::new(&config, &outcomes.table),
         sender: Sender::new(&config, settings.mode, outcomes),
-        images: NewestImages::new(&config, &settings)?,
+        images: RuleImages::new(&config, &settings, usage)?,
         settings,
         max_receives,
     };

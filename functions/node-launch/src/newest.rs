@@ -1,4 +1,4 @@
-//! The newest images of a rule that are to be sent to launched nodes.
+//! The images of a rule that are to be sent to launched nodes: what their neighbours run, and the newest.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -9,8 +9,9 @@ use prefetch::{
     image::Image,
     launch::{SentParts, fingerprint},
     rule::Rule,
+    rule_images::RuleUse,
 };
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::{
     claims::Claimed,
@@ -27,7 +28,8 @@ pub struct Due {
 }
 
 impl NodeLaunch {
-    /// Tells what of the rule's newest images is to be sent to launched nodes, and what is decided of them whatever is sent.
+    /// Tells what of the rule's images is to be sent to launched nodes, and what is decided of them whatever is sent. Where it
+    /// cannot be told what nodes run, they get what they would where nothing is known of it.
     pub async fn newest_due(
         &self,
         rule: &Rule,
@@ -38,17 +40,15 @@ impl NodeLaunch {
         if requests.is_empty() {
             return (Vec::new(), Vec::new());
         }
-        let Newest { images, missing } = match self.images.known_of_rule(rule, now).await {
-            Ok(newest) => newest,
-            Err(cause) => Newest {
-                images: Vec::new(),
-                missing: Some(cause),
-            },
-        };
+        let used = self.images.known_use(rule, now).await.unwrap_or_else(|cause| {
+            warn!(rule = rule.name, "rule {}: {}", rule.name, error_text(&cause));
+            RuleUse::default()
+        });
+        let Newest { images, missing } = self.images.of_new_node(rule, &used, now).await;
         let missing = missing.map(|cause| of_missing(rule, &images, &requests, &cause));
         if images.is_empty() {
             let decided = missing.unwrap_or_else(|| {
-                let message = format!("rule {} names no image that exists", rule.name);
+                let message = format!("rule {} names no image that {}", rule.name, existing(rule, &used));
                 of_all(requests, &Decision::dropped(DecisionReason::NoImages, message))
             });
             return (Vec::new(), decided);
@@ -106,6 +106,15 @@ fn lacking(rule: &Rule, images: &[Image], went: &SentParts) -> Vec<Image> {
     let went = went.images_of_rule(&rule.name);
     let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
     lacking.cloned().collect()
+}
+
+/// Says in words which images a rule may name.
+fn existing(rule: &Rule, used: &RuleUse) -> &'static str {
+    if rule.used && used.is_known() {
+        "its nodes use"
+    } else {
+        "exists"
+    }
 }
 
 /// Decides the same of all requests.

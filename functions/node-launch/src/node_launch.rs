@@ -1,6 +1,6 @@
 //! The clients and settings that the function works with.
 
-use prefetch::{ecr::NewestImages, launch::Launches, rule::Rule, sender::Sender, settings::Settings};
+use prefetch::{launch::Launches, rule::Rule, rule_images::RuleImages, sender::Sender, settings::Settings};
 
 use crate::decision::{Decision, Sent};
 
@@ -10,7 +10,7 @@ pub struct NodeLaunch {
     pub ssm: aws_sdk_ssm::Client,
     pub launches: Launches,
     pub sender: Sender,
-    pub images: NewestImages,
+    pub images: RuleImages,
     pub settings: Settings,
     /// The most times that the queue delivers a message.
     pub max_receives: u32,

@@ -29,6 +29,7 @@ fn rule(rule: &Rule) -> String {
     } else {
         format!("repositories {}", rule.repositories)
     };
+    let used = if rule.used { " that its nodes use" } else { "" };
     let tags = if takes_all(&rule.tags) {
         String::new()
     } else {
@@ -36,8 +37,9 @@ fn rule(rule: &Rule) -> String {
     };
     let name = &rule.name;
     format!(
-        "rule {name}: every push and {newest}{order} of {repositories}{tags}, to {}{}",
+        "rule {name}: every push and {newest}{order} of {repositories}{used}{tags}, to {}{}{}",
         nodes(rule),
+        neighbours(rule),
         limits(rule)
     )
 }
@@ -55,6 +57,14 @@ fn nodes(rule: &Rule) -> String {
         .iter()
         .map(|(key, values)| format!("{key}={}", values.join("|")));
     format!("nodes with {}", tags.collect::<Vec<_>>().join(" and "))
+}
+
+fn neighbours(rule: &Rule) -> String {
+    match rule.neighbours {
+        false => String::new(),
+        true if takes_all(&rule.registries) => "; to a new node what its neighbours run".to_owned(),
+        true => format!("; to a new node what its neighbours run of {}", rule.registries),
+    }
 }
 
 fn limits(rule: &Rule) -> String {
@@ -82,16 +92,17 @@ mod tests {
         for (text, expected) in [
             (
                 r#"[{"name": "default"}]"#,
-                "rule default: every push and the newest image of every repository, to every node",
+                "rule default: every push and the newest image of every repository that its nodes use, to every node; to a new node what its neighbours run",
             ),
             (
-                r#"[{"name": "db", "order": "version"}]"#,
+                r#"[{"name": "db", "order": "version", "used": false, "neighbours": false}]"#,
                 "rule db: every push and the newest image by version of every repository, to every node",
             ),
             (
                 r#"[{"name": "gpu", "repositories": ["ml/*", "!ml/*-debug"], "tags": ["v*"], "newest": 2, "keep": 3, "pin": true,
-                    "maxImageGiB": 20, "nodes": {"team": ["ml"], "size": ["big", "huge"]}}]"#,
-                "rule gpu: every push and the 2 newest images of repositories ml/* !ml/*-debug with tags v*, to nodes with size=big|huge and team=ml (keeps 3, pins, up to 20 GiB)",
+                    "maxImageGiB": 20, "nodes": {"team": ["ml"], "size": ["big", "huge"]}, "used": false,
+                    "registries": ["public.ecr.aws"]}]"#,
+                "rule gpu: every push and the 2 newest images of repositories ml/* !ml/*-debug with tags v*, to nodes with size=big|huge and team=ml; to a new node what its neighbours run of public.ecr.aws (keeps 3, pins, up to 20 GiB)",
             ),
         ] {
             let rules = parse_rules(text).unwrap();

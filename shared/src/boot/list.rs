@@ -74,21 +74,27 @@ pub(super) fn images_of(text: &str) -> Option<Vec<Image>> {
         .collect()
 }
 
-/// Puts a repository's images in the place of those that a list has of it, or where a launch names the repository.
-pub(super) fn merged(rule: &Rule, listed: &[Image], repository: &str, images: Vec<Image>) -> Vec<Image> {
-    let literals = rule.repositories.literals().unwrap_or_default();
-    let rank = |name: &str| {
-        let place = literals.iter().position(|literal| *literal == name);
-        (place.unwrap_or(literals.len()), name.to_owned())
-    };
+/// Puts a repository's images in the place of those that a list has of it, or where a launch names the repository; what
+/// `neighbours` run stays, before all others.
+pub(super) fn merged(
+    rule: &Rule,
+    listed: &[Image],
+    neighbours: &[Image],
+    (repository, images): (&str, Vec<Image>),
+) -> Vec<Image> {
+    let (running, listed): (Vec<Image>, Vec<Image>) =
+        listed.iter().cloned().partition(|image| neighbours.contains(image));
     let is_of = |image: &Image| image.repository() == repository;
     let place = listed.iter().position(is_of).unwrap_or_else(|| {
-        let is_before = |image: &&Image| rank(image.repository()) < rank(repository);
+        let rank = rule.repositories.rank(repository);
+        let is_before = |image: &&Image| rule.repositories.rank(image.repository()) < rank;
         listed.iter().take_while(is_before).count()
     });
     let (before, after) = listed.split_at(place);
     let others = |images: &[Image]| images.iter().filter(|image| !is_of(image)).cloned().collect::<Vec<_>>();
-    [others(before), images, others(after)].concat()
+    let images = images.into_iter().filter(|image| !running.contains(image)).collect();
+    let newest = [others(before), images, others(after)].concat();
+    [running, newest].concat()
 }
 
 #[cfg(test)]

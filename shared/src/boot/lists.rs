@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     time::{Duration, SystemTime},
 };
 
@@ -15,10 +16,11 @@ use super::{
     store::{BootError, Store, Stored},
 };
 use crate::{
-    ecr::{Newest, NewestImages},
+    ecr::Newest,
     error_text::error_text,
     image::Image,
     rule::Rule,
+    rule_images::RuleImages,
     settings::{Mode, Settings},
 };
 
@@ -68,7 +70,7 @@ pub enum Decision {
     Observed,
     /// A push has written it since ECR was asked, and knows more.
     Overtaken,
-    /// ECR does not name all images, and the list stays as it was.
+    /// ECR does not name all images, or the table not what nodes run, and the list stays as it was.
     Incomplete {
         /// Says why.
         cause: String,
@@ -108,13 +110,14 @@ impl BootLists {
 
     /// Brings a repository's newest images into the lists of rules, after a push to it.
     ///
-    /// ECR is asked for that repository alone. A rule costs one GetParameter and, where its list changes, one PutParameter.
+    /// ECR is asked for that repository alone. A rule costs one GetParameter and, where its list changes, one PutParameter; one
+    /// whose new nodes get what their neighbours run also a Query.
     /// Where another push has written in between, the version tells, and the list is written once more from all that ECR has.
     /// What fails is told, and the next reconcile mends it.
     pub async fn pushed(
         &self,
         settings: &Settings,
-        images: &NewestImages,
+        images: &RuleImages,
         (repository, rules): (&str, &[&Rule]),
         now: SystemTime,
     ) -> Vec<Kept> {
@@ -133,16 +136,22 @@ impl BootLists {
     async fn push(
         &self,
         settings: &Settings,
-        images: &NewestImages,
+        images: &RuleImages,
         rule: &Rule,
         repository: &str,
         now: SystemTime,
     ) -> Result<Decision, BootError> {
-        let of_repository = [repository.to_owned()];
-        let newest = whole(images.known_of_repositories(rule, &of_repository, now).await?)?;
+        let used = match images.known_use(rule, now).await {
+            Ok(used) => used,
+            Err(cause) => return Ok(incomplete(&cause)),
+        };
+        let newest = images.newest_of_repository(rule, repository, now).await?.whole()?;
         let before = self.store.read(&rule.name).await?;
         let listed = images_of(&before.text).unwrap_or_default();
-        let list = BootList::new(settings, rule, &merged(rule, &listed, repository, newest));
+        let neighbours = images.neighbours(rule, &used, now).into_iter();
+        let neighbours: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
+        let list = merged(rule, &listed, &neighbours, (repository, newest));
+        let list = BootList::new(settings, rule, &list);
         if list.text == before.text {
             return Ok(Decision::unchanged(&list));
         }
@@ -153,7 +162,7 @@ impl BootLists {
         if version == before.version + 1 {
             return Ok(Decision::written(&list));
         }
-        let all = whole(images.known_of_rule(rule, now).await?)?;
+        let all = images.of_new_node(rule, &used, now).await.whole()?;
         let list = BootList::new(settings, rule, &all);
         if self.store.write(&rule.name, &list.text).await? != version + 1 {
             warn!(
@@ -178,11 +187,12 @@ impl BootLists {
     /// Makes the lists what they should be, and removes those of rules that are no more; `stored` was read before ECR was
     /// asked, so that what a push writes meanwhile is not undone.
     ///
-    /// A list that changes costs one GetParameter and one PutParameter, one that goes a DeleteParameter.
+    /// A list that changes costs one GetParameter and one PutParameter, one that goes a DeleteParameter; a rule that goes by what
+    /// its nodes run a Query.
     pub async fn reconcile(
         &self,
         settings: &Settings,
-        images: &NewestImages,
+        images: &RuleImages,
         stored: BTreeMap<String, Stored>,
         now: SystemTime,
     ) -> Vec<Kept> {
@@ -207,15 +217,18 @@ impl BootLists {
     async fn renew(
         &self,
         settings: &Settings,
-        images: &NewestImages,
+        images: &RuleImages,
         rule: &Rule,
         before: Stored,
         now: SystemTime,
     ) -> Result<Decision, BootError> {
-        let Newest { images, missing } = images.known_of_rule(rule, now).await?;
+        let used = match images.known_use(rule, now).await {
+            Ok(used) => used,
+            Err(cause) => return Ok(incomplete(&cause)),
+        };
+        let Newest { images, missing } = images.of_new_node(rule, &used, now).await;
         if let Some(cause) = missing.filter(|_| before.is_there() || images.is_empty()) {
-            let cause = error_text(&cause);
-            return Ok(Decision::Incomplete { cause });
+            return Ok(incomplete(&cause));
         }
         let list = BootList::new(settings, rule, &images);
         if list.images > 0 && list.text == before.text {
@@ -236,10 +249,9 @@ impl BootLists {
     }
 }
 
-/// Gives the newest images where ECR named all.
-fn whole(newest: Newest) -> Result<Vec<Image>, BootError> {
-    let Newest { images, missing } = newest;
-    missing.map_or(Ok(images), |cause| Err(cause.into()))
+fn incomplete(cause: &dyn Error) -> Decision {
+    let cause = error_text(cause);
+    Decision::Incomplete { cause }
 }
 
 /// Says what became of a list, once.

@@ -74,13 +74,23 @@ impl Known {
     }
 }
 
-/// Holds what is known of a rule's newest images.
+/// Holds what is known of a rule's images.
 #[derive(Debug)]
 pub struct Newest {
     /// Those of the repositories of which ECR answered.
     pub images: Vec<Image>,
     /// Tells why it did not answer of the others, where there are some.
     pub missing: Option<ImagesError>,
+}
+
+impl Newest {
+    /// Gives the images where ECR named all.
+    ///
+    /// # Errors
+    /// [`ImagesError`] where it did not.
+    pub fn whole(self) -> Result<Vec<Image>, ImagesError> {
+        self.missing.map_or(Ok(self.images), Err)
+    }
 }
 
 impl NewestImages {
@@ -137,8 +147,7 @@ impl NewestImages {
     /// # Errors
     /// [`ImagesError`] where ECR does not answer of each repository: the next call asks for those that are left.
     pub async fn of_rule(&self, rule: &Rule, now: SystemTime) -> Result<Vec<Image>, ImagesError> {
-        let Newest { images, missing } = self.known_of_rule(rule, now).await?;
-        missing.map_or(Ok(images), Err)
+        self.known_of_rule(rule, now).await?.whole()
     }
 
     /// Names the rule's newest images as [`NewestImages::of_rule`] does, as far as ECR answers.

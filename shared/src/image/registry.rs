@@ -60,6 +60,12 @@ pub fn ecr_region(host: &str) -> Option<String> {
     account_and_region(host).map(|(_, region)| region)
 }
 
+/// Returns the account of a private ECR registry by its host name, whichever of its endpoints that is; none for any other host.
+#[must_use]
+pub fn ecr_account(host: &str) -> Option<String> {
+    account_and_region(host).map(|(account, _)| account)
+}
+
 fn account_and_region(host: &str) -> Option<(String, String)> {
     let parts = ECR_HOST.captures(host)?;
     let (account, region) = (&parts[1], &parts[2]);

@@ -99,8 +99,10 @@ fn a_registry_has_a_host_for_each_endpoint_and_all_are_the_same_registry() {
             "{host}"
         );
         assert_eq!(ecr_region(host).as_deref(), Some("us-east-1"));
+        assert_eq!(ecr_account(host).as_deref(), Some("123456789012"));
     }
     assert_eq!(ecr_region("registry.example.com"), None);
+    assert_eq!(ecr_account("public.ecr.aws"), None);
     assert_eq!(
         ecr_registry("123456789012", "cn-north-1", RegistryEndpoint::Dualstack).unwrap(),
         "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn"

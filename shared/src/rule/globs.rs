@@ -60,6 +60,14 @@ impl Globs {
         (literals.len() == self.included.len())
             .then(|| literals.into_iter().filter(|text| self.matches(text)).collect())
     }
+
+    /// Ranks a text among those that are taken: as the patterns name them where all are plain texts, else by the alphabet.
+    #[must_use]
+    pub fn rank<'a>(&self, text: &'a str) -> (usize, &'a str) {
+        let literals = self.literals().unwrap_or_default();
+        let place = literals.iter().position(|literal| *literal == text);
+        (place.unwrap_or(literals.len()), text)
+    }
 }
 
 fn is_plain(pattern: &str) -> bool {

@@ -13,11 +13,27 @@ fn a_rule_needs_only_a_name() {
     assert!(rules[0].nodes.is_empty());
     assert_eq!((rules[0].newest, rules[0].keep, rules[0].pin), (1, 0, false));
     assert_eq!(rules[0].order, Order::Pushed);
+    assert!(rules[0].used && rules[0].neighbours && rules[0].registries.matches("registry.example:5000"));
     assert_eq!(rules[0].max_image_gib, 0);
     assert_eq!(
         (rules[0].max_concurrency.as_str(), rules[0].max_errors.as_str()),
         ("50", "100%")
     );
+}
+
+#[test]
+fn an_unusable_field_of_what_is_used_is_named() {
+    for (fields, expected) in [
+        (
+            r#""used": "yes""#,
+            "field used: \"yes\" is not accepted: it takes true or false",
+        ),
+        (r#""neighbours": 1"#, "field neighbours: 1 is not accepted"),
+        (r#""registries": []"#, "field registries: [] is not accepted"),
+    ] {
+        let error = error(&format!(r#"[{{"name": "a", {fields}}}]"#));
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod inputs;
 mod manifests;
 mod plans;
 mod services;
+mod usage;
 
 pub use self::manifests::setting;

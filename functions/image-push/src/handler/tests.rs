@@ -4,3 +4,4 @@ mod arrivals;
 mod boot;
 mod cloud;
 mod commands;
+mod usage;

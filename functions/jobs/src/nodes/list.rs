@@ -42,7 +42,8 @@ struct Next {
 /// Lists a page of the cluster's instances that run or are about to: if SSM reaches each, and which images it has.
 ///
 /// A page costs one DescribeInstances, one DescribeInstanceInformation for each 50 of its nodes and one BatchGetItem for
-/// each 100; this process asks ECR at most once per repository in 30 seconds. Where there is no node, up to five more
+/// each 100, and a Query for each of their rules that goes by what nodes run; this process asks ECR at most once per repository
+/// in 30 seconds. Where there is no node, up to five more
 /// DescribeInstances tell of which clusters there are some.
 ///
 /// # Errors

@@ -11,12 +11,13 @@ use aws_sdk_ssm::types::InstanceInformation;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join3;
 use prefetch::{
-    ecr::NewestImages,
+    ecr::Newest,
     image::Image,
     instance::{is_auto_mode, nodes_of, tags},
     node::NodeSelector,
     rows::{Inventory, Key},
     rule::Rule,
+    rule_images::RuleImages,
     settings::Settings,
     ssm,
 };
@@ -37,7 +38,7 @@ const NO_TOKENS: [&str; 3] = ["InvalidNextToken", "InvalidPaginationToken", "Inv
 pub struct NodeSources<'a> {
     pub ec2: &'a aws_sdk_ec2::Client,
     pub ssm: &'a aws_sdk_ssm::Client,
-    pub images: &'a NewestImages,
+    pub images: &'a RuleImages,
     pub store: &'a Store,
     pub settings: &'a Settings,
 }
@@ -127,7 +128,7 @@ impl NodeSources<'_> {
     /// A 503 where AWS cannot be asked.
     pub async fn facts<'b>(
         &self,
-        images: &NewestImages,
+        images: &RuleImages,
         nodes: &[Listed<'b>],
         now: DateTime<Utc>,
     ) -> Result<NodeFacts<'b>, Problem> {
@@ -168,7 +169,7 @@ impl NodeSources<'_> {
 
 /// Names the newest images of each rule that wants one of the nodes, by the rule's name.
 async fn newest<'a>(
-    images: &NewestImages,
+    images: &RuleImages,
     nodes: &[Listed<'a>],
     now: DateTime<Utc>,
 ) -> Result<BTreeMap<&'a str, Vec<Image>>, Problem> {
@@ -176,7 +177,10 @@ async fn newest<'a>(
     let rules: BTreeMap<&str, &Rule> = rules.map(|rule| (rule.name.as_str(), *rule)).collect();
     let mut newest = BTreeMap::new();
     for (name, rule) in rules {
-        let of_rule = images.of_rule(rule, now.into()).await;
+        let used = images.known_use(rule, now.into()).await;
+        let used = used.map_err(Problem::unavailable)?;
+        let of_rule = images.newest(rule, &used, now.into()).await;
+        let of_rule = of_rule.and_then(Newest::whole);
         newest.insert(name, of_rule.map_err(Problem::unavailable)?);
     }
     Ok(newest)

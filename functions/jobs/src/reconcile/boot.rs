@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::SystemTime};
 use chrono::{DateTime, Utc};
 use prefetch::{
     boot::{BootError, BootLists, Decision, Kept, Stored},
-    ecr::NewestImages,
     error_text::error_text,
+    rule_images::RuleImages,
     settings::Settings,
 };
 use tracing::error;
@@ -27,7 +27,7 @@ impl<'a> BootTurn<'a> {
     }
 
     /// Makes the lists what they should be, by what ECR was asked since.
-    pub async fn end(self, settings: &Settings, images: &NewestImages, now: DateTime<Utc>) -> Vec<Kept> {
+    pub async fn end(self, settings: &Settings, images: &RuleImages, now: DateTime<Utc>) -> Vec<Kept> {
         match self.0 {
             None => Vec::new(),
             Some((lists, Ok(stored))) => lists.reconcile(settings, images, stored, SystemTime::from(now)).await,

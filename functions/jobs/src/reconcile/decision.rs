@@ -49,6 +49,8 @@ pub enum RuleDecision {
     },
     /// It names no image that exists.
     NoImages,
+    /// It takes only what its nodes use, and they have not told yet what they run: they were asked.
+    UsageUnknown,
     /// Says that what was sent last time has not ended, or another sends it now.
     StillRunning,
     /// AWS did not do as it was asked.
@@ -63,6 +65,10 @@ impl RuleDecision {
     pub fn why_nothing_is_sent(&self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::NoImages => Some(("no-images", "it names no image that exists")),
+            Self::UsageUnknown => Some((
+                "usage-unknown",
+                "its nodes have not told yet what they run, and were asked: the next reconcile brings what they use",
+            )),
             Self::StillRunning => Some(("still-running", "what was sent last time has not ended")),
             Self::Sent { .. } | Self::Observed { .. } | Self::Failed { .. } => None,
         }
@@ -77,7 +83,11 @@ mod tests {
 
     #[test]
     fn what_is_not_sent_is_told_by_the_word_that_the_answer_has_and_in_words() {
-        for decision in [RuleDecision::NoImages, RuleDecision::StillRunning] {
+        for decision in [
+            RuleDecision::NoImages,
+            RuleDecision::UsageUnknown,
+            RuleDecision::StillRunning,
+        ] {
             let (reason, why) = decision.why_nothing_is_sent().unwrap();
             assert_eq!(json!(decision), json!({"decision": reason}));
             assert!(why.contains(' ') && !why.ends_with('.'), "{why}");

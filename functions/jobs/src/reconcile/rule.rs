@@ -7,8 +7,9 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use prefetch::{
     command::is_unsent_id,
-    ecr::{Newest, NewestImages},
+    ecr::Newest,
     rule::Rule,
+    rule_images::RuleImages,
     sender::Sender,
     settings::Settings,
     ssm::{self, SsmError},
@@ -38,7 +39,8 @@ pub struct RuleReconciler<'a> {
 }
 
 impl RuleReconciler<'_> {
-    /// Sends a rule's newest images, where nothing of its last reconcile is under way.
+    /// Sends a rule's newest images, where nothing of its last reconcile is under way, and where it is known what its nodes run if
+    /// it takes only what they use.
     ///
     /// # Errors
     /// [`RuleError`] where not all was sent.
@@ -46,14 +48,19 @@ impl RuleReconciler<'_> {
         &self,
         rule: &Rule,
         last: Option<RuleRow>,
-        images: &NewestImages,
+        images: &RuleImages,
         now: DateTime<Utc>,
     ) -> Result<RuleDecision, RuleError> {
         let before = last.as_ref().map(|last| last.started_at);
         let Some(progress) = self.left(last, now).await? else {
             return Ok(RuleDecision::StillRunning);
         };
-        let newest = images.known_of_rule(rule, SystemTime::from(now)).await?;
+        let used = images.known_use(rule, SystemTime::from(now)).await?;
+        // A stack that observes never hears of it, and tells what it would do where nothing is known.
+        if rule.used && !used.is_known() && !self.sender.observes() {
+            return Ok(RuleDecision::UsageUnknown);
+        }
+        let newest = images.newest(rule, &used, SystemTime::from(now)).await?;
         if newest.images.is_empty() {
             return match newest.missing {
                 Some(cause) => Err(cause.into()),

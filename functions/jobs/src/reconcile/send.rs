@@ -15,6 +15,7 @@ use prefetch::{
     sender::{Order, SendError, Sender},
     settings::Settings,
     ssm::SsmError,
+    usage::UsageError,
 };
 use thiserror::Error;
 
@@ -39,6 +40,8 @@ const NOTING: Duration = Duration::from_secs(3);
 pub enum RuleError {
     #[error(transparent)]
     Images(#[from] ImagesError),
+    #[error(transparent)]
+    Usage(#[from] UsageError),
     #[error(transparent)]
     Ssm(#[from] SsmError),
     #[error(transparent)]

@@ -7,8 +7,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use prefetch::{
-    command::images_of_commands, ecr::NewestImages, fields::FieldError, image::Image, node::NodeSelector,
-    resolve::resolve, rule::Rule,
+    command::images_of_commands, ecr::Newest, fields::FieldError, image::Image, node::NodeSelector, resolve::resolve,
+    rule::Rule, rule_images::RuleImages,
 };
 use serde_json::json;
 
@@ -36,7 +36,7 @@ const MAX_TOLD: usize = 20;
 #[derive(Clone, Copy)]
 pub struct Planner<'a> {
     pub ecr: &'a aws_sdk_ecr::Client,
-    pub images: &'a NewestImages,
+    pub images: &'a RuleImages,
     pub ec2: &'a aws_sdk_ec2::Client,
     pub ssm: &'a aws_sdk_ssm::Client,
     pub settings: &'a Settings,
@@ -124,11 +124,18 @@ fn check_size(commands: usize, has_key: bool) -> Result<(), Problem> {
     Err(Problem::bad_request(detail))
 }
 
-async fn newest(images: &NewestImages, rule: &Rule, now: DateTime<Utc>) -> Result<Vec<Image>, Problem> {
-    let images = images.of_rule(rule, SystemTime::from(now)).await;
+async fn newest(images: &RuleImages, rule: &Rule, now: DateTime<Utc>) -> Result<Vec<Image>, Problem> {
+    let now = SystemTime::from(now);
+    let used = images.known_use(rule, now).await;
+    let used = used.map_err(Problem::unavailable)?;
+    let images = images.newest(rule, &used, now).await.and_then(Newest::whole);
     let images = images.map_err(Problem::unavailable)?;
     if images.is_empty() {
-        let accepted = "a rule that names an image that exists";
+        let accepted = if rule.used && used.is_known() {
+            "a rule that names an image which its nodes use; images that a job names itself come in any case"
+        } else {
+            "a rule that names an image that exists"
+        };
         return Err(Problem::field("rule", Some(json!(rule.name)), accepted));
     }
     Ok(images)

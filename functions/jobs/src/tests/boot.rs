@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 
 use crate::tests::cloud::{BOOT_PATH, Cloud, RULES, image};
 
+const TWO: &str = r#"[
+    {"name": "a", "used": false, "neighbours": false},
+    {"name": "b", "nodes": {"team": ["b"]}, "used": false, "neighbours": false}
+]"#;
 const RECONCILE: &str = r#"{"reconcile": true}"#;
 
 fn keeping(rules: &'static str) -> Cloud {
@@ -93,7 +97,7 @@ async fn a_rule_that_names_no_image_has_no_list() {
 
 #[tokio::test]
 async fn what_a_push_writes_while_ecr_is_asked_is_not_undone() {
-    let cloud = keeping(r#"[{"name": "a"}, {"name": "b", "nodes": {"team": ["b"]}}]"#);
+    let cloud = keeping(TWO);
     reconcile(&cloud, 0).await;
     let changed = format!("{BOOT_PATH}/b");
     cloud.state(|state| {
@@ -127,7 +131,7 @@ async fn a_list_stays_while_ecr_does_not_name_all_images() {
 #[tokio::test]
 async fn a_list_that_cannot_be_kept_fails_the_reconcile_once_all_was_sent() {
     for call in ["GetParametersByPath", "GetParameter", "PutParameter"] {
-        let cloud = keeping(r#"[{"name": "a"}, {"name": "b", "nodes": {"team": ["b"]}}]"#);
+        let cloud = keeping(TWO);
         cloud.fail(call, 0, "AccessDeniedException");
         let error = cloud
             .invoke(serde_json::from_str(RECONCILE).unwrap(), 0)

@@ -25,9 +25,10 @@ use prefetch::{
     mocks,
     outcome::Status,
     rows::{Inventory, Item, Key, Outcome},
+    rule_images::RuleImages,
     sender::Sender,
     settings::Mode,
-    usage::Usage,
+    usage::{Usage, day},
 };
 use serde_json::{Value, json};
 
@@ -44,8 +45,8 @@ pub use state::{State, auto_mode, command_id, digest, image, moment, node_id, no
 /// The tags by which SSM finds the nodes of the usual rule.
 pub const TARGETS: &str = "tag:aws:eks:cluster-name=prod";
 pub const TWO_RULES: &str = r#"[
-    {"name": "all", "repositories": ["team/*"], "nodes": {"team": ["web"]}},
-    {"name": "apps", "repositories": ["team/app"], "newest": 2}
+    {"name": "all", "repositories": ["team/*"], "nodes": {"team": ["web"]}, "used": false, "neighbours": false},
+    {"name": "apps", "repositories": ["team/app"], "newest": 2, "used": false, "neighbours": false}
 ]"#;
 /// A job that nodes speak of.
 pub const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
@@ -71,14 +72,17 @@ impl Cloud {
         let ssm = ssm(&state);
         let settings = settings_with(rules, allow_any_repository);
         let dynamodb = mocks::dynamodb(&state, |state| (&mut state.calls, &mut state.table));
+        let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared);
+        let usage = Usage::with_client(dynamodb.clone(), &settings.usage.table, settings.usage.within);
+        let usage = Arc::new(usage);
         let jobs = Jobs {
             sender: Sender::sending(ssm.clone()),
             ssm,
             ec2: ec2(&state),
-            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
+            images: RuleImages::with(newest, Arc::clone(&usage), settings.usage.registry.clone()),
             boot: None,
             ecr,
-            usage: Usage::with_client(dynamodb.clone(), &settings.usage.table, settings.usage.within),
+            usage,
             store: Store::new(dynamodb, settings.outcomes.clone()),
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
             settings,
@@ -251,6 +255,12 @@ impl Cloud {
             state.commands.push(command.build());
             id
         })
+    }
+
+    /// Notes that so many nodes of a rule run an image today.
+    pub fn run(&self, rule: &str, image: &str, nodes: usize) {
+        let row = mocks::ran(image, nodes, day(now().into()));
+        self.state(|state| mocks::note_use(&mut state.table, rule, &row));
     }
 
     /// Puts a row, given as JSON.

@@ -120,7 +120,10 @@ fn large() -> Cloud {
     cloud
 }
 
-const LARGE_RULES: &str = r#"[{"name": "first", "repositories": ["team/*"], "newest": 10}, {"name": "second", "repositories": ["team/app-0"]}]"#;
+const LARGE_RULES: &str = r#"[
+    {"name": "first", "repositories": ["team/*"], "newest": 10, "used": false, "neighbours": false},
+    {"name": "second", "repositories": ["team/app-0"], "used": false, "neighbours": false}
+]"#;
 
 /// Gives the images that were sent by a rule's reconcile, each as often as it was.
 fn reconciled(cloud: &Cloud, rule: &str) -> Vec<String> {

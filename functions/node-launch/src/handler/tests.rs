@@ -8,3 +8,4 @@ mod inputs;
 mod launches;
 mod retries;
 mod services;
+mod usage;

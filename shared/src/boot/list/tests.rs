@@ -91,9 +91,33 @@ fn a_repository_comes_where_a_launch_names_it() {
         ),
     ];
     for (rule, listed, repository, expected) in rules {
-        let all = merged(&rule, &images(&listed), repository, images(&[repository]));
+        let all = merged(&rule, &images(&listed), &[], (repository, images(&[repository])));
         assert_eq!(repositories(&all), expected);
     }
+}
+
+#[test]
+fn what_neighbours_run_stays_first_and_a_push_renews_only_what_is_newest_of_its_repository() {
+    let listed = ["z:v1", "c:v1", "b:v1", "c:v2", "d:v1"].map(|name| {
+        let (repository, tag) = name.split_once(':').unwrap();
+        image(repository, tag)
+    });
+    let neighbours = [image("c", "v1"), image("z", "v1"), image("not-listed", "v1")];
+    let names = |all: &[Image]| -> Vec<String> {
+        let name = |image: &Image| format!("{}:{}", image.repository(), image.tag().unwrap());
+        all.iter().map(name).collect()
+    };
+    let push = |repository: &str, tag: &str| {
+        names(&merged(
+            &rule(""),
+            &listed,
+            &neighbours,
+            (repository, vec![image(repository, tag)]),
+        ))
+    };
+    assert_eq!(push("c", "v3"), ["z:v1", "c:v1", "b:v1", "c:v3", "d:v1"]);
+    assert_eq!(push("c", "v1"), ["z:v1", "c:v1", "b:v1", "d:v1"]);
+    assert_eq!(push("a", "v1"), ["z:v1", "c:v1", "a:v1", "b:v1", "c:v2", "d:v1"]);
 }
 
 proptest! {
@@ -116,15 +140,23 @@ proptest! {
         listed in prop::collection::vec("[a-e]", 0..12),
         repository in "[a-f]",
         tags in prop::collection::vec("v[0-9]", 0..3),
+        running in prop::collection::vec("[a-f]", 0..4),
     ) {
         let listed: Vec<Image> = listed.iter().map(|name| image(name, "v1")).collect();
         let newest: Vec<Image> = tags.iter().map(|tag| image(&repository, tag)).collect();
-        let all = merged(&rule(""), &listed, &repository, newest.clone());
+        let neighbours: Vec<Image> = running.iter().map(|name| image(name, "v1")).collect();
+        let runs = |images: &[Image]| -> (Vec<Image>, Vec<Image>) {
+            images.iter().cloned().partition(|image| neighbours.contains(image))
+        };
+        let all = merged(&rule(""), &listed, &neighbours, (&repository, newest.clone()));
         let split = |images: &[Image]| -> (Vec<Image>, Vec<Image>) {
             images.iter().cloned().partition(|image| image.repository() == repository)
         };
-        prop_assert_eq!(split(&all), (newest, split(&listed).1));
-        let again = merged(&rule(""), &all, &repository, split(&all).0);
+        let (first, rest) = all.split_at(runs(&listed).0.len());
+        prop_assert_eq!(first, runs(&listed).0);
+        let newest: Vec<Image> = newest.into_iter().filter(|image| !first.contains(image)).collect();
+        prop_assert_eq!(split(rest), (newest.clone(), split(&runs(&listed).1).1));
+        let again = merged(&rule(""), &all, first, (&repository, newest));
         prop_assert_eq!(again, all);
     }
 }

@@ -3,13 +3,20 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use aws_sdk_ec2::types::{ArchitectureValues, Instance, Tag};
 use lambda_runtime::Diagnostic;
 use prefetch::{
     ecr::NewestImages,
-    mocks::ecr::{RegistryImage, ecr},
+    mocks::{
+        Calls, Table, dynamodb,
+        ecr::{RegistryImage, ecr},
+        note_use, ran,
+    },
+    rule_images::RuleImages,
+    usage::{Usage, day},
 };
 use serde_json::Value;
 
@@ -23,6 +30,7 @@ use crate::{error::PlanError, handler::BakePlan};
 pub struct Cloud {
     pub plan: BakePlan,
     pub state: Arc<Mutex<Services>>,
+    pub table: Arc<Mutex<(Calls, Table)>>,
 }
 
 impl Cloud {
@@ -35,13 +43,17 @@ impl Cloud {
         let state = Arc::new(Mutex::new(Services::default()));
         let ecr = ecr(&state, |state| (&mut state.calls, &mut state.registry));
         let settings = settings(rules, defaults);
+        let table = Arc::<Mutex<(Calls, Table)>>::default();
+        let client = dynamodb(&table, |(calls, table)| (calls, table));
+        let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared);
+        let usage = Usage::with_client(client, "outcomes", 14);
         let plan = BakePlan {
             ec2: ec2(&state),
-            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared),
+            images: RuleImages::with(newest, usage, settings.registry.clone()),
             ecr,
             settings,
         };
-        let cloud = Self { plan, state };
+        let cloud = Self { plan, state, table };
         cloud.push("team/app", "v1", &single(&[("app", 100)]));
         cloud
     }
@@ -70,6 +82,13 @@ impl Cloud {
                 ..RegistryImage::new(&digest, &[tag], i64::try_from(images.len()).unwrap())
             });
         });
+    }
+
+    /// Notes that so many nodes of a rule run an image of so many bytes today.
+    pub fn run(&self, rule: &str, image: &str, nodes: usize, bytes: u64) {
+        let mut row = ran(image, nodes, day(SystemTime::now()));
+        row.bytes = bytes;
+        note_use(&mut self.table.lock().unwrap().1, rule, &row);
     }
 
     /// Puts one more tag on an image.

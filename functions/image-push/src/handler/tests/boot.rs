@@ -11,14 +11,17 @@ use prefetch::{
     mocks::{
         Calls,
         ecr::{Registry, RegistryImage, ecr},
+        note_use,
         parameters::{Parameters, parameters},
+        ran,
     },
     sender::Sender,
     settings::Mode,
+    usage::day,
 };
 use serde_json::{Value, json};
 
-use super::cloud::{REGISTRY, now, settings};
+use super::cloud::{REGISTRY, UsageTable, now, rule_images, settings};
 use crate::handler::ImagePush;
 
 const PATH: &str = "/eks-image-prefetch/boot";
@@ -124,6 +127,62 @@ async fn where_the_stack_observes_no_list_is_read_or_written() {
     assert_eq!(cloud.calls(), ["SendCommand"]);
 }
 
+/// Notes what nodes of the rule `all` run today.
+fn run(cloud: &Cloud, image: &str, nodes: usize) {
+    let mut table = cloud.table.lock().unwrap();
+    note_use(&mut table.1, "all", &ran(image, nodes, day(now())));
+}
+
+#[tokio::test]
+async fn what_neighbours_run_stays_first_whatever_is_pushed() {
+    let cloud = Cloud::new(&[("team/app", &["v1", "v2"]), ("other", &["v1"])]);
+    let sidecar = format!("public.ecr.aws/mesh/proxy:v1@{}", digest("v1"));
+    run(&cloud, &sidecar, 2);
+    run(&cloud, &image("team/app", "v1"), 1);
+    cloud.list(
+        ALL,
+        &[&sidecar, &image("team/app", "v1"), &image("other", "v1")].map(Clone::clone),
+    );
+    cloud.push(ALL).await;
+    let expected = [
+        sidecar,
+        image("team/app", "v1"),
+        image("other", "v1"),
+        image("team/app", "v2"),
+    ];
+    assert_eq!(cloud.listed("all"), expected);
+}
+
+#[tokio::test]
+async fn where_pushes_meet_the_list_has_what_neighbours_run_and_the_newest_of_what_is_used() {
+    let cloud = Cloud::new(&[("team/app", &["v1", "v2"]), ("team/web", &["v9"]), ("other", &["v1"])]);
+    let sidecar = format!("public.ecr.aws/mesh/proxy:v1@{}", digest("v1"));
+    run(&cloud, &sidecar, 1);
+    run(&cloud, &image("team/app", "v1"), 2);
+    cloud.list(ALL, &[image("team/app", "v1")]);
+    let other = text(ALL, &[image("team/web", "v9")]);
+    cloud.state.lock().unwrap().parameters.meanwhile = Some((format!("{PATH}/all"), other));
+    cloud.push(ALL).await;
+    let expected = [image("team/app", "v1"), sidecar, image("team/app", "v2")];
+    assert_eq!(cloud.listed("all"), expected);
+}
+
+#[tokio::test]
+async fn a_list_stays_as_it_was_where_it_cannot_be_told_what_nodes_run() {
+    let cloud = Cloud::new(&[("team/app", &["v2"])]);
+    cloud.list(ALL, &[image("team/app", "v1")]);
+    for _ in 0..2 {
+        let mut table = cloud.table.lock().unwrap();
+        table.0.fail("Query", 0, "AccessDeniedException");
+    }
+    let answer = cloud.push(ALL).await;
+    assert_eq!(
+        (&answer["decision"], &answer["boot"][0]["decision"]),
+        (&json!("sent"), &json!("incomplete"))
+    );
+    assert_eq!(cloud.listed("all"), [image("team/app", "v1")]);
+}
+
 #[derive(Default)]
 struct Services {
     calls: Calls,
@@ -133,6 +192,7 @@ struct Services {
 
 struct Cloud {
     state: Arc<Mutex<Services>>,
+    table: UsageTable,
 }
 
 impl Cloud {
@@ -146,6 +206,7 @@ impl Cloud {
         }
         Self {
             state: Arc::new(Mutex::new(state)),
+            table: UsageTable::default(),
         }
     }
 
@@ -158,7 +219,10 @@ impl Cloud {
         let (settings, ecr) = (settings(rules), self.ecr());
         ImagePush {
             sender: Sender::sending(self.ssm()),
-            images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings),
+            images: rule_images(
+                NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings),
+                &self.table,
+            ),
             ecr,
             boot: Some(BootLists::new(self.ssm(), PATH.to_owned(), Mode::Send)),
             settings,

@@ -15,11 +15,13 @@ use aws_smithy_mocks::{Rule as Mock, RuleMode, mock, mock_client};
 use prefetch::{
     ecr::NewestImages,
     mocks::{
-        Calls,
+        Calls, Table, dynamodb,
         ecr::{self, CONFIGURATION, MANIFEST, RegistryImage, ecr},
     },
+    rule_images::RuleImages,
     sender::Sender,
     settings::Settings,
+    usage::Usage,
 };
 use serde_json::Value;
 
@@ -56,13 +58,22 @@ pub async fn answer_with(
 
 pub fn image_push(sender: Sender, registry: &Registry, settings: &Settings) -> ImagePush {
     let ecr = registry.client();
+    let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), settings);
     ImagePush {
         sender,
-        images: NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), settings),
+        images: rule_images(newest, &registry.table),
         ecr,
         boot: None,
         settings: settings.clone(),
     }
+}
+
+/// The table, and the calls to it.
+pub type UsageTable = Arc<Mutex<(Calls, Table)>>;
+
+pub fn rule_images(newest: NewestImages, table: &UsageTable) -> RuleImages {
+    let client = dynamodb(table, |(calls, table)| (calls, table));
+    RuleImages::with(newest, Usage::with_client(client, "outcomes", 14), REGISTRY.to_owned())
 }
 
 /// Holds what ECR says of the image that an event tells of, and the calls to it.
@@ -76,6 +87,8 @@ pub struct Registry {
     pub index: &'static str,
     pub is_there: bool,
     pub state: Arc<Mutex<(Calls, ecr::Registry)>>,
+    /// The table that tells what nodes run.
+    pub table: UsageTable,
 }
 
 impl Default for Registry {
@@ -88,6 +101,7 @@ impl Default for Registry {
             index: r#"{"manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json"}]}"#,
             is_there: true,
             state: Arc::default(),
+            table: Arc::default(),
         }
     }
 }

@@ -143,7 +143,9 @@ async fn a_rule_that_fails_fails_the_event_with_its_cause_after_the_others_were_
 
 #[test]
 fn rules_whose_answers_are_slow_or_never_come_keep_no_other_from_its_command() {
-    let rules: Vec<Value> = (1..=8).map(|k| json!({"name": format!("rule-{k}")})).collect();
+    let rules: Vec<Value> = (1..=8)
+        .map(|k| json!({"name": format!("rule-{k}"), "used": false}))
+        .collect();
     let settings = settings(&json!(rules).to_string());
     let event: Value = serde_json::from_str(include_str!("../../../../../events/image-push.tagged.json")).unwrap();
     for unanswered in [None, Some("rule=rule-1 ")] {

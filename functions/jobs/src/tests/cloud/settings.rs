@@ -8,7 +8,8 @@ pub const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
 pub const FUNCTION: &str = "arn:aws:lambda:eu-central-1:123456789012:function:jobs";
 pub const DOCUMENT: &str = "eks-image-prefetch-prefetch-images";
 pub const BOOT_PATH: &str = "/eks-image-prefetch/boot";
-pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/*"]}]"#;
+/// Takes what no node uses too.
+pub const RULES: &str = r#"[{"name": "default", "repositories": ["team/*"], "used": false, "neighbours": false}]"#;
 
 /// Gives the value of a setting, as tests have it.
 pub fn setting(name: &str) -> &'static str {

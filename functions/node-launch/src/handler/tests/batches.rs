@@ -24,7 +24,10 @@ async fn a_batch_of_one_costs_three_calls_and_two_transactions_beside_ecr_and_ha
     let event = include_str!("../../../../../events/node-launch.sqs-one.json");
     assert_eq!(cloud.answer(event).await, json!({"batchItemFailures": []}));
     assert_eq!(cloud.calls(), (1, 1, 1));
-    assert_eq!(cloud.table.lock().unwrap().0.take(), ["TransactWriteItems"; 2]);
+    assert_eq!(
+        cloud.table.lock().unwrap().0.take(),
+        ["TransactWriteItems", "Query", "TransactWriteItems"]
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use prefetch::{
     aws,
-    ecr::NewestImages,
     instance::launched_at,
     mocks::{self, ecr::ecr},
     rows::Key,
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::{
     cloud::Cloud,
-    inputs::{MISSING, ONE, RETRY, RUNNING, batch, launches, now, settings},
+    inputs::{MISSING, ONE, RETRY, RUNNING, batch, launches, now, rule_images, settings},
     services::{Node, instance, node, registry},
 };
 use crate::handler::SETTLING;
@@ -107,14 +106,11 @@ async fn a_node_that_comes_back_is_sent_what_it_was_not_sent_before() {
     }
     assert_eq!(cloud.sent(), [vec![ONE.to_owned()]]);
     let first = cloud.inputs()[0].parameters().unwrap()["images"][0].clone();
+    let table = cloud.table.clone();
     let of_app = |newest: usize| {
         let rules = format!(r#"[{{"name": "default", "repositories": ["team/app"], "newest": {newest}}}]"#);
-        let images = NewestImages::with_client(
-            ecr(&registry(), |(calls, registry)| (calls, registry)),
-            "us-east-1".to_owned(),
-            &settings(&rules),
-        );
-        (settings(&rules), images)
+        let ecr = ecr(&registry(), |(calls, registry)| (calls, registry));
+        (settings(&rules), rule_images(ecr, &table, &rules))
     };
     // Once ECR names all, what is left is sent, and no more.
     (cloud.launch.settings, cloud.launch.images) = of_app(2);

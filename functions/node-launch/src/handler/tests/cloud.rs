@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use aws_sdk_ssm::operation::send_command::SendCommandInput;
 use aws_smithy_mocks::Rule as Mock;
-use prefetch::{ecr::NewestImages, mocks::ecr::ecr, sender::Sender};
+use prefetch::{mocks::ecr::ecr, sender::Sender};
 use serde_json::Value;
 
 use super::{
-    inputs::{LaunchTable, launches, now, received, settings},
+    inputs::{LaunchTable, launches, now, received, rule_images, settings},
     services::{Node, RegistryState, ec2, registry, ssm},
 };
 use crate::node_launch::NodeLaunch;
@@ -40,7 +40,7 @@ impl Cloud {
             launches: launches(&table),
             sender: Sender::sending(ssm.clone()),
             ssm,
-            images: NewestImages::with_client(ecr, "us-east-1".to_owned(), &settings(rules)),
+            images: rule_images(ecr, &table, rules),
             settings: settings(rules),
             max_receives: 30,
         };

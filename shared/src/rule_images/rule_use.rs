@@ -1,0 +1,71 @@
+//! The use that a rule's nodes make of images, as far as it is known, and what follows from it.
+
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::SystemTime};
+
+use crate::{
+    command::MAX_IMAGES,
+    image::{Image, ecr_account},
+    rows::UsageRow,
+    rule::Rule,
+    usage::day,
+};
+
+/// Limits how many images a new node gets because its neighbours run them: those of three commands.
+pub const MAX_NEIGHBOURS: usize = 3 * MAX_IMAGES;
+
+/// Holds what a rule's nodes run, or lately ran; nothing where that is not known.
+#[derive(Clone, Debug, Default)]
+pub struct RuleUse(Arc<Vec<UsageRow>>);
+
+impl RuleUse {
+    /// Takes the rows of a rule.
+    #[must_use]
+    pub fn new(rows: Arc<Vec<UsageRow>>) -> Self {
+        Self(rows)
+    }
+
+    /// Returns true where anything is known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Names the repositories of this registry that a rule takes because its nodes use them, in the rule's order; none where it
+    /// takes others too, or nothing is known.
+    #[must_use]
+    pub fn repositories(&self, rule: &Rule, registry: &str) -> Option<Vec<String>> {
+        if !rule.used || !self.is_known() {
+            return None;
+        }
+        let images = self.0.iter().map(|row| &row.image);
+        let images = images.filter(|image| image.registry() == registry);
+        let names: BTreeSet<&str> = images.map(Image::repository).collect();
+        let mut names: Vec<&str> = names.into_iter().collect();
+        names.retain(|name| rule.repositories.matches(name));
+        names.sort_by_cached_key(|name| rule.repositories.rank(name));
+        Some(names.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Gives what runs on a rule's nodes now and may be brought to a new one, that of most nodes first, then by name: what this
+    /// account's registries have, and those that the rule names.
+    #[must_use]
+    pub fn neighbours(&self, rule: &Rule, registry: &str, now: SystemTime) -> Vec<&UsageRow> {
+        if !rule.neighbours {
+            return Vec::new();
+        }
+        let account = ecr_account(registry);
+        let may_be_brought = |image: &Image| {
+            let is_own = account.is_some() && ecr_account(image.registry()) == account;
+            is_own || rule.registries.matches(image.registry())
+        };
+        let today = day(now);
+        let rows = self.0.iter().filter(|row| may_be_brought(&row.image));
+        let mut running: Vec<(u64, &UsageRow)> = rows.map(|row| (row.running_nodes(today), row)).collect();
+        running.retain(|(nodes, _)| *nodes > 0);
+        running.sort_by_key(|(nodes, row)| (Reverse(*nodes), &row.image));
+        running.into_iter().map(|(_, row)| row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
