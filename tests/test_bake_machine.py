@@ -198,6 +198,21 @@ def test_a_bake_that_is_not_told_what_it_cannot_do_without_says_so_and_cleans_up
     assert world.calls["CleanUp"] == 1
 
 
+@pytest.mark.parametrize("said", ["unreported", "not-found", "no-space"])
+def test_an_image_of_another_registry_that_does_not_come_is_left_off_and_one_of_the_own_fails_the_bake(world, said):
+    other = "public.ecr.aws/mesh/proxy:v1@sha256:" + "1" * 64
+    [bake] = world.answers["Plan"]["Payload"]["bakes"]
+    bake["images"].append({"image": other, "bytes": 1, "named": False, "elsewhere": True})
+    if said != "unreported":
+        line = json.dumps({"image": other, "status": "failed", "reason": said})
+        world.answers["GetCommand"]["StandardOutputContent"] += line + "\n"
+    [baked] = world.run()["bakes"]
+    assert (baked["status"], baked["leftOff"]) == ("baked", [other])
+    assert [image["image"] for image in baked["images"]] == [IMAGE]
+    del bake["images"][1]["elsewhere"]
+    assert "NotAllThere" in world.run().cause
+
+
 @pytest.mark.parametrize("details", ["", "{", "[]", '"text"', "null"])
 def test_details_that_are_none_are_baked_anew(world, details):
     world.answers["GetDetails"] = {"Parameter": {"Value": details}}
