@@ -42,7 +42,7 @@ BY_A_FUNCTION = {
     "more quotes than there is room for": (
         {"Rules": json.dumps([{"name": "gpu", "repositories": ["team/a" for _ in range(220)]}])},
         "environment variable RULES takes 2681 bytes of a function's environment, in which every quote, backslash and "
-        "line break counts twice, and there is room for 2440",
+        "line break counts twice, and there is room for 2420",
     ),
     "half a second": (
         {"DeliveryTimeout": "600.5"},
@@ -57,7 +57,7 @@ BY_CLOUDFORMATION = {
     "defaults that were to be an object": ({"BakeDefaults": ""}, "A JSON object of up to 700 characters"),
     "a longer list of repositories than a function is given": (
         {"Repositories": ",".join(["team/app"] * 40)},
-        "separated by commas, without spaces, in up to 350 characters; Rules takes more.",
+        "separated by commas, without spaces, in up to 330 characters; Rules takes more.",
     ),
     "a pin without a keep": ({"Pin": "true"}, "Pin takes a Keep of at least 1"),
 }
@@ -175,8 +175,9 @@ def test_make_check_says_the_same(case):
 
 def test_make_check_says_in_one_line_what_would_be_deployed():
     code, said, _ = checked(ClusterName="prod", Repositories="team/*,!team/x", NodeTags="team=ml|web", Newest="2")
-    images = "every push and the 2 newest images of repositories team/* !team/x"
-    assert (code, said) == (0, f"cluster prod: rule default: {images}, to nodes with team=ml|web\n")
+    images = "every push and the 2 newest images of repositories team/* !team/x that its nodes use"
+    nodes = "nodes with team=ml|web; to a new node what its neighbours run"
+    assert (code, said) == (0, f"cluster prod: rule default: {images}, to {nodes}\n")
 
 
 def test_make_check_tells_of_everything_at_once_also_what_sam_would_leave_out():

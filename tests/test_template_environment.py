@@ -40,6 +40,7 @@ LONGEST = {
     "ClusterTagKey": "k" * 128,
     "MaxConcurrency": "9999999",
     "MaxErrors": "9999999",
+    "SweepInterval": "rate(999 minutes)",
 }
 """Texts that a pattern keeps short."""
 SEPARATED = {"NodeTags": "a=b,a=b,a=b,a=b", "Repositories": "a", "Tags": "a"}

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import contract
+import pytest
 from machine import edges, parts, reachable, states_of
 from template import FUNCTIONS, RESOURCES, TEMPLATE
 
@@ -110,6 +111,13 @@ def test_who_serves_launches_writes_rows_of_launches_and_no_others():
     [writing] = [s for s in policy["PolicyDocument"]["Statement"] if "dynamodb:PutItem" in s["Action"]]
     assert writing["Action"] == ["dynamodb:PutItem", "dynamodb:DeleteItem"]
     assert writing["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["launch#*"]}}
+
+
+@pytest.mark.parametrize("role", ["ImagePushRole", "NodeLaunchRole", "BakePlanRole"])
+def test_who_asks_what_nodes_run_reads_those_rows_and_no_others(role):
+    [policy] = RESOURCES[role]["Properties"]["Policies"]
+    [reading] = [s for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "dynamodb:Query"]
+    assert reading["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["usage#*"]}}
 
 
 def test_the_rules_that_fill_the_node_queue_are_let_and_their_events_are_not_lost():
