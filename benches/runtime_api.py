@@ -50,6 +50,8 @@ RULE = {
     "name": "default",
     "repositories": ["*"],
     "tags": ["*"],
+    "used": False,
+    "neighbours": False,
     "nodes": {},
     "newest": 1,
     "maxConcurrency": "50",
@@ -75,7 +77,7 @@ LAMBDA = {
 
 
 def environment(rule: Mapping[str, Any] | None = None, **more: str) -> dict[str, str]:
-    """Returns what Lambda and the template set for a function: one rule, the template's default but for `rule`."""
+    """Returns what Lambda and the template set for a function: one rule, for what is used or not, and `rule`."""
     return {**LAMBDA, **SETTINGS, "RULES": json.dumps([{**RULE, **(rule or {})}]), **more}
 
 

@@ -15,6 +15,11 @@ TEMPLATE = ROOT / os.environ.get("BUILD_DIR", ".aws-sam/build") / "template.yaml
 SAM_SECONDS = 90
 """Says how long SAM may take; ten seconds, on a busy machine some thirty. What it waits for it asks for every 30."""
 
+EVERYTHING = {"used": False, "neighbours": False}
+"""Says of a rule that it brings all that it takes: the nodes of a local cloud run no pods, and would use nothing."""
+BRINGS_EVERYTHING = {"Used": "false", "Neighbours": "false"}
+"""Says the same of the rule that the parameters make, where a deployment does not say otherwise."""
+
 TABLE_COLUMNS = "2000"
 """Says how wide SAM's tables are, so that a reason stands on one line."""
 
@@ -28,7 +33,8 @@ class Stack:
 
     def deploy(self, template: Path = TEMPLATE, **parameters: str) -> None:
         """Runs `sam deploy`, new or as an update."""
-        overrides = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
+        named = {**BRINGS_EVERYTHING, **parameters}
+        overrides = [f"{name}={json.dumps(value)}" for name, value in named.items()]
         self._sam(
             "deploy",
             "--template-file",

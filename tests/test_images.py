@@ -6,11 +6,11 @@ import pytest
 
 from local import images
 from local.client import ROOT, until
-from local.stack import Stack
+from local.stack import EVERYTHING, Stack
 
 RULES = [
-    {"name": "db", "repositories": ["data/*"], "order": "version"},
-    {"name": "all", "repositories": ["*", "!data/*"], "tags": ["*", "prod"]},
+    {"name": "db", "repositories": ["data/*"], "order": "version", **EVERYTHING},
+    {"name": "all", "repositories": ["*", "!data/*"], "tags": ["*", "prod"], **EVERYTHING},
 ]
 
 

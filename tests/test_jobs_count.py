@@ -9,10 +9,11 @@ from jobs import SECONDS, Jobs, fails, pulls
 from uploaded import Uploaded
 
 from local.client import LocalCloud, until
+from local.stack import EVERYTHING
 
 CLUSTER = {"aws:eks:cluster-name": "count"}
 METRICS = {"warm": "NodesWarm", "cold": "NodesCold", "unreachable": "NodesUnreachable"}
-RULES = [{"name": "default", "repositories": ["count/*"]}]
+RULES = [{"name": "default", "repositories": ["count/*"], **EVERYTHING}]
 
 _versions = itertools.count(1)
 

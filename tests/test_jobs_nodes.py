@@ -10,10 +10,11 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import until
+from local.stack import EVERYTHING
 
 RULES = [
-    {"name": "default", "repositories": ["held/*"]},
-    {"name": "gpu", "repositories": ["held-gpu/*"], "nodes": {"pool": ["gpu"]}},
+    {"name": "default", "repositories": ["held/*"], **EVERYTHING},
+    {"name": "gpu", "repositories": ["held-gpu/*"], "nodes": {"pool": ["gpu"]}, **EVERYTHING},
 ]
 OURS = {"aws:eks:cluster-name": "nodes"}
 MINUTES = timedelta(minutes=10).total_seconds()

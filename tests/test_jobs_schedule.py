@@ -10,8 +10,10 @@ from uploaded import Uploaded
 
 from local.client import until
 from local.scheduler import cron
+from local.stack import EVERYTHING
 
-RULES = [{"name": "default", "repositories": ["timed/*"]}, {"name": "gpu", "repositories": ["timed-gpu/*"]}]
+TAKEN = {"default": "timed/*", "gpu": "timed-gpu/*"}
+RULES = [{"name": name, "repositories": [taken], **EVERYTHING} for name, taken in TAKEN.items()]
 
 _names = count(1)
 
@@ -377,7 +379,8 @@ def test_images_pushed_before_the_stack_was_are_brought_once_it_is_deployed(clou
     image = jobs.push("timed/early")
     nodes = cloud.launch_many(2, tags, containerd="none", online_after=0, endings=[pulls(image)])
     stack = Uploaded(cloud, name="deployed")
-    stack.deploy(ClusterName="deployed", Rules=json.dumps([{"name": "early", "repositories": ["timed/early"]}]))
+    early = {"name": "early", "repositories": ["timed/early"], **EVERYTHING}
+    stack.deploy(ClusterName="deployed", Rules=json.dumps([early]))
     deployed = Jobs(cloud, stack)
     [command] = until(lambda: deployed.commands("reconcile"), SECONDS, "the command")
     assert command["Parameters"]["images"] == [image]

@@ -9,7 +9,7 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import ROOT, LocalCloud, until
-from local.stack import TEMPLATE, Stack
+from local.stack import EVERYTHING, TEMPLATE, Stack
 
 CLUSTER = {"aws:eks:cluster-name": "prod"}
 EVENTS = ROOT / "events"
@@ -259,7 +259,8 @@ def test_the_parameters_become_the_rule(cloud, stack):
 
 def test_each_rules_own_fields_reach_the_document_and_what_is_unsaid_means_nothing(cloud):
     ruled = Uploaded(cloud, name="ruled")
-    rules = [{"name": "gpu", "newest": 2, "keep": 3, "pin": True, "maxImageGiB": 20}, {"name": "rest"}]
+    limits = {"newest": 2, "keep": 3, "pin": True, "maxImageGiB": 20}
+    rules = [{"name": "gpu", **limits, **EVERYTHING}, {"name": "rest", **EVERYTHING}]
     # Beside Rules the simple parameters are none: a Pin without a Keep is no mistake then.
     ruled.deploy(ClusterName="ruled", Rules=json.dumps(rules), Pin="true")
     gpu, rest = sent_for(ruled, json.loads((EVENTS / "image-push.tagged.json").read_text()))

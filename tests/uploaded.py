@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from local.client import LocalCloud
-from local.stack import TEMPLATE, Stack, sam
+from local.stack import BRINGS_EVERYTHING, TEMPLATE, Stack, sam
 
 QUICK = {"Delay": 0.5, "MaxAttempts": 180}
 
@@ -15,13 +15,14 @@ class Uploaded(Stack):
     """One deployment of what SAM has uploaded: each `sam deploy` takes ten seconds of a processor."""
 
     def deploy(self, template: Path = TEMPLATE, **parameters: str) -> None:
-        """Creates the stack, or updates it; parameters that are not named have their defaults."""
+        """Creates the stack, or updates it; parameters that are not named have their defaults, or bring everything."""
+        named = {**BRINGS_EVERYTHING, **parameters}
         cloudformation = self.cloud.client("cloudformation")
         verb = "update" if self._is_there() else "create"
         getattr(cloudformation, f"{verb}_stack")(
             StackName=self.name,
             TemplateURL=uploaded(self.cloud, template),
-            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in named.items()],
             Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
         )
         cloudformation.get_waiter(f"stack_{verb}_complete").wait(StackName=self.name, WaiterConfig=QUICK)
