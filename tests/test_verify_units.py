@@ -215,6 +215,29 @@ def test_a_push_of_a_stack_that_observes_is_held_and_nothing_is_waited_for():
 
 
 @pytest.mark.parametrize(
+    ("used", "log", "held"),
+    [
+        (True, "event 1 is ignored: no node of default runs an image of app, or lately ran one", True),
+        (True, "event 1 is ignored: no rule wants app:v1", False),
+        (False, "event 1 is ignored: no node of default runs an image of app, or lately ran one", False),
+    ],
+)
+def test_a_push_that_no_node_would_run_is_held_and_a_job_brings_its_image(monkeypatch, used, log, held):
+    asked = []
+    api = Pages({"jobs": []})
+    monkeypatch.setattr(api, "post", lambda path, body: asked.append(body) or {"jobs": [{"id": "2"}]}, raising=False)
+    monkeypatch.setattr(push, "_log", lambda pushed: [log])
+    monkeypatch.setattr(push, "_missing", lambda pushed, others: "no job")
+    [rule] = rules.read(configuration([{"name": "default", "used": used}]))
+    image = images.Artifact("", b"")
+    pushed = push.Push(None, stack(), api, Place("app", "v1", True), image, [rule], 0)
+    results = Results()
+    assert push.jobs(pushed, results) == ({"default": "2"} if held else {})
+    assert [row.state for row in results.rows] == [HELD if held else BROKEN]
+    assert (asked, pushed.sent) == (([{"images": ["app:v1"], "rule": "default"}], ["2"]) if held else ([], []))
+
+
+@pytest.mark.parametrize(
     ("rule", "wanted", "said"),
     [
         ({"repositories": ["team/*"]}, None, "team/prod-verify exists already; delete it where it is of a run"),

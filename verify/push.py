@@ -22,6 +22,8 @@ from verify.stack import Stack
 APPEARS_SECONDS = 120
 """Says how long a push's job may take to appear: some seconds, and the function's first retry comes after 60."""
 CLOCK_SKEW_SECONDS = 5
+NOT_USED = "runs an image of"
+"""Is what image-push says of a push that no node of its rules would run."""
 MAX_PAGES = 3
 """Says how many pages of the newest jobs, or of a log, are looked through."""
 
@@ -39,6 +41,8 @@ class Push:
     """The rules that want it."""
     deadline: float
     began: float = field(default_factory=time.time)
+    sent: list[str] = field(default_factory=list)
+    """The jobs by which the run itself had the image brought."""
 
     @property
     def what(self) -> str:
@@ -71,7 +75,11 @@ def jobs(push: Push, results: Results) -> dict[str, str]:
         return {}
     for rule in push.rules:
         what, job = f"job of the push by rule {rule.name}", found.get(rule.name)
-        if job is None:
+        if job is None and rule.used and _is_unused(push, bool(found)):
+            results.held(what, "none, for no node of the rule uses the repository: a job brings the image instead")
+            if id_ := _by_job(push, rule, results):
+                sending[rule.name] = id_
+        elif job is None:
             results.broken(what, _missing(push, bool(found)))
         elif job["state"] == "observed":
             results.held(what, "observed only: with Mode observe it is recorded, and nothing is sent")
@@ -81,12 +89,31 @@ def jobs(push: Push, results: Results) -> dict[str, str]:
     return sending
 
 
+def _is_unused(push: Push, others: bool) -> bool:
+    """Tells whether a rule has no job because no node of it uses the repository: it says so, or only others have."""
+    lines = _log(push)
+    return any(NOT_USED in line for line in lines) or (others and not lines)
+
+
+def _by_job(push: Push, rule: Rule, results: Results) -> str | None:
+    """Has a job bring the image by a rule whose nodes do not use the repository; returns the job's id."""
+    image = f"{push.place.repository}:{push.place.tag}"
+    try:
+        [job] = push.jobs.post("/jobs", {"images": [image], "rule": rule.name})["jobs"]
+    except Refused as error:
+        results.broken(f"a job brings the image by rule {rule.name}", str(error))
+        return None
+    push.sent.append(job["id"])
+    return job["id"]
+
+
 def cancel(push: Push, results: Results) -> None:
     """Cancels what of the push's jobs has not begun: the image is about to be removed."""
     try:
-        for job in listed(push.jobs, push.image.digest, "push"):
-            if job["state"] == "running":
-                push.jobs.delete(f"/jobs/{job['id']}")
+        for trigger in ("push", "job") if push.sent else ("push",):
+            for job in listed(push.jobs, push.image.digest, trigger):
+                if job["state"] == "running":
+                    push.jobs.delete(f"/jobs/{job['id']}")
     except Refused as error:
         results.broken("the push's jobs are cancelled", f"{error}; a node may still look for the image")
 
@@ -95,10 +122,11 @@ def _appeared(push: Push) -> dict[str, dict]:
     """Waits until every rule that wants the image has its job, or what keeps it from it is known; by rule."""
     limit = min(push.deadline, time.monotonic() + APPEARS_SECONDS)
     found: dict[str, dict] = {}
+    required = {rule.name for rule in push.rules if not rule.used}
 
     def complete() -> bool:
         found.update({job["rule"]: job for job in listed(push.jobs, push.image.digest, "push")})
-        return len(found) >= len(push.rules) or any(is_final(line) for line in _log(push))
+        return bool(found and required <= found.keys()) or any(is_final(line) for line in _log(push))
 
     until(complete, limit)
     return found

@@ -16,12 +16,18 @@ class Rule:
     repositories: Sequence[str]
     tags: Sequence[str]
     keep: int
+    used: bool
+    """Says whether it brings only images of repositories that its nodes use."""
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> "Rule":
         """Reads a rule of the list, with the functions' own defaults."""
         return cls(
-            fields["name"], fields.get("repositories", ["*"]), fields.get("tags", ["*"]), int(fields.get("keep", 0))
+            fields["name"],
+            fields.get("repositories", ["*"]),
+            fields.get("tags", ["*"]),
+            int(fields.get("keep", 0)),
+            fields.get("used", True) is True,
         )
 
     def wants(self, repository: str, tag: str) -> bool:

@@ -89,7 +89,7 @@ def _follow(pushed: push.Push, found: Sequence[Node], results: Results) -> None:
         with undisturbed():
             push.cancel(pushed, results)
     image = f"{pushed.place.repository}:{pushed.place.tag}"
-    dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, results)
+    dry_run.check(pushed.jobs, image, pushed.image.digest, pushed.rules[0].name, results, pushed.sent)
     if ids:
         outcomes.check_warm(pushed.jobs, pushed.image.digest, warm, results)
 
