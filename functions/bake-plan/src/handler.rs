@@ -38,7 +38,7 @@ pub struct BakePlan {
 impl BakePlan {
     /// Plans the bakes that an execution asks for; nothing is changed by it.
     ///
-    /// Costs, beside what the images take (see [`prefetch::ecr::NewestImages::of_rule`], [`RuleImages::known_use`] and
+    /// Costs, beside what the images take (see [`prefetch::ecr::NewestImages::known_of_rule`], [`RuleImages::known_use`] and
     /// [`resolve`](prefetch::resolve::resolve)), one DescribeInstances for each 1,000 nodes unless both architectures and subnet
     /// are named, one DescribeSubnets unless the subnet is, and what [`Contents::read`] takes.
     ///

@@ -136,21 +136,12 @@ impl NewestImages {
         }
     }
 
-    /// Names the rule's newest images: of each repository it takes those that [`crate::newest::Shortlist::choose`] does,
-    /// each by at most five
-    /// of the tags that it takes.
+    /// Names the rule's newest images, as far as ECR answers: of each repository it takes those that
+    /// [`crate::newest::Shortlist::choose`] does, each by at most five of the tags that it takes.
     ///
     /// Asks ECR once for each 1,000 images of a repository, whatever the number of rules, and again after 30 seconds; once more
     /// for the manifests of indexes and of what may be a build cache's; and lists the repositories only where the rule has a
-    /// real glob. A repository that does not exist has no images.
-    ///
-    /// # Errors
-    /// [`ImagesError`] where ECR does not answer of each repository: the next call asks for those that are left.
-    pub async fn of_rule(&self, rule: &Rule, now: SystemTime) -> Result<Vec<Image>, ImagesError> {
-        self.known_of_rule(rule, now).await?.whole()
-    }
-
-    /// Names the rule's newest images as [`NewestImages::of_rule`] does, as far as ECR answers.
+    /// real glob. A repository that does not exist has no images. The next call asks for those that ECR did not answer of.
     ///
     /// # Errors
     /// [`ImagesError`] where ECR does not even list the repositories.

@@ -37,7 +37,8 @@ impl Rules {
     }
 
     pub(super) async fn whole(&self, rule: &str) -> Result<Vec<Image>, ImagesError> {
-        self.0.of_rule(self.rule(rule), SystemTime::UNIX_EPOCH).await
+        let newest = self.0.known_of_rule(self.rule(rule), SystemTime::UNIX_EPOCH).await;
+        newest.and_then(Newest::whole)
     }
 
     pub(super) async fn known(&self, rule: &str, seconds: u64) -> Newest {
