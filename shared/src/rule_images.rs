@@ -13,14 +13,13 @@ use tracing::{info, warn};
 use crate::{
     ecr::{ImagesError, Newest, NewestImages},
     error_text::error_text,
-    image::Image,
     rows::UsageRow,
     rule::Rule,
     settings::{Settings, UsageSettings},
     usage::{RepositoryUse, Usage, UsageError},
 };
 
-pub use rule_use::{MAX_NEIGHBOURS, RuleUse};
+pub use rule_use::{MAX_NEIGHBOURS, RuleUse, neighbours_first};
 
 /// Decides which images a rule brings: the newest of repositories that its nodes run, and what these run.
 pub struct RuleImages {
@@ -144,16 +143,8 @@ impl RuleImages {
             images: Vec::new(),
             missing: Some(cause),
         });
-        let neighbours = self.neighbours(rule, used, now).into_iter();
-        let mut images: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
-        let running = images.len();
-        for image in newest.images {
-            if !images[..running].contains(&image) {
-                images.push(image);
-            }
-        }
         Newest {
-            images,
+            images: neighbours_first(&self.neighbours(rule, used, now), newest.images),
             missing: newest.missing,
         }
     }

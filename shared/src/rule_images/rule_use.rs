@@ -1,6 +1,11 @@
 //! The use that a rule's nodes make of images, as far as it is known, and what follows from it.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use crate::{
     command::MAX_IMAGES,
@@ -48,23 +53,47 @@ impl RuleUse {
 
     /// Gives what runs on a rule's nodes now and may be brought to a new one, that of most nodes first, then by name: what this
     /// account's registries have, and those that the rule names.
+    ///
+    /// Now is today; for a repository of which nothing was seen to run yet today it is yesterday.
     #[must_use]
     pub fn neighbours(&self, rule: &Rule, registry: &str, now: SystemTime) -> Vec<&UsageRow> {
         if !rule.neighbours {
             return Vec::new();
         }
         let account = ecr_account(registry);
-        let may_be_brought = |image: &Image| {
-            let is_own = account.is_some() && ecr_account(image.registry()) == account;
-            is_own || rule.registries.matches(image.registry())
+        let may_be_brought = |host: &str| {
+            let is_own = account.is_some() && ecr_account(host) == account;
+            is_own || rule.registries.matches(host)
         };
+        // Rows are many, and registries few.
+        let mut of_host: BTreeMap<&str, bool> = BTreeMap::new();
+        let mut is_brought = |host| *of_host.entry(host).or_insert_with(|| may_be_brought(host));
         let today = day(now);
-        let rows = self.0.iter().filter(|row| may_be_brought(&row.image));
+        let runs_today = |row: &UsageRow| row.days.get(&today).is_some_and(|seen| !seen.running.is_empty());
+        let renewed: BTreeSet<(&str, &str)> = self.0.iter().filter(|row| runs_today(row)).map(repository).collect();
+        let rows = self.0.iter().filter(|row| is_brought(row.image.registry()));
         let mut running: Vec<(u64, &UsageRow)> = rows.map(|row| (row.running_nodes(today), row)).collect();
-        running.retain(|(nodes, _)| *nodes > 0);
+        running.retain(|(nodes, row)| *nodes > 0 && (runs_today(row) || !renewed.contains(&repository(row))));
         running.sort_by_key(|(nodes, row)| (Reverse(*nodes), &row.image));
         running.into_iter().map(|(_, row)| row).collect()
     }
+}
+
+fn repository(row: &UsageRow) -> (&str, &str) {
+    (row.image.registry(), row.image.repository())
+}
+
+/// Puts what neighbours run before a rule's newest images, each image once.
+#[must_use]
+pub fn neighbours_first(neighbours: &[&UsageRow], newest: Vec<Image>) -> Vec<Image> {
+    let mut images: Vec<Image> = neighbours.iter().map(|row| row.image.clone()).collect();
+    let running = images.len();
+    for image in newest {
+        if !images[..running].contains(&image) {
+            images.push(image);
+        }
+    }
+    images
 }
 
 #[cfg(test)]

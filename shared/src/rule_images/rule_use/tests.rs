@@ -87,6 +87,25 @@ fn a_new_node_gets_what_runs_today_or_ran_yesterday_and_not_what_ran_before_or_n
 }
 
 #[test]
+fn what_ran_yesterday_is_not_brought_where_its_repository_runs_another_image_today() {
+    let mut pulled = row(&format!("{OWN}/app:v2"), 9, 1);
+    pulled.merge(&row(&format!("{OWN}/app:v2"), 0, 0));
+    let used = used([
+        row(&format!("{OWN}/app:v1"), 9, 1),
+        pulled,
+        row(&format!("{OWN}/app:v3"), 1, 0),
+        row(&format!("{OWN}/app:v4"), 2, 0),
+        row(&format!("{OWN_ELSEWHERE}/app:v1"), 3, 1),
+    ]);
+    let expected = [
+        format!("{OWN_ELSEWHERE}/app:v1"),
+        format!("{OWN}/app:v4"),
+        format!("{OWN}/app:v3"),
+    ];
+    assert_eq!(names(&used.neighbours(&rule(""), OWN, now())), expected);
+}
+
+#[test]
 fn a_rule_says_from_which_registries_what_runs_is_brought_and_those_of_this_account_always_may() {
     let used = used(REGISTRIES.map(|registry| row(&format!("{registry}/app:v1"), 1, 0)));
     for (registries, expected) in [
