@@ -145,20 +145,14 @@ fn images(list: &str) -> Result<Vec<Image>, String> {
     references.into_iter().map(image).collect()
 }
 
-/// Reads a reference. A registry without a dot, such as `localhost`, or in capitals, is none that containerd takes for one.
 fn image(reference: &str) -> Result<Image, String> {
-    let image: Option<Image> = reference.parse().ok().filter(|image: &Image| is_host(image.registry()));
+    let image: Option<Image> = reference.parse().ok().filter(Image::has_host);
     image.ok_or_else(|| {
         let shown: String = reference.chars().take(SHOWN).collect();
         format!(
             "not registry/repository[:tag]@sha256:digest, of at most 255 and 128 characters before the digest: {shown}"
         )
     })
-}
-
-fn is_host(registry: &str) -> bool {
-    let (host, port) = registry.split_once(':').unwrap_or((registry, ""));
-    host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
 }
 
 #[cfg(test)]

@@ -62,3 +62,4 @@ pub mod stack_name;
 pub mod table;
 #[cfg(feature = "aws")]
 pub mod unique_keys;
+pub mod usage_line;

@@ -37,6 +37,14 @@ impl Image {
         &self.registry
     }
 
+    /// Returns true where containerd takes the registry for a host: a registry without a dot, such as `localhost`, or in
+    /// capitals, it takes for a part of the repository.
+    #[must_use]
+    pub fn has_host(&self) -> bool {
+        let (host, port) = self.registry.split_once(':').unwrap_or((&self.registry, ""));
+        host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
+    }
+
     /// Returns the name by digest, under which kubelet looks for an image that a pod names by digest:
     /// `registry/repository@sha256:…`.
     #[must_use]
