@@ -40,14 +40,14 @@ class Pods:
         self._sandboxes.append(sandbox)
         return sandbox
 
-    def start(self, sandbox: str, reference: str, named: str = "") -> str:
-        """Starts a container in a pod and returns its id."""
+    def start(self, sandbox: str, reference: str, named: str = "", volume: str = "") -> str:
+        """Starts a container in a pod, with an image as its volume where one is named, and returns its id."""
         name = f"container{next(self._numbers)}"
-        return cri.start_container(self._node.socket, sandbox, name, reference, named)
+        return cri.start_container(self._node.socket, sandbox, name, reference, named, volume)
 
-    def run(self, reference: str, named: str = "") -> str:
+    def run(self, reference: str, named: str = "", volume: str = "") -> str:
         """Runs a pod of one container and returns the container's id."""
-        return self.start(self.make(), reference, named)
+        return self.start(self.make(), reference, named, volume)
 
     def stop(self, container: str) -> None:
         """Ends a container, which its pod keeps."""

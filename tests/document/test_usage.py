@@ -16,7 +16,7 @@ from .command import HOST, Result, begin, run
 from .nodes import CTR, running
 from .pods import Pods, able_to_run_pods, pausing
 from .relay import relaying
-from .state import OWN_ARCHITECTURE, by_digest, by_tag, chain_id, eventually, wait_for_file
+from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, wait_for_file
 
 CONTAINERS = "/runtime.v1.RuntimeService/ListContainers"
 NOTHING = {"images": 0, "leftOut": 0, "podImages": 0, "podImagesPresent": 0, "firstUsedBytes": 0}
@@ -177,17 +177,17 @@ def test_what_never_ran_is_told_only_where_kubelet_pulled_it(node: Node, pushed)
     assert result.totals == {**NOTHING, "images": 1}
 
 
-def test_what_a_volume_stands_on_is_used(node: Node, pushed) -> None:
-    image = images.image("weights", architecture=OWN_ARCHITECTURE)
-    reference = pushed("team/weights", "v1", image)
-    run(node, reference)
-    node.shell(f"{CTR} snapshots prepare volume {chain_id(image)}")
+@ON_ONE_CONTAINERD
+def test_what_a_pod_has_mounted_is_used(node: Node, pods: Pods, pushed) -> None:
+    app, weights = pausing("app"), images.image("weights", architecture=OWN_ARCHITECTURE)
+    references = [pushed("team/app", "v1", app), pushed("team/weights", "v1", weights)]
+    run(node, *references)
+    pods.run(by_tag(references[0]), volume=by_tag(references[1]))
 
     result = inventory(node)
 
-    node.shell(f"{CTR} snapshots rm volume")
-    assert [(line["usage"], line["running"]) for line in result.usage] == [(reference, 0)]
-    assert result.totals["firstUsedBytes"] == image.size
+    assert [(line["usage"], line["running"]) for line in result.usage] == [(references[0], 1), (references[1], 0)]
+    assert result.totals["firstUsedBytes"] == app.size + weights.size
 
 
 @ON_ONE_CONTAINERD

@@ -32,12 +32,11 @@ pub struct InUse {
 pub fn in_use(look: &Look) -> Vec<InUse> {
     let inventory = &look.inventory;
     let by_image = look.containers_by_image();
-    let volumes = look.chains_of_volumes(&by_image);
     let mut found = Found::default();
     for image in &look.images {
         match by_image.get(image.id.as_str()) {
             Some(containers) => found.add_containers(inventory, image, containers),
-            None => found.add_without_containers(inventory, image, &volumes),
+            None => found.add_without_containers(inventory, image, &look.volumes),
         }
     }
     let mut all: Vec<_> = found.0.into_values().collect(); // by name
@@ -60,11 +59,10 @@ impl Found {
         }
     }
 
-    fn add_without_containers(&mut self, inventory: &Inventory, image: &CriImage, volumes: &HashSet<&str>) {
+    fn add_without_containers(&mut self, inventory: &Inventory, image: &CriImage, volumes: &HashSet<String>) {
         for reference in reference::all(inventory, image) {
             let is_ours = ours::pulled_at(inventory, &reference).is_some();
-            let chains = || inventory.chains(reference.digest());
-            let is_used = is_ours && chains().iter().any(|chain| volumes.contains(chain.as_str()));
+            let is_used = volumes.contains(reference.digest());
             if is_used || !is_ours && !image.pinned {
                 self.add(inventory, image, reference).is_used = is_used;
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     rc::Rc,
 };
 
@@ -12,12 +13,17 @@ use crate::{
     },
     context::Context,
     failure::Failure,
+    host::Host,
 };
+
+/// Names the folder in which containerd mounts images as volumes of pods, each under the pod's id and the image's digest
+/// (containerd 2.1, internal/cri/server/container_image_mount.go).
+const VOLUMES: &str = "/run/containerd/io.containerd.grpc.v1.cri/image-volumes";
 
 /// Holds what containerd and CRI tell at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// What containerd holds.
+    /// Names, blobs and snapshots of containerd.
     pub inventory: Rc<Inventory>,
     /// The images that CRI knows.
     pub images: Vec<CriImage>,
@@ -25,6 +31,8 @@ pub struct Look {
     pub containers: Vec<CriContainer>,
     /// The pods.
     pub sandboxes: Vec<Sandbox>,
+    /// The digests of the images that pods have mounted as volumes.
+    pub volumes: HashSet<String>,
 }
 
 impl Look {
@@ -35,13 +43,14 @@ impl Look {
     pub async fn at(context: &Context) -> Result<Self, Failure> {
         let cri = &context.containerd;
         let pods = async { tokio::try_join!(cri.cri_images(), cri.containers(), cri.sandboxes()) };
-        let (inventory, pods) = tokio::join!(context.fresh_inventory(), pods);
+        let (inventory, pods) = tokio::join!(context.fresh_names(), pods);
         let (images, containers, sandboxes) = pods.map_err(|status| unanswered(&status))?;
         Ok(Self {
             inventory: inventory?,
             images,
             containers,
             sandboxes,
+            volumes: volumes(&context.host),
         })
     }
 
@@ -69,20 +78,11 @@ impl Look {
         }
         by_image
     }
+}
 
-    /// Returns the unpacked layers on which something stands beside containers of CRI's, such as a pod's volume.
-    #[must_use]
-    pub fn chains_of_volumes(&self, with_containers: &HashMap<&str, Vec<&CriContainer>>) -> HashSet<&str> {
-        let of_containers = self
-            .images
-            .iter()
-            .filter(|image| with_containers.contains_key(image.id.as_str()));
-        let digests = of_containers
-            .flat_map(|image| &image.digests)
-            .filter_map(|name| name.split_once('@'));
-        let of_containers: HashSet<String> = digests.flat_map(|(_, digest)| self.inventory.chains(digest)).collect();
-        let mut chains = self.inventory.used_snapshots();
-        chains.retain(|chain| !of_containers.contains(*chain));
-        chains
-    }
+/// Returns the digests of the images that pods have mounted as volumes.
+fn volumes(host: &Host) -> HashSet<String> {
+    let pods = host.list(VOLUMES).into_iter();
+    let digests = pods.flat_map(|pod| host.list(Path::new(VOLUMES).join(pod)));
+    digests.map(|digest| format!("sha256:{digest}")).collect()
 }

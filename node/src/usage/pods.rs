@@ -1,4 +1,4 @@
-//! What pods have found on the node: images that were there before them, or for which they waited. A decision.
+//! Counts what pods have found on the node: images that were there before them, or for which they waited.
 
 use std::collections::BTreeMap;
 

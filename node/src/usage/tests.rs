@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     rc::Rc,
 };
 
@@ -13,7 +13,6 @@ use crate::{
         cri::{CriContainer, CriImage, Sandbox},
         images::{Descriptor, Name},
         inventory::Inventory,
-        snapshots::{Snapshot, SnapshotKind},
     },
     naming::labels::{PULLED_AT, USED},
 };
@@ -32,10 +31,7 @@ fn id(number: u8) -> String {
 
 /// A node with images of which each came at its minute, under a tag, in a repository of its own.
 fn node(images: &[Image]) -> Look {
-    let mut inventory = Inventory {
-        snapshotter: "overlayfs".to_owned(),
-        ..Inventory::default()
-    };
+    let mut inventory = Inventory::default();
     for image in images {
         let labels = BTreeMap::from([(PULLED_AT.to_owned(), "2026".to_owned())]);
         let labels = if image.is_ours { labels } else { BTreeMap::new() };
@@ -245,16 +241,10 @@ fn of_several_digests_in_a_repository_the_one_that_the_pod_names_counts_else_the
 }
 
 #[test]
-fn what_a_volume_stands_on_is_used() {
-    let mut look = node(&[ours(1), ours(2)]);
-    let key = "volume".to_owned();
-    let volume = Snapshot {
-        key: key.clone(),
-        parent: "chain1".to_owned(),
-        kind: SnapshotKind::View,
-    };
-    Rc::make_mut(&mut look.inventory).snapshots = HashMap::from([(key, volume)]);
-    assert_eq!(lines(&look), ["app1:v1 0*"]);
+fn what_a_pod_has_mounted_is_used() {
+    let mut look = node(&[ours(1), ours(2), image(3, &["v1"])]);
+    look.volumes = HashSet::from([digest(1), digest(3)]);
+    assert_eq!(lines(&look), ["app1:v1 0*", "app3:v1 0"]);
     assert_eq!(first_uses(&look.inventory, &in_use(&look)).bytes(), 1001);
 }
 
