@@ -87,7 +87,8 @@ class Stack:
             return None
         if invocation["Status"] in ("Pending", "InProgress", "Delayed"):
             return None
-        return [json.loads(line) for line in invocation["StandardOutputContent"].splitlines()]
+        lines = invocation["StandardOutputContent"].splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"image":')]
 
     def _sam(self, command: str, *arguments: str) -> None:
         sam(self.cloud, command, "--stack-name", self.name, *arguments)

@@ -208,7 +208,7 @@ become_program() {
 hand_over() {
     local line code='' margin=$((SSM_executionTimeout / 20)) seconds
     # shellcheck disable=SC2154 # by read_parameters
-    [[ $SSM_images =~ ^[a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*$ ]] ||
+    [[ $SSM_images =~ ^([a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*)?$ ]] ||
         refuse "images is no list of references with one space between two"
     pending=" $SSM_images "
     apiclient=$(command -v apiclient || echo /usr/local/bin/apiclient)
@@ -228,6 +228,8 @@ hand_over() {
         printf '\nexit %s\n' "${PIPESTATUS[1]}"
     )
     [[ $code != 2 ]] || exit 2
+    # Without images nothing else tells that it failed.
+    [[ -n $SSM_images || $code == 0 ]] || exit_code=1
     report_interrupted
 }
 

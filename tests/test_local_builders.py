@@ -98,7 +98,8 @@ def kept(cloud: LocalCloud) -> set[Path]:
 
 def outcomes(report: dict) -> list[str]:
     """Returns the status of each image that a document reports."""
-    return [json.loads(line)["status"] for line in report["StandardOutputContent"].splitlines()]
+    lines = map(json.loads, report["StandardOutputContent"].splitlines())
+    return [line["status"] for line in lines if "image" in line]
 
 
 def state(ec2, instance_id: str) -> str:

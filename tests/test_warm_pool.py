@@ -1,7 +1,5 @@
 """Warm pools: an instance waits in a launch lifecycle hook until it has its images, and no longer."""
 
-import json
-
 import pytest
 from settling import ended, line
 from uploaded import Uploaded
@@ -126,10 +124,8 @@ def commands(stack: Uploaded, node: str) -> list[dict]:
 
 def reported(stack: Uploaded, node: str) -> list[str]:
     """Returns what became of the image by each of a node's commands, in alphabetical order."""
-    ssm = stack.cloud.client("ssm")
-    ids = [command["CommandId"] for command in commands(stack, node)]
-    answers = [ssm.get_command_invocation(CommandId=id_, InstanceId=node) for id_ in ids]
-    return sorted(json.loads(answer["StandardOutputContent"])["status"] for answer in answers)
+    reports = [stack.report(command["CommandId"], node) or [] for command in commands(stack, node)]
+    return sorted(line["status"] for report in reports for line in report)
 
 
 def told(cloud, stack: Uploaded, node: str, what: str) -> bool:

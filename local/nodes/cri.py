@@ -42,10 +42,17 @@ def run_sandbox(socket: Path, name: str) -> str:
     return _field(_call(socket, f"{RUNTIME}/RunPodSandbox", _message(1, _sandbox(name))), 1).decode()
 
 
-def start_container(socket: Path, sandbox: str, name: str, reference: str) -> str:
-    """Creates and starts the container of a pod's sandbox, of an image that is there, and returns its id."""
+def start_container(socket: Path, sandbox: str, name: str, reference: str, named: str = "", volume: str = "") -> str:
+    """Creates and starts a container of a pod's sandbox, of an image that is there, and returns its id.
+
+    A kubelet gives the image's id for the `reference`, and beside it what the pod has `named`. An image that is the
+    container's `volume` is mounted at /volume.
+    """
     security = _message(2, _message(3, HOST_NETWORK))
-    configuration = _message(1, _text(1, name)) + _message(2, _text(1, reference)) + _message(15, security)
+    image = _text(1, reference) + (_text(18, named) if named else b"")
+    mount = _text(1, "/volume") + _varint(3 << 3) + _varint(1) + _message(9, _text(1, volume))
+    mounts = _message(7, mount) if volume else b""
+    configuration = _message(1, _text(1, name)) + _message(2, image) + mounts + _message(15, security)
     request = _text(1, sandbox) + _message(2, configuration) + _message(3, _sandbox(name))
     container = _field(_call(socket, f"{RUNTIME}/CreateContainer", request), 1).decode()
     _call(socket, f"{RUNTIME}/StartContainer", _text(1, container))
@@ -56,6 +63,11 @@ def container_runs(socket: Path, container: str) -> bool:
     """Tells whether a container runs."""
     status = _field(_call(socket, f"{RUNTIME}/ContainerStatus", _text(1, container)), 1)
     return _field(status, 3) == _varint(RUNNING)
+
+
+def stop_container(socket: Path, container: str) -> None:
+    """Kills a container, which stays as an ended one."""
+    _call(socket, f"{RUNTIME}/StopContainer", _text(1, container))
 
 
 def remove_sandbox(socket: Path, sandbox: str) -> None:

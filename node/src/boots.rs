@@ -23,7 +23,7 @@ const PATIENT: usize = 12_000;
 /// begin: its stderr says why.
 #[must_use]
 pub fn left(host: &Host) -> Vec<String> {
-    if env::var_os(AT_BOOT).is_some() {
+    if is_boot() {
         return Vec::new();
     }
     let folder = host.path(FOLDER);
@@ -32,6 +32,12 @@ pub fn left(host: &Host) -> Vec<String> {
     names
         .filter_map(|name| Some(name.strip_suffix(REPORT)?.to_owned()))
         .collect()
+}
+
+/// Returns true in a boot's own command: its report is left for a later one.
+#[must_use]
+pub fn is_boot() -> bool {
+    env::var_os(AT_BOOT).is_some()
 }
 
 /// Prints the reports that are left of the boots with the lists of these rules, each line with its rule and with when the boot

@@ -103,6 +103,19 @@ impl Context {
         self.inventory(now.checked_sub(FRESH).unwrap_or(now)).await
     }
 
+    /// Returns what containerd held a moment ago, perhaps names and blobs alone.
+    ///
+    /// # Errors
+    /// As [`Context::inventory`].
+    pub async fn fresh_names(&self) -> Result<Rc<Inventory>, Failure> {
+        if let Some(seen) = self.inventory.lock().await.as_ref()
+            && seen.at.elapsed() < FRESH
+        {
+            return Ok(Rc::clone(&seen.inventory));
+        }
+        Inventory::look_at_names(&self.containerd).await.map(Rc::new)
+    }
+
     /// Returns what a pull takes.
     pub fn facts(&self) -> &Facts {
         self.facts.get_or_init(|| {

@@ -28,4 +28,5 @@ mod settle;
 pub mod systemd;
 pub mod time;
 pub mod toml;
+pub mod usage;
 pub mod yaml;

@@ -14,7 +14,8 @@ const SHOWN: usize = 200;
 /// The parameters of one command, all of them usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    /// 1 to 50 images, in the order in which they were named; an image may be named twice.
+    /// At most 50 images, in the order in which they were named; an image may be named twice. A command without any only
+    /// tells which images are in use.
     pub images: Vec<Image>,
     /// The seconds after which SSM kills the command.
     pub execution_timeout: Duration,
@@ -132,6 +133,9 @@ fn images(list: &str) -> Result<Vec<Image>, String> {
     }
     let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
     let is_reference = |text: &str| !text.is_empty() && text.bytes().all(is_character);
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
     if !list.split(' ').all(is_reference) {
         return Err("images is no list of references with one space between two".to_owned());
     }
@@ -206,7 +210,7 @@ mod tests {
             ("keep", "+1", "no whole number from 0 to 50"),
             ("pin", "True", "neither true nor false"),
             ("pin", "true", "pin needs keep"),
-            ("images", "", "no list of references"),
+            ("images", " ", "no list of references"),
             ("images", "a  b", "no list of references"),
             ("images", "a\n", "no list of references"),
         ] {
@@ -216,6 +220,11 @@ mod tests {
                 "{name}={value}: {refusal}"
             );
         }
+    }
+
+    #[test]
+    fn a_command_may_name_no_images() {
+        assert_eq!(read("images", "").unwrap().images, []);
     }
 
     #[test]

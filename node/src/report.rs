@@ -15,6 +15,8 @@ use crate::failure::Failure;
 /// Bounds the characters on standard output, of which SSM returns the first 24,000 (SSM service model): what is brought along
 /// takes no room of the command's own lines.
 const MAX_LINES: usize = 23_900;
+/// Bounds the characters of the line of totals that may come last: room for it is kept.
+const LAST: usize = 200;
 /// Bounds the characters on standard error, of which SSM returns the first 8,000 (SSM service model).
 const MAX_WORDS: usize = 7_000;
 /// Bounds the part of these that the command itself says; its images share the rest.
@@ -96,7 +98,12 @@ impl Reporter {
     /// Returns how many characters of lines SSM would still return.
     #[must_use]
     pub fn room_for_lines(&self) -> usize {
-        MAX_LINES.saturating_sub(self.printed.get())
+        (MAX_LINES - LAST).saturating_sub(self.printed.get())
+    }
+
+    /// Prints the last line, for which there is always room.
+    pub fn conclude(&self, line: &str) {
+        self.print_line(line);
     }
 
     fn print_line(&self, line: &str) {

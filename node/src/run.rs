@@ -10,7 +10,9 @@ use std::time::Duration;
 use prefetch::outcome::{NodeReason, Status};
 use tokio::time::{Instant, sleep_until};
 
+use self::bring::End;
 use crate::{
+    boots,
     command::{Command, stop::Stop},
     containerd::{config::Config, start::is_installed},
     context::Context,
@@ -19,6 +21,7 @@ use crate::{
     parameters::Parameters,
     report::{Line, Reporter},
     time::Time,
+    usage,
 };
 
 /// Runs a command to its end, and returns its exit code: 0 where every image is there or left out, 1 where one is not.
@@ -44,13 +47,45 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     }
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, reporter, &stop);
-    command.note_what_is_named();
-    let may_serve = command.run(command.prefetch()).await == Some(true);
-    if may_serve && command.lock.borrow().is_some() {
-        queued::serve(&command).await;
+    let end = if parameters.images.is_empty() {
+        Some(End::Idle)
+    } else {
+        bring(&command).await
+    };
+    if end.is_some_and(|end| end != End::GivenUp) {
+        tell_usage(&command).await;
     }
-    turn::bring_boots_along(&command);
     Ok(command.exit_code())
+}
+
+/// Brings a command's images, and what others ask for; returns how its own work has ended, none where it was ended.
+async fn bring(command: &Command<'_>) -> Option<End> {
+    command.note_what_is_named();
+    let end = command.run(command.prefetch()).await;
+    if end == Some(End::Worked) && command.lock.borrow().is_some() {
+        queued::serve(command).await;
+    }
+    turn::bring_boots_along(command);
+    end
+}
+
+/// Tells which images are in use, unless a signal comes, or at boot: nothing is in use then.
+async fn tell_usage(command: &Command<'_>) {
+    if boots::is_boot() {
+        return;
+    }
+    let Command {
+        context,
+        parameters,
+        reporter,
+        stop,
+        ..
+    } = command;
+    tokio::select! {
+        biased;
+        () = stop.happens() => {}
+        () = usage::tell(context, reporter, parameters.report_only) => {}
+    }
 }
 
 /// Reads containerd's settings, unless a signal or the deadline comes before.
@@ -62,7 +97,7 @@ async fn config_of(host: &Host, time: &Time, stop: &Stop) -> Result<Config, Fail
     }
 }
 
-/// Reports every image as failed, and returns the exit code for that.
+/// Reports every image as failed, and returns the exit code for that: without any there is no failure.
 fn fail_all(parameters: &Parameters, reporter: &Reporter, failure: &Failure) -> u8 {
     reporter.say(&failure.detail);
     for image in &parameters.images {
@@ -75,5 +110,5 @@ fn fail_all(parameters: &Parameters, reporter: &Reporter, failure: &Failure) -> 
             attempts: 0,
         });
     }
-    1
+    u8::from(!parameters.images.is_empty())
 }

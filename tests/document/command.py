@@ -27,14 +27,20 @@ SCRIPT = document.script(program.attributes(f"{HOST}/prefetch-images/node-progra
 
 
 class Result:
-    """A finished command with its reports; every line of its output must be one."""
+    """A finished command with its reports and what it tells of usage; every line of its output must be one of these."""
 
     def __init__(self, completed: Completed) -> None:
         self.exit_code = completed.exit_code
         self.stdout = completed.stdout
         self.stderr = completed.stderr
         self.seconds = completed.seconds
-        self.reports = [json.loads(line) for line in completed.stdout.splitlines()]
+        lines = [json.loads(line) for line in completed.stdout.splitlines()]
+        self.usage = [line for line in lines if "usage" in line]
+        totals = [line["usageTotals"] for line in lines if "usageTotals" in line]
+        self.totals = totals[0] if totals else None
+        self.reports = [line for line in lines if "usage" not in line and "usageTotals" not in line]
+        told = [*self.reports, *self.usage, *({"usageTotals": these} for these in totals)]
+        assert lines == told and len(totals) <= 1, "reports, then usage, then its totals"
 
     def only(self) -> dict:
         """Returns the one report that there must be."""

@@ -53,7 +53,7 @@ def leftovers(node: Node) -> set[str]:
 
 def is_ours(node: Node, file: str) -> bool:
     """Tells whether a file can be left over: not what commands keep, the node's own folder, or containerd's state."""
-    names = ("", "/lock", "/waiting", "/queue", "/config", "/leases-checked", "/begun", "/download")
+    names = ("", "/lock", "/waiting", "/queue", "/config", "/leases-checked", "/begun", "/download", "/usage")
     kept = {f"/run/prefetch-images{name}" for name in names}
     return file not in kept and not file.startswith(("/run/containerd", "/run/prefetch-images/named", str(node.folder)))
 

@@ -23,7 +23,7 @@ HOSTILE_IMAGES = [
     f" {GOOD}",
     f"{GOOD} ",
     f"{GOOD}\n",
-    "",
+    " ",
     "a" * 10_000,
     f"{HOST}/team/app:v1",
     f"{HOST}/team/app@sha256:{'A' * 64}",
@@ -133,6 +133,10 @@ def test_fifty_images_with_the_longest_names_are_accepted(quick_node: Node) -> N
 
     assert accepted("images", " ".join(references))
     assert run(quick_node, *references, maxParallelImagePulls=4).outcomes() == [("failed", "not-found")] * 50
+
+
+def test_no_images_are_accepted() -> None:
+    assert accepted("images", "")
 
 
 def hostile(name: str) -> list[str]:

@@ -49,6 +49,18 @@ struct ListResponse {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct InfoRequest {
+    #[prost(string, tag = "1")]
+    digest: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct InfoResponse {
+    #[prost(message, optional, tag = "1")]
+    info: Option<Info>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct UpdateRequest {
     #[prost(message, optional, tag = "1")]
     info: Option<Info>,
@@ -97,12 +109,22 @@ impl Containerd {
         let parts: Vec<ListResponse> = self
             .list("/containerd.services.content.v1.Content/List", ListRequest::default())
             .await?;
-        let blob = |info: Info| {
-            let size = positive(info.size);
-            let labels = info.labels;
-            (info.digest, Blob { size, labels })
+        let blobs = parts.into_iter().flat_map(|part| part.info);
+        Ok(blobs.map(|info| (info.digest.clone(), info.into())).collect())
+    }
+
+    /// Looks at a blob.
+    ///
+    /// # Errors
+    /// containerd's; `NotFound` where there is no such blob.
+    pub async fn blob(&self, digest: &str) -> Result<Blob, Status> {
+        let request = InfoRequest {
+            digest: digest.to_owned(),
         };
-        Ok(parts.into_iter().flat_map(|part| part.info).map(blob).collect())
+        let answer: InfoResponse = self
+            .ask("/containerd.services.content.v1.Content/Info", request)
+            .await?;
+        Ok(answer.info.unwrap_or_default().into())
     }
 
     /// Reads a blob of at most so many bytes.
@@ -162,6 +184,15 @@ impl Containerd {
             total: positive(status.total),
         };
         Ok(answer.statuses.into_iter().map(ingest).collect())
+    }
+}
+
+impl From<Info> for Blob {
+    fn from(info: Info) -> Self {
+        Self {
+            size: positive(info.size),
+            labels: info.labels,
+        }
     }
 }
 

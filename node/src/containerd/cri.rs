@@ -19,7 +19,7 @@ pub struct CriImage {
     pub tags: Vec<String>,
     /// Its names by digest.
     pub digests: Vec<String>,
-    /// Unpacked and compressed size as CRI counts it, in bytes.
+    /// The compressed size of what is here of it, in bytes.
     pub size: u64,
     /// True where kubelet's garbage collection spares it.
     pub pinned: bool,
@@ -36,6 +36,12 @@ pub struct CriContainer {
     pub sandbox: String,
     /// True while it runs, or was made and has not ended.
     pub is_alive: bool,
+    /// True while it runs.
+    pub is_running: bool,
+    /// True where it takes the place of one of its pod that has ended.
+    pub is_restart: bool,
+    /// The moment when it was made, in nanoseconds since 1970.
+    pub created_at: i64,
 }
 
 /// A pod.
@@ -139,20 +145,31 @@ struct ListContainersResponse {
     containers: Vec<Container>,
 }
 
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct ContainerMetadata {
+    #[prost(uint32, tag = "2")]
+    attempt: u32,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 struct Container {
     #[prost(string, tag = "2")]
     pod_sandbox_id: String,
+    #[prost(message, optional, tag = "3")]
+    metadata: Option<ContainerMetadata>,
     #[prost(message, optional, tag = "4")]
     image: Option<ImageSpec>,
     #[prost(string, tag = "5")]
     image_ref: String,
     #[prost(int32, tag = "6")]
     state: i32,
+    #[prost(int64, tag = "7")]
+    created_at: i64,
 }
 
-/// Names the states of a container that is made or runs (ContainerState).
-const ALIVE: [i32; 2] = [0, 1];
+/// Names the states of a container that is made, and of one that runs (ContainerState).
+const CREATED: i32 = 0;
+const RUNNING: i32 = 1;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ListPodSandboxResponse {
@@ -282,7 +299,10 @@ impl From<Container> for CriContainer {
             image: names.into_iter().find(|name| !name.is_empty()).unwrap_or_default(),
             image_ref: container.image_ref,
             sandbox: container.pod_sandbox_id,
-            is_alive: ALIVE.contains(&container.state),
+            is_alive: [CREATED, RUNNING].contains(&container.state),
+            is_running: container.state == RUNNING,
+            is_restart: container.metadata.is_some_and(|metadata| metadata.attempt > 0),
+            created_at: container.created_at,
         }
     }
 }

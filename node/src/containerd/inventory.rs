@@ -63,6 +63,20 @@ impl Inventory {
         })
     }
 
+    /// Asks for names and blobs alone: snapshots are what takes longest.
+    ///
+    /// # Errors
+    /// `interrupted` where containerd does not answer.
+    pub async fn look_at_names(containerd: &Containerd) -> Result<Self, Failure> {
+        let (names, blobs) =
+            tokio::try_join!(containerd.names(&[]), containerd.blobs()).map_err(|status| unanswered(&status))?;
+        Ok(Self {
+            names: names.into_iter().map(|name| (name.name.clone(), name)).collect(),
+            blobs,
+            ..Self::default()
+        })
+    }
+
     /// Tells whether a name is there and stands for a digest as kubelet finds it.
     #[must_use]
     pub fn is_right(&self, name: &str, digest: &str) -> bool {

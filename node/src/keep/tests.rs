@@ -206,6 +206,7 @@ fn while_a_pod_is_starting_nothing_goes() {
         image_ref: "sha256:id1".to_owned(),
         sandbox: sandbox.to_owned(),
         is_alive,
+        ..CriContainer::default()
     };
     let now = minutes(100);
     let is_starting = |containers: &[CriContainer], pod| Claims::of_pods(containers, &[pod], now).is_pod_starting;

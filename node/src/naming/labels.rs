@@ -4,6 +4,9 @@ use crate::containerd::images::Name;
 
 /// Labels every name that a pull of ours made with the moment of the pull (RFC 3339, to the microsecond).
 pub const PULLED_AT: &str = "prefetch-images/pulled-at";
+/// Labels the manifest of an image of ours with the moment when a container of it was first seen; the blob keeps it, whoever
+/// writes a name anew.
+pub const USED: &str = "prefetch-images/used";
 /// Spares an image from kubelet's garbage collection.
 pub const PINNED: &str = "io.cri-containerd.pinned";
 /// Labels a name by which CRI alone knows an image as pinned by us. The repository follows; the value is the digest.

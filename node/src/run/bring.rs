@@ -26,6 +26,17 @@ const BOOT: Duration = Duration::from_mins(1);
 /// Separates two questions to a containerd that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Tells how a command has done its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// There was nothing to do.
+    Idle,
+    /// It had its turn.
+    Worked,
+    /// It gave way to others, or containerd did not answer.
+    GivenUp,
+}
+
 impl Command<'_> {
     /// Does a command's work until it ends, a signal ends it, or its time is over. Whatever ends it, every image is reported.
     pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
@@ -39,9 +50,8 @@ impl Command<'_> {
         None
     }
 
-    /// Looks what is there, and brings the rest in turn with other commands; returns true where it had its turn, and a
-    /// containerd that answers.
-    pub(super) async fn prefetch(&self) -> bool {
+    /// Looks what is there, and brings the rest in turn with other commands.
+    pub(super) async fn prefetch(&self) -> End {
         let began = Instant::now();
         let has_looked = match self.context.inventory(began).await {
             Ok(inventory) => self.report_complete(&inventory).await.is_ok(),
@@ -49,7 +59,7 @@ impl Command<'_> {
         };
         let is_work_left = self.works.iter().any(|work| !work.is_reported());
         if !is_work_left && self.parameters.keep == 0 {
-            return false;
+            return End::Idle;
         }
         // what was seen before others were at work is old
         let (lock, is_fresh) = match self.wait_for_turn().await {
@@ -57,17 +67,17 @@ impl Command<'_> {
             Turn::WorkAfterAnother(lock) => (Some(lock), false),
             Turn::GivenUp(reason) => {
                 self.fail_the_rest(reason);
-                return false;
+                return End::GivenUp;
             }
         };
         self.lock.replace(lock);
-        let has_containerd = is_fresh || self.look_again().await;
-        if has_containerd {
-            self.take_over_what_was_begun().await;
-            self.bring_the_rest().await;
-            self.keep_the_newest().await;
+        if !is_fresh && !self.look_again().await {
+            return End::GivenUp;
         }
-        has_containerd
+        self.take_over_what_was_begun().await;
+        self.bring_the_rest().await;
+        self.keep_the_newest().await;
+        End::Worked
     }
 
     /// Looks what is there, and brings the rest, for one who has the lock.

@@ -7,7 +7,7 @@ from local import images
 from local.ecr.registry import Registry
 from local.nodes.bottlerocket import HOST_CONTAINERS, BottlerocketNode
 
-from ..command import A_DIGEST, GOOD, HOST, Result, begin, install, run
+from ..command import A_DIGEST, GOOD, HOST, SCRIPT, Result, begin, install, parameters, run
 from ..state import by_tag
 from ..test_snapshotter import OLD
 from .places import either, running
@@ -145,3 +145,10 @@ def test_an_image_that_would_fill_containerds_disk_is_skipped(tmp_path: Path, pu
         assert (result.exit_code, result.outcomes()) == (0, [("skipped", "no-space")]), result.stderr
         assert node.images() == {}
         assert run(node, reference, imageGCHighThresholdPercent=100).outcomes() == [("pulled", "")]
+
+
+def test_a_command_without_images_fails_where_its_program_cannot_be_fetched(node: BottlerocketNode) -> None:
+    completed = node.begin(SCRIPT, parameters()).wait(60)
+
+    assert (completed.exit_code, completed.stdout) == (1, "")
+    assert "could not be fetched" in completed.stderr

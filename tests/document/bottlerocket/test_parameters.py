@@ -29,7 +29,7 @@ def test_hostile_parameters_reach_no_shell(quick_node: BottlerocketNode) -> None
         f"{HOST}/`touch /run/harmed`@{A_DIGEST}",
         f"{GOOD}\ntouch /run/harmed",
         f"{GOOD}\nexit",
-        "",
+        " ",
         "{{ images }}",
     ]:
         result = run(quick_node, GOOD, env={"SSM_images": value})

@@ -105,3 +105,14 @@ def test_a_command_that_only_reports_changes_nothing(node: BottlerocketNode, pus
 
     assert (result.exit_code, result.outcomes()) == (0, [("skipped", "report-only")]), result.stderr
     assert node.images() == {}
+
+
+def test_a_command_without_images_tells_usage(node: BottlerocketNode, pushed) -> None:
+    reference = pushed("team/app", "v1", images.image("theirs"))
+    node.kubelet_pulls(by_tag(reference))
+
+    result = run(node)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [line["usage"] for line in result.usage] == [reference]
+    assert result.totals["images"] == 1
