@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use chrono::{DateTime, Utc, serde::ts_seconds_option};
 use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
@@ -27,6 +28,14 @@ pub struct UsageLine {
     /// The size that CRI tells.
     #[serde(default)]
     pub bytes: u64,
+    /// Tells when kubelet pulled it, where nothing on the node uses it any more: then, at the latest, something did.
+    #[serde(
+        default,
+        rename = "pulledAt",
+        with = "ts_seconds_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub pulled_at: Option<DateTime<Utc>>,
 }
 
 /// The last line of a node's usage.
@@ -109,10 +118,21 @@ mod tests {
             running: 2,
             prefetched: true,
             bytes: 123_456,
+            pulled_at: None,
         };
         let text = format!(r#"{{"usage":"{IMAGE}","running":2,"prefetched":true,"bytes":123456}}"#);
         assert_eq!(line.to_string(), text);
-        assert_eq!(UsageLine::parse(&text), Some(line));
+        assert_eq!(UsageLine::parse(&text), Some(line.clone()));
+        let unused = UsageLine {
+            running: 0,
+            prefetched: false,
+            pulled_at: DateTime::from_timestamp_secs(1_764_527_000),
+            ..line
+        };
+        let unused_text =
+            format!(r#"{{"usage":"{IMAGE}","running":0,"prefetched":false,"bytes":123456,"pulledAt":1764527000}}"#);
+        assert_eq!(unused.to_string(), unused_text);
+        assert_eq!(UsageLine::parse(&unused_text), Some(unused));
         assert_eq!(UsageTotals::parse(&text), None);
         let totals = UsageTotals {
             images: 57,
@@ -170,9 +190,11 @@ mod tests {
         #[test]
         fn whatever_is_written_is_read(
             tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", running in 0..=BELIEVED.1, prefetched: bool, bytes in 0..=BELIEVED.0,
+            pulled in prop::option::of(0..4_000_000_000_i64),
         ) {
             let image = IMAGE.replace("1.29", &tag).parse().unwrap();
-            let line = UsageLine { image, running, prefetched, bytes };
+            let pulled_at = pulled.and_then(DateTime::from_timestamp_secs);
+            let line = UsageLine { image, running, prefetched, bytes, pulled_at };
             prop_assert_eq!(UsageLine::parse(&line.to_string()), Some(line));
         }
 

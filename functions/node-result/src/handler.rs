@@ -117,7 +117,7 @@ async fn settle(context: &NodeResult, events: &Events, now: DateTime<Utc>) -> De
         usage,
         mut decisions,
     } = observe(&context.ssm, &events.all).await;
-    let said = said(&observations, &usage, now);
+    let said = said(&observations, &usage, context.settings.used_within, now);
     for _ in 0..WRITES {
         if observations.is_empty() {
             break;

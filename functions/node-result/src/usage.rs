@@ -27,10 +27,11 @@ pub struct Said {
     pub rows: BTreeMap<Key, UsageRow>,
 }
 
-/// Tells what reports say: which images their nodes run, and which were brought because somebody asked for them.
-pub fn said(observations: &[Observation], usage: &[NodeUsage], now: DateTime<Utc>) -> Vec<Said> {
+/// Tells what reports say: which images their nodes run, or ran within so many days, and which were brought because somebody
+/// asked for them.
+pub fn said(observations: &[Observation], usage: &[NodeUsage], within: u32, now: DateTime<Utc>) -> Vec<Said> {
     let brought = observations.iter().filter_map(|observation| brought(observation, now));
-    let seen = usage.iter().map(|usage| seen(usage, now));
+    let seen = usage.iter().map(|usage| seen(usage, within, now));
     brought.chain(seen).filter(|said| !said.rows.is_empty()).collect()
 }
 
@@ -54,19 +55,19 @@ fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
     })
 }
 
-/// Tells which images a node runs, or lately ran.
-fn seen(usage: &NodeUsage, now: DateTime<Utc>) -> Said {
+/// Tells which images a node runs, or ran within so many days.
+fn seen(usage: &NodeUsage, within: u32, now: DateTime<Utc>) -> Said {
     let day = day(usage.ended_at, now);
+    let seen = usage.lines.iter().map(|line| row(line, &usage.node, day));
     Said {
         event: usage.event.clone(),
-        rows: rows(
-            &usage.job.rule,
-            usage.lines.iter().map(|line| row(line, &usage.node, day)),
-        ),
+        rows: rows(&usage.job.rule, seen.filter(|row| row.is_within(within, day))),
     }
 }
 
+/// Tells of an image on a day of a report; of one that nothing uses any more, on the day on which it was pulled.
 fn row(line: &UsageLine, node: &str, day: NaiveDate) -> UsageRow {
+    let day = line.pulled_at.map_or(day, |pulled_at| pulled_at.date_naive().min(day));
     let mut row = UsageRow::new(line.image.clone(), day, line.bytes);
     let of_day = row.days.entry(day).or_default();
     if line.running > 0 {

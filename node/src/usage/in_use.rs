@@ -64,7 +64,10 @@ impl Found {
             let is_ours = ours::pulled_at(inventory, &reference).is_some();
             let is_used = volumes.contains(reference.digest());
             if is_used || !is_ours && !image.pinned {
-                self.add(inventory, image, reference).is_used = is_used;
+                let pulled_at = reference::came_at(inventory, &reference).filter(|_| !is_used);
+                let found = self.add(inventory, image, reference);
+                found.is_used = is_used;
+                found.line.pulled_at = pulled_at;
             }
         }
     }
@@ -76,6 +79,7 @@ impl Found {
                 running: 0,
                 prefetched: ours::pulled_at(inventory, reference).is_some(),
                 bytes: image.size,
+                pulled_at: None,
             },
             is_used: false,
         })

@@ -197,6 +197,18 @@ fn what_nothing_uses_and_kubelet_did_not_pull_is_not_told() {
 }
 
 #[test]
+fn of_what_nothing_uses_it_is_told_when_kubelet_pulled_it() {
+    let look = with(
+        node(&[image(1, &["v1"]), image(2, &["v1"])]),
+        vec![container(1, BY_ID, 1, false)],
+    );
+    let pulled = in_use(&look)
+        .into_iter()
+        .map(|InUse { line, .. }| line.pulled_at.is_some());
+    assert_eq!(pulled.collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
 fn an_image_is_named_by_a_tag_only_while_the_tag_stands_for_it() {
     let mut look = node(&[image(1, &["v1"])]);
     look.images[0].tags.clear(); // another image has it

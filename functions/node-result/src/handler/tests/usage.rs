@@ -47,6 +47,21 @@ fn count(calls: &[&str], name: &str) -> usize {
 }
 
 #[tokio::test]
+async fn what_nothing_uses_any_more_counts_as_seen_on_the_day_it_was_pulled_and_not_where_that_is_long_ago() {
+    let pulled = |image: &str, days: i64| {
+        let pulled_at = (requested_at() - TimeDelta::days(days)).timestamp();
+        let line = json!({"usage": image, "running": 0, "prefetched": false, "bytes": 1, "pulledAt": pulled_at});
+        format!("{line}\n")
+    };
+    let cloud = of_inventory(&[pulled(&image(1), 3), pulled(&image(2), 14), pulled(&pause(), 15)].concat());
+    cloud.answer(SUCCESS).await;
+    let seen = cloud.usage();
+    let seen: Vec<_> = seen.iter().map(|row| (row.image.to_string(), row.last())).collect();
+    let day = |days| today() - TimeDelta::days(days);
+    assert_eq!(seen, [(image(1), day(3)), (image(2), day(14))]);
+}
+
+#[tokio::test]
 async fn what_a_node_runs_is_written_beside_its_outcome_which_stays_complete() {
     let report = line(&image(1), "cached", "") + &running();
     let cloud = Cloud::where_the_node(Invocation::reporting(report));
