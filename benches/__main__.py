@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from benches import asking, boot, calls, cold_start, document, download, parallel, settling
+from benches import asking, boot, calls, cold_start, document, download, inventory, parallel, settling
 from benches.table import markdown
 from local.stack import TEMPLATE
 
@@ -19,6 +19,7 @@ SUBJECTS = {
     "settling": settling,
     "asking": asking,
     "document": document,
+    "inventory": inventory,
     "download": download,
     "parallel": parallel,
     "boot": boot,
