@@ -70,7 +70,8 @@ fn row(line: &UsageLine, node: &str, day: NaiveDate) -> UsageRow {
     let day = line.pulled_at.map_or(day, |pulled_at| pulled_at.date_naive().min(day));
     let mut row = UsageRow::new(line.image.clone(), day, line.bytes);
     let of_day = row.days.entry(day).or_default();
-    if line.running > 0 {
+    // What a job's ended container used counts as what a running one uses: its next pod may be placed on any node.
+    if line.pulled_at.is_none() {
         of_day.running.add(node);
         if line.prefetched {
             of_day.prefetched.add(node);

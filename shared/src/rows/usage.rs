@@ -35,7 +35,7 @@ pub struct UsageRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UsageDay {
-    /// Those where containers ran it.
+    /// Those where containers ran it, ended ones too.
     pub running: NodeSet,
     /// Those of them to which prefetch had brought it.
     pub prefetched: NodeSet,

@@ -14,15 +14,22 @@ fn pause() -> String {
     format!("{PAUSE}@sha256:{}", "0".repeat(64))
 }
 
-/// Lets a node run two images, of which prefetch brought the first, and hold one that has ended.
+/// Lets a node run two images, of which prefetch brought the first, and hold one that kubelet has pulled and nothing uses.
 fn running() -> String {
     [
         usage_line(&image(1), 2, true),
         usage_line(&pause(), 1, false),
-        usage_line(&image(2), 0, true),
+        pulled(&image(2), 0),
         totals(4, 3, 2000),
     ]
     .concat()
+}
+
+/// Writes the line of an image that nothing uses any more, and that kubelet pulled so many days ago.
+fn pulled(image: &str, days: i64) -> String {
+    let pulled_at = (requested_at() - TimeDelta::days(days)).timestamp();
+    let line = json!({"usage": image, "running": 0, "prefetched": false, "bytes": 1000, "pulledAt": pulled_at});
+    format!("{line}\n")
 }
 
 /// Makes a cloud where the first node was asked for its inventory, and answered so.
@@ -48,17 +55,19 @@ fn count(calls: &[&str], name: &str) -> usize {
 
 #[tokio::test]
 async fn what_nothing_uses_any_more_counts_as_seen_on_the_day_it_was_pulled_and_not_where_that_is_long_ago() {
-    let pulled = |image: &str, days: i64| {
-        let pulled_at = (requested_at() - TimeDelta::days(days)).timestamp();
-        let line = json!({"usage": image, "running": 0, "prefetched": false, "bytes": 1, "pulledAt": pulled_at});
-        format!("{line}\n")
-    };
     let cloud = of_inventory(&[pulled(&image(1), 3), pulled(&image(2), 14), pulled(&pause(), 15)].concat());
     cloud.answer(SUCCESS).await;
     let seen = cloud.usage();
     let seen: Vec<_> = seen.iter().map(|row| (row.image.to_string(), row.last())).collect();
     let day = |days| today() - TimeDelta::days(days);
     assert_eq!(seen, [(image(1), day(3)), (image(2), day(14))]);
+}
+
+#[tokio::test]
+async fn what_an_ended_container_used_counts_as_what_a_running_one_uses() {
+    let cloud = of_inventory(&(usage_line(&image(1), 0, true) + &usage_line(&pause(), 0, false)));
+    cloud.answer(SUCCESS).await;
+    assert_eq!(nodes(&cloud), [(image(1), 1, 1, 1), (pause(), 1, 0, 1)]);
 }
 
 #[tokio::test]
