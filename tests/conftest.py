@@ -53,6 +53,7 @@ WITH_A_CLOUD = (
     "test_settings.py",
     "test_stack.py",
     "test_uninstall.py",
+    "test_usage.py",
     "test_verify.py",
     "test_walls.py",
     "test_warm_pool.py",

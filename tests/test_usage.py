@@ -1,11 +1,14 @@
 """Tests what the deployed stack makes of what nodes say that they run."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 from jobs import Jobs
 from settling import DIGEST, Settling, ended, line, node, totals, used
 from uploaded import Uploaded
+
+from local.client import ROOT
 
 INVENTORY = "inventory rule=default attempt=1"
 FOREIGN = f"registry.k8s.io/pause:3.10@{DIGEST}"
@@ -57,6 +60,44 @@ def test_what_nodes_run_and_what_jobs_bring_is_told_however_often_and_in_whateve
     assert inventory not in {listed["id"] for page in jobs.pages("/jobs", "jobs") for listed in page}
     jobs.get(f"/jobs/{inventory}", 404)
     assert settling.letters() == []
+
+
+def test_of_two_hundred_repositories_those_twelve_are_brought_that_the_clusters_nodes_run(cloud):
+    stack = Uploaded(cloud, name="twelve")
+    stack.deploy(ClusterName="twelve", Used="true")
+    settling, push = Settling(cloud, stack), stack.resources()["ImagePush"]
+    # Before a node has told what it runs no push is lost.
+    assert stack.invoke("ImagePush", pushed(settling, 150))["decision"] == "sent"
+    run = [settling.image(f"app-{number:03}") for number in range(0, 192, 16)]
+    said = ended(*map(used, run), used(FOREIGN), totals(images=13))
+    with cloud.holding_events("aws.ssm") as take:
+        settling.cloud.stage_command(stack.resources()["PrefetchImages"], {"images": [""]}, INVENTORY, {node(): said})
+        events = take()
+    for event in events:
+        cloud.send_event(event)
+    settling.until_quiet()
+    cloud.forget_calls()
+    decisions = [stack.invoke("ImagePush", pushed(settling, number)) for number in range(200)]
+    sent = [number for number, decision in enumerate(decisions) if decision["decision"] == "sent"]
+    assert sent == list(range(0, 192, 16))
+    assert {decision["reason"] for decision in decisions if decision["decision"] != "sent"} == {"not-used"}
+    calls = cloud.calls(function=push)
+    assert calls.pop("ssm:SendCommand") == 12
+    # One question for each push, and one more of a process that does not know yet that anything is known.
+    asked = calls.pop("dynamodb:Query")
+    assert 200 <= asked <= 216 and not calls, (asked, calls)
+    newest = {command["Parameters"]["images"][0].partition("@")[0] for command in stack.commands("push")}
+    assert newest == {image.partition("@")[0] for image in [*run, settling.image("app-150")]}
+    stack.delete()
+
+
+def pushed(settling, number):
+    """Returns the event of a push to one of the repositories."""
+    event = json.loads((ROOT / "events" / "image-push.tagged.json").read_text())
+    _, _, region = settling.cloud.registry_host.partition(".dkr.ecr.")
+    event["region"] = region.partition(".")[0]
+    event["detail"] |= {"repository-name": f"team/app-{number:03}", "image-tag": "v1", "image-digest": DIGEST}
+    return event
 
 
 def inventoried(cloud, settling, image, number):
