@@ -107,7 +107,6 @@ impl Usage {
         let today = day(now);
         let rows = self.read(rule, request).await?;
         if rows.iter().any(|row| row.is_within(self.within, today)) {
-            self.note_known(rule);
             return Ok(RepositoryUse::Used);
         }
         Ok(if self.is_known(rule, now).await? {
@@ -132,8 +131,8 @@ impl Usage {
         rows.retain(|row| row.is_within(self.within, today));
         let rows = Arc::new(rows);
         // That nothing is known is not remembered: the first node may tell at any moment.
-        if !rows.is_empty() {
-            self.note_known(rule);
+        if rows.iter().any(UsageRow::is_told_by_nodes) {
+            locked(&self.known).insert(rule.to_owned());
             locked(&self.rows).insert(rule.to_owned(), (now, Arc::clone(&rows)));
         }
         Ok(rows)
@@ -143,11 +142,7 @@ impl Usage {
         if locked(&self.known).contains(rule) {
             return Ok(true);
         }
-        Ok(!self.of_rule(rule, now).await?.is_empty())
-    }
-
-    fn note_known(&self, rule: &str) {
-        locked(&self.known).insert(rule.to_owned());
+        Ok(self.of_rule(rule, now).await?.iter().any(UsageRow::is_told_by_nodes))
     }
 
     fn query(&self, rule: &str) -> QueryFluentBuilder {

@@ -142,6 +142,15 @@ async fn take_usage(
     decisions: &mut Decisions,
 ) {
     decisions.extend(context.usage.take(said, &context.table).await);
+    for (said, left_out) in usage.iter().filter_map(|usage| Some((usage, usage.totals?.left_out))) {
+        if left_out > 0 {
+            let node = &said.node;
+            warn!(
+                instance.id = node,
+                left_out, "of what node {node} runs its report has no room for {left_out} images"
+            );
+        }
+    }
     let is_noted = |usage: &&NodeUsage| matches!(decisions.get(&usage.event), Some(Decision::Noted(_)));
     for inventory in usage.iter().filter(is_noted) {
         // Lambda takes stdout to the log, where CloudWatch counts; an event that comes again is counted again.

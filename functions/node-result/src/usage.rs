@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use prefetch::{
     command::Trigger,
+    outcome::Status,
     rows::{Key, UsageRow},
     usage_line::UsageLine,
 };
@@ -16,7 +17,7 @@ use crate::{
 
 /// Limits how long ago a report is believed to have ended: events are tried again for less.
 const BELIEVED: TimeDelta = TimeDelta::days(7);
-/// Lists whose images count as used once they were brought: somebody asked for them by name.
+/// Lists what somebody asked for: what it brought counts as used, and its nodes need not be the rule's.
 const ASKED_FOR: [Trigger; 2] = [Trigger::Job, Trigger::Schedule];
 
 /// Tells what a report says of its rule's use of images.
@@ -31,11 +32,13 @@ pub struct Said {
 /// asked for them.
 pub fn said(observations: &[Observation], usage: &[NodeUsage], within: u32, now: DateTime<Utc>) -> Vec<Said> {
     let brought = observations.iter().filter_map(|observation| brought(observation, now));
-    let seen = usage.iter().map(|usage| seen(usage, within, now));
+    let of_rule = usage.iter().filter(|usage| !ASKED_FOR.contains(&usage.job.trigger));
+    let seen = of_rule.map(|usage| seen(usage, within, now));
     brought.chain(seen).filter(|said| !said.rows.is_empty()).collect()
 }
 
-/// Tells which images a job or a schedule has brought: they count as used, though no node runs them yet.
+/// Tells which images a job or a schedule has brought: they count as used, though no node runs them yet. What was there already
+/// does not: a schedule would keep for ever what nothing uses.
 fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
     let (event, report) = observation.of_node()?;
     if !ASKED_FOR.contains(&observation.job.trigger) {
@@ -45,7 +48,7 @@ fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
     let warm = report
         .outcomes
         .iter()
-        .filter(|(_, outcome)| outcome.reported && outcome.status.is_warm());
+        .filter(|(_, outcome)| outcome.reported && outcome.status == Status::Pulled);
     Some(Said {
         event: event.clone(),
         rows: rows(
@@ -70,8 +73,7 @@ fn row(line: &UsageLine, node: &str, day: NaiveDate) -> UsageRow {
     let day = line.pulled_at.map_or(day, |pulled_at| pulled_at.date_naive().min(day));
     let mut row = UsageRow::new(line.image.clone(), day, line.bytes);
     let of_day = row.days.entry(day).or_default();
-    // What a job's ended container used counts as what a running one uses: its next pod may be placed on any node.
-    if line.pulled_at.is_none() {
+    if line.running > 0 {
         of_day.running.add(node);
         if line.prefetched {
             of_day.prefetched.add(node);

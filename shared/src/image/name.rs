@@ -8,7 +8,7 @@ use thiserror::Error;
 /// The longest repository path that containerd's reference grammar takes, in characters (distribution/reference).
 const REPOSITORY_MAX: usize = 255;
 
-pub(super) static REGISTRY: LazyLock<Regex> = LazyLock::new(|| {
+static REGISTRY: LazyLock<Regex> = LazyLock::new(|| {
     whole(
         r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*(?::[0-9]+)?",
     )
@@ -34,6 +34,21 @@ pub enum ImageError {
     /// The reference has no digest.
     #[error("image {0:?} has no digest: a node pulls by digest only")]
     NoDigest(String),
+}
+
+/// The longest host name, in characters, with a port (RFC 1035: 253 of a name).
+const REGISTRY_MAX: usize = 259;
+
+/// Checks a registry's host name.
+///
+/// # Errors
+/// [`ImageError::Part`] where containerd would refuse it, or no host can have it.
+pub(super) fn check_registry(registry: &str) -> Result<(), ImageError> {
+    const ACCEPTED: &str = "a host name of at most 253 characters with an optional port";
+    if registry.len() > REGISTRY_MAX {
+        return Err(unusable("registry", registry, ACCEPTED));
+    }
+    check("registry", registry, &REGISTRY, ACCEPTED)
 }
 
 /// Returns true where a text is a digest by sha256, the only ones that are used.

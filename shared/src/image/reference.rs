@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error};
 
-use super::name::{ImageError, REGISTRY, check, check_name};
+use super::name::{ImageError, check_name, check_registry};
 
 /// One image by digest, with the tag that pods may use for it: `registry/repository[:tag]@sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,7 +21,7 @@ impl Image {
     /// # Errors
     /// [`ImageError::Part`] for the first part that containerd would refuse.
     pub fn new(registry: &str, repository: &str, tag: Option<&str>, digest: &str) -> Result<Self, ImageError> {
-        check("registry", registry, &REGISTRY, "a host name with an optional port")?;
+        check_registry(registry)?;
         check_name(repository, tag, Some(digest))?;
         Ok(Self {
             registry: registry.to_owned(),

@@ -35,7 +35,7 @@ pub struct UsageRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UsageDay {
-    /// Those where containers ran it, ended ones too.
+    /// Those where containers ran it.
     pub running: NodeSet,
     /// Those of them to which prefetch had brought it.
     pub prefetched: NodeSet,
@@ -78,6 +78,12 @@ impl UsageRow {
     #[must_use]
     pub fn is_within(&self, days: u32, today: NaiveDate) -> bool {
         self.last() + Days::new(days.into()) >= today
+    }
+
+    /// Returns true where a node has told of it, and not only a job brought it.
+    #[must_use]
+    pub fn is_told_by_nodes(&self) -> bool {
+        self.bytes > 0 || self.nodes() > 0
     }
 
     /// Returns on how many nodes it ran lately: the larger number of its last two days, for one of them goes on.

@@ -29,10 +29,10 @@ impl RuleUse {
         Self(rows)
     }
 
-    /// Returns true where anything is known.
+    /// Returns true where a node has told what it runs: what a job brought says nothing of that.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        !self.0.is_empty()
+        self.0.iter().any(UsageRow::is_told_by_nodes)
     }
 
     /// Names the repositories of this registry that a rule takes because its nodes use them, in the rule's order; none where it

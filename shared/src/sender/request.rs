@@ -9,7 +9,11 @@ use crate::{
     settings::Settings,
 };
 
-/// Builds the request that brings images to nodes under a rule's rate control.
+/// Sets on how many nodes an inventory runs at once, and after how many failing ones it is sent to no further: it takes
+/// milliseconds, and a rule's own limits are for pulls.
+const INVENTORY_RATE: (&str, &str) = ("10%", "100%");
+
+/// Builds the request that brings images to nodes under a rule's rate control, or has them tell what they run.
 ///
 /// The newest version of the document is named, so that a version that lags behind as default is never run.
 #[must_use]
@@ -20,13 +24,17 @@ pub fn send_command_input(
     images: &[Image],
     destination: Destination,
 ) -> SendCommandInputBuilder {
+    let (max_concurrency, max_errors) = match comment.trigger {
+        Trigger::Inventory => INVENTORY_RATE,
+        _ => (rule.max_concurrency.as_str(), rule.max_errors.as_str()),
+    };
     let input = SendCommandInputBuilder::default()
         .document_name(&settings.document)
         .document_version("$LATEST")
         .set_parameters(Some(parameters(settings, handling(rule, comment.trigger), images)))
         .timeout_seconds(settings.delivery_timeout)
-        .max_concurrency(&rule.max_concurrency)
-        .max_errors(&rule.max_errors)
+        .max_concurrency(max_concurrency)
+        .max_errors(max_errors)
         .comment(comment.to_string());
     match destination {
         Destination::Selected(selector) => input.set_targets(Some(selector.targets())),

@@ -82,6 +82,17 @@ async fn nothing_is_known_until_a_node_of_the_rule_has_told() {
 }
 
 #[tokio::test]
+async fn what_only_a_job_brought_is_used_and_says_nothing_of_what_nodes_run() {
+    let (usage, state) = usage(&[("gpu", "team/app", 0)]);
+    for item in state.lock().unwrap().table.rows.values_mut() {
+        item.insert("bytes".to_owned(), AttributeValue::N("0".to_owned()));
+    }
+    let runs = async |repository| usage.runs("gpu", REGISTRY, repository, now()).await.unwrap();
+    assert_eq!(runs("team/app").await, RepositoryUse::Used);
+    assert_eq!(runs("team/other").await, RepositoryUse::Unknown);
+}
+
+#[tokio::test]
 async fn all_images_of_a_rule_are_told_page_by_page_and_remembered_for_a_while() {
     let (usage, state) = usage(&[("gpu", "a", 0), ("gpu", "b:v1", 3), ("gpu", "c", 20), ("cpu", "d", 0)]);
     state.lock().unwrap().table.page = Some(1);

@@ -64,13 +64,6 @@ async fn what_nothing_uses_any_more_counts_as_seen_on_the_day_it_was_pulled_and_
 }
 
 #[tokio::test]
-async fn what_an_ended_container_used_counts_as_what_a_running_one_uses() {
-    let cloud = of_inventory(&(usage_line(&image(1), 0, true) + &usage_line(&pause(), 0, false)));
-    cloud.answer(SUCCESS).await;
-    assert_eq!(nodes(&cloud), [(image(1), 1, 1, 1), (pause(), 1, 0, 1)]);
-}
-
-#[tokio::test]
 async fn what_a_node_runs_is_written_beside_its_outcome_which_stays_complete() {
     let report = line(&image(1), "cached", "") + &running();
     let cloud = Cloud::where_the_node(Invocation::reporting(report));
@@ -194,10 +187,22 @@ async fn what_several_nodes_of_a_batch_run_is_written_once() {
 }
 
 #[tokio::test]
-async fn what_a_job_or_a_schedule_brings_counts_as_used() {
+async fn what_nodes_run_that_a_job_went_to_is_none_of_its_rule_for_they_need_not_be_the_rules_nodes() {
+    for trigger in ["job", "schedule"] {
+        let cloud = Cloud::new();
+        let report = line(&image(3), "cached", "") + &running();
+        let comment = format!("{trigger} rule=gpu attempt=1");
+        cloud.send(1, &comment, &[3], [(1, Invocation::reporting(report))]);
+        assert_eq!(cloud.answer(SUCCESS).await["decision"], "settled");
+        assert!(cloud.usage().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_a_job_or_a_schedule_pulls_counts_as_used_and_not_what_was_there() {
     for (trigger, used) in [
-        ("job", 2),
-        ("schedule", 2),
+        ("job", 1),
+        ("schedule", 1),
         ("push", 0),
         ("launch", 0),
         ("reconcile", 0),
@@ -215,7 +220,7 @@ async fn what_a_job_or_a_schedule_brings_counts_as_used() {
             [(1, Invocation::reporting(report))],
         );
         cloud.answer(FAILED).await;
-        let expected = [(image(1), 0, 0, 1), (image(2), 0, 0, 1)];
+        let expected = [(image(1), 0, 0, 1)];
         assert_eq!(nodes(&cloud), expected[..used], "{trigger}");
         assert!(cloud.usage().iter().all(|row| row.last() == today()));
     }

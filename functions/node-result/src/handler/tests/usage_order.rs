@@ -33,7 +33,7 @@ fn cloud_of(seen: &[Seen]) -> (Cloud, Vec<String>) {
     for (place, seen) in seen.iter().enumerate() {
         let k = place + 1;
         let images: &[usize] = if seen.trigger == "inventory" { &[] } else { &[1] };
-        let own: String = images.iter().map(|k| line(&image(*k), "cached", "")).collect();
+        let own: String = images.iter().map(|k| line(&image(*k), "pulled", "")).collect();
         let lines = seen.images.iter();
         let usage: String = lines
             .map(|(k, running, ours)| usage_line(&image(*k), *running, *ours))
