@@ -105,8 +105,10 @@ impl Usage {
             .expression_attribute_values(":first", AttributeValue::S(format!("{name}:")))
             .expression_attribute_values(":last", AttributeValue::S(format!("{name}@~")));
         let today = day(now);
-        let rows = self.read(rule, request).await?;
-        if rows.iter().any(|row| row.is_within(self.within, today)) {
+        let mut rows = self.read(rule, request).await?;
+        rows.retain(|row| row.is_within(self.within, today));
+        if !rows.is_empty() {
+            self.note_known(rule, &rows);
             return Ok(RepositoryUse::Used);
         }
         Ok(if self.is_known(rule, now).await? {
@@ -131,8 +133,7 @@ impl Usage {
         rows.retain(|row| row.is_within(self.within, today));
         let rows = Arc::new(rows);
         // That nothing is known is not remembered: the first node may tell at any moment.
-        if rows.iter().any(UsageRow::is_told_by_nodes) {
-            locked(&self.known).insert(rule.to_owned());
+        if self.note_known(rule, &rows) {
             locked(&self.rows).insert(rule.to_owned(), (now, Arc::clone(&rows)));
         }
         Ok(rows)
@@ -142,7 +143,17 @@ impl Usage {
         if locked(&self.known).contains(rule) {
             return Ok(true);
         }
-        Ok(self.of_rule(rule, now).await?.iter().any(UsageRow::is_told_by_nodes))
+        let rows = self.of_rule(rule, now).await?;
+        Ok(self.note_known(rule, &rows))
+    }
+
+    /// Notes that it is known what a rule's nodes run, where rows say so, and returns whether they do.
+    fn note_known(&self, rule: &str, rows: &[UsageRow]) -> bool {
+        let is_known = rows.iter().any(UsageRow::is_told_by_nodes);
+        if is_known {
+            locked(&self.known).insert(rule.to_owned());
+        }
+        is_known
     }
 
     fn query(&self, rule: &str) -> QueryFluentBuilder {
