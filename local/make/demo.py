@@ -37,6 +37,8 @@ def pushed(cloud: LocalCloud, stack: Stack) -> dict:
     """Pushes an image and shows it arrive on the node that runs."""
     node = cloud.launch(CLUSTER, online_after=0)
     cloud.until_online(node)
+    # Its own launch finds no image yet: were it looked at later, it and the push would bring the same.
+    until(lambda: has_looked(cloud, stack), WAIT, "the node's launch to be looked at")
     step(f"A push: {REPOSITORY}:v1 into the registry; node {node} runs")
     digest = cloud.push(REPOSITORY, "v1", images.image("v1", layers=3, layer_bytes=8 << 20))
     event = until(lambda: pushes(cloud), WAIT, "ECR's event")[0]
@@ -76,6 +78,14 @@ def pushed_again(cloud: LocalCloud, stack: Stack) -> dict:
     return reported(cloud, stack, again, node, event["detail"]["image-digest"], "cached")
 
 
+def has_looked(cloud: LocalCloud, stack: Stack) -> bool:
+    """Returns whether a launch was looked at, and none waits."""
+    resources, counts = stack.resources(), ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    queue = {"QueueUrl": resources["NodeQueue"], "AttributeNames": [*counts, "ApproximateNumberOfMessagesDelayed"]}
+    waiting = cloud.client("sqs").get_queue_attributes(**queue)["Attributes"].values()
+    return bool(cloud.calls("ec2", resources["NodeLaunch"])) and all(count == "0" for count in waiting)
+
+
 def pushes(cloud: LocalCloud) -> list[dict]:
     """Returns ECR's events of the demo's repository: the stack's own, with the nodes' program, is another."""
     return [event for event in cloud.events("ECR Image Action") if event["detail"]["repository-name"] == REPOSITORY]
@@ -83,7 +93,12 @@ def pushes(cloud: LocalCloud) -> list[dict]:
 
 def arrived(cloud: LocalCloud, stack: Stack, trigger: str, node: str, digest: str) -> dict:
     """Waits for the trigger's newest command and shows what became of it on the node."""
-    command = until(lambda: stack.commands(trigger), WAIT, f"a command for the {trigger}")[0]
+
+    def sent() -> list[dict]:
+        """Returns the trigger's commands that went to the node, by its id or by its tags."""
+        return [command for command in stack.commands(trigger) if node in (command["InstanceIds"] or [node])]
+
+    command = until(sent, WAIT, f"a command for the {trigger}")[0]
     return reported(cloud, stack, command, node, digest, "pulled")
 
 
