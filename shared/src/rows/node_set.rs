@@ -13,7 +13,7 @@ const HASH_BYTES: usize = 4;
 
 /// A set of nodes by their ids: it keeps the 64 smallest hashes of all that were added, and estimates their number from those.
 ///
-/// Whatever the order and the repetition in which nodes are added and sets are merged, the set is the same.
+/// Is the same in whatever order, and however often, nodes are added and sets merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeSet(BTreeSet<u32>);
 

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::node_set::NodeSet;
 use crate::image::Image;
 
-/// Limits of how many days a row tells which nodes there were: of the last whole one, and of the one that goes on.
+/// Limits for how many days a row keeps its nodes: the last whole one, and the one that goes on.
 const MAX_DAYS: usize = 2;
 
 /// Holds what is known of a rule's use of an image.
 ///
-/// Whatever the order and the repetition in which reports come, the row is the same.
+/// Is the same in whatever order, and however often, reports come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageRow {
     /// The image, as pods name it.

@@ -38,7 +38,7 @@ pub struct Rule {
     pub used: bool,
     /// Tells whether a new node also gets the images that containers on the rule's nodes run.
     pub neighbours: bool,
-    /// The registries from which these may come, by their host names.
+    /// The registries, beside this account's own, from which neighbours and jobs may bring, by their host names.
     pub registries: Globs,
     /// The EC2 tags a node must carry beside the cluster's own, each with the values that are accepted.
     pub nodes: BTreeMap<String, Vec<String>>,
