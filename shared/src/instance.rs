@@ -11,7 +11,7 @@ use aws_sdk_ec2::{
 use chrono::{DateTime, Utc};
 use thiserror::Error;
 
-use crate::node::Cluster;
+use crate::node::{Cluster, NodeSelector};
 
 /// Limits how many values one filter of DescribeInstances takes (EC2 API reference).
 const MAX_FILTER_VALUES: usize = 200;
@@ -19,6 +19,8 @@ const MAX_FILTER_VALUES: usize = 200;
 const PAGE_SIZE: i32 = 1000;
 /// Sets how many it has at least.
 const MIN_PAGE_SIZE: i32 = 5;
+/// Sets how many it has where some instances do: as many as SSM is asked about at once.
+const SOME: i32 = 50;
 /// Limits how many pages are looked through for the names of clusters.
 const MAX_PAGES: usize = 5;
 /// Limits how many names of clusters are given.
@@ -79,6 +81,35 @@ pub async fn has_nodes(client: &Client, cluster: &Cluster) -> Result<bool, Insta
         }
     }
     Ok(false)
+}
+
+/// Names some instances that a selector selects and that run, those first that were launched first: of many those of one page.
+///
+/// # Errors
+/// [`InstancesError`] where EC2 cannot be asked.
+pub async fn some_of(client: &Client, selector: &NodeSelector) -> Result<Vec<String>, InstancesError> {
+    let tags = selector.tags().iter();
+    let tags = tags.map(|(key, values)| filter(&format!("tag:{key}"), values.clone()));
+    let running = filter(
+        "instance-state-name",
+        vec![InstanceStateName::Running.as_str().to_owned()],
+    );
+    let request = client
+        .describe_instances()
+        .set_filters(Some(tags.chain([running]).collect()));
+    let mut pages = request.max_results(SOME).into_paginator().send();
+    // A page may be empty although another follows.
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| InstancesError(Box::new(error)))?;
+        let instances = page.reservations().iter().flat_map(Reservation::instances);
+        let mut instances: Vec<&Instance> = instances.filter(|instance| !is_auto_mode(instance)).collect();
+        if !instances.is_empty() {
+            instances.sort_by_key(|instance| launched_at(instance));
+            let ids = instances.into_iter().filter_map(Instance::instance_id);
+            return Ok(ids.map(str::to_owned).collect());
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn are_up() -> Filter {

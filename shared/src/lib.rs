@@ -36,6 +36,8 @@ pub mod metrics;
 #[cfg(feature = "mocks")]
 pub mod mocks;
 #[cfg(feature = "aws")]
+pub mod named_images;
+#[cfg(feature = "aws")]
 pub mod newest;
 #[cfg(feature = "aws")]
 pub mod node;
@@ -64,6 +66,9 @@ pub mod ssm;
 pub mod stack_name;
 #[cfg(feature = "aws")]
 pub mod table;
+pub mod tag_line;
+#[cfg(feature = "aws")]
+pub mod tags;
 #[cfg(feature = "aws")]
 pub mod unique_keys;
 #[cfg(feature = "aws")]

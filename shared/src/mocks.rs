@@ -10,12 +10,14 @@ pub mod ecr;
 pub mod parameters;
 pub mod settings;
 mod ssm;
+mod tags;
 pub mod time;
 mod usage;
 
 pub use calls::Calls;
 pub use dynamodb::{Table, dynamodb};
 pub use ssm::{access_denied, silent_ssm};
+pub use tags::{Tags, tag_resolver};
 pub use usage::{note_use, ran};
 
 /// An error as a service answers it that does not say more than a code.

@@ -14,8 +14,11 @@ use thiserror::Error;
 
 use crate::{
     fields::FieldError,
-    image::{Image, ImageError, Kind, not_an_image_tag},
-    requested_image::RequestedImage,
+    image::{Image, Kind, TaggedImage, not_an_image_tag},
+    outcome::is_retryable,
+    requested_image::{Registry, RequestedImage},
+    tag_line::TagFailure,
+    tags::ResolvedTags,
 };
 
 /// Limits how many images one DescribeImages is asked for (ECR service model, `imageIds`).
@@ -32,9 +35,9 @@ pub enum ResolveError {
     /// ECR could not be asked.
     #[error("the images of repository {0} could not be described")]
     Images(String, #[source] Box<SdkError<DescribeImagesError>>),
-    /// ECR's answer names no usable image.
-    #[error("an image of repository {0} cannot be named")]
-    Image(String, #[source] ImageError),
+    /// The registry could not be asked what a tag is.
+    #[error("a node could not tell what {0} is: {1}")]
+    Tag(TaggedImage, TagFailure),
     /// The request could not be built.
     #[error("the request to ECR could not be built")]
     Request(#[from] BuildError),
@@ -45,39 +48,112 @@ type Id<'a> = (Option<&'a str>, Option<&'a str>);
 /// Holds what ECR knows of the images of a repository; none where it knows no such repository.
 type Known = Option<Vec<ImageDetail>>;
 
-/// Tells what each of these images is, in their order; one of another registry is what it says it is.
+/// Images that were looked up in this account's ECR: each is known to be its, or another registry's.
+#[derive(Debug)]
+pub struct LookedUp {
+    /// The images, in the order in which they were requested.
+    pub images: Vec<RequestedImage>,
+    known: BTreeMap<String, Known>,
+}
+
+/// Looks images up in this account's ECR, but for those of other registries; one that names no registry is Docker Hub's where
+/// ECR has no such repository.
 ///
 /// One DescribeImages for each repository; where it misses an image, one more for each of the repository's, and another for
 /// those that are missing still: it may be archived.
 ///
 /// # Errors
-/// [`ResolveError::NotAccepted`] with every image, by its place in `images`, that is not there or that no node can run;
-/// another where ECR cannot be asked.
-pub async fn resolve(client: &Client, registry: &str, images: &[RequestedImage]) -> Result<Vec<Image>, ResolveError> {
+/// [`ResolveError`] where ECR cannot be asked.
+pub async fn look_up(client: &Client, images: &[RequestedImage]) -> Result<LookedUp, ResolveError> {
     let known = known(client, images).await?;
-    let mut resolved = Vec::with_capacity(images.len());
-    let mut errors = Vec::new();
-    for (place, image) in images.iter().enumerate() {
-        let digest = match (&image.registry, image.digest.as_deref()) {
-            (Some(_), Some(digest)) => Ok(digest),
-            _ => digest(image, known.get(&image.repository).and_then(Option::as_deref)),
-        };
-        match digest {
-            Ok(digest) => {
-                let registry = image.registry.as_deref().unwrap_or(registry);
-                let named = Image::new(registry, &image.repository, image.tag.as_deref(), digest);
-                resolved.push(named.map_err(|error| ResolveError::Image(image.repository.clone(), error))?);
-            }
-            Err(accepted) => {
-                let asked = Value::String(image.reference.clone());
-                errors.push(FieldError::new(format!("images[{place}]"), Some(asked), accepted));
+    let is_elsewhere = |image: &RequestedImage| {
+        image.registry == Registry::Unnamed && known.get(&image.repository).is_some_and(Option::is_none)
+    };
+    let images = images.iter().cloned().map(|image| {
+        if is_elsewhere(&image) {
+            image.on_docker_hub()
+        } else {
+            image
+        }
+    });
+    Ok(LookedUp {
+        images: images.collect(),
+        known,
+    })
+}
+
+impl LookedUp {
+    /// Names the tags of other registries that only a node can resolve.
+    #[must_use]
+    pub fn unresolved_tags(&self) -> BTreeSet<TaggedImage> {
+        let tags = self.images.iter().filter_map(RequestedImage::unresolved_tag);
+        tags.collect()
+    }
+
+    /// Tells what each image is, in their order; `registry` is the host name of this account's, and one of another registry is
+    /// what its digest says, or `tags`.
+    ///
+    /// # Errors
+    /// [`ResolveError::Tag`] where a registry could not be asked, and another time may be; else
+    /// [`ResolveError::NotAccepted`] with every image, by its place, that is not there or that no node can run.
+    pub fn resolve(&self, registry: &str, tags: &ResolvedTags) -> Result<Vec<Image>, ResolveError> {
+        for (tag, failure) in tags.iter().filter_map(|(tag, told)| Some((tag, told.as_ref().err()?))) {
+            if is_retryable(&failure.reason) {
+                return Err(ResolveError::Tag(tag.clone(), failure.clone()));
             }
         }
+        let mut resolved = Vec::with_capacity(self.images.len());
+        let mut errors = Vec::new();
+        for (place, (image, told)) in self.images.iter().zip(self.each(registry, tags)).enumerate() {
+            match told {
+                Ok(image) => resolved.push(image),
+                Err(accepted) => {
+                    let asked = Value::String(image.reference.clone());
+                    errors.push(FieldError::new(format!("images[{place}]"), Some(asked), accepted));
+                }
+            }
+        }
+        if errors.is_empty() {
+            Ok(resolved)
+        } else {
+            Err(ResolveError::NotAccepted(errors))
+        }
     }
-    if errors.is_empty() {
-        Ok(resolved)
-    } else {
-        Err(ResolveError::NotAccepted(errors))
+
+    /// Tells of each image, in their order, what it is, or what is accepted in its place.
+    pub fn each(&self, registry: &str, tags: &ResolvedTags) -> impl Iterator<Item = Result<Image, String>> {
+        self.images.iter().map(move |image| {
+            let digest = self.digest(image, tags)?;
+            let registry = match &image.registry {
+                Registry::Other(host) => host,
+                Registry::Own | Registry::Unnamed => registry,
+            };
+            let named = Image::new(registry, &image.repository, image.tag.as_deref(), digest);
+            named.map_err(|error| error.to_string())
+        })
+    }
+
+    /// Tells an image's digest; the error tells what is accepted.
+    fn digest<'a>(&'a self, image: &'a RequestedImage, tags: &'a ResolvedTags) -> Result<&'a str, String> {
+        match (&image.registry, &image.digest) {
+            (Registry::Other(_), Some(digest)) => Ok(digest),
+            (Registry::Other(_), None) => {
+                let tag = image.unresolved_tag().ok_or("an image by its digest")?;
+                match tags.get(&tag) {
+                    Some(Ok(digest)) => Ok(digest),
+                    Some(Err(failure)) if image.names_registry() => {
+                        Err(format!("an image that a node can pull: {failure}"))
+                    }
+                    Some(Err(failure)) => Err(format!(
+                        "an image of a repository that exists, or one that a node can pull: {tag}: {failure}"
+                    )),
+                    None => Err("an image by its digest: no node has told what its tag is".to_owned()),
+                }
+            }
+            (Registry::Own | Registry::Unnamed, _) => {
+                digest(image, self.known.get(&image.repository).and_then(Option::as_deref))
+            }
+        }
     }
 }
 
@@ -118,7 +194,10 @@ fn digest<'a>(image: &RequestedImage, known: Option<&'a [ImageDetail]>) -> Resul
 async fn known(client: &Client, images: &[RequestedImage]) -> Result<BTreeMap<String, Known>, ResolveError> {
     // An image that is asked for by both is looked up by its digest: its tag may be another's by now.
     let mut ids_of: BTreeMap<&str, BTreeSet<Id>> = BTreeMap::new();
-    for image in images.iter().filter(|image| image.registry.is_none()) {
+    for image in images
+        .iter()
+        .filter(|image| !matches!(image.registry, Registry::Other(_)))
+    {
         let id = match image.digest.as_deref() {
             Some(digest) => (None, Some(digest)),
             None => (image.tag.as_deref(), None),

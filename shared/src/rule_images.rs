@@ -13,18 +13,21 @@ use tracing::{info, warn};
 use crate::{
     ecr::{ImagesError, Newest, NewestImages},
     error_text::error_text,
+    named_images::NamedImages,
     rows::UsageRow,
     rule::Rule,
     settings::{Settings, UsageSettings},
     usage::{RepositoryUse, Usage, UsageError},
 };
 
+use rule_use::named_repositories;
 pub use rule_use::{MAX_NEIGHBOURS, RuleUse, neighbours_first};
 
 /// Decides which images a rule brings: the newest of repositories that its nodes run, and what these run.
 pub struct RuleImages {
     newest: NewestImages,
     usage: Arc<Usage>,
+    named: Arc<NamedImages>,
     /// The host name of this account's registry in this Region.
     registry: String,
 }
@@ -46,9 +49,11 @@ impl RuleImages {
 
     /// Asks these; the registry is this account's in this Region, by its host name.
     pub fn with(newest: NewestImages, usage: impl Into<Arc<Usage>>, registry: String) -> Self {
+        let usage: Arc<Usage> = usage.into();
         Self {
             newest,
-            usage: usage.into(),
+            named: Arc::new(usage.named_images()),
+            usage,
             registry,
         }
     }
@@ -59,6 +64,7 @@ impl RuleImages {
         Self {
             newest: self.newest.anew(patience),
             usage: Arc::clone(&self.usage),
+            named: Arc::clone(&self.named),
             registry: self.registry.clone(),
         }
     }
@@ -75,10 +81,17 @@ impl RuleImages {
         Ok(RuleUse::new(self.usage.of_rule(&rule.name, now).await?))
     }
 
-    /// Tells whether a rule takes a repository, by the use that its nodes make of it: by one Query, and one more where they
-    /// make none and this process does not know of any use yet. Where DynamoDB cannot be asked, it does.
+    /// Gives the images that rules name themselves.
+    #[must_use]
+    pub fn named(&self) -> &NamedImages {
+        &self.named
+    }
+
+    /// Tells whether a rule takes a repository, because it names an image of it or by the use that its nodes make of it: by one
+    /// Query, and one more where they make none and this process does not know of any use yet. Where DynamoDB cannot be asked,
+    /// it does.
     pub async fn takes(&self, rule: &Rule, registry: &str, repository: &str, now: SystemTime) -> bool {
-        if !rule.used {
+        if !rule.used || self.names(rule, registry, repository) {
             return true;
         }
         match self.usage.runs(&rule.name, registry, repository, now).await {
@@ -94,16 +107,44 @@ impl RuleImages {
         }
     }
 
-    /// Names the newest images of the repositories that a rule takes, as far as ECR answers: of those that its nodes use, where
-    /// it takes only such and their use is known.
+    fn names(&self, rule: &Rule, registry: &str, repository: &str) -> bool {
+        let names = || named_repositories(rule, &self.registry);
+        registry == self.registry && names().iter().any(|name| name == repository)
+    }
+
+    /// Names the images that a rule names itself, without those that ECR would name.
     ///
     /// # Errors
-    /// [`ImagesError`] where ECR has to list the repositories and does not, and where its answer names no usable image.
+    /// [`ImagesError`] where DynamoDB cannot be asked.
+    pub async fn named_alone(&self, rule: &Rule, now: SystemTime) -> Result<Newest, ImagesError> {
+        Ok(Newest {
+            images: self.named.of_rule(rule, now).await?,
+            missing: None,
+        })
+    }
+
+    /// Names the images that a rule names itself, and the newest of the repositories that it takes, as far as ECR answers: of
+    /// those that its nodes use, where it takes only such and their use is known.
+    ///
+    /// # Errors
+    /// [`ImagesError`] where ECR has to list the repositories and does not, where its answer names no usable image, and where
+    /// DynamoDB cannot be asked.
     pub async fn newest(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Result<Newest, ImagesError> {
-        match used.repositories(rule, &self.registry) {
-            Some(repositories) => self.newest.known_of_repositories(rule, &repositories, now).await,
-            None => self.newest.known_of_rule(rule, now).await,
+        let mut images = self.named.of_rule(rule, now).await?;
+        let Newest {
+            images: newest,
+            missing,
+        } = match used.repositories(rule, &self.registry) {
+            Some(repositories) => self.newest.known_of_repositories(rule, &repositories, now).await?,
+            None => self.newest.known_of_rule(rule, now).await?,
+        };
+        let named = images.len();
+        for image in newest {
+            if !images[..named].contains(&image) {
+                images.push(image);
+            }
         }
+        Ok(Newest { images, missing })
     }
 
     /// Names the newest images of one repository, which the rule takes.

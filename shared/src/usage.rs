@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::{
     locked::locked,
+    named_images::NamedImages,
     rows::{UsageRow, usage_partition},
 };
 
@@ -83,6 +84,11 @@ impl Usage {
             rows: Mutex::default(),
             known: Mutex::default(),
         }
+    }
+
+    /// Reads beside it what rules name themselves.
+    pub(crate) fn named_images(&self) -> NamedImages {
+        NamedImages::new(self.client.clone(), &self.table)
     }
 
     /// Tells whether the rule's nodes run images of a repository: by one Query, and one more where they do not and it is not

@@ -79,7 +79,7 @@ struct BakedImage {
     bytes: u64,
     /// True where the input names it, and no rule found it.
     named: bool,
-    /// True where nodes run it, of a registry that was not asked: where the builder cannot pull it, it is left off.
+    /// True where a rule found it, of a registry that was not asked: where the builder cannot pull it, it is left off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     elsewhere: bool,
 }
@@ -130,7 +130,7 @@ impl Bake {
                 image: (*image).clone(),
                 bytes: content.bytes(),
                 named,
-                elsewhere: !is_same_registry(image.registry(), &settings.registry),
+                elsewhere: !named && !is_same_registry(image.registry(), &settings.registry),
             })
             .collect();
         Ok(Self {

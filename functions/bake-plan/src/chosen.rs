@@ -1,6 +1,6 @@
 //! The images that are baked for an architecture, and those that are left off.
 
-use prefetch::{bake::Architecture, fields::FieldError, image::Image, manifest::Content};
+use prefetch::{bake::Architecture, fields::FieldError, image::Image};
 use serde_json::json;
 use tracing::info;
 
@@ -8,7 +8,7 @@ use crate::{
     bake::Chosen,
     contents::Contents,
     error::PlanError,
-    wanted::{Found, How, Origin, Wanted},
+    wanted::{Found, Origin, Wanted},
 };
 
 /// Chooses the images for each architecture.
@@ -48,8 +48,14 @@ fn chosen_for<'a>(
     errors: &mut Vec<FieldError>,
 ) -> Chosen<'a> {
     let mut chosen = Chosen::default();
-    for Wanted { image, origin } in wanted {
-        let content = content(image, origin, contents, architecture);
+    for Wanted {
+        image,
+        origin,
+        elsewhere,
+    } in wanted
+    {
+        // Nobody says for which architectures an image of another registry is.
+        let content = elsewhere.as_ref().or_else(|| contents.of(image, architecture));
         match (content, origin) {
             (Some(content), Origin::Found(Found { max_gib, .. })) if exceeds(content.bytes(), *max_gib) => {
                 let why = format!("it is larger than the {max_gib} GiB that its rules take");
@@ -71,22 +77,6 @@ fn chosen_for<'a>(
         }
     }
     chosen
-}
-
-/// Tells what an image is made of on an architecture: by ECR, or by what nodes say, who do not say for which architectures it is.
-fn content<'a>(
-    image: &Image,
-    origin: &'a Origin,
-    contents: &'a Contents,
-    architecture: Architecture,
-) -> Option<&'a Content> {
-    match origin {
-        Origin::Found(Found {
-            how: How::Elsewhere(content),
-            ..
-        }) => Some(content),
-        _ => contents.of(image, architecture),
-    }
 }
 
 fn left_off(image: &Image, why: &str) -> Image {

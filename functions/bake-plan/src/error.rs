@@ -8,7 +8,7 @@ use aws_sdk_ecr::operation::batch_get_image::BatchGetImageError;
 use lambda_runtime::Diagnostic;
 use prefetch::{
     bake::input::InputError, ecr::ImagesError, error_text::error_text, fields::FieldError, manifest::ManifestError,
-    resolve::ResolveError, usage::UsageError,
+    resolve::ResolveError, tags::TagsError, usage::UsageError,
 };
 use thiserror::Error;
 
@@ -49,6 +49,9 @@ pub enum AwsError {
     /// ECR did not tell what the images asked for are.
     #[error(transparent)]
     Resolve(ResolveError),
+    /// No node told what tags of other registries are.
+    #[error(transparent)]
+    Tags(Box<TagsError>),
     /// ECR did not give manifests.
     #[error("manifests of repository {0} could not be read")]
     Manifests(String, #[source] Box<SdkError<BatchGetImageError>>),

@@ -6,8 +6,10 @@ use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
     error_text::error_text,
+    node::NodeSelector,
     rule::Rule,
     rule_images::RuleImages,
+    tags::TagResolver,
 };
 use serde_json::{Value, json};
 use tracing::error;
@@ -31,6 +33,8 @@ const MAX_PLAN: usize = 200_000;
 pub struct BakePlan {
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
+    /// Asks nodes what tags of other registries are.
+    pub tags: TagResolver,
     pub images: RuleImages,
     pub settings: Settings,
 }
@@ -39,7 +43,7 @@ impl BakePlan {
     /// Plans the bakes that an execution asks for; nothing is changed by it.
     ///
     /// Costs, beside what the images take (see [`prefetch::ecr::NewestImages::known_of_rule`], [`RuleImages::known_use`] and
-    /// [`resolve`](prefetch::resolve::resolve)), one DescribeInstances for each 1,000 nodes unless both architectures and subnet
+    /// [`look_up`](prefetch::resolve::look_up) and [`TagResolver::resolve`]), one DescribeInstances for each 1,000 nodes unless both architectures and subnet
     /// are named, one DescribeSubnets unless the subnet is, and what [`Contents::read`] takes.
     ///
     /// # Errors
@@ -86,7 +90,9 @@ impl BakePlan {
         if input.images.is_empty() {
             wanted::of_rules(&self.images, &self.settings.registry, rules, now).await
         } else {
-            wanted::named(&self.ecr, &self.settings.registry, input).await
+            let cluster = &self.settings.shared.cluster;
+            let selectors: Vec<NodeSelector> = rules.iter().map(|rule| NodeSelector::new(cluster, rule)).collect();
+            wanted::named(&self.ecr, (&self.tags, &selectors), &self.settings.registry, input).await
         }
     }
 

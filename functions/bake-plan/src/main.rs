@@ -13,7 +13,7 @@ mod volume;
 mod wanted;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, log, rule_images::RuleImages, settings::from_env};
+use prefetch::{aws, log, rule_images::RuleImages, settings::from_env, tags::TagResolver};
 use serde_json::Value;
 
 use crate::{handler::BakePlan, settings::Settings};
@@ -25,6 +25,7 @@ async fn main() -> Result<(), Error> {
     let config = aws::config().await;
     let plan = BakePlan {
         ec2: aws_sdk_ec2::Client::new(&config),
+        tags: TagResolver::new(&config, &settings.stack, settings.shared.mode),
         ecr: aws_sdk_ecr::Client::new(&config),
         images: RuleImages::new(&config, &settings.shared, settings.usage.clone())?,
         settings,

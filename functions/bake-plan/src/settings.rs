@@ -14,6 +14,8 @@ pub struct Settings {
     pub usage: UsageSettings,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
+    /// The stack's name (`DOCUMENT_NAME`).
+    pub stack: String,
     /// The Region (`AWS_REGION`).
     pub region: String,
     /// The defaults under the input of every execution (`BAKE_DEFAULTS`), a JSON object. It is read with each input: where
@@ -35,6 +37,7 @@ impl Settings {
             shared,
             usage: UsageSettings::read(&look_up)?,
             registry: variables.registry()?,
+            stack: variables.stack_name()?,
             region: variables.text("AWS_REGION")?,
             defaults: variables.text("BAKE_DEFAULTS")?,
             profile: variables.text("BUILDER_PROFILE")?,

@@ -11,10 +11,11 @@ use prefetch::{
     ecr::Newest,
     image::{Image, is_same_registry},
     manifest::{Content, Layer},
-    resolve::resolve,
-    rows::UsageRow,
+    node::NodeSelector,
+    resolve::look_up,
     rule::Rule,
     rule_images::RuleImages,
+    tags::{Nodes, TagResolver},
 };
 
 use crate::error::{AwsError, PlanError};
@@ -22,11 +23,16 @@ use crate::error::{AwsError, PlanError};
 /// Bounds the time in which ECR is asked for the rules' newest images, of the function's 60 seconds.
 const LISTING: Duration = Duration::from_secs(40);
 
+/// The size, in bytes, for which there is to be room where nobody tells how large a compressed image is: most are smaller.
+const UNKNOWN_BYTES: u64 = 4 << 30;
+
 /// An image that is wanted, and by what.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     pub image: Image,
     pub origin: Origin,
+    /// What it is made of as far as that is known, where a registry has it that is not asked.
+    pub elsewhere: Option<Content>,
 }
 
 /// Tells by what an image is wanted.
@@ -58,14 +64,12 @@ pub enum How {
     Newest,
     /// Nodes run it; ECR may have it no more.
     Running,
-    /// Nodes run it, of a registry that is not asked: it is as large as they say.
-    Elsewhere(Content),
 }
 
 impl Wanted {
     /// Returns true where this account's ECR tells what it is made of.
     pub fn is_of_own_registry(&self) -> bool {
-        !matches!(&self.origin, Origin::Found(found) if matches!(found.how, How::Elsewhere(_)))
+        self.elsewhere.is_none()
     }
 
     /// Returns true where ECR has to have it.
@@ -90,15 +94,29 @@ impl Found {
 /// Names the images that an input names, each once.
 ///
 /// # Errors
-/// [`PlanError`] where one of them does not exist, and where ECR cannot be asked.
-pub async fn named(client: &Client, registry: &str, input: &Input) -> Result<Vec<Wanted>, PlanError> {
+/// [`PlanError`] where one of them does not exist, and where ECR or, for a tag of another registry, no node can be asked.
+pub async fn named(
+    client: &Client,
+    (resolver, nodes): (&TagResolver, &[NodeSelector]),
+    registry: &str,
+    input: &Input,
+) -> Result<Vec<Wanted>, PlanError> {
     let mut wanted: Vec<Wanted> = Vec::new();
-    let images = resolve(client, registry, &input.images).await?;
+    let looked_up = look_up(client, &input.images).await?;
+    let tags = resolver
+        .resolve(&looked_up.unresolved_tags(), Nodes::Selected(nodes))
+        .await
+        .map_err(|error| AwsError::Tags(Box::new(error)))?;
+    let images = looked_up.resolve(registry, &tags)?;
     for (place, (image, reference)) in images.into_iter().zip(&input.images).enumerate() {
         if wanted.iter().all(|known| known.image != image) {
             let name = reference.reference.clone();
-            let origin = Origin::Named { place, name };
-            wanted.push(Wanted { image, origin });
+            let elsewhere = elsewhere(&image, registry, None);
+            wanted.push(Wanted {
+                image,
+                origin: Origin::Named { place, name },
+                elsewhere,
+            });
         }
     }
     Ok(wanted)
@@ -119,13 +137,14 @@ pub async fn of_rules(
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut places: HashMap<Image, usize> = HashMap::new();
     for rule in rules {
-        for (image, found) in of_rule(&images, registry, rule, now).await? {
+        for (image, found, elsewhere) in of_rule(&images, registry, rule, now).await? {
             let place = *places.entry(image.clone()).or_insert(wanted.len());
             match wanted.get_mut(place).map(|known| &mut known.origin) {
                 Some(Origin::Found(known)) => known.merge(found),
                 _ => wanted.push(Wanted {
                     image,
                     origin: Origin::Found(found),
+                    elsewhere,
                 }),
             }
         }
@@ -138,32 +157,38 @@ pub async fn of_rules(
     Ok(wanted)
 }
 
-/// Names the images of a rule: what its nodes run, that of most nodes first, and then the newest.
+/// Names the images of a rule: what its nodes run, that of most nodes first, and then those that it names and the newest; each
+/// with what it is made of, where a registry has it that is not asked.
 async fn of_rule(
     images: &RuleImages,
     registry: &str,
     rule: &Rule,
     now: SystemTime,
-) -> Result<Vec<(Image, Found)>, AwsError> {
+) -> Result<Vec<(Image, Found, Option<Content>)>, AwsError> {
     let used = images.known_use(rule, now).await?;
     let newest = images.newest(rule, &used, now).await.and_then(Newest::whole)?;
     let running = images.neighbours(rule, &used, now).into_iter();
-    let running = running.map(|row| (row.image.clone(), how(row, registry)));
+    let running = running.map(|row| (row.image.clone(), How::Running));
     let all = running.chain(newest.into_iter().map(|image| (image, How::Newest)));
     let max_gib = rule.max_image_gib;
-    Ok(all.map(|(image, how)| (image, Found { max_gib, how })).collect())
+    let all = all.map(|(image, how)| {
+        let elsewhere = elsewhere(&image, registry, used.bytes(&image));
+        (image, Found { max_gib, how }, elsewhere)
+    });
+    Ok(all.collect())
 }
 
-/// Tells whether ECR is asked for an image that nodes run, or what they say of it.
-fn how(row: &UsageRow, registry: &str) -> How {
-    if is_same_registry(row.image.registry(), registry) {
-        return How::Running;
+/// Tells what an image is made of that a registry has which is not asked: as much as nodes say, else as [`UNKNOWN_BYTES`].
+fn elsewhere(image: &Image, registry: &str, told: Option<u64>) -> Option<Content> {
+    if is_same_registry(image.registry(), registry) {
+        return None;
     }
-    How::Elsewhere(Content {
+    let bytes = told.unwrap_or(UNKNOWN_BYTES);
+    Some(Content {
         layers: vec![Layer {
-            digest: row.image.digest().to_owned(),
-            bytes: row.bytes,
-            unpacked: row.bytes.saturating_mul(2),
+            digest: image.digest().to_owned(),
+            bytes,
+            unpacked: bytes.saturating_mul(2),
             ..Layer::default()
         }],
         ..Content::default()

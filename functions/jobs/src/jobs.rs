@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use prefetch::{boot::BootLists, rule_images::RuleImages, sender::Sender, usage::Usage};
+use prefetch::{boot::BootLists, rule_images::RuleImages, sender::Sender, tags::TagResolver, usage::Usage};
 
 use crate::{
     nodes::sources::NodeSources,
-    reconcile::{Reconciler, rule::RuleReconciler},
+    reconcile::{Reconciler, names::NamedImageFinder, rule::RuleReconciler},
     schedule::scheduler::Scheduler,
     settings::Settings,
     status::sources::JobSources,
@@ -20,6 +20,8 @@ pub struct Jobs {
     pub sender: Sender,
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
+    /// Asks nodes what tags of other registries are.
+    pub tags: TagResolver,
     pub images: RuleImages,
     /// The boot lists, where the stack keeps them.
     pub boot: Option<BootLists>,
@@ -39,6 +41,7 @@ impl Jobs {
                 images: &self.images,
                 ec2: &self.ec2,
                 ssm: &self.ssm,
+                tags: &self.tags,
                 settings: &self.settings,
             },
             sender: &self.sender,
@@ -85,6 +88,14 @@ impl Jobs {
                 ssm: &self.ssm,
                 store: &self.store,
                 settings: &self.settings.shared,
+                names: NamedImageFinder {
+                    ecr: &self.ecr,
+                    tags: &self.tags,
+                    images: &self.images,
+                    store: &self.store,
+                    cluster: &self.settings.shared.cluster,
+                    registry: &self.settings.registry,
+                },
             },
         }
     }

@@ -26,7 +26,8 @@ use std::sync::Arc;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
-    aws, ecr::NewestImages, log::init, rule_images::RuleImages, sender::Sender, settings::from_env, usage::Usage,
+    aws, ecr::NewestImages, log::init, rule_images::RuleImages, sender::Sender, settings::from_env, tags::TagResolver,
+    usage::Usage,
 };
 use serde_json::Value;
 
@@ -44,6 +45,7 @@ async fn main() -> Result<(), Error> {
         sender: Sender::new(&config, settings.shared.mode, settings.outcomes.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
+        tags: TagResolver::new(&config, &settings.stack, settings.shared.mode),
         images: RuleImages::with(newest, Arc::clone(&usage), settings.usage.registry.clone()),
         boot: settings.boot_lists(&aws_sdk_ssm::Client::new(&config)),
         store: Store::new(aws_sdk_dynamodb::Client::new(&config), settings.outcomes.clone()),

@@ -4,6 +4,7 @@ mod boot;
 mod decision;
 mod inventory;
 mod lease;
+pub mod names;
 pub mod rule;
 mod send;
 

@@ -19,6 +19,8 @@ pub struct Settings {
     pub metrics: Metrics,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`).
     pub registry: String,
+    /// The stack's name (`DOCUMENT_NAME`).
+    pub stack: String,
     /// Where what became of jobs is kept, and for how long (`TABLE_NAME`, `OUTCOME_RETENTION_DAYS`).
     pub outcomes: Outcomes,
     /// Where it is kept what nodes run (`TABLE_NAME`, `USED_WITHIN_DAYS`).
@@ -51,6 +53,7 @@ impl Settings {
             metrics: Metrics::new(&shared.cluster.name),
             shared,
             registry: variables.registry()?,
+            stack: variables.stack_name()?,
             outcomes: Outcomes::read(&look_up)?,
             usage: UsageSettings::read(&look_up)?,
             max_retries: variables.max_retries()?,

@@ -12,4 +12,5 @@ mod reconcile;
 mod requested_by;
 mod status;
 mod submit;
+mod tags;
 mod usage;

@@ -218,7 +218,7 @@ impl Input {
         fields.text("trigger", &triggers, |text| TRIGGERS.contains(&text));
         let encrypted = fields.get("encrypted").is_none() || fields.boolean("encrypted");
         let input = Self {
-            images: requested_image::own_images(&mut fields, stack.registry),
+            images: requested_image::images(&mut fields, stack.registry),
             rules: rules(&mut fields, stack),
             architectures: architectures(&mut fields),
             ami_parameter: ami_parameter(&mut fields),

@@ -9,7 +9,7 @@ use aws_sdk_ecr::{
 };
 use thiserror::Error;
 
-use crate::image::ImageError;
+use crate::{image::ImageError, named_images::NamedImagesError};
 
 /// Tells why the newest images cannot be told.
 #[derive(Debug, Error)]
@@ -29,6 +29,12 @@ pub enum ImagesError {
     /// ECR takes longer than there is time.
     #[error("the images of {0} repositories could not be listed in {1} seconds")]
     Slow(usize, u64),
+    /// The images that a rule names itself could not be read.
+    #[error(transparent)]
+    Named(#[from] NamedImagesError),
+    /// Images that a rule names itself are not known.
+    #[error("images that rule {0} names are not known: {1}")]
+    Unresolved(String, String),
     /// The environment names no Region.
     #[error("no Region is set: AWS_REGION names the one whose registry is asked")]
     NoRegion,

@@ -93,6 +93,12 @@ impl Key {
         Self::new(usage_partition(rule), image.to_string())
     }
 
+    /// Names the row of the images that a rule names itself.
+    #[must_use]
+    pub fn named_images(rule: &str) -> Self {
+        Self::new(format!("images#{rule}"), "images")
+    }
+
     /// Names the row of what has still to be done after a transaction.
     #[must_use]
     pub fn outbox(id: &str) -> Self {

@@ -40,6 +40,9 @@ pub struct Rule {
     pub neighbours: bool,
     /// The registries, beside this account's own, from which neighbours and jobs may bring, by their host names.
     pub registries: Globs,
+    /// Images that belong on the rule's nodes whatever is pushed, as somebody names them
+    /// ([`crate::requested_image::RequestedImage`]).
+    pub images: Vec<String>,
     /// The EC2 tags a node must carry beside the cluster's own, each with the values that are accepted.
     pub nodes: BTreeMap<String, Vec<String>>,
     /// Tells how many newest images per repository a new node gets.
@@ -66,19 +69,19 @@ impl Rule {
         self.repositories.matches(repository) && self.tags.matches(tag)
     }
 
-    /// Returns how many images of a repository a node may hold by what a launch or a reconcile names: the newest, and one
-    /// for each tag that the rule names literally.
+    /// Returns how many images of a repository a node may hold by what a launch or a reconcile names: the newest, one for each
+    /// tag that the rule names literally, and those that it names itself, were they all of one repository.
     #[must_use]
     pub fn most_named(&self) -> usize {
-        self.newest + self.tags.plain().count()
+        self.newest + self.tags.plain().count() + self.images.len()
     }
 
-    /// Returns how many images of a repository the rule names beside those that were pushed last: one for each tag that it
-    /// names literally, and the newest where those are the highest versions.
+    /// Returns how many images of a repository the rule names beside those that were pushed last: those that it names itself,
+    /// one for each tag that it names literally, and the newest where those are the highest versions.
     #[must_use]
     pub fn most_beside_pushes(&self) -> usize {
         match self.order {
-            Order::Pushed => self.tags.plain().count(),
+            Order::Pushed => self.tags.plain().count() + self.images.len(),
             Order::Version => self.most_named(),
         }
     }

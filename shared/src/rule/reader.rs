@@ -13,21 +13,25 @@ use super::{
 };
 use crate::{
     fields::{FieldError, Fields},
+    requested_image::RequestedImage,
     unique_keys::UniqueKeys,
 };
 
 /// The largest limit on an image's size that the document takes.
 const GIB_MAX: usize = 9999;
+/// Limits how many images a rule names itself: as many as one command carries.
+const NAMED_MAX: usize = 30;
 /// The longest value of an EC2 tag, in characters (EC2 user guide, tag restrictions).
 const TAG_VALUE_MAX: usize = 256;
 
-pub(super) const FIELDS: [&str; 14] = [
+pub(super) const FIELDS: [&str; 15] = [
     "name",
     "repositories",
     "tags",
     "used",
     "neighbours",
     "registries",
+    "images",
     "nodes",
     "newest",
     "order",
@@ -125,6 +129,7 @@ fn rule(given: &Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<R
         used: switch(fields, "used"),
         neighbours: switch(fields, "neighbours"),
         registries: globs(fields, "registries"),
+        images: images(fields),
         nodes: nodes(fields),
         newest,
         order: order(fields),
@@ -165,6 +170,22 @@ fn globs(fields: &mut Fields, name: &str) -> Globs {
 fn switch(fields: &mut Fields, name: &str) -> bool {
     fields.read(name, true, |value| {
         value.as_bool().ok_or_else(|| "true or false".to_owned())
+    })
+}
+
+fn images(fields: &mut Fields) -> Vec<String> {
+    fields.read("images", Vec::new(), |value| {
+        let images = strings(value)
+            .filter(|images| images.len() <= NAMED_MAX)
+            .ok_or_else(|| format!("a list of at most {NAMED_MAX} images"))?;
+        for (place, image) in images.iter().enumerate() {
+            // Which registry is this account's decides nothing of whether it can be read.
+            RequestedImage::parse(image, "").map_err(|accepted| format!("at place {place} {accepted}"))?;
+            if images[..place].contains(image) {
+                return Err(format!("each image once: {image} is there twice"));
+            }
+        }
+        Ok(images.into_iter().map(str::to_owned).collect())
     })
 }
 

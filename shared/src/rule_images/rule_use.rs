@@ -10,6 +10,7 @@ use std::{
 use crate::{
     command::MAX_IMAGES,
     image::{Image, ecr_account},
+    requested_image::{Registry, RequestedImage},
     rows::UsageRow,
     rule::Rule,
     usage::day,
@@ -35,8 +36,8 @@ impl RuleUse {
         self.0.iter().any(UsageRow::is_told_by_nodes)
     }
 
-    /// Names the repositories of this registry that a rule takes because its nodes use them, in the rule's order; none where it
-    /// takes others too, or nothing is known.
+    /// Names the repositories of this registry that a rule takes because its nodes use them or it names an image of them, in the
+    /// rule's order; none where it takes others too, or nothing is known.
     #[must_use]
     pub fn repositories(&self, rule: &Rule, registry: &str) -> Option<Vec<String>> {
         if !rule.used || !self.is_known() {
@@ -44,11 +45,21 @@ impl RuleUse {
         }
         let images = self.0.iter().map(|row| &row.image);
         let images = images.filter(|image| image.registry() == registry);
-        let names: BTreeSet<&str> = images.map(Image::repository).collect();
+        let of_images = named_repositories(rule, registry);
+        let used = images.map(Image::repository);
+        let names: BTreeSet<&str> = used.chain(of_images.iter().map(String::as_str)).collect();
         let mut names: Vec<&str> = names.into_iter().collect();
         names.retain(|name| rule.repositories.matches(name));
         names.sort_by_cached_key(|name| rule.repositories.rank(name));
         Some(names.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Returns the size in bytes that nodes tell of an image, by whatever tag they run it.
+    #[must_use]
+    pub fn bytes(&self, image: &Image) -> Option<u64> {
+        let is_it = |known: &Image| known.digest() == image.digest();
+        let row = self.0.iter().find(|row| is_it(&row.image));
+        row.map(|row| row.bytes)
     }
 
     /// Gives what runs on a rule's nodes now and may be brought to a new one, that of most nodes first, then by name: what this
@@ -77,6 +88,14 @@ impl RuleUse {
         running.sort_by_key(|(nodes, row)| (Reverse(*nodes), &row.image));
         running.into_iter().map(|(_, row)| row).collect()
     }
+}
+
+/// Names the repositories of this account's registry of which a rule names images itself, or may.
+pub fn named_repositories(rule: &Rule, registry: &str) -> Vec<String> {
+    let images = rule.images.iter();
+    let images = images.filter_map(|text| RequestedImage::parse(text, registry).ok());
+    let own = images.filter(|image| !matches!(image.registry, Registry::Other(_)));
+    own.map(|image| image.repository).collect()
 }
 
 fn repository(row: &UsageRow) -> (&str, &str) {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use prefetch::{error_text::error_text, fields::FieldError, resolve::ResolveError};
+use prefetch::{error_text::error_text, fields::FieldError, resolve::ResolveError, tags::TagsError};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
@@ -205,6 +205,15 @@ impl From<ResolveError> for Problem {
     fn from(error: ResolveError) -> Self {
         match error {
             ResolveError::NotAccepted(errors) => Self::fields(errors),
+            error => Self::unavailable(error),
+        }
+    }
+}
+
+impl From<TagsError> for Problem {
+    fn from(error: TagsError) -> Self {
+        match error {
+            TagsError::Observes => Self::bad_request(error.to_string()),
             error => Self::unavailable(error),
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     reconcile::{
         decision::RuleDecision,
         lease::{RuleLease, RuleProgress, RuleRow, RuleStanding, RuleState},
+        names::NamedImageFinder,
         send::{RuleError, RuleSender, is_late},
     },
     store::Store,
@@ -36,6 +37,7 @@ pub struct RuleReconciler<'a> {
     pub ssm: &'a Client,
     pub store: &'a Store,
     pub settings: &'a Settings,
+    pub names: NamedImageFinder<'a>,
 }
 
 impl RuleReconciler<'_> {
@@ -55,13 +57,20 @@ impl RuleReconciler<'_> {
         let Some(progress) = self.left(last, now).await? else {
             return Ok(RuleDecision::StillRunning);
         };
+        let unresolved = self.names.find(rule, now).await.err();
         let used = images.known_use(rule, SystemTime::from(now)).await?;
         // A stack that observes never hears of it, and tells what it would do where nothing is known.
-        if rule.used && !used.is_known() && !self.sender.observes() {
-            return Ok(RuleDecision::UsageUnknown);
-        }
-        let newest = images.newest(rule, &used, SystemTime::from(now)).await?;
+        let is_unknown = rule.used && !used.is_known() && !self.sender.observes();
+        let mut newest = if is_unknown {
+            images.named_alone(rule, SystemTime::from(now)).await?
+        } else {
+            images.newest(rule, &used, SystemTime::from(now)).await?
+        };
+        newest.missing = newest.missing.or(unresolved);
         if newest.images.is_empty() {
+            if is_unknown && newest.missing.is_none() {
+                return Ok(RuleDecision::UsageUnknown);
+            }
             return match newest.missing {
                 Some(cause) => Err(cause.into()),
                 None => Ok(RuleDecision::NoImages),

@@ -19,7 +19,16 @@ use crate::{
     },
 };
 
-const FIELDS: [&str; 7] = ["cron", "timezone", "name", "images", "rule", "nodes", "dryRun"];
+const FIELDS: [&str; 8] = [
+    "cron",
+    "timezone",
+    "name",
+    "images",
+    "sameDigest",
+    "rule",
+    "nodes",
+    "dryRun",
+];
 
 /// Reads the schedule that is requested, and if nothing is to be created.
 ///

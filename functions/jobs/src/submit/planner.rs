@@ -1,14 +1,21 @@
 //! Describes what a job comes to: everything is decided before anything is sent.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     time::{Duration, SystemTime},
 };
 
 use chrono::{DateTime, Utc};
 use prefetch::{
-    command::images_of_commands, ecr::Newest, fields::FieldError, image::Image, node::NodeSelector, resolve::resolve,
-    rule::Rule, rule_images::RuleImages,
+    command::images_of_commands,
+    ecr::Newest,
+    fields::FieldError,
+    image::{Image, TaggedImage},
+    node::NodeSelector,
+    resolve::look_up,
+    rule::Rule,
+    rule_images::RuleImages,
+    tags::{Nodes, ResolvedTags, TagResolver},
 };
 use serde_json::json;
 
@@ -39,6 +46,8 @@ pub struct Planner<'a> {
     pub images: &'a RuleImages,
     pub ec2: &'a aws_sdk_ec2::Client,
     pub ssm: &'a aws_sdk_ssm::Client,
+    /// Asks nodes what tags of other registries are.
+    pub tags: &'a TagResolver,
     pub settings: &'a Settings,
 }
 
@@ -48,9 +57,18 @@ impl Planner<'_> {
     /// # Errors
     /// A 400 where something of the request is not accepted, or too much, a 503 where AWS cannot be asked.
     pub async fn plan(&self, request: &JobRequest, has_key: bool, now: DateTime<Utc>) -> Result<Plan, Problem> {
-        let rules = select_rules(request, self.settings)?;
-        let images = resolve(self.ecr, &self.settings.registry, &request.images).await?;
+        // What no rule takes is refused before anybody is asked anything.
+        select_rules(request, self.settings)?;
+        let looked_up = look_up(self.ecr, &request.images).await?;
+        let known = JobRequest {
+            images: looked_up.images.clone(),
+            ..request.clone()
+        };
+        let rules = select_rules(&known, self.settings)?;
         let (nodes, refused) = self.nodes(request.nodes.as_ref()).await?;
+        let tags = looked_up.unresolved_tags();
+        let tags = self.resolved_tags(&tags, &rules, nodes.as_ref()).await?;
+        let images = looked_up.resolve(&self.settings.registry, &tags)?;
         let newest_images = self.images.anew(LISTING);
         let mut batches = Vec::with_capacity(rules.len());
         for RuleSelection { rule, images: places } in rules {
@@ -88,6 +106,27 @@ impl Planner<'_> {
             return Err(none_reachable(&refused));
         }
         Ok((Some(NodeSelection::Ids(online)), refused))
+    }
+
+    /// Has nodes that get images tell what tags of other registries are.
+    async fn resolved_tags(
+        &self,
+        tags: &BTreeSet<TaggedImage>,
+        rules: &[RuleSelection<'_>],
+        nodes: Option<&NodeSelection>,
+    ) -> Result<ResolvedTags, Problem> {
+        if let Some(NodeSelection::Ids(ids)) = nodes {
+            return Ok(self.tags.resolve(tags, Nodes::Ids(ids)).await?);
+        }
+        let cluster = &self.settings.shared.cluster;
+        let selectors = match nodes {
+            Some(NodeSelection::Tags(tags)) => vec![NodeSelector::of_tags(cluster, tags.clone())],
+            _ => rules
+                .iter()
+                .map(|selection| NodeSelector::new(cluster, selection.rule))
+                .collect(),
+        };
+        Ok(self.tags.resolve(tags, Nodes::Selected(&selectors)).await?)
     }
 
     /// Parts a rule's images, each once, into as many as one command carries.

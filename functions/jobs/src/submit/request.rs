@@ -18,7 +18,7 @@ const MAX_IDS: usize = 500;
 /// The longest value of an EC2 tag, in characters (EC2 API reference).
 const MAX_TAG_VALUE: usize = 256;
 
-const FIELDS: [&str; 4] = ["images", "rule", "nodes", "dryRun"];
+const FIELDS: [&str; 5] = ["images", "sameDigest", "rule", "nodes", "dryRun"];
 
 /// Holds a job as it is requested; written out it is the body that requests it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +64,14 @@ impl JobRequest {
     pub fn read(fields: &mut Fields, registry: &str) -> Self {
         if fields.get("images").is_none() && fields.get("rule").is_none() {
             fields.refuse("images", None, "images, a rule, or both");
+        }
+        if let Some(other) = fields
+            .get("sameDigest")
+            .filter(|value| **value != Value::Bool(true))
+            .cloned()
+        {
+            let accepted = "true: what a tag is is asked once, and all nodes of a job get that digest";
+            fields.refuse("sameDigest", Some(other), accepted);
         }
         Self {
             images: requested_image::images(fields, registry),
@@ -170,14 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_image_of_this_registry_is_refused_by_its_place() {
+    fn what_names_no_image_is_refused_by_its_place() {
         for text in [
             "",
-            "app",
-            "team/app",
-            "docker.io/library/nginx:1",
             "localhost:5000/app:v1",
-            "210987654321.dkr.ecr.eu-central-1.amazonaws.com/app:v1",
+            "docker.io/",
             "team/app:$(id)",
             "team/app:v1;reboot",
             "Team/App:v1",

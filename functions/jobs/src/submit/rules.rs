@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use prefetch::{fields::FieldError, requested_image::RequestedImage, rule::Rule};
+use prefetch::{
+    fields::FieldError,
+    requested_image::{Registry, RequestedImage},
+    rule::Rule,
+};
 use serde_json::Value;
 
 use crate::{
@@ -91,9 +95,14 @@ fn images_of_rules(
     }
 }
 
+/// Returns true where a rule takes an image, or may, as long as it is not known whether that is this account's or Docker Hub's.
 fn is_taken(rule: &Rule, image: &RequestedImage) -> bool {
-    let is_of_registry = image.registry.as_ref().is_none_or(|host| rule.registries.matches(host));
+    let is_of_registry = match &image.registry {
+        Registry::Other(host) => rule.registries.matches(host),
+        Registry::Own | Registry::Unnamed => true,
+    };
     is_of_registry && rule.repositories.matches(&image.repository)
+        || image.registry == Registry::Unnamed && is_taken(rule, &image.clone().on_docker_hub())
 }
 
 fn named_rule<'a>(request: &JobRequest, settings: &'a Settings) -> Result<Option<&'a Rule>, FieldError> {

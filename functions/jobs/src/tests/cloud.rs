@@ -54,6 +54,8 @@ pub const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 /// Holds the function and what is around it.
 pub struct Cloud {
     pub jobs: Jobs,
+    /// What other registries have by tags.
+    pub tags: Arc<Mutex<mocks::Tags>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -75,8 +77,10 @@ impl Cloud {
         let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared);
         let usage = Usage::with_client(dynamodb.clone(), &settings.usage.table, settings.usage.within);
         let usage = Arc::new(usage);
+        let tags = Arc::<Mutex<mocks::Tags>>::default();
         let jobs = Jobs {
             sender: Sender::sending(ssm.clone()),
+            tags: mocks::tag_resolver(&tags, Mode::Send),
             ssm,
             ec2: ec2(&state),
             images: RuleImages::with(newest, Arc::clone(&usage), settings.usage.registry.clone()),
@@ -87,7 +91,7 @@ impl Cloud {
             scheduler: mock_client!(aws_sdk_scheduler, RuleMode::MatchAny, []),
             settings,
         };
-        let cloud = Self { jobs, state };
+        let cloud = Self { jobs, tags, state };
         for k in 1..=2 {
             cloud.launch(k, |_| {});
         }
@@ -114,9 +118,11 @@ impl Cloud {
             store,
             settings,
             sender,
+            tags,
             ..
         } = &mut self.jobs;
         settings.shared.mode = mode;
+        *tags = mocks::tag_resolver(&self.tags, mode);
         *sender = match mode {
             Mode::Send => Sender::sending(ssm.clone()),
             Mode::Observe => Sender::observing(store.client.clone(), settings.outcomes.clone()),

@@ -11,11 +11,12 @@ use lambda_runtime::Diagnostic;
 use prefetch::{
     ecr::NewestImages,
     mocks::{
-        Calls, Table, dynamodb,
+        Calls, Table, Tags, dynamodb,
         ecr::{RegistryImage, ecr},
-        note_use, ran,
+        note_use, ran, tag_resolver,
     },
     rule_images::RuleImages,
+    settings::Mode,
     usage::{Usage, day},
 };
 use serde_json::Value;
@@ -31,6 +32,7 @@ pub struct Cloud {
     pub plan: BakePlan,
     pub state: Arc<Mutex<Services>>,
     pub table: Arc<Mutex<(Calls, Table)>>,
+    pub tags: Arc<Mutex<Tags>>,
 }
 
 impl Cloud {
@@ -47,13 +49,20 @@ impl Cloud {
         let client = dynamodb(&table, |(calls, table)| (calls, table));
         let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared);
         let usage = Usage::with_client(client, "outcomes", 14);
+        let tags = Arc::<Mutex<Tags>>::default();
         let plan = BakePlan {
+            tags: tag_resolver(&tags, Mode::Send),
             ec2: ec2(&state),
             images: RuleImages::with(newest, usage, settings.registry.clone()),
             ecr,
             settings,
         };
-        let cloud = Self { plan, state, table };
+        let cloud = Self {
+            plan,
+            state,
+            table,
+            tags,
+        };
         cloud.push("team/app", "v1", &single(&[("app", 100)]));
         cloud
     }

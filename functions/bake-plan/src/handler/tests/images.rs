@@ -44,7 +44,10 @@ async fn an_image_that_is_named_and_not_there_or_not_for_an_architecture_is_refu
             json!(["team/app:v1", "team/app:v9"]),
             r#"images[1]: "team/app:v9" is not accepted: it takes an image that exists"#,
         ),
-        (json!(["team/none:v1"]), "an image of a repository that exists"),
+        (
+            json!(["team/none:v1"]),
+            r#"images[0]: "team/none:v1" is not accepted: it takes an image of a repository that exists, or one that a node can pull: docker.io/team/none:v1: not-found"#,
+        ),
         (
             json!(["team/app:v1", "team/web:v1"]),
             r#"images[1]: "team/web:v1" is not accepted: it takes an image for arm64, which this index has none for"#,

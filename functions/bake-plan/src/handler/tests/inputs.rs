@@ -19,7 +19,7 @@ async fn every_field_of_an_input_that_is_not_accepted_is_named_and_nothing_is_na
     assert_eq!(error, "BadInput");
     for wrong in [
         r#"trigger: "cron" is not accepted: it takes manual, schedule, push"#,
-        r#"images[0]: "team/app" is not accepted: it takes repository:tag"#,
+        r#"images[0]: "team/app:" is not accepted: it takes tag: 1 to 128 letters"#,
         r#"rules: ["default"] is not accepted: it takes nothing beside images"#,
         r#"architectures: ["amd64"] is not accepted: it takes a list of x86_64, arm64 or both"#,
         r#"amiParameter: "/ami/{region}" is not accepted"#,

@@ -89,3 +89,20 @@ async fn images_that_are_named_are_baked_whatever_nodes_run_and_without_a_table_
     cloud.table.lock().unwrap().0.fail("Query", 0, "AccessDeniedException");
     assert_eq!(cloud.refused(&event()).await.0, "AwsError");
 }
+
+#[tokio::test]
+async fn an_image_of_another_registry_that_the_input_names_by_tag_has_to_come_by_the_digest_that_a_node_tells() {
+    let cloud = Cloud::with(RULES, "{}");
+    cloud.tags.lock().unwrap().push(PROXY, &digest(PROXY));
+    let event = |image: &str| {
+        json!({"input": {"architectures": ["x86_64"], "images": [image]}, "cluster": cluster()}).to_string()
+    };
+    let plan = cloud.plan(&event(PROXY)).await.unwrap();
+    assert_eq!(
+        plan["bakes"][0]["images"],
+        json!([{"image": elsewhere(PROXY), "bytes": 4096 * MIB, "named": true}])
+    );
+    let refused = cloud.plan(&event("public.ecr.aws/mesh/proxy:none")).await.unwrap_err();
+    let refused = refused.to_string();
+    assert!(refused.contains("images[0]"), "{refused}");
+}
