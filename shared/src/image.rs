@@ -4,6 +4,7 @@ mod kind;
 mod name;
 mod reference;
 mod registry;
+mod tagged;
 #[cfg(test)]
 mod tests;
 
@@ -11,3 +12,4 @@ pub use kind::{CONFIGURATIONS, CachedLayer, Kind, MANIFEST_MEDIA_TYPES, is_image
 pub use name::{ImageError, check_name, is_digest};
 pub use reference::Image;
 pub use registry::{RegistryEndpoint, ecr_account, ecr_region, ecr_registry, is_same_registry};
+pub use tagged::TaggedImage;

@@ -64,6 +64,7 @@ pub mod ssm;
 pub mod stack_name;
 #[cfg(feature = "aws")]
 pub mod table;
+pub mod tag_line;
 #[cfg(feature = "aws")]
 pub mod unique_keys;
 #[cfg(feature = "aws")]

@@ -197,7 +197,7 @@ impl Line {
     }
 }
 
-fn is_word(reason: &str) -> bool {
+pub(crate) fn is_word(reason: &str) -> bool {
     reason.len() <= MAX_REASON
         && reason
             .bytes()

@@ -51,6 +51,12 @@ pub(super) fn check_registry(registry: &str) -> Result<(), ImageError> {
     check("registry", registry, &REGISTRY, ACCEPTED)
 }
 
+/// Returns true where containerd takes a registry for a host, and a host can have that port.
+pub(super) fn is_host(registry: &str) -> bool {
+    let (host, port) = registry.split_once(':').unwrap_or((registry, ""));
+    host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
+}
+
 /// Returns true where a text is a digest by sha256, the only ones that are used.
 #[must_use]
 pub fn is_digest(text: &str) -> bool {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error};
 
-use super::name::{ImageError, check_name, check_registry};
+use super::name::{ImageError, check_name, check_registry, is_host};
 
 /// One image by digest, with the tag that pods may use for it: `registry/repository[:tag]@sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,8 +41,7 @@ impl Image {
     /// capitals, it takes for a part of the repository.
     #[must_use]
     pub fn has_host(&self) -> bool {
-        let (host, port) = self.registry.split_once(':').unwrap_or((&self.registry, ""));
-        host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
+        is_host(&self.registry)
     }
 
     /// Returns the name by digest, under which kubelet looks for an image that a pod names by digest:
