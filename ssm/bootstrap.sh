@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Starts the program that puts container images on this node. Runs as root, sent by SSM Run Command: looks whether the
-# program is here, fetches it from the stack's own repository where it is not, and becomes it.
+# Starts the program that puts container images on this node, or tells which digests tags stand for. Runs as root, sent by
+# SSM Run Command: looks whether the program is here, fetches it from the stack's own repository where it is not, and becomes
+# it.
 #
-# In:   SSM_images, SSM_executionTimeout and the document's other parameters, which are the program's
+# In:   SSM_images or SSM_tags, SSM_executionTimeout and the document's other parameters, which are the program's
 # Out:  what the program prints and its exit code (node/src/main.rs); where it does not come to run:
 #       stderr  why
 #       exit 1  it could not be fetched, and another time may be, or its lines were lost
@@ -44,13 +45,15 @@ main() {
 }
 
 read_parameters() {
-    # An agent that does not know interpolationType ENV_VAR writes the values into this text.
+    # An agent that does not know interpolationType ENV_VAR writes the values into this text. Each document has the lines of
+    # its own parameters.
     local name value
     while read -r name value; do
         name=SSM_$name
         [[ -n ${!name+set} ]] || export "$name=$value"
     done <<'END'
 images {{ images }}
+tags {{ tags }}
 executionTimeout {{ executionTimeout }}
 imageGCHighThresholdPercent {{ imageGCHighThresholdPercent }}
 maxParallelImagePulls {{ maxParallelImagePulls }}
@@ -207,10 +210,11 @@ become_program() {
 # (bottlerocket-core-kit, sources/api/apiclient and sources/api/apiserver/src/server/exec).
 hand_over() {
     local line code='' margin=$((SSM_executionTimeout / 20)) seconds
-    # shellcheck disable=SC2154 # by read_parameters
-    [[ $SSM_images =~ ^([a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*)?$ ]] ||
+    [[ ${SSM_images-} =~ ^([a-zA-Z0-9._/:@-]+(\ [a-zA-Z0-9._/:@-]+)*)?$ ]] ||
         refuse "images is no list of references with one space between two"
-    pending=" $SSM_images "
+    pending=" ${SSM_images-} "
+    # Where there are none, only the end tells whether a command has done all: one for tags that is interrupted has not.
+    [[ -z ${SSM_tags-} ]] || exit_code=1
     apiclient=$(command -v apiclient || echo /usr/local/bin/apiclient)
     trap report_interrupted TERM INT HUP
     wait_for_container
@@ -228,8 +232,10 @@ hand_over() {
         printf '\nexit %s\n' "${PIPESTATUS[1]}"
     )
     [[ $code != 2 ]] || exit 2
-    # Without images nothing else tells that it failed.
-    [[ -n $SSM_images || $code == 0 ]] || exit_code=1
+    if [[ -z ${SSM_images-} ]]; then
+        [[ $code == 0 ]]
+        exit_code=$?
+    fi
     report_interrupted
 }
 

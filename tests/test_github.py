@@ -171,7 +171,7 @@ def test_a_package_deploys_without_a_build(tmp_path, architecture):
     shutil.unpack_archive(package, tmp_path / "unpacked")
     folder = tmp_path / "unpacked" / name
     # What the built template names is where it says, and so is what sam looks for.
-    for path in ("template.yaml", "Jobs/bootstrap", "../../ssm/prefetch-images.json"):
+    for path in ("template.yaml", "Jobs/bootstrap", "../../ssm/prefetch-images.json", "../../ssm/resolve-tags.json"):
         assert (folder / ".aws-sam" / "build" / path).is_file()
     assert (folder / "statemachine" / "bake-snapshot.asl.json").is_file()
     assert os.access(folder / ".aws-sam" / "build" / "Jobs" / "bootstrap", os.X_OK)
@@ -275,7 +275,7 @@ def repository(path: Path) -> None:
     shutil.copytree(ROOT / ".ci", path / ".ci")
     for name in (
         *("Cargo.toml", "CHANGELOG.md", "LICENSE", "README.md", "samconfig.toml"),
-        *("ssm/prefetch-images.json", "statemachine/bake-snapshot.asl.json"),
+        *("ssm/prefetch-images.json", "ssm/resolve-tags.json", "statemachine/bake-snapshot.asl.json"),
     ):
         (path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, path / name)

@@ -322,8 +322,12 @@ def changed_document(folder: Path) -> Path:
     document = json.loads((ROOT / "ssm" / "prefetch-images.json").read_text())
     document["mainSteps"][0]["inputs"]["runCommand"].append("# changed")
     (folder / "document.json").write_text(json.dumps(document))
-    [location] = {line.split("Location:")[1].strip() for line in built.splitlines() if "Location:" in line}
-    changed = built.replace(location, str(folder / "document.json"))
+    locations = {line.split("Location:")[1].strip() for line in built.splitlines() if "Location:" in line}
+    changed = built
+    for location in locations:
+        name = Path(location).name
+        here = folder / "document.json" if name == "prefetch-images.json" else ROOT / "ssm" / name
+        changed = changed.replace(location, str(here))
     changed = changed.replace("DefinitionUri: ../../", f"DefinitionUri: {ROOT}/")
     for bootstrap in build.glob("*/bootstrap"):
         changed = changed.replace(f"CodeUri: {bootstrap.parent.name}\n", f"CodeUri: {bootstrap.parent}\n")

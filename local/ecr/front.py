@@ -48,6 +48,8 @@ class Front:
     """Says which paths, beside layers, are answered only once what is kept back is sent."""
     page: bytes | None = None
     """Says what is answered to everything, as HTML with status 200, by one that is no registry."""
+    names_digest: str | None = None
+    """The digest that is named of every manifest that is offered, whatever it has."""
     refuses_at_blob_host: int | None = None
     """The status that is answered for blobs where they are to be had at BLOB_HOST."""
 
@@ -218,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not (at_blob_host or front.anonymous or self.headers["Authorization"] == front.login()):
             self._answer(401, b'{"errors":[{"code":"UNAUTHORIZED"}]}', {"WWW-Authenticate": 'Basic realm="ecr"'})
         elif manifest := front.manifest(path):
-            digest = f"sha256:{hashlib.sha256(manifest[1]).hexdigest()}"
+            digest = front.names_digest or f"sha256:{hashlib.sha256(manifest[1]).hexdigest()}"
             self._answer(200, manifest[1], {"Content-Type": manifest[0], "Docker-Content-Digest": digest})
         elif blob and front.redirects and not at_blob_host:
             self._answer(307, b"", {"Location": f"https://{BLOB_HOST}{path}?X-Amz-Signature=0"})

@@ -1,4 +1,4 @@
-"""Puts the bootstrap into the Command document: `python -m local.make.document` writes ssm/prefetch-images.json."""
+"""Puts the bootstrap into the Command documents: `python -m local.make.document` writes them below ssm/."""
 
 import json
 import re
@@ -6,20 +6,29 @@ from collections.abc import Mapping
 from pathlib import Path
 
 SSM = Path(__file__).parents[2] / "ssm"
+BOOTSTRAP = SSM / "bootstrap.sh"
 DOCUMENT = SSM / "prefetch-images.json"
+TAGS_DOCUMENT = SSM / "resolve-tags.json"
+HEADS = {DOCUMENT: SSM / "document.json", TAGS_DOCUMENT: SSM / "resolve.json"}
+"""Says where each document has its parameters from."""
+READS = re.compile(r"^\w+ {{ \w+ }}$", re.MULTILINE)
+"""Finds the bootstrap's lines that read a parameter each."""
 MAX_BYTES = 13 << 10
-"""Says what the document may take: SSM counts it and a command's parameters together, 64 KB of both."""
+"""Says what a document may take: SSM counts it and a command's parameters together, 64 KB of both."""
 ATTRIBUTES = ("Repository", "X8664Digest", "Arm64Digest", "Deployment")
 """Names the attributes of the published program for which the bootstrap has a place each: `@Repository@`."""
 
 
-def render() -> str:
-    """Returns the document's text, from its head document.json and the bootstrap, one paragraph of that per element.
+def render(path: Path = DOCUMENT) -> str:
+    """Returns a document's text, from its head and the bootstrap, one paragraph of that per element.
 
-    What the stack's deployment writes into it stands in an Fn::Sub of the paragraph that has its place.
+    Of the bootstrap's lines that read a parameter each, it has those of its own parameters. What the stack's deployment
+    writes into it stands in an Fn::Sub of the paragraph that has its place.
     """
-    document = json.loads((SSM / "document.json").read_text())
-    shebang, script = (SSM / "bootstrap.sh").read_text().split("\n", 1)
+    document = json.loads(HEADS[path].read_text())
+    others = [line for line in READS.findall(BOOTSTRAP.read_text()) if line.split()[0] not in document["parameters"]]
+    lines = [line for line in BOOTSTRAP.read_text().splitlines() if line not in others]
+    shebang, script = "\n".join(lines).split("\n", 1)
     about = "# ssm/bootstrap.sh, without comments and indentation"
     code = [paragraph for text in script.split("\n\n") if (paragraph := without_comments(text))]
     document["mainSteps"][0]["inputs"]["runCommand"] = [shebang, about, *map(_references, code)]
@@ -32,10 +41,9 @@ def without_comments(text: str) -> str:
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-def script(attributes: Mapping[str, str]) -> str:
-    """Returns the document's script as a node gets it, of a stack whose published program has these attributes."""
-    document = json.loads(DOCUMENT.read_text())
-    lines = document["mainSteps"][0]["inputs"]["runCommand"]
+def script(attributes: Mapping[str, str], path: Path = DOCUMENT) -> str:
+    """Returns a document's script as a node gets it, of a stack whose published program has these attributes."""
+    lines = json.loads(path.read_text())["mainSteps"][0]["inputs"]["runCommand"]
     return "\n".join(line if isinstance(line, str) else _resolved(line["Fn::Sub"], attributes) for line in lines)
 
 
@@ -54,4 +62,5 @@ def _resolved(text: str, attributes: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(render())
+    for path in HEADS:
+        path.write_text(render(path))

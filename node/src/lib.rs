@@ -1,7 +1,8 @@
 //! Puts container images on a node before pods need them: what the Command document runs as root.
 //!
 //! One command reads its parameters, looks which of its images containerd holds, and pulls the rest through the call that
-//! kubelet itself makes. It prints one line of JSON for each image.
+//! kubelet itself makes. It prints one line of JSON for each image. Another kind of command names tags, and prints which digest
+//! each of them stands for.
 
 pub mod boots;
 pub mod command;
@@ -23,6 +24,7 @@ pub mod pull;
 pub mod queue;
 pub mod registry;
 pub mod report;
+pub mod resolve;
 pub mod run;
 mod settle;
 pub mod systemd;

@@ -2,7 +2,11 @@
 
 use std::{env, process::ExitCode};
 
-use prefetch_images::{host::Host, parameters::Parameters, report, run};
+use prefetch_images::{
+    host::Host,
+    parameters::{Parameters, TagParameters},
+    report, resolve, run,
+};
 use tokio::{runtime::Builder, time::Instant};
 
 /// Names the exit code for parameters that cannot be used, or a node that is not supported: nothing was done.
@@ -23,18 +27,29 @@ fn main() -> ExitCode {
         }
         _ => return refuse("it takes no arguments, but for --host-root=host-container or --version"),
     };
-    match prefetch(host) {
+    match command(host) {
         Ok(code) => ExitCode::from(code),
         Err(why) => refuse(&why),
     }
 }
 
-fn prefetch(host: Host) -> Result<u8, String> {
-    let parameters = Parameters::read(|name| env::var(name).ok())?;
+/// Runs what the document that was sent is for: it names images, or tags.
+fn command(host: Host) -> Result<u8, String> {
+    let variable = |name: &str| env::var(name).ok();
+    if let Some(parameters) = TagParameters::read(variable) {
+        let parameters = parameters?;
+        report::fault::report_for(&[]);
+        return block_on(resolve::run(&parameters, &host, Instant::now()));
+    }
+    let parameters = Parameters::read(variable)?;
     report::fault::report_for(&parameters.images);
+    block_on(run::run(&parameters, host, Instant::now()))
+}
+
+fn block_on(command: impl Future<Output = Result<u8, String>>) -> Result<u8, String> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("it cannot begin: {error}"))?;
-    let code = runtime.block_on(run::run(&parameters, host, Instant::now()));
+    let code = runtime.block_on(command);
     // What still hangs in a thread, such as the look-up of a host name, is not waited for.
     runtime.shutdown_background();
     code

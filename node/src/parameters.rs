@@ -1,13 +1,17 @@
 //! The parameters of a command, as the SSM agent hands them over from the document.
 
+mod tags;
+
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use prefetch::image::Image;
 
+pub use self::tags::TagParameters;
+
 /// Bounds the images of one command; the report of so many is within what SSM returns of a command's output.
 pub const MAX_IMAGES: usize = 50;
-/// Bounds the characters of a list: [`MAX_IMAGES`] references cannot have more.
-const MAX_CHARACTERS: usize = 40_000;
+/// Bounds the characters of a list by those that a reference may have.
+const MAX_CHARACTERS: usize = 800;
 /// Bounds the part of a reference that stands in a refusal, in characters.
 const SHOWN: usize = 200;
 
@@ -46,7 +50,7 @@ impl Parameters {
         let value = |name: &str| look_up(&format!("SSM_{name}")).unwrap_or_default();
         let number = |name, range| number(name, &value(name), range);
         let switch = |name| switch(name, &value(name));
-        let seconds = number("executionTimeout", 5..=172_800)?;
+        let execution_timeout = execution_timeout(&value("executionTimeout"))?;
         let percent = number("imageGCHighThresholdPercent", 1..=100)?;
         let at_once = number("maxParallelImagePulls", 1..=16)?;
         let connections = number("maxConnections", 0..=20)?;
@@ -59,7 +63,7 @@ impl Parameters {
         }
         Ok(Self {
             images: images(&value("images"))?,
-            execution_timeout: Duration::from_secs(seconds.into()),
+            execution_timeout,
             image_gc_high_threshold_percent: u8::try_from(percent).unwrap_or(100),
             max_parallel_image_pulls: usize::try_from(at_once).unwrap_or(1),
             max_connections: usize::try_from(connections).unwrap_or(0),
@@ -93,22 +97,11 @@ impl Parameters {
         .map(|(name, value)| (format!("SSM_{name}"), value))
         .into()
     }
+}
 
-    /// Returns how long the command may work: a tenth less than SSM gives it, and at least 3 and at most 15 seconds less.
-    #[must_use]
-    pub fn working_time(&self) -> Duration {
-        self.execution_timeout.saturating_sub(self.margin())
-    }
-
-    /// Returns how long a command may clean up once its working time is over.
-    #[must_use]
-    pub fn clean_up_time(&self) -> Duration {
-        self.margin() / 2
-    }
-
-    fn margin(&self) -> Duration {
-        (self.execution_timeout / 10).clamp(Duration::from_secs(3), Duration::from_secs(15))
-    }
+fn execution_timeout(value: &str) -> Result<Duration, String> {
+    let seconds = number("executionTimeout", value, 5..=172_800)?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 fn number(name: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
@@ -128,35 +121,46 @@ fn switch(name: &str, value: &str) -> Result<bool, String> {
 }
 
 fn images(list: &str) -> Result<Vec<Image>, String> {
-    if list.len() > MAX_CHARACTERS {
-        return Err(format!("images is longer than {MAX_IMAGES} references can be"));
-    }
-    let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
-    let is_reference = |text: &str| !text.is_empty() && text.bytes().all(is_character);
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    if !list.split(' ').all(is_reference) {
-        return Err("images is no list of references with one space between two".to_owned());
-    }
-    let references: Vec<&str> = list.split(' ').collect();
-    if references.len() > MAX_IMAGES {
-        return Err(format!(
-            "images names {} images, more than {MAX_IMAGES}",
-            references.len()
-        ));
-    }
-    references.into_iter().map(image).collect()
+    let image = |text: &str| text.parse().ok().filter(Image::has_host);
+    references(
+        "images",
+        list,
+        MAX_IMAGES,
+        "registry/repository[:tag]@sha256:digest",
+        image,
+    )
 }
 
-fn image(reference: &str) -> Result<Image, String> {
-    let image: Option<Image> = reference.parse().ok().filter(Image::has_host);
-    image.ok_or_else(|| {
-        let shown: String = reference.chars().take(SHOWN).collect();
-        format!(
-            "not registry/repository[:tag]@sha256:digest, of at most 255 and 128 characters before the digest: {shown}"
-        )
-    })
+/// Reads a list of references, one blank between two, each of the given shape.
+fn references<T>(
+    name: &str,
+    list: &str,
+    at_most: usize,
+    shape: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, String> {
+    if list.len() > at_most * MAX_CHARACTERS {
+        return Err(format!("{name} is longer than {at_most} references can be"));
+    }
+    let is_character = |byte: u8| byte.is_ascii_alphanumeric() || b"._/:@-".contains(&byte);
+    let is_reference = |text: &str| !text.is_empty() && text.bytes().all(is_character);
+    if !list.split(' ').all(is_reference) {
+        return Err(format!("{name} is no list of references with one space between two"));
+    }
+    let references: Vec<&str> = list.split(' ').collect();
+    if references.len() > at_most {
+        return Err(format!("{name} names {} images, more than {at_most}", references.len()));
+    }
+    let read = |reference: &str| read(reference).ok_or_else(|| refusal(reference, shape));
+    references.into_iter().map(read).collect()
+}
+
+fn refusal(reference: &str, shape: &str) -> String {
+    let shown: String = reference.chars().take(SHOWN).collect();
+    format!("not {shape}, of at most 255 and 128 characters before the digest: {shown}")
 }
 
 #[cfg(test)]
@@ -245,15 +249,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_command_ends_before_ssm_ends_it() {
-        for (timeout, working, cleaning) in [("5", 2_000, 1_500), ("60", 54_000, 3_000), ("600", 585_000, 7_500)] {
-            let parameters = read("executionTimeout", timeout).unwrap();
-            assert_eq!(parameters.working_time().as_millis(), working);
-            assert_eq!(parameters.clean_up_time().as_millis(), cleaning);
-        }
-    }
-
     proptest! {
         #[test]
         fn whatever_a_variable_holds_is_read_or_refused_on_one_short_line(
@@ -272,7 +267,6 @@ mod tests {
             prop_assert_eq!(read("keep", &keep.to_string()).unwrap().keep, keep);
             let parameters = read("executionTimeout", &timeout.to_string()).unwrap();
             prop_assert_eq!(parameters.execution_timeout.as_secs(), timeout);
-            prop_assert!(parameters.working_time() + parameters.clean_up_time() < parameters.execution_timeout);
         }
 
         #[test]

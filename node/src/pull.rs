@@ -7,7 +7,7 @@ pub mod marker;
 mod names;
 pub mod progress;
 pub mod reason;
-mod retry;
+pub mod retry;
 pub mod slot;
 mod watch;
 

@@ -6,7 +6,7 @@ mod output;
 
 use std::{cell::Cell, io};
 
-use prefetch::{image::Image, outcome::NodeReason};
+use prefetch::{image::Image, outcome::NodeReason, tag_line::TagLine};
 
 pub use self::line::Line;
 use self::output::{one_line, print};
@@ -140,6 +140,17 @@ impl Reporter {
 /// Says on one line why nothing is done.
 pub fn refuse(why: &str) {
     print(io::stderr().lock(), &one_line(&format!("prefetch-images: {why}")));
+}
+
+/// Prints the line of a tag.
+pub fn print_tag(line: &TagLine) {
+    print(io::stdout().lock(), &line.to_string());
+}
+
+/// Returns the end of a cause, where the innermost stands, as far as it is said.
+#[must_use]
+pub fn shown(cause: &str) -> String {
+    end(&one_line(cause), CAUSE.end)
 }
 
 /// Says which program this is.

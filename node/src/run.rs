@@ -14,7 +14,7 @@ use self::bring::End;
 use crate::{
     boots,
     command::{Command, stop::Stop},
-    containerd::{config::Config, start::is_installed},
+    containerd::{config::Config, start::refuse_missing},
     context::Context,
     failure::Failure,
     host::Host,
@@ -29,22 +29,15 @@ use crate::{
 /// # Errors
 /// That nothing can be done on this node, and why.
 pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<u8, String> {
-    if !is_installed(&host) {
-        return Err("there is no containerd on this node; it cannot be prefetched to".to_owned());
-    }
+    refuse_missing(&host)?;
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
-    let time = Time::of(parameters, began);
+    let time = Time::within(parameters.execution_timeout, began);
     let reporter = Reporter::new(parameters.report_only);
     let config = match config_of(&host, &time, &stop).await {
         Ok(config) => config,
         Err(failure) => return Ok(fail_all(parameters, &reporter, &failure)),
     };
-    if config.is_cri_disabled {
-        return Err(
-            "containerd's CRI is disabled: kubelet uses another runtime, such as Docker, which is not supported"
-                .to_owned(),
-        );
-    }
+    config.refuse_disabled()?;
     let context = Context::new(host, time, config);
     let command = Command::new(&context, parameters, reporter, &stop);
     let end = if parameters.images.is_empty() {

@@ -4,7 +4,7 @@ use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{failure::Failure, parameters::Parameters};
+use crate::failure::Failure;
 use prefetch::outcome::NodeReason;
 
 /// Bounds the time that a command that is ended still takes for its work.
@@ -19,13 +19,15 @@ pub struct Time {
 }
 
 impl Time {
-    /// Begins to count.
+    /// Begins to count, for a command that SSM kills after so long: it works a tenth less, and at least 3 and at most 15
+    /// seconds less, of which it cleans up for a half.
     #[must_use]
-    pub fn of(parameters: &Parameters, began: Instant) -> Self {
+    pub fn within(execution_timeout: Duration, began: Instant) -> Self {
+        let margin = (execution_timeout / 10).clamp(Duration::from_secs(3), Duration::from_secs(15));
         Self {
             began,
-            deadline: Cell::new(began + parameters.working_time()),
-            clean_up: parameters.clean_up_time(),
+            deadline: Cell::new(began + execution_timeout.saturating_sub(margin)),
+            clean_up: margin / 2,
         }
     }
 
@@ -89,22 +91,18 @@ async fn within<T>(end: Instant, work: impl Future<Output = T>) -> Result<T, Fai
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parameters::Parameters;
 
     fn time_of(seconds: u64) -> Time {
-        let parameters = Parameters {
-            images: Vec::new(),
-            execution_timeout: Duration::from_secs(seconds),
-            image_gc_high_threshold_percent: 85,
-            max_parallel_image_pulls: 1,
-            max_connections: 3,
-            bandwidth: None,
-            max_image_bytes: None,
-            keep: 0,
-            pin: false,
-            report_only: false,
-        };
-        Time::of(&parameters, Instant::now())
+        Time::within(Duration::from_secs(seconds), Instant::now())
+    }
+
+    #[test]
+    fn a_command_ends_before_ssm_ends_it() {
+        for (timeout, working, cleaning) in [(5, 2_000, 1_500), (60, 54_000, 3_000), (600, 585_000, 7_500)] {
+            let time = time_of(timeout);
+            assert_eq!((time.deadline() - time.began()).as_millis(), working);
+            assert_eq!((time.end() - time.deadline()).as_millis(), cleaning);
+        }
     }
 
     #[tokio::test(start_paused = true)]

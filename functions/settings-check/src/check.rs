@@ -118,7 +118,7 @@ mod tests {
             (
                 "RULES",
                 "[  ]",
-                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, used, neighbours, registries, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
+                "environment variable RULES cannot be used: the rules are an empty list: accepted is a JSON list of at least one object with the fields name, repositories, tags, used, neighbours, registries, images, nodes, newest, order, keep, pin, maxImageGiB, maxConcurrency, maxErrors",
             ),
             (
                 "DELIVERY_TIMEOUT_SECONDS",

@@ -37,11 +37,19 @@ fn rule(rule: &Rule) -> String {
     };
     let name = &rule.name;
     format!(
-        "rule {name}: every push and {newest}{order} of {repositories}{used}{tags}, to {}{}{}",
+        "rule {name}: {}every push and {newest}{order} of {repositories}{used}{tags}, to {}{}{}",
+        named(rule),
         nodes(rule),
         neighbours(rule),
         limits(rule)
     )
+}
+
+fn named(rule: &Rule) -> String {
+    if rule.images.is_empty() {
+        return String::new();
+    }
+    format!("{}, and ", rule.images.join(", "))
 }
 
 fn takes_all(globs: &Globs) -> bool {
@@ -101,8 +109,8 @@ mod tests {
             (
                 r#"[{"name": "gpu", "repositories": ["ml/*", "!ml/*-debug"], "tags": ["v*"], "newest": 2, "keep": 3, "pin": true,
                     "maxImageGiB": 20, "nodes": {"team": ["ml"], "size": ["big", "huge"]}, "used": false,
-                    "registries": ["public.ecr.aws"]}]"#,
-                "rule gpu: every push and the 2 newest images of repositories ml/* !ml/*-debug with tags v*, to nodes with size=big|huge and team=ml; to a new node what its neighbours run of public.ecr.aws (keeps 3, pins, up to 20 GiB)",
+                    "registries": ["public.ecr.aws"], "images": ["nginx:1.27", "quay.io/a/b:c"]}]"#,
+                "rule gpu: nginx:1.27, quay.io/a/b:c, and every push and the 2 newest images of repositories ml/* !ml/*-debug with tags v*, to nodes with size=big|huge and team=ml; to a new node what its neighbours run of public.ecr.aws (keeps 3, pins, up to 20 GiB)",
             ),
         ] {
             let rules = parse_rules(text).unwrap();

@@ -103,14 +103,42 @@ impl Config {
         !self.image_verifiers.as_os_str().is_empty() && !host.list(&self.image_verifiers).is_empty()
     }
 
-    /// Gives the settings of the containerd that runs: kept by an earlier command where the socket is the same, else asked.
+    /// Refuses a node whose containerd serves no kubelet.
+    ///
+    /// # Errors
+    /// That its CRI is disabled.
+    pub fn refuse_disabled(&self) -> Result<(), String> {
+        if self.is_cri_disabled {
+            Err(
+                "containerd's CRI is disabled: kubelet uses another runtime, such as Docker, which is not supported"
+                    .to_owned(),
+            )
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gives the settings of the containerd that runs, and keeps them for the next commands.
+    ///
+    /// # Errors
+    /// As [`Config::look`].
+    pub async fn of(host: &Host, deadline: Instant) -> Result<Self, Failure> {
+        let start = Start::of(host);
+        let (config, is_to_be_kept) = Self::look(host, start, deadline).await?;
+        if let (Some(start), true) = (start, is_to_be_kept) {
+            keep(host, start, &config).ok(); // the next command asks anew
+        }
+        Ok(config)
+    }
+
+    /// Gives the settings of the containerd that runs: kept by an earlier command where the socket is the same, else asked;
+    /// and true where they may be kept.
     ///
     /// # Errors
     /// `interrupted` where the containerd's own program cannot be asked in time.
-    pub async fn of(host: &Host, deadline: Instant) -> Result<Self, Failure> {
-        let start = Start::of(host);
+    pub async fn look(host: &Host, start: Option<Start>, deadline: Instant) -> Result<(Self, bool), Failure> {
         if let Some(config) = start.and_then(|start| kept(host, start)) {
-            return Ok(config);
+            return Ok((config, false));
         }
         let (dump, is_whole) = dump(host, deadline).await?;
         if let Err(error) = toml::read(&dump) {
@@ -119,10 +147,7 @@ impl Config {
         }
         let mut config = Self::parse(&dump);
         let is_sure = config.ask_for_root(host).await;
-        if let (Some(start), true, true) = (start, is_whole, is_sure) {
-            keep(host, start, &config).ok(); // the next command asks anew
-        }
-        Ok(config)
+        Ok((config, is_whole && is_sure))
     }
 
     /// Asks containerd where a snapshotter outside of it stores, if its settings do not say; false where nobody answers.

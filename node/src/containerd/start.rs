@@ -10,11 +10,17 @@ use crate::host::Host;
 /// Names the folders of containerd's program.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/bin"];
 
-/// Tells whether a node has a containerd, or somebody who listens as it does.
-#[must_use]
-pub fn is_installed(host: &Host) -> bool {
+/// Refuses a node without a containerd, or anybody who listens as it does.
+///
+/// # Errors
+/// That there is none.
+pub fn refuse_missing(host: &Host) -> Result<(), String> {
     let mut folders = PROGRAM_FOLDERS.iter().map(|folder| host.path(folder));
-    folders.any(|folder| folder.join("containerd").exists()) || host.path(SOCKET).exists()
+    if folders.any(|folder| folder.join("containerd").exists()) || host.path(SOCKET).exists() {
+        Ok(())
+    } else {
+        Err("there is no containerd on this node; it cannot be prefetched to".to_owned())
+    }
 }
 
 /// One start of containerd.

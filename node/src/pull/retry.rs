@@ -27,17 +27,22 @@ impl ImagePull<'_> {
         may_pass
     }
 
-    /// Sleeps 1 to 2 seconds after the first attempt, 2 to 4 after the second, 4 to 8 after the third; returns false where
-    /// there is no time for it.
+    /// Sleeps after an attempt; returns false where there is no time for it.
     pub(super) async fn back_off(&self, attempt: u32) -> bool {
-        let least = Duration::from_secs(1 << attempt.saturating_sub(1));
-        let pause = least + least.mul_f64(a_fraction());
+        let pause = pause_after(attempt);
         if pause >= self.command.context.time.left() {
             return false;
         }
         tokio::time::sleep(pause).await;
         true
     }
+}
+
+/// Returns how long to wait after an attempt: 1 to 2 seconds after the first, and each time twice as long.
+#[must_use]
+pub fn pause_after(attempt: u32) -> Duration {
+    let least = Duration::from_secs(1 << attempt.saturating_sub(1));
+    least + least.mul_f64(a_fraction())
 }
 
 /// Returns a number from 0 to 1 that differs between nodes, so that they do not all try again at once.
