@@ -69,9 +69,9 @@ def test_no_statement_allows_a_wildcard_action_and_none_a_bare_resource_but_wher
 
 def test_where_the_stack_observes_nobody_may_send_a_command_or_launch_a_builder():
     sending = RESOURCES["SendPrefetchImages"]
-    assert sending["Condition"] == "Sends"
+    assert sending["Condition"] == RESOURCES["SendResolveTags"]["Condition"] == "Sends"
     allowing = {name for name, resource in RESOURCES.items() if "SendCommand" in json.dumps(resource)}
-    assert allowing == {"SendPrefetchImages", "SendToJoining", "BakeSnapshotRole", "BakeNothing"}
+    assert allowing == {"SendPrefetchImages", "SendResolveTags", "SendToJoining", "BakeSnapshotRole", "BakeNothing"}
     assert RESOURCES["SendToJoining"]["Condition"] == "SendsToJoining"
     assert TEMPLATE["Conditions"]["SendsToJoining"]["Fn::And"][0] == {"Condition": "Sends"}
     denying = RESOURCES["BakeNothing"]
@@ -117,7 +117,7 @@ def test_who_serves_launches_writes_rows_of_launches_and_no_others():
 def test_who_asks_what_nodes_run_reads_those_rows_and_no_others(role):
     [policy] = RESOURCES[role]["Properties"]["Policies"]
     [reading] = [s for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "dynamodb:Query"]
-    assert reading["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["usage#*"]}}
+    assert reading["Condition"] == {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["usage#*", "images#*"]}}
 
 
 def test_the_rules_that_fill_the_node_queue_are_let_and_their_events_are_not_lost():
@@ -142,7 +142,11 @@ def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
         *(ROOT / "shared/src").rglob("*.rs"),
     ]
     made = {file.relative_to(ROOT).as_posix() for file in sources if sends.search(code(file))}
-    assert made == {"shared/src/sender/client.rs", "shared/src/sender/request.rs"}
+    assert made == {"shared/src/sender/client.rs", "shared/src/sender/request.rs", "shared/src/tags.rs"}
+    # What asks a node for tags changes nothing on it, and asks none where the stack observes.
+    tags = code(ROOT / "shared/src/tags.rs")
+    assert tags.count("send_command()") == 1
+    assert "if self.mode == Mode::Observe {\n            return Err(TagsError::Observes);" in tags
     # In that file the request is made in one function, and that is called where the mode says so.
     sender = code(ROOT / "shared/src/sender/client.rs")
     assert re.findall(r"(.*\bsend\(client\b)[:,]", sender) == [

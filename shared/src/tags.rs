@@ -43,7 +43,7 @@ const DELIVERY_SECONDS: i32 = 30;
 /// Names what the resolving document's name ends with, after the stack's own.
 const DOCUMENT_SUFFIX: &str = "-resolve-tags";
 
-/// What tags are: the digest of each, or why none is told. One of which no node said anything has no entry.
+/// Tells of tags the digest of each, or why none is told. One of which no node said anything has no entry.
 pub type ResolvedTags = BTreeMap<TaggedImage, Result<String, TagFailure>>;
 
 /// Tells why no node could be asked what tags are.

@@ -31,7 +31,7 @@ const UNKNOWN_BYTES: u64 = 4 << 30;
 pub struct Wanted {
     pub image: Image,
     pub origin: Origin,
-    /// What it is made of as far as that is known, where a registry has it that is not asked.
+    /// Tells what it is made of, as far as that is known, where a registry has it that is not asked.
     pub elsewhere: Option<Content>,
 }
 

@@ -35,7 +35,7 @@ pub struct Tags {
     pub known: BTreeMap<String, Result<String, String>>,
     /// True where no node is there to be asked.
     pub has_no_node: bool,
-    /// What nodes were asked, each with the node.
+    /// Tells what nodes were asked, each with the node.
     pub asked: Vec<(String, String)>,
 }
 

@@ -20,7 +20,7 @@ const POLLING: Duration = Duration::from_millis(5);
 const NGINX: &str = "docker.io/library/nginx:1.27";
 const REDIS: &str = "docker.io/bitnami/redis:7.4";
 
-/// What a node says to a command; nothing where it never ends.
+/// Holds what each node says to a command; nothing where it never ends.
 type Answers = BTreeMap<String, Option<String>>;
 
 /// Holds nodes, the newest first, and what they were sent.

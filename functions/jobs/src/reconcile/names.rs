@@ -46,11 +46,7 @@ impl NamedImageFinder<'_> {
             return Ok(());
         }
         let unresolved = |why: String| ImagesError::Unresolved(rule.name.clone(), why);
-        let requested = rule.images.iter();
-        let requested = requested.map(|text| RequestedImage::parse(text, self.registry));
-        let requested = requested.collect::<Result<Vec<_>, _>>().map_err(unresolved)?;
-        let looked_up = look_up(self.ecr, &requested).await;
-        let looked_up = looked_up.map_err(|error| unresolved(error_text(&error)))?;
+        let looked_up = self.look_up(rule).await.map_err(unresolved)?;
         let (tags, mut wrong) = self.tags_of(rule, &looked_up).await;
         let before = self.images.named().read(rule).await?.unwrap_or_default();
         let mut row = NamedRow::default();
@@ -74,6 +70,15 @@ impl NamedImageFinder<'_> {
         } else {
             Err(unresolved(wrong.join("; ")))
         }
+    }
+
+    /// Looks a rule's images up in this account's ECR.
+    async fn look_up(&self, rule: &Rule) -> Result<LookedUp, String> {
+        let requested = rule.images.iter();
+        let requested = requested.map(|text| RequestedImage::parse(text, self.registry));
+        let requested = requested.collect::<Result<Vec<_>, _>>()?;
+        let looked_up = look_up(self.ecr, &requested).await;
+        looked_up.map_err(|error| error_text(&error))
     }
 
     /// Has a node tell what tags of other registries are, and says what of that went wrong: nothing where there is no node.

@@ -60,15 +60,11 @@ impl Planner<'_> {
         // What no rule takes is refused before anybody is asked anything.
         select_rules(request, self.settings)?;
         let looked_up = look_up(self.ecr, &request.images).await?;
-        let known = JobRequest {
-            images: looked_up.images.clone(),
-            ..request.clone()
-        };
+        let known = request.with_images(looked_up.images.clone());
         let rules = select_rules(&known, self.settings)?;
         let (nodes, refused) = self.nodes(request.nodes.as_ref()).await?;
-        let tags = looked_up.unresolved_tags();
-        let tags = self.resolved_tags(&tags, &rules, nodes.as_ref()).await?;
-        let images = looked_up.resolve(&self.settings.registry, &tags)?;
+        let tags = self.resolved_tags(&looked_up.unresolved_tags(), &rules, nodes.as_ref());
+        let images = looked_up.resolve(&self.settings.registry, &tags.await?)?;
         let newest_images = self.images.anew(LISTING);
         let mut batches = Vec::with_capacity(rules.len());
         for RuleSelection { rule, images: places } in rules {

@@ -60,6 +60,11 @@ impl JobRequest {
         Ok(request)
     }
 
+    /// Returns the same request for these images.
+    pub fn with_images(&self, images: Vec<RequestedImage>) -> Self {
+        Self { images, ..self.clone() }
+    }
+
     /// Takes a job's fields out of a body that may have others; what is wrong with them is noted there.
     pub fn read(fields: &mut Fields, registry: &str) -> Self {
         if fields.get("images").is_none() && fields.get("rule").is_none() {

@@ -54,7 +54,7 @@ pub const JOB: &str = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b";
 /// Holds the function and what is around it.
 pub struct Cloud {
     pub jobs: Jobs,
-    /// What other registries have by tags.
+    /// Holds what other registries have by tags.
     pub tags: Arc<Mutex<mocks::Tags>>,
     state: Arc<Mutex<State>>,
 }
