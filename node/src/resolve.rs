@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::resolver::Resolver;
+use self::resolver::{Answer, Resolver};
 use crate::{
     command::stop::Stop,
     containerd::{
@@ -26,9 +26,6 @@ use crate::{
     report,
     time::Time,
 };
-
-/// Holds the digest for which a tag stands, or why it is not told.
-type Answer = Result<String, TagFailure>;
 
 /// Tells what keeps a command from an answer for each tag.
 enum Obstacle {

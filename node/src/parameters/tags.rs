@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prefetch::image::TaggedImage;
 
-use super::{execution_timeout, references};
+use super::value::{execution_timeout, references};
 
 /// Bounds the tags of one command; the report of so many is within what SSM returns of a command's output.
 pub const MAX_TAGS: usize = 10;

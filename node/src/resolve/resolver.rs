@@ -8,7 +8,7 @@ use prefetch::{
     tag_line::{NOT_AN_IMAGE, TagFailure},
 };
 
-use super::{Answer, image_kind::why_no_image};
+use super::image_kind::why_no_image;
 use crate::{
     containerd::LOOK_UP,
     failure::Failure,
@@ -22,6 +22,9 @@ use crate::{
 
 /// Bounds the attempts to resolve a tag.
 const MAX_ATTEMPTS: u32 = 3;
+
+/// Holds the digest for which a tag stands, or why it is not told.
+pub(super) type Answer = Result<String, TagFailure>;
 
 /// A node's registries and logins, as one command asks them.
 pub(super) struct Resolver<'a> {
@@ -72,34 +75,20 @@ impl<'a> Resolver<'a> {
             login::Answer::None => (None, None),
             login::Answer::Failed(cause) => (None, Some(cause)),
         };
-        let asked = match self.ask(image, login.as_ref()).await {
-            Ok(None) => Ok(None),
-            Ok(Some((digest, None))) => return Ok(digest),
-            Ok(Some((_, Some(why)))) => Ok(Some(why)),
-            Err(failure) => Err(failure),
-        };
-        Err(match asked {
-            Ok(why) => Failed {
-                failure: why.map_or_else(|| no_such_tag(image), |why| no_image(&why)),
-                is_retryable: false,
-            },
-            Err(failure) => failed(failure, cause),
+        let asked = self.ask(image, login.as_ref()).await;
+        asked.map_err(|failed| match cause {
+            Some(cause) => failed.without_login(&cause),
+            None => failed,
         })
     }
 
-    /// Asks which digest a tag stands for, and why no node can run that, if so; none where there is no such tag.
-    async fn ask(
-        &self,
-        image: &TaggedImage,
-        login: Option<&Login>,
-    ) -> Result<Option<(String, Option<String>)>, Failure> {
+    /// Asks which digest a tag stands for, and for what that stands.
+    async fn ask(&self, image: &TaggedImage, login: Option<&Login>) -> Result<String, Failed> {
         let (registry, repository) = (image.registry(), image.repository());
         let within = || self.time.left().min(LOOK_UP);
         let registries = &self.registries;
         let told = registries.digest_of_tag(registry, repository, image.tag(), login, within());
-        let Some(digest) = told.await? else {
-            return Ok(None);
-        };
+        let digest = told.await?.ok_or_else(|| no_such_tag(image))?;
         // What a host says that a tag stands for is believed once it has given what the digest stands for.
         let read = async |digest: String| {
             let manifest = DocumentKind::Manifest;
@@ -107,8 +96,46 @@ impl<'a> Resolver<'a> {
                 .get(registry, repository, manifest, &digest, login, within())
                 .await
         };
-        let why = why_no_image(&digest, read).await?;
-        Ok(Some((digest, why)))
+        match why_no_image(&digest, read).await? {
+            None => Ok(digest),
+            Some(why) => Err(Failed::no_image(&why)),
+        }
+    }
+}
+
+impl Failed {
+    fn no_image(why: &str) -> Self {
+        Self {
+            failure: TagFailure {
+                reason: NOT_AN_IMAGE.to_owned(),
+                message: shown(why),
+            },
+            is_retryable: false,
+        }
+    }
+
+    /// Takes a failure for that of a login helper, where the registry wants a login.
+    fn without_login(self, cause: &str) -> Self {
+        if self.failure.reason != NodeReason::Denied.as_str() {
+            return self;
+        }
+        let message = shown(&format!("{}; {cause}", self.failure.message));
+        Self {
+            failure: TagFailure {
+                message,
+                ..self.failure
+            },
+            is_retryable: true,
+        }
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            is_retryable: failure.reason == NodeReason::Registry,
+            failure: failure.into(),
+        }
     }
 }
 
@@ -121,32 +148,10 @@ impl From<Failure> for TagFailure {
     }
 }
 
-fn no_such_tag(image: &TaggedImage) -> TagFailure {
+fn no_such_tag(image: &TaggedImage) -> Failure {
     let (registry, repository, tag) = (image.registry(), image.repository(), image.tag());
     Failure::new(
         NodeReason::NotFound,
         format!("{registry} has no tag {tag} in {repository}"),
     )
-    .into()
-}
-
-fn no_image(why: &str) -> TagFailure {
-    TagFailure {
-        reason: NOT_AN_IMAGE.to_owned(),
-        message: shown(why),
-    }
-}
-
-/// Takes a registry's failure, with the cause where a login helper failed before it.
-fn failed(failure: Failure, cause: Option<String>) -> Failed {
-    let is_for_login = failure.reason == NodeReason::Denied;
-    let is_retryable = failure.reason == NodeReason::Registry || is_for_login && cause.is_some();
-    let failure = match cause.filter(|_| is_for_login) {
-        Some(cause) => Failure::new(failure.reason, format!("{}; {cause}", failure.detail)),
-        None => failure,
-    };
-    Failed {
-        failure: failure.into(),
-        is_retryable,
-    }
 }
