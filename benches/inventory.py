@@ -1,24 +1,23 @@
 """Measures commands without images: what a node tells of the images in use, beside what people ask."""
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benches.pods import PAUSE, push_pausing
+from benches.pods import push_pausing
 from benches.pulls import RIVALS, VERSIONS, Bench, by_tag, finished, in_turn, program_of, push, registry_running
 from benches.table import Below, Row
-from local.ecr.registry import TOOLS, Registry
+from local.ecr.registry import Registry
 from local.nodes import cri
 from local.nodes.node import Node
+from local.nodes.pods import SANDBOX_IMAGES
 
 IMAGES, PREFETCHED, PODS = 300, 100, 30
 LAYERS = {"layers": 6, "layer_bytes": 1 << 10}
 PER_COMMAND = 25
 ROUNDS = 20
 OURS, CTR = "ours", "ctr ls"
-SANDBOX_IMAGES = {"1.7": "registry.k8s.io/pause:3.8", "2.1": PAUSE}
 
 ABOUT = f"""\
 - a command without images from its start on the node to its end, as the SSM agent runs it
@@ -57,8 +56,6 @@ def node_running(registry: Registry, containerd: str, program_file: Path) -> Ite
     """Runs a node that has the program and can run pods."""
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder, "node"), containerd, registry, containerd)
-        (node.folder / "bin").mkdir(parents=True)
-        shutil.copy(TOOLS / "runc/usr/sbin/runc", node.folder / "bin/runc")
         node.start()
         try:
             yield Bench(node, program_file)

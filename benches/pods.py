@@ -2,8 +2,6 @@
 
 import os
 import platform
-import shutil
-import subprocess
 import tempfile
 import threading
 import time
@@ -13,18 +11,17 @@ from pathlib import Path
 from benches.download import KUBELET
 from benches.pulls import HOST, Bench, by_tag, finished
 from local import images
-from local.ecr.registry import TOOLS, Registry
+from local.ecr.registry import Registry
 from local.nodes import cri
 from local.nodes.boots import Boot
 from local.nodes.node import Node
+from local.nodes.pods import SANDBOX_IMAGES, pausing
 
 CONTAINERD = "2.1"
 APP = {"layers": 6, "layer_bytes": 50 << 20}
 ROUNDS, SSM_ROUNDS = 30, 10
 SCALE = 60
 DELAYS = {"SSM 30 s ÷ 60": 30 / SCALE, "SSM 6 min ÷ 60": 360 / SCALE}
-PAUSE = "registry.k8s.io/pause:3.10"
-PAUSES = b"#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 OURS, KUBELET_ALONE = "ours", "kubelet alone"
 
 
@@ -34,8 +31,6 @@ def pods(host: Registry, program_file: Path) -> tuple[Mapping[str, list[float]],
     from_kubelet, from_boot = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Path(folder, "node"), "pods", host, CONTAINERD)
-        (node.folder / "bin").mkdir(parents=True)
-        shutil.copy(TOOLS / "runc/usr/sbin/runc", node.folder / "bin/runc")
         node.start()
         try:
             bench, boot = Bench(node, program_file), Boot(node, host, {platform.machine(): content})
@@ -45,7 +40,7 @@ def pods(host: Registry, program_file: Path) -> tuple[Mapping[str, list[float]],
                 for who in (OURS, KUBELET_ALONE, *(DELAYS if number % (ROUNDS // SSM_ROUNDS) == 0 else ())):
                     bench.wipe()
                     node.kubelet_pulls(by_tag(pause))
-                    node.shell(f"ctr -n k8s.io images tag {by_tag(pause)} {PAUSE}")
+                    node.shell(f"ctr -n k8s.io images tag {by_tag(pause)} {SANDBOX_IMAGES[CONTAINERD]}")
                     os.sync()
                     booted = finished(boot.begin(BOOT_TIMEOUT="300")).seconds if who == OURS else 0
                     seconds = pod(bench, app, DELAYS.get(who))
@@ -82,9 +77,6 @@ def pod(bench: Bench, reference: str, delay: float | None) -> float:
 
 def push_pausing(registry: Registry, repository: str, layers: int, layer_bytes: int = 0) -> str:
     """Pushes an image whose containers wait for ever and returns its full reference."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "pause")
-        subprocess.run(["cc", "-static", "-Os", "-s", "-x", "c", "-o", file, "-"], input=PAUSES, check=True)
-        image = images.image(repository, layers=layers, layer_bytes=layer_bytes, program=file.read_bytes())
+    image = pausing(repository, layers=layers, layer_bytes=layer_bytes)
     images.push(registry.url, registry.ca, registry.password, repository, "v1", image)
     return f"{HOST}/{repository}:v1@{image.digest}"

@@ -31,7 +31,7 @@ from local.nodes.fleet import Fleet, Knobs
 from local.nodes.node import Node
 from local.s3 import buckets
 from local.scheduler.schedules import Scheduler
-from local.settings import REGISTRY_HOST
+from local.settings import FOREIGN_REGISTRY_HOST, REGISTRY_HOST
 from local.sqs import queues
 from local.ssm import document_resource
 from local.ssm.operations import Ssm
@@ -69,11 +69,12 @@ async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     """Starts the registry and serves on the listener until killed."""
     notify_url = f"{endpoint}{PREFIX}registry-events"
     registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
+    foreign = Registry(folder / "foreign", _free_address(), [FOREIGN_REGISTRY_HOST], "", anonymous=True)
     volumes = Volumes(folder / "ebs")
-    fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, volumes, knobs))
+    fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, foreign, volumes, knobs))
     ssm, ecr, traffic = Ssm(fleet), Ecr(registry), Traffic()
     scheduler, states = Scheduler(traffic), States(traffic)
-    control = Control(folder, endpoint, fleet, ecr, ssm.run_command, traffic, scheduler, states, volumes)
+    control = Control(folder, endpoint, fleet, ecr, foreign, ssm.run_command, traffic, scheduler, states, volumes)
     parts = (ssm, ecr, traffic, scheduler, states, volumes, Launches(volumes), RegistryApi(registry))
     for layer in (*MODULES, *parts):
         layer.install()
@@ -108,13 +109,13 @@ def _announcing(send, ready: Path, control: Control):
     return announce
 
 
-def _node(folder: Path, registry: Registry, volumes: Volumes, knobs: Knobs) -> Node | BareNode:
+def _node(folder: Path, registry: Registry, foreign: Registry, volumes: Volumes, knobs: Knobs) -> Node | BareNode:
     """Returns the node behind an instance, not yet started."""
     if builder := builders.node(folder, registry, volumes):
         return builder
     if knobs.containerd == "none":
         return BareNode(folder)
-    return Node(folder, folder.name, registry, knobs.containerd, login=knobs.login)
+    return Node(folder, folder.name, registry, knobs.containerd, login=knobs.login, neighbours=[foreign])
 
 
 def _free_address() -> str:

@@ -11,9 +11,11 @@ from urllib.parse import parse_qs
 from local.dynamodb import tables
 from local.ec2 import amis, instances, query
 from local.ec2.volumes import Volumes
+from local.ecr.registry import Registry
 from local.ecr.repositories import MANIFEST_TYPES, Ecr
 from local.eks import clusters
 from local.eventbridge import events
+from local.nodes import cri
 from local.nodes.fleet import Fleet
 from local.scheduler.schedules import Scheduler
 from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
@@ -38,6 +40,7 @@ class Control:
         endpoint: str,
         fleet: Fleet,
         ecr: Ecr,
+        foreign: Registry,
         run_command: RunCommand,
         traffic: Traffic,
         scheduler: Scheduler,
@@ -48,6 +51,7 @@ class Control:
         self.endpoint = endpoint
         self.fleet = fleet
         self.ecr = ecr
+        self.foreign = foreign
         self.run_command = run_command
         self.traffic = traffic
         self.scheduler = scheduler
@@ -70,6 +74,9 @@ class Control:
             "registry_url": registry.url,
             "registry_ca": str(registry.ca),
             "registry_password": registry.password,
+            "foreign_host": self.foreign.hosts[0],
+            "foreign_url": self.foreign.url,
+            "foreign_ca": str(self.foreign.ca),
             "nodes": {
                 node.instance_id: {"state": node.state, "online": node.online, "knobs": vars(node.knobs)}
                 for node in list(self.fleet.nodes.values())
@@ -88,7 +95,7 @@ class Control:
         try:
             result = await asyncio.to_thread(self.answer, scope["method"], path, options, json.loads(body or "{}"))
             status = 200
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, cri.NotReady) as error:
             log.exception("%s %s failed", scope["method"], scope["path"])
             status, result = 400, {"error": repr(error)}
         headers = [(b"content-type", b"application/json")]
@@ -121,8 +128,13 @@ class Control:
             "POST nodes/*": self._turn_node,
             "GET nodes/*/images": self._images,
             "GET nodes/*/pid": lambda body, _, instance_id: {"pid": self.fleet.nodes[instance_id].node.pid()},
+            "POST nodes/*/pods": self._run_pod,
+            "DELETE nodes/*/containers/*": lambda body, _, instance_id, container: self.fleet.nodes[
+                instance_id
+            ].stop_container(container),
             "POST defaults": lambda body, _: vars(self.fleet.defaults).update(body),
-            "POST registry": lambda body, _: self._turn_registry(**body),
+            "POST registry": lambda body, _: self._turn_registry(self.ecr.registry, **body),
+            "POST foreign-registry": lambda body, _: self._turn_registry(self.foreign, **body),
             "POST logins": lambda body, _: setattr(self.ecr, "expired", body["expired"]),
             "POST faults/*": lambda body, _, action: self.traffic.faults.update({action: Fault(**body)}),
             "POST state-faults": lambda body, _: self.traffic.state_faults.append(StateFault(**body)),
@@ -159,11 +171,16 @@ class Control:
         node = self.fleet.nodes[instance_id].node
         return {"id": node.image_status(options["ref"])} if "ref" in options else node.images()
 
-    def _turn_registry(self, up: bool, stall: bool = False) -> None:
+    def _run_pod(self, body: dict, _: dict, instance_id: str) -> dict:
+        container, is_present = self.fleet.nodes[instance_id].run_pod(body["image"])
+        return {"container": container, "present": is_present}
+
+    @staticmethod
+    def _turn_registry(registry: Registry, up: bool, stall: bool = False) -> None:
         if up:
-            self.ecr.registry.resume()
+            registry.resume()
         else:
-            self.ecr.registry.pause(stall=stall)
+            registry.pause(stall=stall)
 
     def _registry_events(self, notifications: list[dict]) -> None:
         for notification in notifications:

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import json
+import platform
 import random
 import ssl
 import tarfile
@@ -21,6 +22,8 @@ DOCKER = "application/vnd.docker"
 OCTETS = {"Content-Type": "application/octet-stream"}
 STORED = (200, 201, 202)
 PIECE = 64 << 20
+OWN_ARCHITECTURE = "arm64" if platform.machine() == "aarch64" else "amd64"
+"""Names this machine's processor, as images do."""
 
 Request = Callable[[str, str, bytes, Mapping[str, str], Sequence[int]], tuple[int, str]]
 """Sends method, path, body and headers to a registry; returns the status, one of those accepted, and the Location."""
@@ -188,6 +191,19 @@ def signature(subject: Artifact) -> Artifact:
 def signature_tag(subject: Artifact) -> str:
     """Returns the tag under which cosign stores the signature of `subject`."""
     return subject.digest.replace(":", "-") + ".sig"
+
+
+def oci_archive(name: str, image: Artifact) -> bytes:
+    """Returns a tar file from which containerd imports an image under a name (OCI image layout)."""
+    row = descriptor(image.media_type, image.manifest) | {"annotations": {"io.containerd.image.name": name}}
+    contents = [image.manifest, *image.blobs.values()]
+    return archive(
+        {
+            "oci-layout": as_json({"imageLayoutVersion": "1.0.0"}),
+            "index.json": as_json({"schemaVersion": 2, "manifests": [row]}),
+            **{f"blobs/sha256/{digest(content).removeprefix('sha256:')}": content for content in contents},
+        }
+    )
 
 
 def push(

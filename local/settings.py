@@ -5,6 +5,8 @@ import os
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 REGISTRY_HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+FOREIGN_REGISTRY_HOST = "quay.io"
+"""Names the registry that is not of AWS's and asks for no login."""
 
 ACCESS_KEY = "test"
 """The administrator's access key; ministack takes it for the account's root user."""

@@ -7,6 +7,8 @@ from botocore.config import Config
 from probe import BARE, refused
 
 from local.client import until
+from local.nodes.pods import pausing
+from local.workload import push_abroad, run_pod, stop_container, turn_foreign_registry
 
 
 def test_a_node_comes_online_some_time_after_its_instance_runs(cloud, ssm):
@@ -93,3 +95,21 @@ def test_instances_are_described_by_filter_and_page(cloud):
 def ssm(cloud):
     """A client that leaves it to the cloud to refuse a request."""
     return cloud.client("ssm", config=Config(parameter_validation=False))
+
+
+def test_a_nodes_pods_have_their_images_pulled_once_from_any_registry_that_is_up(cloud):
+    [node] = cloud.launch_many(1, {}, online_after=0)
+    reference = push_abroad(cloud, "acme/pods", "v1", pausing("pods"))
+    named = reference.partition("@")[0]
+    turn_foreign_registry(cloud, up=False)
+    with pytest.raises(RuntimeError, match="connection refused"):
+        run_pod(cloud, node, named)
+    turn_foreign_registry(cloud, up=True)
+
+    (first, was_there), (second, is_there) = (run_pod(cloud, node, named) for _ in range(2))
+
+    assert (was_there, is_there) == (False, True)
+    assert cloud.images(node)[named] == reference.partition("@")[2]
+    for container in (first, second):
+        stop_container(cloud, node, container)
+    cloud.remove([node])

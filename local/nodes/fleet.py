@@ -12,6 +12,7 @@ from local import background
 from local.ec2 import instances
 from local.ministack import ec2
 from local.nodes import builders
+from local.nodes.pods import Pods
 
 MAX_COMMANDS = 5
 """Says how many commands the SSM agent runs at a time (amazon-ssm-agent, CommandWorkersLimit)."""
@@ -57,9 +58,10 @@ class ManagedNode:
         self._registered = False
         self._make = make
         self._node = None
+        self._pods: Pods | None = None
         self._powered = False
         self._power_cuts = 0
-        self._lock = threading.Lock()
+        self._lock, self._pods_lock = threading.Lock(), threading.Lock()
 
     @property
     def online(self) -> bool:
@@ -88,6 +90,17 @@ class ManagedNode:
                 self._node.start()
                 self._powered = True
             return self._node
+
+    def run_pod(self, reference: str) -> tuple[str, bool]:
+        """Runs a pod as kubelet does; returns its container and whether its image was there."""
+        node = self.node
+        with self._pods_lock:
+            self._pods = self._pods or Pods(node)
+            return self._pods.schedule(reference)
+
+    def stop_container(self, container: str) -> None:
+        """Ends a container, which its pod keeps."""
+        self._pods.stop(container)
 
     def observe(self) -> None:
         """Registers the node with SSM once its agent answers; it stays registered when it goes offline again."""
@@ -126,7 +139,7 @@ class ManagedNode:
         with self._lock:
             if self._powered:
                 self._node.kill_running()
-                self._powered = False
+                self._powered, self._pods = False, None
 
     def stop(self) -> None:
         """Ends the node and removes what it has left."""

@@ -35,7 +35,7 @@ OWN_FILES = Path(__file__).parent / "files"
 # comes back only where `kill_containerd` asked for it, after one second for systemd's five.
 BOOT = """
 set -e
-folder=$1 tools=$2 soci=$3
+folder=$1 tools=$2 soci=$3 runc=$4
 mount -t proc proc /proc
 mount -t tmpfs -o mode=755 run /run
 mount -t tmpfs -o mode=755 varlib /var/lib
@@ -46,7 +46,7 @@ else
     mount --bind "$folder/containerd" /var/lib/containerd
 fi
 mount -t overlay -o "lowerdir=/etc,upperdir=$folder/etc,workdir=$folder/etc.work" etc /etc
-mount -t overlay -o "lowerdir=$folder/bin:$tools/usr/bin:$soci/usr/bin:/usr/bin" bin /usr/bin
+mount -t overlay -o "lowerdir=$folder/bin:$tools/usr/bin:$soci/usr/bin:$runc/usr/sbin:/usr/bin" bin /usr/bin
 mount --bind "$folder" /run/folder
 mount -t tmpfs -o mode=1777 tmp /tmp
 mkdir -p "$folder"
@@ -116,7 +116,7 @@ class Node:
             raise RuntimeError("a node needs root: it mounts and unshares")
         self._write_files()
         self._child = Child(
-            ["bash", "-c", BOOT, "boot", self.folder, tools, TOOLS / "soci-snapshotter"],
+            ["bash", "-c", BOOT, "boot", self.folder, tools, TOOLS / "soci-snapshotter", TOOLS / "runc"],
             env=ENVIRONMENT | ({"HTTPS_PROXY": self.proxy.url} if self.proxy else {}),
             log=self.folder / "containerd.log",
         )

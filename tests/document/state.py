@@ -1,13 +1,12 @@
 """Reads what a node holds."""
 
 import json
-import platform
 import time
 
-from local.images import Artifact, digest
+from local.images import OWN_ARCHITECTURE, Artifact, digest
 from local.nodes.node import Node
 
-OWN_ARCHITECTURE, OTHER_ARCHITECTURE = ("arm64", "amd64") if platform.machine() == "aarch64" else ("amd64", "arm64")
+OTHER_ARCHITECTURE = "amd64" if OWN_ARCHITECTURE == "arm64" else "arm64"
 
 
 def by_tag(reference: str) -> str:

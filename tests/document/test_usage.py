@@ -4,17 +4,16 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from local import images
 from local.ecr.registry import Registry
 from local.nodes.node import Node
+from local.nodes.pods import Pods, pausing
 
 from .command import HOST, Result, begin, run
-from .nodes import CTR, running
-from .pods import Pods, able_to_run_pods, pausing
+from .nodes import CTR
 from .relay import relaying
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, wait_for_file
 
@@ -24,16 +23,9 @@ ON_ONE_CONTAINERD = pytest.mark.parametrize("containerd", ["2.1"])
 
 
 @pytest.fixture
-def node(tmp_path: Path, containerd: str, registry: Registry) -> Iterator[Node]:
-    """A node of its own for one test, which can run pods."""
-    with running(able_to_run_pods(Node(tmp_path / "node", "node", registry, containerd))) as node:
-        yield node
-
-
-@pytest.fixture
-def pods(node: Node, pushed) -> Iterator[Pods]:
+def pods(node: Node) -> Iterator[Pods]:
     """The node's pods."""
-    pods = Pods(node, pushed)
+    pods = Pods(node)
     yield pods
     pods.remove()
 

@@ -1,38 +1,33 @@
-"""Pods on a node with runc: sandboxes and containers as kubelet makes them."""
+"""Runs pods on a node with runc: sandboxes and containers as kubelet makes them."""
 
 import itertools
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from local import images
-from local.ecr.registry import TOOLS
 from local.images import Artifact
 from local.nodes import cri
 from local.nodes.node import Node
 
-from .nodes import CTR
-from .state import OWN_ARCHITECTURE, by_digest, by_tag
-
 PAUSES = b"#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 SANDBOX_IMAGES = {"1.7": "registry.k8s.io/pause:3.8", "2.1": "registry.k8s.io/pause:3.10"}
+"""Says of which image each version of containerd makes sandboxes."""
 
 
 class Pods:
     """The pods of one node."""
 
-    def __init__(self, node: Node, push: Callable[[str, str, Artifact], str]) -> None:
+    def __init__(self, node: Node) -> None:
         """Brings the image of sandboxes, which has no digest that a registry gave, as on EKS."""
         self._node = node
         self._numbers = itertools.count(1)
         self._sandboxes: list[str] = []
-        pause = push("pause", "v1", pausing("pause"))
-        node.kubelet_pulls(by_tag(pause))
-        node.shell(f"{CTR} images tag {by_tag(pause)} {SANDBOX_IMAGES[node.containerd]}")
-        node.shell(f"{CTR} images rm {by_tag(pause)} {by_digest(pause)}")
+        file = node.folder / "pause.tar"
+        file.write_bytes(images.oci_archive(SANDBOX_IMAGES[node.containerd], pausing("pause")))
+        node.shell(f"ctr -n k8s.io images import {file}")
+        file.unlink()
 
     def make(self) -> str:
         """Makes a pod without containers and returns its sandbox."""
@@ -49,6 +44,16 @@ class Pods:
         """Runs a pod of one container and returns the container's id."""
         return self.start(self.make(), reference, named, volume)
 
+    def schedule(self, reference: str) -> tuple[str, bool]:
+        """Runs a pod as kubelet does, which pulls what is not there; returns its container and whether it was there."""
+        sandbox = self.make()
+        is_present = self._node.image_status(reference) is not None
+        if not is_present:
+            self._node.kubelet_pulls(reference)
+        image = self._node.image_status(reference)
+        assert image, f"kubelet has pulled {reference} and does not find it"
+        return self.start(sandbox, image, reference), is_present
+
     def stop(self, container: str) -> None:
         """Ends a container, which its pod keeps."""
         cri.stop_container(self._node.socket, container)
@@ -59,16 +64,9 @@ class Pods:
             cri.remove_sandbox(self._node.socket, self._sandboxes.pop())
 
 
-def able_to_run_pods(node: Node) -> Node:
-    """Gives a node, before it starts, the program that runs containers."""
-    (node.folder / "bin").mkdir(parents=True)
-    shutil.copy(TOOLS / "runc/usr/sbin/runc", node.folder / "bin/runc")
-    return node
-
-
 def pausing(content: str, **options: int) -> Artifact:
     """Builds an image whose containers wait for ever."""
-    return images.image(content, architecture=OWN_ARCHITECTURE, program=_pauses(), **options)
+    return images.image(content, architecture=images.OWN_ARCHITECTURE, program=_pauses(), **options)
 
 
 @cache
