@@ -47,6 +47,7 @@ WITH_A_CLOUD = (
     "test_observe.py",
     "test_play.py",
     "test_produce.py",
+    "test_references.py",
     "test_results.py",
     "test_results_faults.py",
     "test_sending.py",

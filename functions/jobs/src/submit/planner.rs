@@ -1,7 +1,7 @@
 //! Describes what a job comes to: everything is decided before anything is sent.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     time::{Duration, SystemTime},
 };
 
@@ -10,9 +10,9 @@ use prefetch::{
     command::images_of_commands,
     ecr::Newest,
     fields::FieldError,
-    image::{Image, TaggedImage},
+    image::Image,
     node::NodeSelector,
-    resolve::look_up,
+    resolve::{LookedUp, look_up},
     rule::Rule,
     rule_images::RuleImages,
     tags::{Nodes, ResolvedTags, TagResolver},
@@ -63,8 +63,8 @@ impl Planner<'_> {
         let known = request.with_images(looked_up.images.clone());
         let rules = select_rules(&known, self.settings)?;
         let (nodes, refused) = self.nodes(request.nodes.as_ref()).await?;
-        let tags = self.resolved_tags(&looked_up.unresolved_tags(), &rules, nodes.as_ref());
-        let images = looked_up.resolve(&self.settings.registry, &tags.await?)?;
+        let tags = self.resolved_tags(&looked_up, &rules, nodes.as_ref()).await?;
+        let images = looked_up.resolve(&self.settings.registry, &tags)?;
         let newest_images = self.images.anew(LISTING);
         let mut batches = Vec::with_capacity(rules.len());
         for RuleSelection { rule, images: places } in rules {
@@ -107,12 +107,13 @@ impl Planner<'_> {
     /// Has nodes that get images tell what tags of other registries are.
     async fn resolved_tags(
         &self,
-        tags: &BTreeSet<TaggedImage>,
+        images: &LookedUp,
         rules: &[RuleSelection<'_>],
         nodes: Option<&NodeSelection>,
     ) -> Result<ResolvedTags, Problem> {
+        let unresolved = images.unresolved_tags();
         if let Some(NodeSelection::Ids(ids)) = nodes {
-            return Ok(self.tags.resolve(tags, Nodes::Ids(ids)).await?);
+            return Ok(self.tags.resolve(&unresolved, Nodes::Ids(ids)).await?);
         }
         let cluster = &self.settings.shared.cluster;
         let selectors = match nodes {
@@ -122,7 +123,7 @@ impl Planner<'_> {
                 .map(|selection| NodeSelector::new(cluster, selection.rule))
                 .collect(),
         };
-        Ok(self.tags.resolve(tags, Nodes::Selected(&selectors)).await?)
+        Ok(self.tags.resolve(&unresolved, Nodes::Selected(&selectors)).await?)
     }
 
     /// Parts a rule's images, each once, into as many as one command carries.
