@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
+    ecr::Registries,
     error_text::error_text,
     rule::Rule,
     rule_images::RuleImages,
@@ -31,6 +32,7 @@ const MAX_PLAN: usize = 200_000;
 pub struct BakePlan {
     pub ec2: aws_sdk_ec2::Client,
     pub ecr: aws_sdk_ecr::Client,
+    pub registries: Registries,
     pub images: RuleImages,
     pub settings: Settings,
 }
@@ -61,7 +63,7 @@ impl BakePlan {
             self.wanted(&input, &rules, now),
         )
         .await?;
-        let contents = Contents::read(&self.ecr, &wanted, &architectures).await?;
+        let contents = Contents::read(&self.registries, &wanted, &architectures).await?;
         let bakes = chosen(&wanted, &contents, &architectures)?.into_iter();
         let bakes = bakes.map(|(architecture, chosen)| {
             let interface = network_interface.clone();

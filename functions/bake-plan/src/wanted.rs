@@ -63,8 +63,8 @@ pub enum How {
 }
 
 impl Wanted {
-    /// Returns true where this account's ECR tells what it is made of.
-    pub fn is_of_own_registry(&self) -> bool {
+    /// Returns true where ECR tells what it is made of.
+    pub fn is_told_by_ecr(&self) -> bool {
         !matches!(&self.origin, Origin::Found(found) if matches!(found.how, How::Elsewhere(_)))
     }
 

@@ -42,13 +42,15 @@ impl RuleUse {
         if !rule.used || !self.is_known() {
             return None;
         }
+        Some(taken(rule, self.in_registry(registry)))
+    }
+
+    /// Names the repositories of a registry that the rule's nodes use.
+    pub(super) fn in_registry(&self, registry: &str) -> impl Iterator<Item = &str> {
         let images = self.0.iter().map(|row| &row.image);
-        let images = images.filter(|image| image.registry() == registry);
-        let names: BTreeSet<&str> = images.map(Image::repository).collect();
-        let mut names: Vec<&str> = names.into_iter().collect();
-        names.retain(|name| rule.repositories.matches(name));
-        names.sort_by_cached_key(|name| rule.repositories.rank(name));
-        Some(names.into_iter().map(str::to_owned).collect())
+        images
+            .filter(move |image| image.registry() == registry)
+            .map(Image::repository)
     }
 
     /// Gives what runs on a rule's nodes now and may be brought to a new one, that of most nodes first, then by name: what this
@@ -60,14 +62,9 @@ impl RuleUse {
         if !rule.neighbours {
             return Vec::new();
         }
-        let account = ecr_account(registry);
-        let may_be_brought = |host: &str| {
-            let is_own = account.is_some() && ecr_account(host) == account;
-            is_own || rule.registries.matches(host)
-        };
         // Rows are many, and registries few.
         let mut of_host: BTreeMap<&str, bool> = BTreeMap::new();
-        let mut is_brought = |host| *of_host.entry(host).or_insert_with(|| may_be_brought(host));
+        let mut is_brought = |host| *of_host.entry(host).or_insert_with(|| brings_from(rule, registry, host));
         let today = day(now);
         let runs_today = |row: &UsageRow| row.days.get(&today).is_some_and(|seen| !seen.running.is_empty());
         let renewed: BTreeSet<(&str, &str)> = self.0.iter().filter(|row| runs_today(row)).map(repository).collect();
@@ -77,6 +74,21 @@ impl RuleUse {
         running.sort_by_key(|(nodes, row)| (Reverse(*nodes), &row.image));
         running.into_iter().map(|(_, row)| row).collect()
     }
+}
+
+/// Returns true where a rule brings from a registry: any of the account of this stack's own, and those that it names.
+#[must_use]
+pub fn brings_from(rule: &Rule, own: &str, host: &str) -> bool {
+    let account = ecr_account(own);
+    account.is_some() && ecr_account(host) == account || rule.registries.matches(host)
+}
+
+/// Gives those of the repositories that a rule takes, each once, in the rule's order.
+pub(super) fn taken<'a>(rule: &Rule, repositories: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: BTreeSet<&str> = repositories.filter(|name| rule.repositories.matches(name)).collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_cached_key(|name| rule.repositories.rank(name));
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn repository(row: &UsageRow) -> (&str, &str) {

@@ -89,3 +89,16 @@ async fn images_that_are_named_are_baked_whatever_nodes_run_and_without_a_table_
     cloud.table.lock().unwrap().0.fail("Query", 0, "AccessDeniedException");
     assert_eq!(cloud.refused(&event()).await.0, "AwsError");
 }
+
+#[tokio::test]
+async fn the_newest_of_a_central_registry_is_baked_as_its_own_ecr_tells() {
+    let cloud = Cloud::with(RULES, "{}");
+    let central = "210987654321.dkr.ecr.eu-central-1.amazonaws.com/team/app";
+    let digest = cloud.push_central("team/app", "v9", &single(&[("central", 300)]));
+    cloud.run("default", &format!("{central}:v9@{digest}"), 1, MIB);
+    let plan = cloud.plan(&event()).await.unwrap();
+    assert_eq!(
+        plan["bakes"][0]["images"],
+        json!([{"image": format!("{central}:v9@{digest}"), "bytes": 300 * MIB, "named": false, "elsewhere": true}])
+    );
+}
