@@ -55,7 +55,8 @@ scripts: tools
 		examples/boot/boot.sh examples/quickstart/make-image examples/quickstart/pod-start-seconds \
 		.ci/notes .ci/package .ci/sbom
 	sam validate --lint
-	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml
+	cfn-lint template.yaml examples/bake/node-group.yaml examples/warm-pool/node-group.yaml \
+		examples/central-registry/cluster.yaml examples/central-registry/registry.yaml
 
 .PHONY: unit
 unit: clippy ## Lints and tests the Rust code, its documentation included

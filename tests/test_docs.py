@@ -41,7 +41,7 @@ ABBREVIATED = {"s3", "configure"}
 """The commands of the AWS CLI that are no service of botocore's."""
 CUSTOM = {("cloudformation", "deploy"), ("ecr", "get-login-password"), ("logs", "tail")}
 """The operations that the AWS CLI has beside those of the services."""
-SAM = {"build", "delete", "deploy", "local", "remote", "validate"}
+SAM = {"build", "delete", "deploy", "local", "package", "remote", "validate"}
 NO_REASONS = {"RegistryEndpoint", "Order", "Mode", "Trigger"}
 """Enumerations that are settings, or what made a job."""
 INTERNAL = {"working", "open", "stopped", "partial", "whole"}

@@ -57,7 +57,7 @@ BY_CLOUDFORMATION = {
     "defaults that were to be an object": ({"BakeDefaults": ""}, "A JSON object of up to 700 characters"),
     "a longer list of repositories than a function is given": (
         {"Repositories": ",".join(["team/app"] * 40)},
-        "separated by commas, without spaces, in up to 330 characters; Rules takes more.",
+        "separated by commas, without spaces, in up to 310 characters; Rules takes more.",
     ),
     "a pin without a keep": ({"Pin": "true"}, "Pin takes a Keep of at least 1"),
 }

@@ -70,6 +70,7 @@ def test_every_functions_environment_fits_at_its_longest(functions, rules):
             environment["RULES"] = "r" * MAX_RULES
             most = {"BAKE_DEFAULTS": "b" * (MAX_RULES_AND_BAKE_DEFAULTS - MAX_RULES)}
             environment |= {key: most[key] for key in environment.keys() & most.keys()}
+        cut_registries(environment)
         assert size(environment) + ROOM <= MAX_ENVIRONMENT, name
 
 
@@ -79,6 +80,7 @@ def test_the_rule_that_is_made_of_the_simple_parameters_is_never_refused_for_its
     made = len(json.dumps(rules)) - 2
     assert made <= MAX_RULES
     assert made + PARAMETERS["BakeDefaults"]["MaxLength"] <= MAX_RULES_AND_BAKE_DEFAULTS
+    assert made + PARAMETERS["CentralRegistries"]["MaxLength"] <= MAX_RULES
 
 
 def test_typical_rules_of_two_thousand_characters_fit():
@@ -104,6 +106,16 @@ def test_every_text_that_reaches_an_environment_has_a_longest(functions):
         if value := LONGEST.get(name):
             assert re.fullmatch(parameter["AllowedPattern"], value), name
             assert not re.fullmatch(parameter["AllowedPattern"], value + value[-1]), name
+
+
+def cut_registries(environment: dict[str, str]) -> None:
+    """Leaves of the central registries what settings-check takes beside the rules and the defaults of bakes."""
+    if "CENTRAL_REGISTRIES" not in environment:
+        return
+    made = len(json.dumps(environment["RULES"])) - 2
+    defaults = environment.get("BAKE_DEFAULTS")
+    room = MAX_RULES - made if defaults is None else MAX_RULES_AND_BAKE_DEFAULTS - made - len(defaults)
+    environment["CENTRAL_REGISTRIES"] = environment["CENTRAL_REGISTRIES"][:room]
 
 
 def longest(rules: str) -> dict[str, str]:

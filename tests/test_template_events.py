@@ -30,6 +30,7 @@ DEPLOYED = json.loads(
         (PUSH, "image-push.tagged", True),
         (PUSH, "image-push.index", True),
         (PUSH, "image-push.replication", True),
+        (PUSH, "image-push.central-registry", True),
         (PUSH, "image-push.pull-through-cache", True),
         (PUSH, "image-push.pull-through-cache-failed", False),
         (PUSH, "image-push.restored", True),

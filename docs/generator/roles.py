@@ -80,6 +80,8 @@ def _resource(value: Any) -> str:
             return (
                 text.replace("${AWS::StackName}", "<stack>").replace("${ClusterName}", "<cluster>").replace("${", "{")
             )
+        case {"Fn::Sub": [_, {"Account": account}]} if "CentralRegistries" in str(account):
+            return "ecr:<Region>:<account>:repository/*, of CentralRegistries"
         case {"Fn::If": [condition, _, _]}:
             return f"BuilderRole, and what {condition} adds"
     return (referred(value) or str(value)).replace("AWS::StackName", "<stack>")

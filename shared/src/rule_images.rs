@@ -1,5 +1,6 @@
 //! Rule images: what a rule brings to its nodes, by what these run.
 
+mod central;
 mod rule_use;
 
 use std::{
@@ -8,11 +9,13 @@ use std::{
 };
 
 use aws_config::SdkConfig;
+use futures_util::future::join;
 use tracing::{info, warn};
 
 use crate::{
-    ecr::{ImagesError, Newest, NewestImages},
+    ecr::{ImagesError, Newest, NewestImages, Registries},
     error_text::error_text,
+    image::Image,
     named_images::NamedImages,
     rows::UsageRow,
     rule::Rule,
@@ -20,8 +23,8 @@ use crate::{
     usage::{RepositoryUse, Usage, UsageError},
 };
 
-use rule_use::named_repositories;
-pub use rule_use::{MAX_NEIGHBOURS, RuleUse, neighbours_first};
+pub use central::{CentralImages, wants_a_listing};
+pub use rule_use::{MAX_NEIGHBOURS, RuleUse, brings_from, neighbours_first};
 
 /// Decides which images a rule brings: the newest of repositories that its nodes run, and what these run.
 pub struct RuleImages {
@@ -30,21 +33,54 @@ pub struct RuleImages {
     named: Arc<NamedImages>,
     /// The host name of this account's registry in this Region.
     registry: String,
+    /// The registries beside it.
+    central: Vec<CentralImages>,
 }
 
 impl RuleImages {
-    /// Asks the ECR of the configuration's Region, and the table of the settings.
+    /// Asks the ECR of the configuration's Region, the central registries of the settings, and their table.
     ///
     /// # Errors
     /// [`ImagesError::NoRegion`] where the configuration has none.
-    pub fn new(config: &SdkConfig, settings: &Settings, usage: UsageSettings) -> Result<Self, ImagesError> {
-        let newest = NewestImages::new(config, settings)?;
-        let UsageSettings {
-            table,
-            within,
-            registry,
-        } = usage;
-        Ok(Self::with(newest, Usage::new(config, &table, within), registry))
+    pub fn new(config: &SdkConfig, settings: &Settings, usage: &UsageSettings) -> Result<Self, ImagesError> {
+        let table = Usage::new(config, &usage.table, usage.within);
+        Self::with_usage(config, settings, usage, table)
+    }
+
+    /// Asks the same, and this of what nodes run.
+    ///
+    /// # Errors
+    /// [`ImagesError::NoRegion`] where the configuration has none.
+    pub fn with_usage(
+        config: &SdkConfig,
+        settings: &Settings,
+        usage: &UsageSettings,
+        table: impl Into<Arc<Usage>>,
+    ) -> Result<Self, ImagesError> {
+        let region = config.region().ok_or(ImagesError::NoRegion)?.to_string();
+        let registries = Registries::new(&NewestImages::config(config), usage);
+        let newest = NewestImages::of(registries.own().clone(), region, settings);
+        let images = Self::with(newest, table, usage.registry.clone());
+        Ok(images.and_central(settings, &registries))
+    }
+
+    /// Names the newest images of central registries too; says of which rules it cannot tell all.
+    #[must_use]
+    pub fn and_central(mut self, settings: &Settings, registries: &Registries) -> Self {
+        for (central, registry) in registries.central() {
+            let newest = NewestImages::of(registry.clone(), central.region.clone(), settings);
+            self.central.push(CentralImages::new(central, newest));
+            let is_unlisted = |rule: &&Rule| wants_a_listing(rule) && brings_from(rule, &self.registry, &central.host);
+            for rule in settings.rules.iter().filter(is_unlisted) {
+                info!(
+                    rule = rule.name,
+                    "rule {}: of {}, whose repositories are not listed, it brings the newest images of those that its nodes use",
+                    rule.name,
+                    central.host
+                );
+            }
+        }
+        self
     }
 
     /// Asks these; the registry is this account's in this Region, by its host name.
@@ -55,6 +91,7 @@ impl RuleImages {
             named: Arc::new(usage.named_images()),
             usage,
             registry,
+            central: Vec::new(),
         }
     }
 
@@ -66,6 +103,7 @@ impl RuleImages {
             usage: Arc::clone(&self.usage),
             named: Arc::clone(&self.named),
             registry: self.registry.clone(),
+            central: self.central.iter().map(|central| central.anew(patience)).collect(),
         }
     }
 
@@ -87,11 +125,17 @@ impl RuleImages {
         &self.named
     }
 
+    /// Returns true where a rule brings from a registry.
+    #[must_use]
+    pub fn brings_from(&self, rule: &Rule, host: &str) -> bool {
+        brings_from(rule, &self.registry, host)
+    }
+
     /// Tells whether a rule takes a repository, because it names an image of it or by the use that its nodes make of it: by one
     /// Query, and one more where they make none and this process does not know of any use yet. Where DynamoDB cannot be asked,
     /// it does.
     pub async fn takes(&self, rule: &Rule, registry: &str, repository: &str, now: SystemTime) -> bool {
-        if !rule.used || self.names(rule, registry, repository) {
+        if !rule.used || rule.names(registry, repository, &self.registry) {
             return true;
         }
         match self.usage.runs(&rule.name, registry, repository, now).await {
@@ -105,11 +149,6 @@ impl RuleImages {
                 true
             }
         }
-    }
-
-    fn names(&self, rule: &Rule, registry: &str, repository: &str) -> bool {
-        let names = || named_repositories(rule, &self.registry);
-        registry == self.registry && names().iter().any(|name| name == repository)
     }
 
     /// Names the images that a rule names itself, without those that ECR would name.
@@ -130,35 +169,49 @@ impl RuleImages {
     /// [`ImagesError`] where ECR has to list the repositories and does not, where its answer names no usable image, and where
     /// DynamoDB cannot be asked.
     pub async fn newest(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Result<Newest, ImagesError> {
-        let mut images = self.named.of_rule(rule, now).await?;
-        let Newest {
-            images: newest,
-            missing,
-        } = match used.repositories(rule, &self.registry) {
-            Some(repositories) => self.newest.known_of_repositories(rule, &repositories, now).await?,
-            None => self.newest.known_of_rule(rule, now).await?,
-        };
-        let named = images.len();
-        for image in newest {
-            if !images[..named].contains(&image) {
-                images.push(image);
+        let named = self.named.of_rule(rule, now).await?;
+        let own = async {
+            match used.repositories(rule, &self.registry) {
+                Some(repositories) => {
+                    let repositories = self.with_named(rule, repositories, &named);
+                    self.newest.known_of_repositories(rule, &repositories, now).await
+                }
+                None => self.newest.known_of_rule(rule, now).await,
             }
-        }
-        Ok(Newest { images, missing })
+        };
+        let central = central::newest(&self.central, &self.registry, (rule, used), now);
+        let (own, central) = join(own, central).await;
+        Ok(central::joined(own, central)?.after(named))
     }
 
-    /// Names the newest images of one repository, which the rule takes.
+    /// Puts this registry's repositories beside those that a rule takes of which it names images itself.
+    fn with_named(&self, rule: &Rule, mut repositories: Vec<String>, named: &[Image]) -> Vec<String> {
+        let own = named.iter().filter(|image| image.registry() == self.registry);
+        let taken = own
+            .map(Image::repository)
+            .filter(|name| rule.repositories.matches(name));
+        for name in taken {
+            if repositories.iter().all(|known| known != name) {
+                repositories.push(name.to_owned());
+            }
+        }
+        repositories
+    }
+
+    /// Names the newest images of an image's repository, which the rule takes, of this account's registry or a central one.
     ///
     /// # Errors
     /// [`ImagesError`] where ECR's answer names no usable image.
     pub async fn newest_of_repository(
         &self,
         rule: &Rule,
-        repository: &str,
+        image: &Image,
         now: SystemTime,
     ) -> Result<Newest, ImagesError> {
-        let repositories = [repository.to_owned()];
-        self.newest.known_of_repositories(rule, &repositories, now).await
+        let central = self.central.iter().find(|central| central.host == image.registry());
+        let newest = central.map_or(&self.newest, |central| &central.newest);
+        let repositories = [image.repository().to_owned()];
+        newest.known_of_repositories(rule, &repositories, now).await
     }
 
     /// Gives what a rule's nodes run and a new one gets, that of most nodes first: at most [`MAX_NEIGHBOURS`].
@@ -180,10 +233,7 @@ impl RuleImages {
     /// Names the images of a new node, each once: what its neighbours run, that of most nodes first, and then the rule's newest,
     /// as far as ECR answers.
     pub async fn of_new_node(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Newest {
-        let newest = self.newest(rule, used, now).await.unwrap_or_else(|cause| Newest {
-            images: Vec::new(),
-            missing: Some(cause),
-        });
+        let newest = self.newest(rule, used, now).await.unwrap_or_else(Newest::unknown);
         Newest {
             images: neighbours_first(&self.neighbours(rule, used, now), newest.images),
             missing: newest.missing,

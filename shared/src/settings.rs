@@ -13,6 +13,11 @@ use crate::{
     rule::{Rule, RuleError, parse_rules},
 };
 
+mod central;
+
+pub use central::CentralRegistry;
+use central::MAX_REGISTRIES;
+
 /// Holds what becomes of a command that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,6 +60,8 @@ pub struct UsageSettings {
     pub within: u32,
     /// The host name of this account's registry (`ACCOUNT_ID`, `AWS_REGION`, `REGISTRY_ENDPOINT`).
     pub registry: String,
+    /// The registries from which rules bring images beside it (`CENTRAL_REGISTRIES`).
+    pub central: Vec<CentralRegistry>,
 }
 
 impl UsageSettings {
@@ -68,6 +75,7 @@ impl UsageSettings {
             table: variables.text("TABLE_NAME")?,
             within: variables.used_within()?,
             registry: variables.registry()?,
+            central: variables.central_registries()?,
         })
     }
 }
@@ -286,6 +294,26 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
             &self.text("AWS_REGION")?,
             endpoint,
         )?)
+    }
+
+    /// Reads the registries beside it from which rules bring images (`CENTRAL_REGISTRIES`); none where the variable is missing or
+    /// empty.
+    ///
+    /// # Errors
+    /// [`SettingsError::Variable`] where one names no registry, or one that is there already.
+    pub fn central_registries(&self) -> Result<Vec<CentralRegistry>, SettingsError> {
+        const NAME: &str = "CENTRAL_REGISTRIES";
+        let Some(text) = (self.0)(NAME).filter(|text| !text.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let (own, region, endpoint) = (self.registry()?, self.text("AWS_REGION")?, self.registry_endpoint()?);
+        CentralRegistry::read_all(&text, &own, &region, endpoint).ok_or_else(|| {
+            let accepted = format!(
+                "up to {MAX_REGISTRIES} different registries beside this account's in this Region, separated by commas, each an \
+                 account or account/Region"
+            );
+            refuse(NAME, Some(text), accepted)
+        })
     }
 
     /// Reads the endpoint under which nodes pull; where it is missing, the standard one.

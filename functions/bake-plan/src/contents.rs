@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aws_sdk_ecr::{
-    Client,
     error::SdkError,
     operation::batch_get_image::{BatchGetImageError, BatchGetImageOutput},
     types::{ImageFailure, ImageFailureCode, ImageIdentifier},
@@ -11,6 +10,7 @@ use aws_sdk_ecr::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use prefetch::{
     bake::Architecture,
+    ecr::{Registries, Registry},
     image::{Image, MANIFEST_MEDIA_TYPES},
     manifest::{Content, Entry, Index, MAX_DEPTH, Manifest, PlatformMatcher},
 };
@@ -25,8 +25,10 @@ const AT_ONCE: usize = 16;
 /// Says in ECR's words that an image is there no more.
 const NOT_THERE: &str = "ImageNotFound";
 
+/// A repository, by its registry's host name and its own.
+type Repository = (String, String);
 /// A repository and a digest in it.
-type Key = (String, String);
+type Key = (Repository, String);
 
 /// The manifests of images.
 pub struct Contents(HashMap<Key, Manifest>);
@@ -39,14 +41,18 @@ impl Contents {
     ///
     /// # Errors
     /// [`AwsError`] where ECR does not give one of them.
-    pub async fn read(client: &Client, wanted: &[Wanted], architectures: &[Architecture]) -> Result<Self, AwsError> {
+    pub async fn read(
+        registries: &Registries,
+        wanted: &[Wanted],
+        architectures: &[Architecture],
+    ) -> Result<Self, AwsError> {
         let mut manifests = HashMap::new();
         let needed = wanted.iter().filter(|wanted| wanted.is_needed());
         let mut needed: HashSet<Key> = needed.map(|wanted| key(&wanted.image)).collect();
-        let asked = wanted.iter().filter(|wanted| wanted.is_of_own_registry());
+        let asked = wanted.iter().filter(|wanted| wanted.is_told_by_ecr());
         let mut asked: BTreeSet<Key> = asked.map(|wanted| key(&wanted.image)).collect();
         for _ in 0..=MAX_DEPTH {
-            let read = manifests_of(client, &asked, &needed).await?;
+            let read = manifests_of(registries, &asked, &needed).await?;
             asked.clear();
             for (key, manifest) in &read {
                 let children: Vec<Key> = led_to(&key.0, manifest, architectures).collect();
@@ -82,12 +88,13 @@ impl Contents {
 }
 
 fn key(image: &Image) -> Key {
-    (image.repository().to_owned(), image.digest().to_owned())
+    let repository = (image.registry().to_owned(), image.repository().to_owned());
+    (repository, image.digest().to_owned())
 }
 
 /// Names the manifests for these architectures that a manifest leads to.
 fn led_to<'a>(
-    repository: &'a str,
+    repository: &'a Repository,
     manifest: &'a Manifest,
     architectures: &'a [Architecture],
 ) -> impl Iterator<Item = Key> + 'a {
@@ -98,7 +105,7 @@ fn led_to<'a>(
     let entries = architectures
         .iter()
         .filter_map(move |architecture| entry_for(index?, *architecture));
-    entries.map(|entry| (repository.to_owned(), entry.digest.clone()))
+    entries.map(|entry| (repository.clone(), entry.digest.clone()))
 }
 
 /// Picks what a node of an architecture takes of an index.
@@ -107,43 +114,46 @@ fn entry_for(index: &Index, architecture: Architecture) -> Option<&Entry> {
 }
 
 async fn manifests_of(
-    client: &Client,
+    registries: &Registries,
     wanted: &BTreeSet<Key>,
     needed: &HashSet<Key>,
 ) -> Result<HashMap<Key, Manifest>, AwsError> {
-    let mut digests_of: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut digests_of: BTreeMap<&Repository, Vec<&str>> = BTreeMap::new();
     for (repository, digest) in wanted {
         digests_of.entry(repository).or_default().push(digest);
     }
-    let questions: Vec<(&str, &[&str])> = digests_of
+    let questions: Vec<(&Repository, &[&str])> = digests_of
         .iter()
         .flat_map(|(repository, digests)| digests.chunks(MAX_IDS).map(|digests| (*repository, digests)))
         .collect();
-    let answers =
-        stream::iter(questions).map(async |(repository, digests)| get(client, repository, digests, needed).await);
+    let answers = stream::iter(questions).map(async |(repository, digests)| {
+        let registry = registries.of_host(&repository.0).unwrap_or(registries.own());
+        get(registry, repository, digests, needed).await
+    });
     let answers: Vec<Vec<(Key, Manifest)>> = answers.buffer_unordered(AT_ONCE).try_collect().await?;
     Ok(answers.into_iter().flatten().collect())
 }
 
 async fn get(
-    client: &Client,
-    repository: &str,
+    registry: &Registry,
+    repository: &Repository,
     digests: &[&str],
     needed: &HashSet<Key>,
 ) -> Result<Vec<(Key, Manifest)>, AwsError> {
-    let key = |digest: &str| (repository.to_owned(), digest.to_owned());
-    let answer = match ask(client, repository, digests).await {
+    let key = |digest: &str| (repository.clone(), digest.to_owned());
+    let (_, name) = repository;
+    let answer = match ask(registry, name, digests).await {
         Err(error) if is_no_repository(&error) && !digests.iter().any(|digest| needed.contains(&key(digest))) => {
             return Ok(Vec::new());
         }
-        answer => answer.map_err(|error| AwsError::Manifests(repository.to_owned(), Box::new(error)))?,
+        answer => answer.map_err(|error| AwsError::Manifests(name.clone(), Box::new(error)))?,
     };
     let mut read = Vec::with_capacity(digests.len());
     for digest in digests {
-        match manifest(&answer, repository, digest)? {
+        match manifest(&answer, name, digest)? {
             Some(manifest) => read.push((key(digest), manifest)),
             None if needed.contains(&key(digest)) => {
-                let name = format!("{repository}@{digest}");
+                let name = format!("{name}@{digest}");
                 return Err(AwsError::Manifest(name, NOT_THERE.to_owned()));
             }
             None => {}
@@ -153,16 +163,15 @@ async fn get(
 }
 
 async fn ask(
-    client: &Client,
+    registry: &Registry,
     repository: &str,
     digests: &[&str],
 ) -> Result<BatchGetImageOutput, SdkError<BatchGetImageError>> {
     let ids = digests
         .iter()
         .map(|digest| ImageIdentifier::builder().image_digest(*digest).build());
-    client
-        .batch_get_image()
-        .repository_name(repository)
+    registry
+        .batch_get_image(repository)
         .set_image_ids(Some(ids.collect()))
         .set_accepted_media_types(Some(MANIFEST_MEDIA_TYPES.map(str::to_owned).to_vec()))
         .send()

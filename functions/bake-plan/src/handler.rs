@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
+    ecr::Registries,
     error_text::error_text,
     node::NodeSelector,
     rule::Rule,
@@ -35,6 +36,7 @@ pub struct BakePlan {
     pub ecr: aws_sdk_ecr::Client,
     /// Asks nodes what tags of other registries are.
     pub tags: TagResolver,
+    pub registries: Registries,
     pub images: RuleImages,
     pub settings: Settings,
 }
@@ -65,7 +67,7 @@ impl BakePlan {
             self.wanted(&input, &rules, now),
         )
         .await?;
-        let contents = Contents::read(&self.ecr, &wanted, &architectures).await?;
+        let contents = Contents::read(&self.registries, &wanted, &architectures).await?;
         let bakes = chosen(&wanted, &contents, &architectures)?.into_iter();
         let bakes = bakes.map(|(architecture, chosen)| {
             let interface = network_interface.clone();
@@ -87,12 +89,13 @@ impl BakePlan {
 
     /// Names the images to bake: those of the input, else the rules'; each once.
     async fn wanted(&self, input: &Input, rules: &[&Rule], now: SystemTime) -> Result<Vec<Wanted>, PlanError> {
+        let registries = (self.settings.registry.as_str(), &self.registries);
         if input.images.is_empty() {
-            wanted::of_rules(&self.images, &self.settings.registry, rules, now).await
+            wanted::of_rules(&self.images, registries, rules, now).await
         } else {
             let cluster = &self.settings.shared.cluster;
             let selectors: Vec<NodeSelector> = rules.iter().map(|rule| NodeSelector::new(cluster, rule)).collect();
-            wanted::named(&self.ecr, (&self.tags, &selectors), &self.settings.registry, input).await
+            wanted::named(&self.ecr, (&self.tags, &selectors), registries, input).await
         }
     }
 

@@ -12,8 +12,9 @@ mod settings;
 mod volume;
 mod wanted;
 
+use aws_sdk_ecr::config::Builder;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use prefetch::{aws, log, rule_images::RuleImages, settings::from_env, tags::TagResolver};
+use prefetch::{aws, ecr::Registries, log, rule_images::RuleImages, settings::from_env, tags::TagResolver};
 use serde_json::Value;
 
 use crate::{handler::BakePlan, settings::Settings};
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Error> {
         ec2: aws_sdk_ec2::Client::new(&config),
         tags: TagResolver::new(&config, &settings.stack, settings.shared.mode),
         ecr: aws_sdk_ecr::Client::new(&config),
-        images: RuleImages::new(&config, &settings.shared, settings.usage.clone())?,
+        registries: Registries::new(&Builder::from(&config), &settings.usage),
+        images: RuleImages::new(&config, &settings.shared, &settings.usage)?,
         settings,
     };
     run(service_fn(|event: LambdaEvent<Value>| {

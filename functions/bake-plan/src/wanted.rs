@@ -8,7 +8,7 @@ use std::{
 use aws_sdk_ecr::Client;
 use prefetch::{
     bake::input::Input,
-    ecr::Newest,
+    ecr::{Newest, Registries},
     image::{Image, is_same_registry},
     manifest::{Content, Layer},
     node::NodeSelector,
@@ -67,8 +67,8 @@ pub enum How {
 }
 
 impl Wanted {
-    /// Returns true where this account's ECR tells what it is made of.
-    pub fn is_of_own_registry(&self) -> bool {
+    /// Returns true where ECR tells what it is made of.
+    pub fn is_told_by_ecr(&self) -> bool {
         self.elsewhere.is_none()
     }
 
@@ -98,7 +98,7 @@ impl Found {
 pub async fn named(
     client: &Client,
     (resolver, nodes): (&TagResolver, &[NodeSelector]),
-    registry: &str,
+    (registry, registries): (&str, &Registries),
     input: &Input,
 ) -> Result<Vec<Wanted>, PlanError> {
     let mut wanted: Vec<Wanted> = Vec::new();
@@ -111,7 +111,7 @@ pub async fn named(
     for (place, (image, reference)) in images.into_iter().zip(&input.images).enumerate() {
         if wanted.iter().all(|known| known.image != image) {
             let name = reference.reference.clone();
-            let elsewhere = elsewhere(&image, registry, None);
+            let elsewhere = elsewhere(&image, registries.of_host(image.registry()).is_some(), None);
             wanted.push(Wanted {
                 image,
                 origin: Origin::Named { place, name },
@@ -128,7 +128,7 @@ pub async fn named(
 /// [`PlanError`] where there are none, and where the table or ECR cannot be asked.
 pub async fn of_rules(
     images: &RuleImages,
-    registry: &str,
+    registries: (&str, &Registries),
     rules: &[&Rule],
     now: SystemTime,
 ) -> Result<Vec<Wanted>, PlanError> {
@@ -137,10 +137,15 @@ pub async fn of_rules(
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut places: HashMap<Image, usize> = HashMap::new();
     for rule in rules {
-        for (image, found, elsewhere) in of_rule(&images, registry, rule, now).await? {
+        for (image, found, elsewhere) in of_rule(&images, registries, rule, now).await? {
             let place = *places.entry(image.clone()).or_insert(wanted.len());
             match wanted.get_mut(place).map(|known| &mut known.origin) {
-                Some(Origin::Found(known)) => known.merge(found),
+                Some(Origin::Found(known)) => {
+                    known.merge(found);
+                    if elsewhere.is_none() {
+                        wanted[place].elsewhere = None;
+                    }
+                }
                 _ => wanted.push(Wanted {
                     image,
                     origin: Origin::Found(found),
@@ -161,7 +166,7 @@ pub async fn of_rules(
 /// with what it is made of, where a registry has it that is not asked.
 async fn of_rule(
     images: &RuleImages,
-    registry: &str,
+    (registry, registries): (&str, &Registries),
     rule: &Rule,
     now: SystemTime,
 ) -> Result<Vec<(Image, Found, Option<Content>)>, AwsError> {
@@ -172,15 +177,20 @@ async fn of_rule(
     let all = running.chain(newest.into_iter().map(|image| (image, How::Newest)));
     let max_gib = rule.max_image_gib;
     let all = all.map(|(image, how)| {
-        let elsewhere = elsewhere(&image, registry, used.bytes(&image));
+        // What nodes run of a central registry need not be one of its newest: they say how large it is.
+        let is_asked = match how {
+            How::Running => is_same_registry(image.registry(), registry),
+            How::Newest => registries.of_host(image.registry()).is_some(),
+        };
+        let elsewhere = elsewhere(&image, is_asked, used.bytes(&image));
         (image, Found { max_gib, how }, elsewhere)
     });
     Ok(all.collect())
 }
 
 /// Tells what an image is made of that a registry has which is not asked: as much as nodes say, else as [`UNKNOWN_BYTES`].
-fn elsewhere(image: &Image, registry: &str, told: Option<u64>) -> Option<Content> {
-    if is_same_registry(image.registry(), registry) {
+fn elsewhere(image: &Image, is_asked: bool, told: Option<u64>) -> Option<Content> {
+    if is_asked {
         return None;
     }
     let bytes = told.unwrap_or(UNKNOWN_BYTES);

@@ -38,6 +38,8 @@ pub enum IgnoredReason {
     Untagged,
     /// A signature, attestation, SBOM, chart, build cache or other artifact that no node can run.
     NotAnImage,
+    /// It is told of a registry that is neither this account's in this Region nor one that the stack names.
+    ForeignRegistry,
     /// ECR has the image no more, or in its archive.
     Gone,
     /// No rule wants the image.

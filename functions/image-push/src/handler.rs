@@ -7,7 +7,7 @@ use lambda_runtime::Diagnostic;
 use prefetch::{
     boot::{BootLists, Kept},
     command::{Comment, Destination, Trigger},
-    ecr::ImagesError,
+    ecr::{ImagesError, Registries},
     error_text::{error_text, word},
     image::Image,
     node::NodeSelector,
@@ -96,7 +96,7 @@ impl From<PushError> for Diagnostic {
 /// Holds what the function works with.
 pub struct ImagePush {
     pub sender: Sender,
-    pub ecr: aws_sdk_ecr::Client,
+    pub registries: Registries,
     pub images: RuleImages,
     /// The boot lists, where the stack keeps them.
     pub boot: Option<BootLists>,
@@ -141,7 +141,7 @@ impl ImagePush {
         match Arrival::read(payload) {
             Ok(arrival) => {
                 let sources = Sources {
-                    ecr: &self.ecr,
+                    registries: &self.registries,
                     images: &self.images,
                     settings: &self.settings,
                 };
@@ -179,7 +179,7 @@ impl ImagePush {
             return Vec::new();
         };
         let rules: Vec<&Rule> = wanted.rules.iter().map(|(rule, _)| *rule).collect();
-        let pushed = (wanted.image.repository(), &rules[..]);
+        let pushed = (&wanted.image, &rules[..]);
         boot.pushed(&self.settings, &self.images, pushed, now).await
     }
 }

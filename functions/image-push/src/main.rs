@@ -6,11 +6,13 @@ mod wanted;
 
 use std::time::SystemTime;
 
+use aws_sdk_ecr::config::Builder;
 use aws_sdk_ssm::Client;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
     aws,
     boot::BootLists,
+    ecr::Registries,
     log,
     rule_images::RuleImages,
     sender::Sender,
@@ -30,8 +32,8 @@ async fn main() -> Result<(), Error> {
     let sender = Sender::new(&config, settings.mode, outcomes);
     let push = ImagePush {
         boot: from_env(boot_list_path).map(|path| BootLists::new(Client::new(&config), path, settings.mode)),
-        images: RuleImages::new(&config, &settings, usage)?,
-        ecr: aws_sdk_ecr::Client::new(&config),
+        images: RuleImages::new(&config, &settings, &usage)?,
+        registries: Registries::new(&Builder::from(&config), &usage),
         sender,
         settings,
     };

@@ -2,13 +2,10 @@
 
 use std::time::SystemTime;
 
-use aws_sdk_ecr::{
-    Client,
-    types::{ImageDetail, ImageStatus},
-};
+use aws_sdk_ecr::types::{ImageDetail, ImageStatus};
 use futures_util::future::join_all;
 use prefetch::{
-    ecr::{ImagesError, ManifestKind, image_detail, manifests, warn_unread},
+    ecr::{ImagesError, ManifestKind, Registries, Registry, image_detail, manifests, warn_unread},
     image::{Image, ImageError, Kind, ecr_registry},
     newest,
     rule::Rule,
@@ -29,7 +26,7 @@ pub struct Wanted<'a> {
 
 /// Holds where it is read what is wanted.
 pub struct Sources<'a> {
-    pub ecr: &'a Client,
+    pub registries: &'a Registries,
     pub images: &'a RuleImages,
     pub settings: &'a Settings,
 }
@@ -37,7 +34,7 @@ pub struct Sources<'a> {
 /// Tells what is wanted, or why nothing is.
 pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 
-/// Tells what is wanted of an image that arrived.
+/// Tells what is wanted of an image that arrived in a registry from which the stack takes images.
 ///
 /// The table is asked once for each rule that may want it. ECR is asked only of what is left then: once where the event has no
 /// media types or no tag, and once for the manifest of an index, which may be of images or of a build cache's layers, and of
@@ -46,33 +43,59 @@ pub type Verdict<'a> = Result<Wanted<'a>, Ignored>;
 /// # Errors
 /// [`ImagesError`] where ECR cannot be asked: a retry may fare better.
 pub async fn wanted<'a>(sources: &Sources<'a>, arrival: &Arrival, now: SystemTime) -> Result<Verdict<'a>, ImagesError> {
-    let Sources { ecr, settings, .. } = *sources;
-    let mut rules: Vec<&Rule> = settings.rules.iter().filter(|rule| may_want(rule, arrival)).collect();
+    let (host, registry) = match registry(sources, arrival) {
+        Ok(known) => known,
+        Err(ignored) => return Ok(Err(ignored)),
+    };
+    let mut rules = match rules(sources, arrival, &host) {
+        Ok(rules) => rules,
+        Err(ignored) => return Ok(Err(ignored)),
+    };
+    if let Err(ignored) = retain_used(sources.images, arrival, &host, &mut rules, now).await {
+        return Ok(Err(ignored));
+    }
+    let Known { tags, manifest } = match known(registry, arrival).await? {
+        Ok(known) => known,
+        Err(ignored) => return Ok(Err(ignored)),
+    };
+    if let Err(ignored) = retain_sure(registry, arrival, &tags, manifest, &mut rules).await? {
+        return Ok(Err(ignored));
+    }
+    Ok(named(&host, arrival, &rules, &tags))
+}
+
+/// Finds the registry that an image arrived in, and its host name.
+fn registry<'a>(sources: &Sources<'a>, arrival: &Arrival) -> Result<(String, &'a Registry), Ignored> {
+    let Arrival { account, region, .. } = arrival;
+    let host = ecr_registry(account, region, sources.settings.registry_endpoint).map_err(|error| malformed(&error))?;
+    match sources.registries.of_host(&host) {
+        Some(registry) => Ok((host, registry)),
+        None => Err(Ignored::new(
+            IgnoredReason::ForeignRegistry,
+            format!(
+                "the registry of account {account} in {region} is not this stack's, and its parameter CentralRegistries does \
+                 not name it"
+            ),
+        )),
+    }
+}
+
+/// Picks the rules that may want an image, by its names and its registry.
+fn rules<'a>(sources: &Sources<'a>, arrival: &Arrival, host: &str) -> Result<Vec<&'a Rule>, Ignored> {
+    let rules = sources.settings.rules.iter();
+    let rules = rules.filter(|rule| may_want(rule, arrival) && sources.images.brings_from(rule, host));
+    let rules: Vec<&Rule> = rules.collect();
     if rules.is_empty() {
-        return Ok(Err(no_rule(arrival)));
+        return Err(no_rule(arrival));
     }
     if let Some(tag) = &arrival.tag
         && rules
             .iter()
             .all(|rule| names(rule, arrival, std::slice::from_ref(tag)).is_empty())
     {
-        return Ok(Err(build_cache(arrival)));
+        return Err(build_cache(arrival));
     }
-    let registry = match ecr_registry(&arrival.account, &arrival.region, settings.registry_endpoint) {
-        Ok(registry) => registry,
-        Err(error) => return Ok(Err(malformed(&error))),
-    };
-    if let Err(ignored) = retain_used(sources.images, arrival, &registry, &mut rules, now).await {
-        return Ok(Err(ignored));
-    }
-    let Known { tags, manifest } = match known(ecr, arrival).await? {
-        Ok(known) => known,
-        Err(ignored) => return Ok(Err(ignored)),
-    };
-    if let Err(ignored) = retain_sure(ecr, arrival, &tags, manifest, &mut rules).await? {
-        return Ok(Err(ignored));
-    }
-    Ok(named(&registry, arrival, &rules, &tags))
+    Ok(rules)
 }
 
 /// Leaves the rules that take the image's repository by the use that their nodes make of it.
@@ -114,7 +137,7 @@ fn malformed(error: &ImageError) -> Ignored {
 
 /// Leaves the rules that want the image by a tag which may be a build cache's only where its manifest tells that it is none.
 async fn retain_sure(
-    ecr: &Client,
+    registry: &Registry,
     arrival: &Arrival,
     tags: &[String],
     manifest: Option<ManifestKind>,
@@ -125,7 +148,7 @@ async fn retain_sure(
         return Ok(Ok(()));
     }
     let manifest = match manifest {
-        None => read_manifest(ecr, arrival).await?,
+        None => read_manifest(registry, arrival).await?,
         read => read,
     };
     match manifest {
@@ -140,9 +163,9 @@ async fn retain_sure(
 }
 
 /// Reads the image's manifest; none where it is gone.
-async fn read_manifest(ecr: &Client, arrival: &Arrival) -> Result<Option<ManifestKind>, ImagesError> {
+async fn read_manifest(registry: &Registry, arrival: &Arrival) -> Result<Option<ManifestKind>, ImagesError> {
     let Arrival { repository, digest, .. } = arrival;
-    let told = manifests(ecr, repository, std::slice::from_ref(digest))
+    let told = manifests(registry, repository, std::slice::from_ref(digest))
         .await?
         .remove(digest);
     if let Some(ManifestKind::Unread(why)) = &told {
@@ -189,13 +212,13 @@ struct Known {
 }
 
 /// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone.
-async fn kind_and_tags(ecr: &Client, arrival: &Arrival) -> Result<Option<(Kind, Vec<String>)>, ImagesError> {
+async fn kind_and_tags(registry: &Registry, arrival: &Arrival) -> Result<Option<(Kind, Vec<String>)>, ImagesError> {
     let Arrival { repository, digest, .. } = arrival;
     let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
     if arrival.kind != Kind::Unknown && !tags.is_empty() {
         return Ok(Some((arrival.kind.clone(), tags)));
     }
-    let Some(detail) = image_detail(ecr, repository, digest).await?.filter(is_active) else {
+    let Some(detail) = image_detail(registry, repository, digest).await?.filter(is_active) else {
         return Ok(None);
     };
     let kind = if detail.subject_manifest_digest().is_some() {
@@ -210,13 +233,13 @@ async fn kind_and_tags(ecr: &Client, arrival: &Arrival) -> Result<Option<(Kind, 
 }
 
 /// Tells an image's tags, or why it is none.
-async fn known(ecr: &Client, arrival: &Arrival) -> Result<Result<Known, Ignored>, ImagesError> {
-    let Some((mut kind, tags)) = kind_and_tags(ecr, arrival).await? else {
+async fn known(registry: &Registry, arrival: &Arrival) -> Result<Result<Known, Ignored>, ImagesError> {
+    let Some((mut kind, tags)) = kind_and_tags(registry, arrival).await? else {
         return Ok(Err(gone(arrival)));
     };
     let mut manifest = None;
     if kind == Kind::Index {
-        manifest = read_manifest(ecr, arrival).await?;
+        manifest = read_manifest(registry, arrival).await?;
         match &manifest {
             None => return Ok(Err(gone(arrival))),
             Some(ManifestKind::Other) => kind = Kind::Other("the index leads to no image".to_owned()),

@@ -26,8 +26,7 @@ use std::sync::Arc;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use prefetch::{
-    aws, ecr::NewestImages, log::init, rule_images::RuleImages, sender::Sender, settings::from_env, tags::TagResolver,
-    usage::Usage,
+    aws, log::init, rule_images::RuleImages, sender::Sender, settings::from_env, tags::TagResolver, usage::Usage,
 };
 use serde_json::Value;
 
@@ -39,14 +38,13 @@ async fn main() -> Result<(), Error> {
     let settings = from_env(Settings::read);
     let config = aws::config().await;
     let usage = Arc::new(Usage::new(&config, &settings.usage.table, settings.usage.within));
-    let newest = NewestImages::new(&config, &settings.shared)?;
     let jobs = Jobs {
         ssm: aws_sdk_ssm::Client::new(&config),
         sender: Sender::new(&config, settings.shared.mode, settings.outcomes.clone()),
         ec2: aws_sdk_ec2::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
         tags: TagResolver::new(&config, &settings.stack, settings.shared.mode),
-        images: RuleImages::with(newest, Arc::clone(&usage), settings.usage.registry.clone()),
+        images: RuleImages::with_usage(&config, &settings.shared, &settings.usage, Arc::clone(&usage))?,
         boot: settings.boot_lists(&aws_sdk_ssm::Client::new(&config)),
         store: Store::new(aws_sdk_dynamodb::Client::new(&config), settings.outcomes.clone()),
         usage,

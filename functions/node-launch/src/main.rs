@@ -36,7 +36,7 @@ async fn main() -> Result<(), Error> {
         ssm: aws_sdk_ssm::Client::new(&config),
         launches: Launches::new(&config, &outcomes.table),
         sender: Sender::new(&config, settings.mode, outcomes),
-        images: RuleImages::new(&config, &settings, usage)?,
+        images: RuleImages::new(&config, &settings, &usage)?,
         settings,
         max_receives,
     };

@@ -21,6 +21,7 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
     let settings = Settings::read(&look_up);
     let stack = variables.stack_name().map(|name| stack_name::refusal(&name));
     let others = [
+        variables.central_registries().err(),
         variables.outcome_retention().err(),
         variables.used_within().err(),
         variables.max_retries().err(),
@@ -35,8 +36,10 @@ pub fn check(look_up: impl Fn(&str) -> Option<String>) -> Result<String, String>
         Err(error) => refused.insert(0, error_text(&error)),
         Ok(settings) => match bake_defaults(&settings, &variables) {
             Err(error) => refused.push(error_text(error.as_ref())),
-            Ok(()) if refused.is_empty() => return Ok(words(&settings)),
-            Ok(()) => {}
+            Ok(()) => match (variables.central_registries(), variables.registry()) {
+                (Ok(central), Ok(own)) if refused.is_empty() => return Ok(words(&settings, &own, &central)),
+                _ => {}
+            },
         },
     }
     Err(refused.join("; "))
@@ -90,6 +93,7 @@ mod tests {
             "ACCOUNT_ID" => "123456789012",
             "AWS_REGION" => "eu-central-1",
             "REGISTRY_ENDPOINT" => "standard",
+            "CENTRAL_REGISTRIES" => "",
             "BAKE_DEFAULTS" => "{}",
             other => panic!("{other}"),
         }
@@ -154,6 +158,11 @@ mod tests {
                 "DOCUMENT_NAME",
                 "Aws-prod-prefetch-images",
                 "the stack's name \"Aws-prod\" is not accepted: it takes a name that does not begin with aws",
+            ),
+            (
+                "CENTRAL_REGISTRIES",
+                "210987654321/Frankfurt",
+                "environment variable CENTRAL_REGISTRIES: \"210987654321/Frankfurt\" is not accepted: it takes up to 5 different registries",
             ),
             (
                 "ACCOUNT_ID",

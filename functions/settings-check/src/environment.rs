@@ -1,25 +1,31 @@
 //! The environment: how much of it the longest settings may take.
 
-/// Bounds the bytes of `RULES`: what the function with the longest names and ARNs beside it, `jobs`, has left of 4,096
-/// (Lambda quotas), and some for settings to come.
-const MAX_RULES: usize = 2_420;
-/// Bounds the bytes of `RULES` and `BAKE_DEFAULTS` together: what `bake-plan` has left, which has both.
-const MAX_RULES_AND_BAKE_DEFAULTS: usize = 2_930;
+/// Bounds the bytes of `RULES` and `CENTRAL_REGISTRIES`: what the function with the longest names and ARNs beside them, `jobs`,
+/// has left of 4,096 (Lambda quotas), and some for settings to come.
+const MAX_RULES: usize = 2_394;
+/// Bounds the bytes of these and `BAKE_DEFAULTS` together: what `bake-plan` has left, which has them all.
+const MAX_RULES_AND_BAKE_DEFAULTS: usize = 2_904;
 
 /// Tells, by a look-up from variable name to value, why the settings do not fit into every function's environment.
 pub fn refusal(look_up: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let [rules, defaults] = ["RULES", "BAKE_DEFAULTS"].map(|name| size(&look_up(name).unwrap_or_default()));
+    let named = ["RULES", "CENTRAL_REGISTRIES", "BAKE_DEFAULTS"];
+    let [rules, central, defaults] = named.map(|name| size(&look_up(name).unwrap_or_default()));
+    let (these, also) = match central {
+        0 => ("variable RULES takes", ""),
+        _ => ("variables RULES and CENTRAL_REGISTRIES take", ", CENTRAL_REGISTRIES"),
+    };
     let counted = "in which every quote, backslash and line break counts twice, and there is room for";
-    if rules > MAX_RULES {
+    let (all, most) = (rules + central + defaults, MAX_RULES_AND_BAKE_DEFAULTS);
+    if rules + central > MAX_RULES {
         Some(format!(
-            "environment variable RULES takes {rules} bytes of a function's environment, {counted} {MAX_RULES}: leave out \
-             line breaks, spaces and what is a default"
+            "environment {these} {} bytes of a function's environment, {counted} {MAX_RULES}: leave out \
+             line breaks, spaces and what is a default",
+            rules + central
         ))
-    } else if rules + defaults > MAX_RULES_AND_BAKE_DEFAULTS {
+    } else if all > most {
         Some(format!(
-            "environment variables RULES and BAKE_DEFAULTS take {} bytes of a function's environment, {counted} \
-             {MAX_RULES_AND_BAKE_DEFAULTS}: shorten the stack's parameter BakeDefaults or Rules",
-            rules + defaults
+            "environment variables RULES{also} and BAKE_DEFAULTS take {all} bytes of a function's environment, {counted} \
+             {most}: shorten the stack's parameter BakeDefaults or Rules"
         ))
     } else {
         None
@@ -36,7 +42,12 @@ mod tests {
     use super::*;
 
     fn refused(rules: &str, defaults: &str) -> Option<String> {
+        refused_with("", rules, defaults)
+    }
+
+    fn refused_with(central: &str, rules: &str, defaults: &str) -> Option<String> {
         refusal(|name| match name {
+            "CENTRAL_REGISTRIES" => Some(central.to_owned()),
             "RULES" => Some(rules.to_owned()),
             "BAKE_DEFAULTS" => Some(defaults.to_owned()),
             _ => None,
@@ -45,19 +56,35 @@ mod tests {
 
     #[test]
     fn quotes_and_line_breaks_count_twice() {
-        assert_eq!(refused(&"r".repeat(2_420), ""), None);
-        let sentence = refused(&"\"".repeat(1_211), "").unwrap();
+        assert_eq!(refused(&"r".repeat(2_394), ""), None);
+        let sentence = refused(&"\"".repeat(1_198), "").unwrap();
         assert!(
-            sentence.starts_with("environment variable RULES takes 2422 bytes"),
+            sentence.starts_with("environment variable RULES takes 2396 bytes"),
             "{sentence}"
         );
-        assert_eq!(refused(&"\"".repeat(1_210), ""), None);
-        assert!(refused(&"\n".repeat(1_211), "").is_some());
-        let sentence = refused(&"r".repeat(2_400), &"\"".repeat(266)).unwrap();
+        assert_eq!(refused(&"\"".repeat(1_197), ""), None);
+        assert!(refused(&"\n".repeat(1_198), "").is_some());
+        let sentence = refused(&"r".repeat(2_390), &"\"".repeat(258)).unwrap();
         assert!(
-            sentence.starts_with("environment variables RULES and BAKE_DEFAULTS take 2932"),
+            sentence.starts_with("environment variables RULES and BAKE_DEFAULTS take 2906"),
             "{sentence}"
         );
-        assert_eq!(refused(&"r".repeat(2_400), &"\"".repeat(265)), None);
+        assert_eq!(refused(&"r".repeat(2_390), &"\"".repeat(257)), None);
+    }
+
+    #[test]
+    fn central_registries_take_of_the_same_room() {
+        let central = "210987654321/ap-southeast-2";
+        assert_eq!(refused_with(central, &"r".repeat(2_367), ""), None);
+        let sentence = refused_with(central, &"r".repeat(2_368), "").unwrap();
+        assert!(
+            sentence.starts_with("environment variables RULES and CENTRAL_REGISTRIES take 2395 bytes"),
+            "{sentence}"
+        );
+        let sentence = refused_with(central, &"r".repeat(2_000), &"b".repeat(878)).unwrap();
+        assert!(
+            sentence.starts_with("environment variables RULES, CENTRAL_REGISTRIES and BAKE_DEFAULTS take 2905 bytes"),
+            "{sentence}"
+        );
     }
 }

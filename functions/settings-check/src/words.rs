@@ -2,17 +2,46 @@
 
 use prefetch::{
     rule::{Globs, Order, Rule},
-    settings::{Mode, Settings},
+    rule_images::{brings_from, wants_a_listing},
+    settings::{CentralRegistry, Mode, Settings},
 };
 
-/// Tells on one line what the rules bring to the cluster's nodes.
-pub fn words(settings: &Settings) -> String {
+/// Tells on one line what the rules bring to the cluster's nodes, of this account's registry and of central ones.
+pub fn words(settings: &Settings, own: &str, central: &[CentralRegistry]) -> String {
     let rules: Vec<String> = settings.rules.iter().map(rule).collect();
     let observed = match settings.mode {
         Mode::Send => "",
         Mode::Observe => " (observed only, nothing is sent)",
     };
-    format!("cluster {}{observed}: {}", settings.cluster.name, rules.join("; "))
+    let central = of_central(&settings.rules, own, central);
+    format!(
+        "cluster {}{observed}: {}{central}",
+        settings.cluster.name,
+        rules.join("; ")
+    )
+}
+
+/// Tells from where else images come, and which rules get less of it than they might seem to.
+fn of_central(rules: &[Rule], own: &str, central: &[CentralRegistry]) -> String {
+    if central.is_empty() {
+        return String::new();
+    }
+    let hosts: Vec<&str> = central.iter().map(|registry| registry.host.as_str()).collect();
+    let is_unlisted = |rule: &&Rule| wants_a_listing(rule) && hosts.iter().any(|host| brings_from(rule, own, host));
+    let unlisted: Vec<&str> = rules
+        .iter()
+        .filter(is_unlisted)
+        .map(|rule| rule.name.as_str())
+        .collect();
+    let told = if unlisted.is_empty() {
+        String::new()
+    } else {
+        format!(
+            ", whose repositories are not listed: new nodes of {} get the newest images only of those that nodes use",
+            unlisted.join(", ")
+        )
+    };
+    format!("; also of {}{told}", hosts.join(", "))
 }
 
 fn rule(rule: &Rule) -> String {
@@ -93,7 +122,36 @@ fn limits(rule: &Rule) -> String {
 
 #[cfg(test)]
 mod tests {
-    use prefetch::rule::parse_rules;
+    use prefetch::{rule::parse_rules, settings::Variables};
+
+    #[test]
+    fn central_registries_are_told_and_of_which_rules_they_cannot_tell_all() {
+        let look_up = |name: &str| match name {
+            "ACCOUNT_ID" => Some("123456789012"),
+            "AWS_REGION" => Some("eu-west-1"),
+            "CENTRAL_REGISTRIES" => Some("210987654321,210987654321/us-east-1"),
+            _ => None,
+        };
+        let variables = Variables::new(|name: &str| look_up(name).map(str::to_owned));
+        let (own, central) = (variables.registry().unwrap(), variables.central_registries().unwrap());
+        let both =
+            "; also of 210987654321.dkr.ecr.eu-west-1.amazonaws.com, 210987654321.dkr.ecr.us-east-1.amazonaws.com";
+        for (rules, told) in [
+            (
+                r#"[{"name": "a"}, {"name": "b", "used": false, "repositories": ["app"]}]"#,
+                "",
+            ),
+            (
+                r#"[{"name": "a", "used": false}, {"name": "b", "used": false, "repositories": ["team/*"]},
+                    {"name": "c", "used": false, "registries": ["public.ecr.aws"]}]"#,
+                ", whose repositories are not listed: new nodes of a, b get the newest images only of those that nodes use",
+            ),
+        ] {
+            let rules = parse_rules(rules).unwrap();
+            assert_eq!(super::of_central(&rules, &own, &central), format!("{both}{told}"));
+            assert_eq!(super::of_central(&rules, &own, &[]), "");
+        }
+    }
 
     #[test]
     fn a_rule_says_which_images_go_where_and_what_limits_there_are() {

@@ -74,21 +74,23 @@ pub(super) fn images_of(text: &str) -> Option<Vec<Image>> {
         .collect()
 }
 
-/// Puts a repository's images in the place of those that a list has of it, or where a launch names the repository; what
-/// `neighbours` run stays, before all others.
+/// Puts images of the repository that was pushed to in the place of those that a list has of it, or where a launch names it;
+/// what `neighbours` run stays, before all others.
 pub(super) fn merged(
     rule: &Rule,
     listed: &[Image],
     neighbours: &[Image],
-    (repository, images): (&str, Vec<Image>),
+    (pushed, images): (&Image, Vec<Image>),
 ) -> Vec<Image> {
     let (running, listed): (Vec<Image>, Vec<Image>) =
         listed.iter().cloned().partition(|image| neighbours.contains(image));
-    let is_of = |image: &Image| image.repository() == repository;
+    let is_there = |image: &Image| image.registry() == pushed.registry();
+    let is_of = |image: &Image| is_there(image) && image.repository() == pushed.repository();
     let place = listed.iter().position(is_of).unwrap_or_else(|| {
-        let rank = rule.repositories.rank(repository);
-        let is_before = |image: &&Image| rule.repositories.rank(image.repository()) < rank;
-        listed.iter().take_while(is_before).count()
+        let rank = rule.repositories.rank(pushed.repository());
+        let is_before = |image: &&Image| is_there(image) && rule.repositories.rank(image.repository()) < rank;
+        let first = listed.iter().position(is_there).unwrap_or(listed.len());
+        first + listed[first..].iter().take_while(is_before).count()
     });
     let (before, after) = listed.split_at(place);
     let others = |images: &[Image]| images.iter().filter(|image| !is_of(image)).cloned().collect::<Vec<_>>();

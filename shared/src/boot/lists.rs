@@ -108,7 +108,7 @@ impl BootLists {
         }
     }
 
-    /// Brings a repository's newest images into the lists of rules, after a push to it.
+    /// Brings the newest images of an image's repository into the lists of rules, after a push to it.
     ///
     /// ECR is asked for that repository alone. A rule costs one GetParameter and, where its list changes, one PutParameter; one
     /// whose new nodes get what their neighbours run also a Query.
@@ -118,7 +118,7 @@ impl BootLists {
         &self,
         settings: &Settings,
         images: &RuleImages,
-        (repository, rules): (&str, &[&Rule]),
+        (pushed, rules): (&Image, &[&Rule]),
         now: SystemTime,
     ) -> Vec<Kept> {
         let images = images.anew(LISTING);
@@ -126,7 +126,7 @@ impl BootLists {
             let decision = if self.is_observing {
                 Ok(Decision::Observed)
             } else {
-                self.push(settings, &images, rule, repository, now).await
+                self.push(settings, &images, rule, pushed, now).await
             };
             kept(&rule.name, decision)
         });
@@ -138,19 +138,19 @@ impl BootLists {
         settings: &Settings,
         images: &RuleImages,
         rule: &Rule,
-        repository: &str,
+        pushed: &Image,
         now: SystemTime,
     ) -> Result<Decision, BootError> {
         let used = match images.known_use(rule, now).await {
             Ok(used) => used,
             Err(cause) => return Ok(incomplete(&cause)),
         };
-        let newest = images.newest_of_repository(rule, repository, now).await?.whole()?;
+        let newest = images.newest_of_repository(rule, pushed, now).await?.whole()?;
         let before = self.store.read(&rule.name).await?;
         let listed = images_of(&before.text).unwrap_or_default();
         let neighbours = images.neighbours(rule, &used, now).into_iter();
         let neighbours: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
-        let list = merged(rule, &listed, &neighbours, (repository, newest));
+        let list = merged(rule, &listed, &neighbours, (pushed, newest));
         let list = BootList::new(settings, rule, &list);
         if list.text == before.text {
             return Ok(Decision::unchanged(&list));

@@ -7,7 +7,6 @@ use std::{
 };
 
 use aws_sdk_ecr::{
-    Client,
     error::SdkError,
     operation::describe_images::{DescribeImagesError, DescribeImagesOutput},
     types::{DescribeImagesFilter, ImageDetail, ImageStatusFilter, TagStatus},
@@ -17,6 +16,7 @@ use tracing::warn;
 use super::{
     error::ImagesError,
     manifests::{MAX_IDS, ManifestKind, manifests, warn_unread},
+    registries::{Registry, is_denied},
 };
 use crate::{
     image::Kind,
@@ -38,11 +38,11 @@ pub(super) type Answer = BTreeMap<String, Vec<Candidate>>;
 /// Lists repositories and images, and remembers where it was cut off.
 #[derive(Clone)]
 pub(super) struct Listings {
-    ecr: Client,
+    registry: Registry,
     rules: Arc<[Rule]>,
     /// Tells of manifests whether they are an image's, which does not change.
     manifests: Arc<Mutex<HashMap<String, bool>>>,
-    /// The repositories of which it was said that manifests cannot be read.
+    /// The repositories of which it was said that they, or manifests of theirs, cannot be read.
     unread: Arc<Mutex<HashSet<String>>>,
     /// The listings that were cut off, by the repository's name.
     pub(super) begun: Arc<Mutex<HashMap<String, PartialListing>>>,
@@ -62,10 +62,10 @@ pub(super) struct PartialListing {
 type Shortlists<'a> = Vec<(&'a Rule, Shortlist<'a>)>;
 
 impl Listings {
-    /// Asks this client for what these rules can want.
-    pub(super) fn new(ecr: Client, rules: Arc<[Rule]>) -> Self {
+    /// Asks this registry for what these rules can want.
+    pub(super) fn new(registry: Registry, rules: Arc<[Rule]>) -> Self {
         Self {
-            ecr,
+            registry,
             rules,
             manifests: Arc::default(),
             unread: Arc::default(),
@@ -78,7 +78,7 @@ impl Listings {
     /// # Errors
     /// [`ImagesError::Repositories`] where ECR does not answer.
     pub(super) async fn repositories(&self) -> Result<Vec<String>, ImagesError> {
-        let request = self.ecr.describe_repositories().max_results(PAGE_SIZE);
+        let request = self.registry.client().describe_repositories().max_results(PAGE_SIZE);
         let mut pages = request.into_paginator().items().send();
         let mut names = Vec::new();
         while let Some(repository) = pages.next().await {
@@ -89,7 +89,7 @@ impl Listings {
     }
 
     /// Reads a repository page by page, and keeps of each what a rule can want; tells since when. What was cut off goes on where
-    /// it stopped. A repository that does not exist has no images.
+    /// it stopped. A repository that does not exist has no images, nor has one of a central registry that may not be read.
     ///
     /// # Errors
     /// [`ImagesError`] where ECR does not answer.
@@ -142,14 +142,14 @@ impl Listings {
             .tag_status(TagStatus::Tagged)
             .image_status(ImageStatusFilter::Active);
         let request = self
-            .ecr
-            .describe_images()
-            .repository_name(repository)
+            .registry
+            .describe_images(repository)
             .filter(active_and_tagged.build())
             .max_results(PAGE_SIZE)
             .set_next_token(token);
         match request.send().await {
             Ok(page) => Ok(Some(page)),
+            Err(SdkError::ServiceError(refused)) if self.is_closed(repository, refused.err()) => Ok(None),
             Err(SdkError::ServiceError(refused)) if refused.err().is_repository_not_found_exception() => {
                 locked(&self.begun).remove(repository);
                 warn!(repository.name = repository, "repository {repository} does not exist");
@@ -163,6 +163,25 @@ impl Listings {
                 Err(ImagesError::Images(repository.to_owned(), Box::new(error)))
             }
         }
+    }
+
+    /// Returns true where it is a central registry's repository that a policy keeps from this account, or that is not there, and
+    /// says so once: it takes nothing from the others.
+    fn is_closed(&self, repository: &str, refusal: &DescribeImagesError) -> bool {
+        let is_meant = is_denied(refusal) || refusal.is_repository_not_found_exception();
+        let Some(account) = self.registry.central_account().filter(|_| is_meant) else {
+            return false;
+        };
+        locked(&self.begun).remove(repository);
+        if locked(&self.unread).insert(repository.to_owned()) {
+            warn!(
+                repository.name = repository,
+                registry.account = account,
+                "repository {repository} of account {account} is not there, or its policy does not allow ecr:DescribeImages to \
+                 this function's role: none of its images is taken for a newest one"
+            );
+        }
+        true
     }
 
     /// Finds what is no image by its manifest, of all those that would be chosen otherwise.
@@ -204,7 +223,7 @@ impl Listings {
         let unknown = digests.iter().filter(|digest| !known.contains_key(*digest));
         let unknown: Vec<String> = unknown.cloned().collect();
         for digests in unknown.chunks(MAX_IDS) {
-            let answer = manifests(&self.ecr, repository, digests).await?;
+            let answer = manifests(&self.registry, repository, digests).await?;
             self.remember_manifests(&answer);
             self.warn_of_unread(repository, &answer);
             known.extend(answer.into_iter().map(|(digest, told)| (digest, told.may_run())));

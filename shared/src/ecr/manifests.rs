@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use aws_sdk_ecr::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
+    error::SdkError,
     operation::batch_get_image::{BatchGetImageError, BatchGetImageOutput},
     types::{ImageDetail, ImageFailure, ImageFailureCode, ImageIdentifier},
 };
 use tracing::warn;
 
-use super::error::ImagesError;
+use super::{
+    error::ImagesError,
+    registries::{Registry, is_denied},
+};
 use crate::{
     error_text::error_text,
     image::{MANIFEST_MEDIA_TYPES, is_image},
@@ -50,15 +52,13 @@ pub fn warn_unread(repository: &str, why: &str) {
 ///
 /// # Errors
 /// [`ImagesError::Images`] where ECR cannot be asked.
-pub async fn image_detail(client: &Client, repository: &str, digest: &str) -> Result<Option<ImageDetail>, ImagesError> {
+pub async fn image_detail(
+    registry: &Registry,
+    repository: &str,
+    digest: &str,
+) -> Result<Option<ImageDetail>, ImagesError> {
     let id = ImageIdentifier::builder().image_digest(digest).build();
-    match client
-        .describe_images()
-        .repository_name(repository)
-        .image_ids(id)
-        .send()
-        .await
-    {
+    match registry.describe_images(repository).image_ids(id).send().await {
         Ok(answer) => Ok(answer.image_details.into_iter().flatten().next()),
         Err(SdkError::ServiceError(refused))
             if refused.err().is_image_not_found_exception() || refused.err().is_repository_not_found_exception() =>
@@ -75,14 +75,13 @@ pub async fn image_detail(client: &Client, repository: &str, digest: &str) -> Re
 /// # Errors
 /// [`ImagesError::Manifests`] where ECR does not answer for now. What it refuses to give is [`ManifestKind::Unread`].
 pub async fn manifests(
-    client: &Client,
+    registry: &Registry,
     repository: &str,
     digests: &[String],
 ) -> Result<HashMap<String, ManifestKind>, ImagesError> {
     let id = |digest: &String| ImageIdentifier::builder().image_digest(digest).build();
-    let answer = client
-        .batch_get_image()
-        .repository_name(repository)
+    let answer = registry
+        .batch_get_image(repository)
         .set_image_ids(Some(digests.iter().map(id).collect()))
         .set_accepted_media_types(Some(MANIFEST_MEDIA_TYPES.map(str::to_owned).to_vec()))
         .send()
@@ -130,6 +129,5 @@ fn told(answer: &BatchGetImageOutput) -> HashMap<String, ManifestKind> {
 /// Returns true where a retry would be answered the same: a policy does not let the function read, or the registry from
 /// which ECR would fetch does not give it.
 fn is_refusal(error: &BatchGetImageError) -> bool {
-    error.is_unable_to_get_upstream_image_exception()
-        || error.code().is_some_and(|code| code.starts_with("AccessDenied"))
+    error.is_unable_to_get_upstream_image_exception() || is_denied(error)
 }

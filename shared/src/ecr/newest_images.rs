@@ -18,6 +18,7 @@ use tracing::warn;
 use super::{
     error::ImagesError,
     listing::{Answer, Listings, UNFINISHED, is_good},
+    registries::Registry,
 };
 use crate::{
     error_text::error_text,
@@ -75,7 +76,7 @@ impl Known {
 }
 
 /// Holds what is known of a rule's images.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Newest {
     /// Those of the repositories of which ECR answered.
     pub images: Vec<Image>,
@@ -84,6 +85,27 @@ pub struct Newest {
 }
 
 impl Newest {
+    /// Holds nothing, for this reason.
+    #[must_use]
+    pub fn unknown(cause: ImagesError) -> Self {
+        Self {
+            images: Vec::new(),
+            missing: Some(cause),
+        }
+    }
+
+    /// Puts these images before, each once.
+    #[must_use]
+    pub fn after(self, mut images: Vec<Image>) -> Self {
+        let before = images.len();
+        for image in self.images {
+            if !images[..before].contains(&image) {
+                images.push(image);
+            }
+        }
+        Self { images, ..self }
+    }
+
     /// Gives the images where ECR named all.
     ///
     /// # Errors
@@ -94,22 +116,23 @@ impl Newest {
 }
 
 impl NewestImages {
-    /// Asks the ECR of the configuration's Region for the images of the settings' rules.
-    ///
-    /// # Errors
-    /// [`ImagesError::NoRegion`] where the configuration has none.
-    pub fn new(config: &SdkConfig, settings: &Settings) -> Result<Self, ImagesError> {
-        let region = config.region().ok_or(ImagesError::NoRegion)?.to_string();
-        let retries = RetryConfig::adaptive().with_max_attempts(ATTEMPTS);
-        let config = Builder::from(config).retry_config(retries).build();
-        Ok(Self::with_client(Client::from_conf(config), region, settings))
+    /// Sets up how registries are asked for the newest images: what ECR throttles is tried again, more slowly.
+    #[must_use]
+    pub fn config(config: &SdkConfig) -> Builder {
+        Builder::from(config).retry_config(RetryConfig::adaptive().with_max_attempts(ATTEMPTS))
     }
 
-    /// Asks this client, whose Region has that name.
+    /// Asks this client for the images of its own account, in the Region that has that name.
     #[must_use]
     pub fn with_client(ecr: Client, region: String, settings: &Settings) -> Self {
+        Self::of(Registry::own(ecr), region, settings)
+    }
+
+    /// Asks this registry, whose Region has that name, for the images of the settings' rules.
+    #[must_use]
+    pub fn of(registry: Registry, region: String, settings: &Settings) -> Self {
         Self {
-            listings: Listings::new(ecr, settings.rules.clone().into()),
+            listings: Listings::new(registry, settings.rules.clone().into()),
             region,
             endpoint: settings.registry_endpoint,
             patience: PATIENCE,

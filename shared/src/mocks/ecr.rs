@@ -37,6 +37,8 @@ pub const CHART: &str = "application/vnd.cncf.helm.config.v1+json";
 /// The registry of an account.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// The account as which it has to be asked; where there is none it is the caller's own, and none may be named.
+    pub account: Option<String>,
     /// The images of each repository, in the order in which ECR lists them.
     pub repositories: BTreeMap<String, Vec<RegistryImage>>,
     /// The texts of manifests, by digest.
@@ -91,9 +93,9 @@ impl RegistryImage {
                 .is_none_or(|tag| self.tags.iter().any(|known| known == tag))
     }
 
-    fn detail(&self) -> ImageDetail {
+    fn detail(&self, account: Option<&str>) -> ImageDetail {
         ImageDetail::builder()
-            .registry_id("123456789012")
+            .registry_id(account.unwrap_or("123456789012"))
             .image_status(self.status.clone())
             .image_digest(&self.digest)
             .set_image_tags(Some(self.tags.clone()))
@@ -108,6 +110,7 @@ type Described = MockResponse<DescribeImagesOutput, DescribeImagesError>;
 
 impl Registry {
     fn describe_images(&self, input: &DescribeImagesInput) -> Described {
+        assert_eq!(input.registry_id(), self.account.as_deref());
         let name = input.repository_name().unwrap();
         if self.unreadable.contains(name) {
             return fault!(aws_sdk_ecr, DescribeImagesError, "AccessDeniedException");
@@ -129,7 +132,7 @@ impl Registry {
     fn named(&self, images: &[&RegistryImage], ids: &[ImageIdentifier]) -> Described {
         assert!((1..=100).contains(&ids.len()));
         let found = ids.iter().filter_map(|id| images.iter().find(|image| image.is(id)));
-        let found: Vec<ImageDetail> = found.map(|image| image.detail()).collect();
+        let found: Vec<ImageDetail> = found.map(|image| image.detail(self.account.as_deref())).collect();
         if found.len() < ids.len() && !self.leaves_out {
             let missing = ImageNotFoundException::builder().build();
             return MockResponse::Error(DescribeImagesError::ImageNotFoundException(missing));
@@ -140,7 +143,8 @@ impl Registry {
     fn listed(&self, images: &[&RegistryImage], input: &DescribeImagesInput) -> Described {
         let start: usize = input.next_token().map_or(0, |token| token.parse().unwrap());
         let end = self.page.map_or(images.len(), |page| images.len().min(start + page));
-        let details = images[start..end].iter().map(|image| image.detail()).collect();
+        let details = images[start..end].iter();
+        let details = details.map(|image| image.detail(self.account.as_deref())).collect();
         let answer = DescribeImagesOutput::builder()
             .set_image_details(Some(details))
             .set_next_token((end < images.len()).then(|| end.to_string()));
@@ -148,6 +152,7 @@ impl Registry {
     }
 
     fn batch_get_image(&mut self, input: &BatchGetImageInput) -> BatchGetImageOutput {
+        assert_eq!(input.registry_id(), self.account.as_deref());
         assert!((1..=100).contains(&input.image_ids().len()));
         assert_eq!(input.accepted_media_types().len(), 4);
         self.batches.push(input.image_ids().len());
@@ -165,6 +170,7 @@ impl Registry {
     }
 
     fn describe_repositories(&self) -> DescribeRepositoriesOutput {
+        assert_eq!(self.account, None, "ECR lists no other account's repositories");
         let repository = |name: &String| Repository::builder().repository_name(name).build();
         let repositories = self.repositories.keys().map(repository).collect();
         DescribeRepositoriesOutput::builder()

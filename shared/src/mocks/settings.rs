@@ -1,6 +1,6 @@
 //! The settings of functions under test.
 
-use crate::settings::Settings;
+use crate::settings::{Settings, UsageSettings};
 
 /// Gives the value of a variable that several functions have; `RULES` is each test's own.
 #[must_use]
@@ -20,6 +20,7 @@ pub fn setting(name: &str) -> Option<&'static str> {
         "ACCOUNT_ID" => "123456789012",
         "AWS_REGION" => "eu-central-1",
         "REGISTRY_ENDPOINT" => "standard",
+        "CENTRAL_REGISTRIES" => "",
         "TABLE_NAME" => "outcomes",
         "OUTCOME_RETENTION_DAYS" => "30",
         "USED_WITHIN_DAYS" => "14",
@@ -27,6 +28,16 @@ pub fn setting(name: &str) -> Option<&'static str> {
         "BOOT_LIST" => "Disabled",
         _ => return None,
     })
+}
+
+/// Reads where it is kept what nodes run, and the registries, these central ones among them.
+#[must_use]
+pub fn usage_settings(central: &str) -> UsageSettings {
+    let value = |name: &str| match name {
+        "CENTRAL_REGISTRIES" => Some(central),
+        _ => setting(name),
+    };
+    UsageSettings::read(|name| value(name).map(str::to_owned)).expect("they are usable")
 }
 
 /// Reads the settings with these rules.

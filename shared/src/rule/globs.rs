@@ -45,7 +45,8 @@ impl Globs {
         self.plain().any(|pattern| pattern == text) && self.matches(text)
     }
 
-    pub(super) fn plain(&self) -> impl Iterator<Item = &str> {
+    /// Gives the patterns that are plain texts; an exclusion may exclude them.
+    pub fn plain(&self) -> impl Iterator<Item = &str> {
         self.included
             .iter()
             .map(Pattern::as_str)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::globs::Globs;
+use crate::requested_image::{Registry, RequestedImage};
 
 /// Limits how many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model,
 /// `Targets`).
@@ -67,6 +68,20 @@ impl Rule {
     #[must_use]
     pub fn wants(&self, repository: &str, tag: &str) -> bool {
         self.repositories.matches(repository) && self.tags.matches(tag)
+    }
+
+    /// Returns true where the rule names an image of this repository of a registry itself, or may; `own` is this account's.
+    #[must_use]
+    pub fn names(&self, registry: &str, repository: &str, own: &str) -> bool {
+        let images = self.images.iter();
+        let mut images = images.filter_map(|text| RequestedImage::parse(text, own).ok());
+        images.any(|image| {
+            let is_of_registry = match &image.registry {
+                Registry::Other(host) => host == registry,
+                Registry::Own | Registry::Unnamed => registry == own,
+            };
+            is_of_registry && image.repository == repository
+        })
     }
 
     /// Returns how many images of a repository a node may hold by what a launch or a reconcile names: the newest, one for each

@@ -10,7 +10,6 @@ use std::{
 use crate::{
     command::MAX_IMAGES,
     image::{Image, ecr_account},
-    requested_image::{Registry, RequestedImage},
     rows::UsageRow,
     rule::Rule,
     usage::day,
@@ -36,22 +35,22 @@ impl RuleUse {
         self.0.iter().any(UsageRow::is_told_by_nodes)
     }
 
-    /// Names the repositories of this registry that a rule takes because its nodes use them or it names an image of them, in the
-    /// rule's order; none where it takes others too, or nothing is known.
+    /// Names the repositories of this registry that a rule takes because its nodes use them, in the rule's order; none where it
+    /// takes others too, or nothing is known.
     #[must_use]
     pub fn repositories(&self, rule: &Rule, registry: &str) -> Option<Vec<String>> {
         if !rule.used || !self.is_known() {
             return None;
         }
+        Some(taken(rule, self.in_registry(registry)))
+    }
+
+    /// Names the repositories of a registry that the rule's nodes use.
+    pub(super) fn in_registry(&self, registry: &str) -> impl Iterator<Item = &str> {
         let images = self.0.iter().map(|row| &row.image);
-        let images = images.filter(|image| image.registry() == registry);
-        let of_images = named_repositories(rule, registry);
-        let used = images.map(Image::repository);
-        let names: BTreeSet<&str> = used.chain(of_images.iter().map(String::as_str)).collect();
-        let mut names: Vec<&str> = names.into_iter().collect();
-        names.retain(|name| rule.repositories.matches(name));
-        names.sort_by_cached_key(|name| rule.repositories.rank(name));
-        Some(names.into_iter().map(str::to_owned).collect())
+        images
+            .filter(move |image| image.registry() == registry)
+            .map(Image::repository)
     }
 
     /// Returns the size in bytes that nodes tell of an image, by whatever tag they run it.
@@ -71,14 +70,9 @@ impl RuleUse {
         if !rule.neighbours {
             return Vec::new();
         }
-        let account = ecr_account(registry);
-        let may_be_brought = |host: &str| {
-            let is_own = account.is_some() && ecr_account(host) == account;
-            is_own || rule.registries.matches(host)
-        };
         // Rows are many, and registries few.
         let mut of_host: BTreeMap<&str, bool> = BTreeMap::new();
-        let mut is_brought = |host| *of_host.entry(host).or_insert_with(|| may_be_brought(host));
+        let mut is_brought = |host| *of_host.entry(host).or_insert_with(|| brings_from(rule, registry, host));
         let today = day(now);
         let runs_today = |row: &UsageRow| row.days.get(&today).is_some_and(|seen| !seen.running.is_empty());
         let renewed: BTreeSet<(&str, &str)> = self.0.iter().filter(|row| runs_today(row)).map(repository).collect();
@@ -90,12 +84,19 @@ impl RuleUse {
     }
 }
 
-/// Names the repositories of this account's registry of which a rule names images itself, or may.
-pub fn named_repositories(rule: &Rule, registry: &str) -> Vec<String> {
-    let images = rule.images.iter();
-    let images = images.filter_map(|text| RequestedImage::parse(text, registry).ok());
-    let own = images.filter(|image| !matches!(image.registry, Registry::Other(_)));
-    own.map(|image| image.repository).collect()
+/// Returns true where a rule brings from a registry: any of the account of this stack's own, and those that it names.
+#[must_use]
+pub fn brings_from(rule: &Rule, own: &str, host: &str) -> bool {
+    let account = ecr_account(own);
+    account.is_some() && ecr_account(host) == account || rule.registries.matches(host)
+}
+
+/// Gives those of the repositories that a rule takes, each once, in the rule's order.
+pub(super) fn taken<'a>(rule: &Rule, repositories: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let names: BTreeSet<&str> = repositories.filter(|name| rule.repositories.matches(name)).collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by_cached_key(|name| rule.repositories.rank(name));
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn repository(row: &UsageRow) -> (&str, &str) {

@@ -119,3 +119,53 @@ fn usable_settings_are_read() {
         (85, 2)
     );
 }
+
+fn central(registries: &'static str) -> Result<Vec<CentralRegistry>, SettingsError> {
+    let look_up = |name: &str| match name {
+        "CENTRAL_REGISTRIES" => Some(registries.to_owned()),
+        "ACCOUNT_ID" => Some("123456789012".to_owned()),
+        "AWS_REGION" => Some("eu-central-1".to_owned()),
+        "REGISTRY_ENDPOINT" => Some("dualstack".to_owned()),
+        other => panic!("{other}"),
+    };
+    Variables::new(look_up).central_registries()
+}
+
+#[test]
+fn a_registry_is_named_by_its_account_and_where_it_is_another_by_its_region() {
+    assert_eq!(central("").unwrap(), []);
+    let registries = central("210987654321,210987654321/eu-west-1,123456789012/us-east-1").unwrap();
+    let hosts: Vec<&str> = registries.iter().map(|registry| registry.host.as_str()).collect();
+    assert_eq!(
+        hosts,
+        [
+            "210987654321.dkr-ecr.eu-central-1.on.aws",
+            "210987654321.dkr-ecr.eu-west-1.on.aws",
+            "123456789012.dkr-ecr.us-east-1.on.aws"
+        ]
+    );
+    assert_eq!(
+        (registries[1].account.as_str(), registries[1].region.as_str()),
+        ("210987654321", "eu-west-1")
+    );
+}
+
+#[test]
+fn what_names_no_other_registry_is_refused_with_what_is_accepted() {
+    for registries in [
+        "21098765432",
+        "210987654321,",
+        "210987654321/",
+        "210987654321/Frankfurt",
+        "210987654321/us-iso-east-1",
+        "210987654321, 310987654321",
+        "210987654321,210987654321/eu-central-1",
+        "123456789012",
+        "123456789012/eu-central-1",
+        "110987654321,210987654321,310987654321,410987654321,510987654321,610987654321",
+    ] {
+        let error = error_text(&central(registries).unwrap_err());
+        let expected = format!("CENTRAL_REGISTRIES: \"{registries}\" is not accepted: it takes up to 5 different");
+        assert!(error.contains(&expected), "{error}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod boot;
+mod central;
 mod cloud;
 mod commands;
 mod usage;

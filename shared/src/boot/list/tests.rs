@@ -91,9 +91,29 @@ fn a_repository_comes_where_a_launch_names_it() {
         ),
     ];
     for (rule, listed, repository, expected) in rules {
-        let all = merged(&rule, &images(&listed), &[], (repository, images(&[repository])));
+        let all = merged(
+            &rule,
+            &images(&listed),
+            &[],
+            (&image(repository, "v2"), images(&[repository])),
+        );
         assert_eq!(repositories(&all), expected);
     }
+}
+
+#[test]
+fn a_push_to_another_registry_leaves_this_ones_repository_of_the_same_name_as_it_is() {
+    let central = |repository: &str, tag: &str| {
+        let registry = "210987654321.dkr.ecr.eu-west-1.amazonaws.com";
+        Image::new(registry, repository, Some(tag), image(repository, tag).digest()).unwrap()
+    };
+    let (own, pushed) = (image("c", "v1"), central("c", "v2"));
+    let push = |listed: &[Image]| merged(&rule(""), listed, &[], (&pushed, vec![pushed.clone()]));
+    assert_eq!(push(std::slice::from_ref(&own)), [own.clone(), pushed.clone()]);
+    let [before, after] = ["b", "d"].map(|name| central(name, "v1"));
+    let expected = [own.clone(), before.clone(), pushed.clone(), after.clone()];
+    assert_eq!(push(&[own.clone(), before.clone(), after.clone()]), expected);
+    assert_eq!(push(&[own.clone(), before, central("c", "v1"), after]), expected);
 }
 
 #[test]
@@ -112,7 +132,7 @@ fn what_neighbours_run_stays_first_and_a_push_renews_only_what_is_newest_of_its_
             &rule(""),
             &listed,
             &neighbours,
-            (repository, vec![image(repository, tag)]),
+            (&image(repository, tag), vec![image(repository, tag)]),
         ))
     };
     assert_eq!(push("c", "v3"), ["z:v1", "c:v1", "b:v1", "c:v3", "d:v1"]);
@@ -148,7 +168,8 @@ proptest! {
         let runs = |images: &[Image]| -> (Vec<Image>, Vec<Image>) {
             images.iter().cloned().partition(|image| neighbours.contains(image))
         };
-        let all = merged(&rule(""), &listed, &neighbours, (&repository, newest.clone()));
+        let pushed = image(&repository, "pushed");
+        let all = merged(&rule(""), &listed, &neighbours, (&pushed, newest.clone()));
         let split = |images: &[Image]| -> (Vec<Image>, Vec<Image>) {
             images.iter().cloned().partition(|image| image.repository() == repository)
         };
@@ -156,7 +177,7 @@ proptest! {
         prop_assert_eq!(first, runs(&listed).0);
         let newest: Vec<Image> = newest.into_iter().filter(|image| !first.contains(image)).collect();
         prop_assert_eq!(split(rest), (newest.clone(), split(&runs(&listed).1).1));
-        let again = merged(&rule(""), &all, first, (&repository, newest));
+        let again = merged(&rule(""), &all, first, (&pushed, newest));
         prop_assert_eq!(again, all);
     }
 }

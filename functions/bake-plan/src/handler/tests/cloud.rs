@@ -9,11 +9,13 @@ use std::{
 use aws_sdk_ec2::types::{ArchitectureValues, Instance, Tag};
 use lambda_runtime::Diagnostic;
 use prefetch::{
-    ecr::NewestImages,
+    ecr::{NewestImages, Registries, Registry},
     mocks::{
         Calls, Table, Tags, dynamodb,
         ecr::{RegistryImage, ecr},
-        note_use, ran, tag_resolver,
+        note_use, ran,
+        settings::usage_settings,
+        tag_resolver,
     },
     rule_images::RuleImages,
     settings::Mode,
@@ -43,6 +45,9 @@ impl Cloud {
 
     pub fn with(rules: &str, defaults: &str) -> Self {
         let state = Arc::new(Mutex::new(Services::default()));
+        let account = "210987654321";
+        state.lock().unwrap().central.account = Some(account.to_owned());
+        let central = ecr(&state, |state| (&mut state.calls, &mut state.central));
         let ecr = ecr(&state, |state| (&mut state.calls, &mut state.registry));
         let settings = settings(rules, defaults);
         let table = Arc::<Mutex<(Calls, Table)>>::default();
@@ -50,10 +55,19 @@ impl Cloud {
         let newest = NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings.shared);
         let usage = Usage::with_client(client, "outcomes", 14);
         let tags = Arc::<Mutex<Tags>>::default();
+        let registries = Registries::with(
+            (settings.registry.clone(), Registry::own(ecr.clone())),
+            vec![(
+                usage_settings(account).central.remove(0),
+                Registry::central(central, account),
+            )],
+        );
         let plan = BakePlan {
             tags: tag_resolver(&tags, Mode::Send),
             ec2: ec2(&state),
-            images: RuleImages::with(newest, usage, settings.registry.clone()),
+            images: RuleImages::with(newest, usage, settings.registry.clone())
+                .and_central(&settings.shared, &registries),
+            registries,
             ecr,
             settings,
         };
@@ -69,6 +83,18 @@ impl Cloud {
 
     pub fn state<T>(&self, with: impl FnOnce(&mut Services) -> T) -> T {
         with(&mut self.state.lock().unwrap())
+    }
+
+    /// Puts an image into the central registry; returns its digest.
+    pub fn push_central(&self, repository: &str, tag: &str, manifest: &Value) -> String {
+        let digest = digest(&format!("central {repository}:{tag}"));
+        self.state(|state| {
+            let text = manifest.to_string();
+            state.central.manifests.insert(digest.clone(), text);
+            let images = state.central.repositories.entry(repository.to_owned()).or_default();
+            images.push(RegistryImage::new(&digest, &[tag], 0));
+        });
+        digest
     }
 
     pub fn push(&self, repository: &str, tag: &str, manifest: &Value) {

@@ -20,6 +20,8 @@ use prefetch::{
 pub struct Services {
     pub instances: Vec<Instance>,
     pub registry: Registry,
+    /// The central registry of account 210987654321.
+    pub central: Registry,
     pub calls: Calls,
 }
 

@@ -106,3 +106,16 @@ async fn an_image_of_another_registry_that_the_input_names_by_tag_has_to_come_by
     let refused = refused.to_string();
     assert!(refused.contains("images[0]"), "{refused}");
 }
+
+#[tokio::test]
+async fn the_newest_of_a_central_registry_is_baked_as_its_own_ecr_tells() {
+    let cloud = Cloud::with(RULES, "{}");
+    let central = "210987654321.dkr.ecr.eu-central-1.amazonaws.com/team/app";
+    let digest = cloud.push_central("team/app", "v9", &single(&[("central", 300)]));
+    cloud.run("default", &format!("{central}:v9@{digest}"), 1, MIB);
+    let plan = cloud.plan(&event()).await.unwrap();
+    assert_eq!(
+        plan["bakes"][0]["images"],
+        json!([{"image": format!("{central}:v9@{digest}"), "bytes": 300 * MIB, "named": false, "elsewhere": true}])
+    );
+}

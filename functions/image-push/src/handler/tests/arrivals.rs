@@ -30,10 +30,6 @@ async fn an_image_that_arrives_becomes_one_command_for_all_nodes_that_want_it() 
             format!("{REGISTRY}/ecr-public/docker/library/alpine:3.21@{DIGEST}"),
         ),
         (
-            include_str!("../../../../../events/image-push.china.json"),
-            format!("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/team/app:v1.4.2@{DIGEST}"),
-        ),
-        (
             include_str!("../../../../../events/image-push.longest-tag.json"),
             format!("{REGISTRY}/team/app:{}@{DIGEST}", "x".repeat(128)),
         ),
@@ -110,6 +106,10 @@ async fn what_is_no_image_that_arrived_is_ignored_with_its_reason_and_no_call() 
             "not-successful",
         ),
         (include_str!("../../../../../events/image-push.no-rule.json"), "no-rule"),
+        (
+            include_str!("../../../../../events/image-push.central-registry.json"),
+            "foreign-registry",
+        ),
         (
             include_str!("../../../../../events/image-push.scan.json"),
             "not-an-image-event",

@@ -21,7 +21,7 @@ use prefetch::{
 };
 use serde_json::{Value, json};
 
-use super::cloud::{REGISTRY, UsageTable, now, rule_images, settings};
+use super::cloud::{REGISTRY, UsageTable, now, registries, rule_images, settings};
 use crate::handler::ImagePush;
 
 const PATH: &str = "/eks-image-prefetch/boot";
@@ -223,7 +223,7 @@ impl Cloud {
                 NewestImages::with_client(ecr.clone(), "eu-central-1".to_owned(), &settings),
                 &self.table,
             ),
-            ecr,
+            registries: registries(ecr, "", || unreachable!("no central registry is named")),
             boot: Some(BootLists::new(self.ssm(), PATH.to_owned(), Mode::Send)),
             settings,
         }

@@ -48,7 +48,7 @@ async fn an_image_that_was_restored_is_one_command_for_each_rule_with_at_most_fi
     let answer = answer_with(&sends, &registry, &settings(rules), event).await.unwrap();
     assert_eq!(
         answer["image"],
-        format!("123456789012.dkr.ecr.eu-west-1.amazonaws.com/rel/suite@{digest}")
+        format!("123456789012.dkr.ecr.eu-central-1.amazonaws.com/rel/suite@{digest}")
     );
     assert_eq!((sends.num_calls(), registry.calls()), (2, vec!["DescribeImages"]));
 }
