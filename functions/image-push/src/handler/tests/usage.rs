@@ -103,3 +103,18 @@ async fn what_no_rule_wants_by_its_name_is_not_asked_for() {
     let (answer, _) = pushed(&registry, r#"[{"name": "web", "tags": ["none"]}]"#, PUSH).await;
     assert_eq!((&answer["reason"], queries(&registry)), (&json!("no-rule"), vec![]));
 }
+
+#[tokio::test]
+async fn a_repository_of_which_a_rule_names_an_image_counts_as_used() {
+    let registry = known(&[
+        ("web", &format!("{REGISTRY}/team/other:v1")),
+        ("gpu", &format!("{REGISTRY}/team/other:v1")),
+    ]);
+    for image in ["team/app:stable", "team/app", &format!("{REGISTRY}/team/app:v0")] {
+        let rules = format!(r#"[{{"name": "web", "images": ["{image}"]}}, {{"name": "gpu"}}]"#);
+        let (answer, _) = pushed(&registry, &rules, PUSH).await;
+        assert_eq!(rules_of(&answer), ["web"]);
+    }
+    let elsewhere = r#"[{"name": "web", "images": ["quay.io/team/app:v1", "app/team:v1"]}]"#;
+    assert_eq!(pushed(&registry, elsewhere, PUSH).await.0["reason"], "not-used");
+}
