@@ -3,6 +3,7 @@
 mod rule_use;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     ecr::{ImagesError, Newest, NewestImages},
     error_text::error_text,
+    image::Image,
     rows::UsageRow,
     rule::Rule,
     settings::{Settings, UsageSettings},
@@ -139,13 +141,34 @@ impl RuleImages {
     /// Names the images of a new node, each once: what its neighbours run, that of most nodes first, and then the rule's newest,
     /// as far as ECR answers.
     pub async fn of_new_node(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Newest {
-        let newest = self.newest(rule, used, now).await.unwrap_or_else(|cause| Newest {
-            images: Vec::new(),
-            missing: Some(cause),
-        });
+        let newest = self.newest_or_none(rule, used, now).await;
         Newest {
             images: neighbours_first(&self.neighbours(rule, used, now), newest.images),
             missing: newest.missing,
         }
+    }
+
+    /// Names the same images apart: those that only its neighbours run, and the rule's newest, of which those that neighbours
+    /// run come first.
+    pub async fn of_new_node_apart(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> (Vec<Image>, Newest) {
+        let newest = self.newest_or_none(rule, used, now).await;
+        let of_rule: BTreeSet<Image> = newest.images.iter().cloned().collect();
+        let all = neighbours_first(&self.neighbours(rule, used, now), newest.images);
+        let (images, neighbours) = all.into_iter().partition(|image| of_rule.contains(image));
+        (
+            neighbours,
+            Newest {
+                images,
+                missing: newest.missing,
+            },
+        )
+    }
+
+    async fn newest_or_none(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Newest {
+        let newest = self.newest(rule, used, now).await;
+        newest.unwrap_or_else(|cause| Newest {
+            images: Vec::new(),
+            missing: Some(cause),
+        })
     }
 }
