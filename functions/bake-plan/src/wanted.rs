@@ -15,6 +15,7 @@ use prefetch::{
     rows::UsageRow,
     rule::Rule,
     rule_images::RuleImages,
+    usage::day,
 };
 
 use crate::error::{AwsError, PlanError};
@@ -48,6 +49,8 @@ pub enum Origin {
 pub struct Found {
     /// The most generous of them takes so many GiB; 0 is no limit.
     pub max_gib: usize,
+    /// Tells on how many of their nodes it runs.
+    pub nodes: u64,
     pub how: How,
 }
 
@@ -68,6 +71,14 @@ impl Wanted {
         !matches!(&self.origin, Origin::Found(found) if matches!(found.how, How::Elsewhere(_)))
     }
 
+    /// Returns on how many nodes it runs, where it is baked for that alone.
+    pub fn running_nodes(&self) -> Option<u64> {
+        match &self.origin {
+            Origin::Found(found) if !self.is_needed() => Some(found.nodes),
+            _ => None,
+        }
+    }
+
     /// Returns true where ECR has to have it.
     pub fn is_needed(&self) -> bool {
         match &self.origin {
@@ -81,6 +92,7 @@ impl Found {
     /// Takes in how another rule names the same image: what is one of the newest is there.
     fn merge(&mut self, other: Self) {
         self.max_gib = more_generous(self.max_gib, other.max_gib);
+        self.nodes += other.nodes;
         if matches!(other.how, How::Newest) {
             self.how = other.how;
         }
@@ -148,10 +160,11 @@ async fn of_rule(
     let used = images.known_use(rule, now).await?;
     let newest = images.newest(rule, &used, now).await.and_then(Newest::whole)?;
     let running = images.neighbours(rule, &used, now).into_iter();
-    let running = running.map(|row| (row.image.clone(), how(row, registry)));
-    let all = running.chain(newest.into_iter().map(|image| (image, How::Newest)));
+    let running = running.map(|row| (row.image.clone(), row.running_nodes(day(now)), how(row, registry)));
+    let all = running.chain(newest.into_iter().map(|image| (image, 0, How::Newest)));
     let max_gib = rule.max_image_gib;
-    Ok(all.map(|(image, how)| (image, Found { max_gib, how })).collect())
+    let found = all.map(|(image, nodes, how)| (image, Found { max_gib, nodes, how }));
+    Ok(found.collect())
 }
 
 /// Tells whether ECR is asked for an image that nodes run, or what they say of it.
