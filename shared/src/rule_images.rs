@@ -74,7 +74,7 @@ impl RuleImages {
         if !rule.used && !rule.neighbours {
             return Ok(RuleUse::default());
         }
-        Ok(RuleUse::new(self.usage.of_rule(&rule.name, now).await?))
+        Ok(RuleUse::new(self.usage.of_rule(&rule.name, now).await?, now))
     }
 
     /// Tells whether a rule takes a repository, by the use that its nodes make of it: by one Query, and one more where they
