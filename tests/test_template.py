@@ -29,7 +29,17 @@ def test_every_function_is_a_folder_a_package_and_a_resource_of_one_name():
 
 def test_every_other_function_is_deployed_after_the_check_of_the_settings():
     assert CHECKED["ServiceToken"] == {"Fn::GetAtt": ["SettingsCheck", "Arn"]}
-    assert {name for name in FUNCTIONS if RESOURCES[name].get("DependsOn") != "CheckedSettings"} == {"SettingsCheck"}
+    unchecked = {name for name in FUNCTIONS if "CheckedSettings" not in RESOURCES[name].get("DependsOn", [])}
+    assert unchecked == {"SettingsCheck"}
+
+
+def test_in_an_update_what_reads_a_commands_comment_is_there_before_what_sends_one_of_a_new_kind():
+    assert {"NodeResult", "Jobs"} <= set(RESOURCES["NodeLaunch"]["DependsOn"])
+
+
+def test_in_an_update_the_document_is_there_before_whatever_sends_it():
+    later = {name for name in FUNCTIONS if "PrefetchImages" in references(variables(name))}
+    assert later == set(FUNCTIONS) - {"SettingsCheck", "NodeProgram"}
 
 
 def test_every_parameter_of_which_a_functions_environment_is_made_is_checked_anew_where_it_changes():

@@ -25,7 +25,7 @@ PATH = {"Fn::If": ["HasRolePath", {"Ref": "RolePath"}, {"Ref": "AWS::NoValue"}]}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 ANSWERING = ("SettingsCheck", "NodeProgram")
 """The functions that answer CloudFormation, which stand in no VPC."""
-BOOT_LISTS = ("KeepBootLists", "RemoveBootLists")
+BOOT_LISTS = ("KeepBootLists", "ListBootLists")
 """The policies by which boot lists are kept."""
 ENDPOINTS = {
     "autoscaling": "autoscaling",
@@ -220,10 +220,10 @@ def test_boot_lists_are_parameters_below_a_path_of_their_own_where_the_stack_kee
             allowed |= {action: (below, len(RESOURCES[name]["Properties"]["Roles"])) for action in actions}
     path = "${AWS::StackName}/boot"
     assert allowed == {
-        "ssm:GetParameter": (f"{path}/*", 2),
+        "ssm:GetParameters": (f"{path}/*", 2),
         "ssm:PutParameter": (f"{path}/*", 2),
+        "ssm:DeleteParameter": (f"{path}/*", 2),
         "ssm:GetParametersByPath": (path, 1),
-        "ssm:DeleteParameter": (f"{path}/*", 1),
     }
     [own] = TEMPLATE["Rules"]["BootListsTakeAPathOfTheirOwn"]["Assertions"]
     assert own["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "ClusterName"}, "boot"]}]}

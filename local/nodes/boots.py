@@ -7,7 +7,7 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from local import images
@@ -32,7 +32,7 @@ HANGS = "trap '' TERM INT HUP\nwhile :; do sleep 1; done"
 
 AWS = """#!/bin/bash
 # Stands in for the AWS CLI: a fault of IMDS meets every call.
-here=${0%/*} call=${2#get-}
+here=${0%/*} answer=${2#get-} call=${2#get-} call=${call%s}
 [[ "$1 $*" == "ssm ssm get-"*" --region eu-west-1 "* ]] || exit 252
 fault=$(cat "$here/imds" "$here/$call" 2>/dev/null)
 case $fault in
@@ -42,7 +42,18 @@ case $fault in
     garbage) echo '<html>'; exit 0 ;;
     hanging) @HANGS@ ;;
 esac
-cat "$here/$call.json"
+[[ $answer == parameters ]] || { cat "$here/$answer.json"; exit; }
+[[ " $* " == *" --names "* ]] || exit 252
+found=()
+for name; do
+    case $name in
+        --region) break ;;
+        /*.more) [[ -e $here/more.json ]] && found+=("{\\"Name\\":\\"$name\\",\\"Value\\":$(<"$here/more.json")}") ;;
+        /*) found+=("{\\"Name\\":\\"$name\\",\\"Value\\":$(<"$here/list.json")}") ;;
+    esac
+done
+((${#found[@]} <= 10)) || exit 255
+(IFS=,; echo "{\\"Parameters\\":[${found[*]}]}")
 """
 SYSTEMCTL = """#!/bin/bash
 # Stands in for systemctl: containerd runs already, or is to come.
@@ -106,10 +117,17 @@ class Boot:
         content = {"mainSteps": [{"inputs": {"runCommand": script.split("\n")}}]}
         self.write("document.json", json.dumps({"Name": "x", "Content": json.dumps(content)}))
 
-    def set_list(self, value: object) -> None:
-        """Makes SSM answer this list, whatever it is."""
-        text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    def set_list(self, value: object, more: object = None) -> None:
+        """Makes SSM answer this list of every rule, whatever it is, and a second one where there is one."""
+        self.lists = {"list": value, "more": more}
+        text, further = (
+            value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in (value, more)
+        )
         self.write("parameter.json", json.dumps({"Parameter": {"Value": text}}))
+        self.write("list.json", json.dumps(text))
+        self.remove("more.json")
+        if more is not None:
+            self.write("more.json", json.dumps(further))
 
     def push(self, layer_bytes: int = 1 << 20) -> str:
         """Pushes another image and names it in the list; returns its reference."""
@@ -120,11 +138,13 @@ class Boot:
         self.set_images(reference)
         return reference
 
-    def set_images(self, *references: str) -> None:
-        """Makes SSM answer a list of images, with the document's parameters; this machine's disk may be quite full."""
+    def set_images(self, *references: str, more: Sequence[str] = ()) -> None:
+        """Makes SSM answer lists of images, with the document's parameters; this machine's disk may be quite full."""
         parameters = json.loads(document.DOCUMENT.read_text())["parameters"]
         given = {name: parameter["default"] for name, parameter in parameters.items() if "default" in parameter}
-        self.set_list({"images": " ".join(references), "parameters": {**given, "imageGCHighThresholdPercent": "100"}})
+        given["imageGCHighThresholdPercent"] = "100"
+        lists = [{"images": " ".join(listed), "parameters": given} if listed else None for listed in (references, more)]
+        self.set_list(*lists)
 
     def begin(self, **env: str) -> Running:
         """Starts the script of user data."""

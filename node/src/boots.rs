@@ -8,18 +8,20 @@ use std::{
 
 use crate::{host::Host, report::Reporter};
 
-/// Names the folder in which user data leaves the report of a rule as `<rule>.stdout` (examples/boot/boot.sh), on the host.
+/// Names the folder in which user data leaves the report of a list as `<list>.stdout` (examples/boot/boot.sh), on the host.
 const FOLDER: &str = "/var/lib/prefetch-images/boot";
 /// End the name of a report's file, before and after it was brought along.
 const REPORT: &str = ".stdout";
 const BROUGHT: &str = ".reported";
+/// Ends the name of a rule's second list.
+const MORE: &str = ".more";
 /// Names the variable that is set for a boot itself, which brings nothing along.
 const AT_BOOT: &str = "PREFETCH_IMAGES_AT_BOOT";
 /// Bounds the report that waits for a command beside whose lines SSM returns all of it, in characters; a boot list makes none
 /// that is longer.
 const PATIENT: usize = 12_000;
 
-/// Returns the names of the rules of whose boots a report is left. An empty one is only begun, or of a boot that could not
+/// Returns the names of the lists of whose boots a report is left: a rule's name, or that of its second list. An empty one is only begun, or of a boot that could not
 /// begin: its stderr says why.
 #[must_use]
 pub fn left(host: &Host) -> Vec<String> {
@@ -40,20 +42,20 @@ pub fn is_boot() -> bool {
     env::var_os(AT_BOOT).is_some()
 }
 
-/// Prints the reports that are left of the boots with the lists of these rules, each line with its rule and with when the boot
-/// began and ended. It is for whoever has the node's turn: a boot that still works has it.
-pub fn bring_along(rules: &[String], host: &Host, reporter: &Reporter) {
-    for rule in rules {
-        let file = Path::new(FOLDER).join(format!("{rule}{REPORT}"));
+/// Prints the reports that are left of the boots with these lists, each line with its rule and with when the boot began and
+/// ended. It is for whoever has the node's turn: a boot that still works has it.
+pub fn bring_along(lists: &[String], host: &Host, reporter: &Reporter) {
+    for list in lists {
+        let file = Path::new(FOLDER).join(format!("{list}{REPORT}"));
         let Some(text) = host.read(&file) else {
             reporter.say(&format!("the report {} cannot be read", file.display()));
             continue;
         };
         let times = moments(&host.path(&file)).unwrap_or_default();
-        if !print(rule, &text, times, reporter) {
+        if !print(list, &text, times, reporter) {
             continue;
         }
-        let renamed = Path::new(FOLDER).join(format!("{rule}{BROUGHT}"));
+        let renamed = Path::new(FOLDER).join(format!("{list}{BROUGHT}"));
         if let Err(error) = fs::rename(host.path(&file), host.path(&renamed)) {
             reporter.say(&format!(
                 "the report {} comes again, it cannot be renamed: {error}",
@@ -64,7 +66,8 @@ pub fn bring_along(rules: &[String], host: &Host, reporter: &Reporter) {
 }
 
 /// Prints the lines of a boot's report; returns false, and prints none, where they fit beside another command's.
-fn print(rule: &str, text: &str, (began, ended): (u64, u64), reporter: &Reporter) -> bool {
+fn print(list: &str, text: &str, (began, ended): (u64, u64), reporter: &Reporter) -> bool {
+    let rule = list.strip_suffix(MORE).unwrap_or(list);
     let boot = format!(r#","boot":{{"rule":"{rule}","began":{began},"ended":{ended}}}}}"#);
     let lines = text.lines().filter(|line| line.starts_with(r#"{"image":""#));
     let lines: Vec<String> = lines
@@ -73,15 +76,15 @@ fn print(rule: &str, text: &str, (began, ended): (u64, u64), reporter: &Reporter
     let length: usize = lines.iter().map(|line| line.len() + 1).sum();
     if length > reporter.room_for_lines() && length <= PATIENT {
         reporter.say(&format!(
-            "the report of the boot with the list of rule {rule} comes with another command"
+            "the report of the boot with the list {list} comes with another command"
         ));
         return false;
     }
     let brought = lines.iter().filter(|line| reporter.bring_along(line)).count();
     // What is no line of ours, such as one that was cut off, is lost too.
-    let lost = text.lines().count() - brought;
-    if lost > 0 {
-        let words = format!("of the boot with the list of rule {rule} {lost} lines are left out, they are in {FOLDER}");
+    let left_out = text.lines().count() - brought;
+    if left_out > 0 {
+        let words = format!("of the boot with the list {list} {left_out} lines are left out, they are in {FOLDER}");
         reporter.say(&words);
     }
     true
@@ -106,7 +109,11 @@ mod tests {
 
     /// Has a boot's report brought along, and returns which files are there then, and how many characters were printed.
     fn brought(report: &str, reporter: &Reporter) -> (Vec<String>, usize) {
-        let folder = Folder::new().with("var/lib/prefetch-images/boot/default.stdout", report);
+        brought_of("default", report, reporter)
+    }
+
+    fn brought_of(list: &str, report: &str, reporter: &Reporter) -> (Vec<String>, usize) {
+        let folder = Folder::new().with(&format!("var/lib/prefetch-images/boot/{list}.stdout"), report);
         let before = reporter.room_for_lines();
         bring_along(&left(&folder.host()), &folder.host(), reporter);
         (folder.host().list(FOLDER), before - reporter.room_for_lines())
@@ -118,6 +125,13 @@ mod tests {
         let boot = r#","boot":{"rule":"default","began":1764527000,"ended":1764527000}"#;
         assert_eq!(names, ["default.reported"]);
         assert_eq!(printed, LINE.len() + boot.len() + 1);
+    }
+
+    #[test]
+    fn a_report_of_a_rules_second_list_is_of_the_rule() {
+        let first = brought(LINE, &Reporter::new(false));
+        let second = brought_of("default.more", LINE, &Reporter::new(false));
+        assert_eq!(second, (vec!["default.more.reported".to_owned()], first.1));
     }
 
     #[test]

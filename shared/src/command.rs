@@ -76,6 +76,8 @@ pub enum Trigger {
     Push,
     /// A node was launched.
     Launch,
+    /// A node was launched, and its neighbours run images that are none of its rule's.
+    Neighbours,
     /// Somebody asked for it.
     Job,
     /// It was time.
@@ -89,10 +91,24 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// Returns true where a node that lacks an image all the same lacks nothing of its rule's: only a pod's own login may
+    /// reach it, or it may be gone from its registry.
+    #[must_use]
+    pub fn is_best_effort(self) -> bool {
+        self == Self::Neighbours
+    }
+
+    /// Returns true where the command is of a node's launch.
+    #[must_use]
+    pub fn is_of_launch(self) -> bool {
+        matches!(self, Self::Launch | Self::Neighbours)
+    }
+
     /// Every trigger.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Push,
         Self::Launch,
+        Self::Neighbours,
         Self::Job,
         Self::Schedule,
         Self::Reconcile,

@@ -4,6 +4,7 @@ mod central;
 mod rule_use;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -116,7 +117,7 @@ impl RuleImages {
         if !rule.used && !rule.neighbours {
             return Ok(RuleUse::default());
         }
-        Ok(RuleUse::new(self.usage.of_rule(&rule.name, now).await?))
+        Ok(RuleUse::new(self.usage.of_rule(&rule.name, now).await?, now))
     }
 
     /// Gives the images that rules name themselves.
@@ -233,10 +234,30 @@ impl RuleImages {
     /// Names the images of a new node, each once: what its neighbours run, that of most nodes first, and then the rule's newest,
     /// as far as ECR answers.
     pub async fn of_new_node(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Newest {
-        let newest = self.newest(rule, used, now).await.unwrap_or_else(Newest::unknown);
+        let newest = self.newest_or_none(rule, used, now).await;
         Newest {
             images: neighbours_first(&self.neighbours(rule, used, now), newest.images),
             missing: newest.missing,
         }
+    }
+
+    /// Names the same images apart: those that only its neighbours run, and the rule's newest, of which those that neighbours
+    /// run come first.
+    pub async fn of_new_node_apart(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> (Vec<Image>, Newest) {
+        let newest = self.newest_or_none(rule, used, now).await;
+        let of_rule: BTreeSet<Image> = newest.images.iter().cloned().collect();
+        let all = neighbours_first(&self.neighbours(rule, used, now), newest.images);
+        let (images, neighbours) = all.into_iter().partition(|image| of_rule.contains(image));
+        (
+            neighbours,
+            Newest {
+                images,
+                missing: newest.missing,
+            },
+        )
+    }
+
+    async fn newest_or_none(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Newest {
+        self.newest(rule, used, now).await.unwrap_or_else(Newest::unknown)
     }
 }

@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::{
 };
 use chrono::{DateTime, NaiveDate, Utc};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::{
     locked::locked,
@@ -25,6 +26,11 @@ use crate::{
 
 /// Sets how long the rows of a rule are remembered: a storm of launches asks once.
 const MEMO: Duration = Duration::from_secs(30);
+/// Limits how many pages of a rule's rows are read, each of at most 1 MB (DynamoDB API reference, Query): some ten thousand
+/// images, of which a function has room for the rows.
+const MAX_PAGES: usize = 8;
+/// Limits the rows of a page where one of them says enough.
+const FEW: i32 = 100;
 /// Sets for how long DynamoDB is waited for, which answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(4);
 
@@ -111,10 +117,10 @@ impl Usage {
             .expression_attribute_values(":first", AttributeValue::S(format!("{name}:")))
             .expression_attribute_values(":last", AttributeValue::S(format!("{name}@~")));
         let today = day(now);
-        let mut rows = self.read(rule, request).await?;
+        let mut rows = self.read(rule, request, |_| false).await?;
         rows.retain(|row| row.is_within(self.within, today));
         if !rows.is_empty() {
-            self.note_known(rule, &rows);
+            self.note_known(rule, &rows, now);
             return Ok(RepositoryUse::Used);
         }
         Ok(if self.is_known(rule, now).await? {
@@ -126,6 +132,8 @@ impl Usage {
 
     /// Gives the images that the rule's nodes run or lately ran; none where nothing is known. Remembered for 30 seconds.
     ///
+    /// Of more rows than `MAX_PAGES` have, the rest is left out, and the log says from where.
+    ///
     /// # Errors
     /// [`UsageError`] where DynamoDB cannot be asked.
     pub async fn of_rule(&self, rule: &str, now: SystemTime) -> Result<Arc<Vec<UsageRow>>, UsageError> {
@@ -135,11 +143,11 @@ impl Usage {
             return Ok(Arc::clone(rows));
         }
         let today = day(now);
-        let mut rows = self.read(rule, self.query(rule)).await?;
+        let mut rows = self.read(rule, self.query(rule), |_| false).await?;
         rows.retain(|row| row.is_within(self.within, today));
         let rows = Arc::new(rows);
         // That nothing is known is not remembered: the first node may tell at any moment.
-        if self.note_known(rule, &rows) {
+        if self.note_known(rule, &rows, now) {
             locked(&self.rows).insert(rule.to_owned(), (now, Arc::clone(&rows)));
         }
         Ok(rows)
@@ -149,13 +157,17 @@ impl Usage {
         if locked(&self.known).contains(rule) {
             return Ok(true);
         }
-        let rows = self.of_rule(rule, now).await?;
-        Ok(self.note_known(rule, &rows))
+        let today = day(now);
+        let says_so = |row: &UsageRow| row.is_within(self.within, today) && row.is_told_by_nodes(now.into());
+        let request = self.query(rule).limit(FEW);
+        let rows = self.read(rule, request, |rows| rows.iter().any(says_so)).await?;
+        let rows: Vec<UsageRow> = rows.into_iter().filter(says_so).collect();
+        Ok(self.note_known(rule, &rows, now))
     }
 
     /// Notes that it is known what a rule's nodes run, where rows say so, and returns whether they do.
-    fn note_known(&self, rule: &str, rows: &[UsageRow]) -> bool {
-        let is_known = rows.iter().any(UsageRow::is_told_by_nodes);
+    fn note_known(&self, rule: &str, rows: &[UsageRow], now: SystemTime) -> bool {
+        let is_known = rows.iter().any(|row| row.is_told_by_nodes(now.into()));
         if is_known {
             locked(&self.known).insert(rule.to_owned());
         }
@@ -169,15 +181,33 @@ impl Usage {
             .expression_attribute_values(":partition", AttributeValue::S(usage_partition(rule)))
     }
 
-    async fn read(&self, rule: &str, request: QueryFluentBuilder) -> Result<Vec<UsageRow>, UsageError> {
+    /// Reads pages of rows until they are enough, or too many.
+    async fn read(
+        &self,
+        rule: &str,
+        request: QueryFluentBuilder,
+        is_enough: impl Fn(&[UsageRow]) -> bool,
+    ) -> Result<Vec<UsageRow>, UsageError> {
         let mut pages = request.into_paginator().send();
-        let mut rows = Vec::new();
-        while let Some(page) = pages.next().await {
+        let mut rows: Vec<UsageRow> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let Some(page) = pages.next().await else {
+                return Ok(rows);
+            };
             let page = page.map_err(|error| UsageError::Read(rule.to_owned(), Box::new(error)))?;
             let items = page.items.unwrap_or_default();
             let read = serde_dynamo::from_items::<_, UsageRow>(items);
             rows.extend(read.map_err(|error| UsageError::Row(rule.to_owned(), error))?);
+            if page.last_evaluated_key.is_none_or(|key| key.is_empty()) || is_enough(&rows) {
+                return Ok(rows);
+            }
         }
+        let last = rows.last().map(|row| row.image.to_string());
+        warn!(
+            rule,
+            "of what the nodes of rule {rule} run, what comes after {} is left out: {MAX_PAGES} pages are read",
+            last.as_deref().unwrap_or("nothing")
+        );
         Ok(rows)
     }
 }

@@ -69,7 +69,7 @@ def test_a_boot_pulls_the_list_and_leaves_its_report_for_root_alone(boot: Boot) 
     assert boot.finds(reference)
     report = json.loads(boot.kept("default.stdout"))
     assert (report["image"], report["status"]) == (reference, "pulled")
-    assert boot.kept("log").splitlines()[-1] == "rule default: ended with 0"
+    assert boot.kept("log").splitlines()[-1] == "list default: ended with 0"
     assert boot.units() == ["start --no-block containerd"]
     modes = boot.node.shell(f"stat -c '%U %a' {FOLDER} {FOLDER}/boot {FOLDER}/boot/*").split("\n")[:-1]
     assert set(modes) == {"root 700", "root 600"} and modes[:2] == ["root 700", "root 700"]
@@ -99,7 +99,7 @@ def test_a_line_that_was_cut_off_is_told(boot: Boot) -> None:
     result = run(boot.node, reference)
 
     assert [report["status"] for report in result.reports] == ["cached", "pulled"]
-    assert "rule default 1 lines are left out" in result.stderr
+    assert "list default 1 lines are left out" in result.stderr
 
 
 def test_a_boot_that_goes_on_keeps_its_report_and_gives_it_to_the_command_that_waits_for_it(boot: Boot) -> None:
@@ -121,7 +121,7 @@ def test_the_reports_stay_when_older_programs_go(boot: Boot) -> None:
     boot.push()
     boot.run()
     assert boot.node.shell(f"ls {FOLDER} | wc -l") == "4\n"
-    assert "rule default: ended with 0" in boot.kept("log")
+    assert "list default: ended with 0" in boot.kept("log")
 
 
 def test_a_node_of_several_rules_gets_what_it_can_of_each(boot: Boot) -> None:
@@ -134,6 +134,48 @@ def test_a_node_of_several_rules_gets_what_it_can_of_each(boot: Boot) -> None:
     assert all("boot" not in json.loads(boot.kept(f"{rule}.stdout")) for rule in ("gpu", "web"))
     statuses = [json.loads(boot.kept(f"{rule}.stdout"))["status"] for rule in ("gpu", "web")]
     assert (statuses, boot.finds(reference)) == (["pulled", "cached"], True)
+
+
+def test_what_the_first_list_has_no_room_for_is_pulled_from_a_second_whose_report_is_of_the_rule_too(
+    boot: Boot,
+) -> None:
+    boot.node.install(PROGRAMS[platform.machine()])
+    more, reference = boot.push(), boot.push()
+    boot.set_images(reference, more=[more])
+
+    ended = boot.run()
+
+    assert (ended.stdout, boot.finds(reference), boot.finds(more)) == ("0\n", True, True)
+    log = boot.kept("log").splitlines()
+    assert [line for line in log if "ended" in line] == [
+        "list default: ended with 0",
+        "list default.more: ended with 0",
+    ]
+    _, *brought = run(boot.node, reference).reports
+    told = {(line["image"], line["status"], line["boot"]["rule"]) for line in brought}
+    assert told == {(reference, "pulled", "default"), (more, "pulled", "default")}
+
+
+def test_a_second_list_is_pulled_where_the_first_is_none(boot: Boot) -> None:
+    more = boot.push()
+    boot.set_images(more, more=[more])
+    boot.set_list("no list", boot.lists["more"])
+    boot.run()
+    assert json.loads(boot.kept("default.more.stdout"))["image"] == more
+
+
+def test_the_lists_of_six_rules_are_read_though_ssm_gives_ten_by_one_call(boot: Boot) -> None:
+    boot.set_document("echo runs")
+    boot.set_images("app", more=["web"])
+    rules = [f"rule-{number}" for number in range(6)]
+    text = (EXAMPLES / "boot.sh").read_text()
+    boot.write("boot.sh", text.replace("RULES=default", f"RULES='{' '.join(rules)}'"))
+    boot.run()
+    boot.write("boot.sh", text)
+    boot.set_document(boot.script)
+    lists = [f"{rule}{part}" for rule in rules for part in ("", ".more")]
+    assert [boot.kept(f"{name}.stdout") for name in lists] == ["runs\n"] * len(lists), boot.kept("log")
+    assert boot.kept("lists").count('"Name"') == 2 * len(rules)
 
 
 def test_where_containerd_is_set_to_use_soci_that_is_started_before(boot: Boot) -> None:

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use prefetch::{
     bake::{
         Architecture, MAX_GIB,
-        input::{BakeOptions, Input},
+        input::{BakeOptions, Input, InputError},
     },
     command::{Handling, images_of_commands, parameters},
     fields::FieldError,
@@ -174,9 +174,10 @@ fn volume(chosen: &Chosen<'_>, input: &Input, settings: &Settings) -> Result<Ebs
 }
 
 /// Refuses images for their number, by the field that names them.
-pub fn too_many(input: &Input, images: usize, accepted: String) -> FieldError {
+pub fn too_many(input: &Input, images: usize, accepted: String) -> PlanError {
     let field = if input.images.is_empty() { "rules" } else { "images" };
-    FieldError::new(field, Some(json!(format!("{images} images"))), accepted)
+    let error = FieldError::new(field, Some(json!(format!("{images} images"))), accepted);
+    PlanError::TooMany(InputError::from(vec![error]).to_string())
 }
 
 fn instance_profile(input: &Input, settings: &Settings) -> InstanceProfile {

@@ -11,7 +11,11 @@ use crate::{
     wanted::{Found, Origin, Wanted},
 };
 
-/// Chooses the images for each architecture.
+/// Bounds the compressed size that nodes are believed to tell of an image, in GiB, where its rules set no limit: a volume is made
+/// for it.
+const BELIEVED_GIB: usize = 100;
+
+/// Chooses the images for each architecture, without those that are left out.
 ///
 /// # Errors
 /// [`PlanError`] where the input names an image that has none for an architecture, and where nothing is left to bake.
@@ -19,11 +23,13 @@ pub fn chosen<'a>(
     wanted: &'a [Wanted],
     contents: &'a Contents,
     architectures: &[Architecture],
+    left_out: &[&Image],
 ) -> Result<Vec<(Architecture, Chosen<'a>)>, PlanError> {
     let mut errors = Vec::new();
     let mut of_all = Vec::with_capacity(architectures.len());
     for architecture in architectures {
-        let chosen = chosen_for(*architecture, wanted, contents, &mut errors);
+        let mut chosen = chosen_for(*architecture, wanted, contents, &mut errors);
+        chosen.leave_out(left_out);
         if chosen.images.is_empty() && errors.is_empty() {
             let message = format!(
                 "none of the {} images that the rules name is baked for {architecture}: they have none for it, or are larger than maxImageGiB; set rules, images or architectures",
@@ -56,9 +62,10 @@ fn chosen_for<'a>(
     {
         // Nobody says for which architectures an image of another registry is.
         let content = elsewhere.as_ref().or_else(|| contents.of(image, architecture));
+        let limit = limit(origin, elsewhere.is_some());
         match (content, origin) {
-            (Some(content), Origin::Found(Found { max_gib, .. })) if exceeds(content.bytes(), *max_gib) => {
-                let why = format!("it is larger than the {max_gib} GiB that its rules take");
+            (Some(content), _) if exceeds(content.bytes(), limit) => {
+                let why = format!("it is larger than the {limit} GiB that are taken of it");
                 chosen.left_off.push(left_off(image, &why));
             }
             (Some(content), _) => chosen.images.push((image, content)),
@@ -77,6 +84,27 @@ fn chosen_for<'a>(
         }
     }
     chosen
+}
+
+impl Chosen<'_> {
+    /// Leaves images off for which there is no room.
+    fn leave_out(&mut self, images: &[&Image]) {
+        let (left_out, baked): (Vec<_>, Vec<_>) = std::mem::take(&mut self.images)
+            .into_iter()
+            .partition(|(image, _)| images.contains(image));
+        self.images = baked;
+        self.left_off
+            .extend(left_out.into_iter().map(|(image, _)| image.clone()));
+    }
+}
+
+/// Gives the GiB that are taken of an image; 0 is no limit.
+fn limit(origin: &Origin, is_elsewhere: bool) -> usize {
+    match origin {
+        Origin::Named { .. } => 0,
+        Origin::Found(Found { max_gib: 0, .. }) if is_elsewhere => BELIEVED_GIB,
+        Origin::Found(found) => found.max_gib,
+    }
 }
 
 fn left_off(image: &Image, why: &str) -> Image {

@@ -18,6 +18,9 @@ pub enum PlanError {
     /// Something of the input is not accepted: a retry ends the same way.
     #[error("not accepted: {0}")]
     BadInput(String),
+    /// So many images have no room: fewer may.
+    #[error("not accepted: {0}")]
+    TooMany(String),
     /// Nothing tells which architectures to bake for.
     #[error(
         "no node that the rules {0} select is running, so that it cannot be told which architectures to bake for: set architectures, such as [\"x86_64\"]"
@@ -93,7 +96,7 @@ impl From<ResolveError> for PlanError {
 impl From<PlanError> for Diagnostic {
     fn from(error: PlanError) -> Self {
         let error_type = match &error {
-            PlanError::BadInput(_) => "BadInput",
+            PlanError::BadInput(_) | PlanError::TooMany(_) => "BadInput",
             PlanError::NoArchitecture(_) => "NoArchitecture",
             PlanError::NoImages(_) => "NoImages",
             PlanError::Aws(_) => "AwsError",

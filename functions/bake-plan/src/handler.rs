@@ -1,12 +1,13 @@
 //! From an execution's input to the plan of its bakes.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{cmp::Reverse, collections::BTreeSet, time::SystemTime};
 
 use futures_util::future::try_join;
 use prefetch::{
     bake::{Architecture, input::Input},
     ecr::Registries,
     error_text::error_text,
+    image::Image,
     node::NodeSelector,
     rule::Rule,
     rule_images::RuleImages,
@@ -68,17 +69,22 @@ impl BakePlan {
         )
         .await?;
         let contents = Contents::read(&self.registries, &wanted, &architectures).await?;
-        let bakes = chosen(&wanted, &contents, &architectures)?.into_iter();
-        let bakes = bakes.map(|(architecture, chosen)| {
-            let interface = network_interface.clone();
-            Bake::new(architecture, chosen, &input, &cluster, interface, &self.settings)
-        });
-        let plan = Plan {
-            bakes: bakes.collect::<Result<_, _>>()?,
-            manner: input.manner,
-        };
-        check_size(&plan, &input, wanted.len())?;
-        Ok(plan)
+        let mut least_common = least_common(&wanted).into_iter();
+        let mut left_out = Vec::new();
+        loop {
+            let bakes = chosen(&wanted, &contents, &architectures, &left_out)?.into_iter();
+            let bakes = bakes.map(|(architecture, chosen)| {
+                let interface = network_interface.clone();
+                Bake::new(architecture, chosen, &input, &cluster, interface, &self.settings)
+            });
+            let plan = bakes
+                .collect::<Result<_, _>>()
+                .and_then(|bakes| checked(bakes, &input, wanted.len()));
+            match (plan, least_common.next()) {
+                (Err(PlanError::TooMany(_)), Some(image)) => left_out.push(image),
+                (plan, _) => return plan,
+            }
+        }
     }
 
     /// Returns the rules whose images, and whose nodes' architectures, are meant.
@@ -121,14 +127,27 @@ fn architectures(input: &Input, rules: &[&Rule], nodes: &[Node]) -> Result<Vec<A
     Ok(architectures.into_iter().collect())
 }
 
+/// Lists the images that are baked because nodes run them, that of the fewest nodes first: where not all have room, a bake does
+/// without.
+fn least_common(wanted: &[Wanted]) -> Vec<&Image> {
+    let running = wanted
+        .iter()
+        .filter_map(|wanted| Some((wanted.running_nodes()?, &wanted.image)));
+    let mut running: Vec<(u64, &Image)> = running.collect();
+    running.sort_by_key(|(nodes, image)| (*nodes, Reverse(*image)));
+    running.into_iter().map(|(_, image)| image).collect()
+}
+
 /// Refuses a plan that is too large for the state machine, which would fail on it and not say why.
-fn check_size(plan: &Plan, input: &Input, images: usize) -> Result<(), PlanError> {
+fn checked(bakes: Vec<Bake>, input: &Input, images: usize) -> Result<Plan, PlanError> {
+    let manner = input.manner;
+    let plan = Plan { bakes, manner };
     let bytes = json!(plan).to_string().len();
     if bytes <= MAX_PLAN {
-        return Ok(());
+        return Ok(plan);
     }
     let accepted = format!("fewer: they make a plan of {bytes} bytes, and the state machine takes {MAX_PLAN}");
-    Err(too_many(input, images, accepted).into())
+    Err(too_many(input, images, accepted))
 }
 
 #[cfg(test)]

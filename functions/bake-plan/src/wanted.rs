@@ -16,6 +16,7 @@ use prefetch::{
     rule::Rule,
     rule_images::RuleImages,
     tags::{Nodes, TagResolver},
+    usage::day,
 };
 
 use crate::error::{AwsError, PlanError};
@@ -54,6 +55,8 @@ pub enum Origin {
 pub struct Found {
     /// The most generous of them takes so many GiB; 0 is no limit.
     pub max_gib: usize,
+    /// Tells on how many of their nodes it runs.
+    pub nodes: u64,
     pub how: How,
 }
 
@@ -72,6 +75,14 @@ impl Wanted {
         self.elsewhere.is_none()
     }
 
+    /// Returns on how many nodes it runs, where it is baked for that alone.
+    pub fn running_nodes(&self) -> Option<u64> {
+        match &self.origin {
+            Origin::Found(found) if !self.is_needed() => Some(found.nodes),
+            _ => None,
+        }
+    }
+
     /// Returns true where ECR has to have it.
     pub fn is_needed(&self) -> bool {
         match &self.origin {
@@ -85,6 +96,7 @@ impl Found {
     /// Takes in how another rule names the same image: what is one of the newest is there.
     fn merge(&mut self, other: Self) {
         self.max_gib = more_generous(self.max_gib, other.max_gib);
+        self.nodes += other.nodes;
         if matches!(other.how, How::Newest) {
             self.how = other.how;
         }
@@ -173,17 +185,17 @@ async fn of_rule(
     let used = images.known_use(rule, now).await?;
     let newest = images.newest(rule, &used, now).await.and_then(Newest::whole)?;
     let running = images.neighbours(rule, &used, now).into_iter();
-    let running = running.map(|row| (row.image.clone(), How::Running));
-    let all = running.chain(newest.into_iter().map(|image| (image, How::Newest)));
+    let running = running.map(|row| (row.image.clone(), row.running_nodes(day(now)), How::Running));
+    let all = running.chain(newest.into_iter().map(|image| (image, 0, How::Newest)));
     let max_gib = rule.max_image_gib;
-    let all = all.map(|(image, how)| {
+    let all = all.map(|(image, nodes, how)| {
         // What nodes run of a central registry need not be one of its newest: they say how large it is.
         let is_asked = match how {
             How::Running => is_same_registry(image.registry(), registry),
             How::Newest => registries.of_host(image.registry()).is_some(),
         };
         let elsewhere = elsewhere(&image, is_asked, used.bytes(&image));
-        (image, Found { max_gib, how }, elsewhere)
+        (image, Found { max_gib, nodes, how }, elsewhere)
     });
     Ok(all.collect())
 }

@@ -71,8 +71,8 @@ impl NodeLaunch {
     /// be reached yet.
     ///
     /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems (more where launches come
-    /// back) and one SendCommand per rule (for a retry, which is no launch and writes no row: per job and images), 50
-    /// nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds, and the table once per
+    /// back) and one SendCommand per rule, and one for what only neighbours run (for a retry, which is no launch and writes no
+    /// row: per job and images), 50 nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds, and the table once per
     /// rule for what its nodes run.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The images of a rule that are to be sent to launched nodes: what their neighbours run, and the newest.
+//! The images of a rule that are to be sent to launched nodes: what only their neighbours run, and the newest.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -30,6 +30,8 @@ pub struct Due {
 impl NodeLaunch {
     /// Tells what of the rule's images is to be sent to launched nodes, and what is decided of them whatever is sent. Where it
     /// cannot be told what nodes run, they get what they would where nothing is known of it.
+    ///
+    /// What only neighbours run goes in commands of its own, before the others: a node that cannot pull it lacks nothing.
     pub async fn newest_due(
         &self,
         rule: &Rule,
@@ -44,9 +46,10 @@ impl NodeLaunch {
             warn!(rule = rule.name, "rule {}: {}", rule.name, error_text(&cause));
             RuleUse::default()
         });
-        let Newest { images, missing } = self.images.of_new_node(rule, &used, now).await;
-        let missing = missing.map(|cause| of_missing(rule, &images, &requests, &cause));
-        if images.is_empty() {
+        let (neighbours, Newest { images, missing }) = self.images.of_new_node_apart(rule, &used, now).await;
+        let has_none = neighbours.is_empty() && images.is_empty();
+        let missing = missing.map(|cause| of_missing(rule, has_none, &requests, &cause));
+        if has_none {
             let decided = missing.unwrap_or_else(|| {
                 let message = format!("rule {} names no image that {}", rule.name, existing(rule, &used));
                 of_all(requests, &Decision::dropped(DecisionReason::NoImages, message))
@@ -55,45 +58,47 @@ impl NodeLaunch {
         }
         // They are handed back for the images that are missing, whatever is sent.
         let mut decided = missing.unwrap_or_default();
-        let of_images = self.of_images(rule, &images, requests, claimed, &mut decided);
-        let due = of_images.into_iter().map(|(images, requests)| Due {
-            comment: Comment::first(Trigger::Launch, rule),
-            images,
-            requests,
-        });
-        (due.collect(), decided)
+        let lists = [(Trigger::Neighbours, neighbours), (Trigger::Launch, images)];
+        let due = self.due(rule, &lists, requests, claimed, &mut decided);
+        (due, decided)
     }
 
-    /// Groups nodes by the images that they lack, and decides of those that lack none.
-    fn of_images(
+    /// Groups nodes by the images that they lack of each list, that of the first list first, and decides of those that lack none.
+    fn due(
         &self,
         rule: &Rule,
-        images: &[Image],
+        lists: &[(Trigger, Vec<Image>)],
         requests: Vec<Request>,
         claimed: &BTreeMap<Request, Claimed>,
         decided: &mut Vec<(Request, Decision)>,
-    ) -> BTreeMap<Vec<Image>, Vec<Request>> {
-        let mut of_images: BTreeMap<Vec<Image>, Vec<Request>> = BTreeMap::new();
+    ) -> Vec<Due> {
+        let mut of_images: BTreeMap<(usize, Vec<Image>), Vec<Request>> = BTreeMap::new();
         for request in requests {
             let went = claimed.get(&request).map(|claimed| &claimed.went);
-            let went = went.filter(|went| !went.is_empty());
-            let lacking = went.map_or_else(|| images.to_vec(), |went| lacking(rule, images, went));
-            match went {
-                Some(went) if lacking.is_empty() => {
-                    let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
-                    decided.push((request, self.sent(rule, commands)));
-                }
-                _ => of_images.entry(lacking).or_default().push(request),
+            let of_lists = lists.iter().enumerate();
+            let lacking = of_lists.map(|(place, (_, images))| (place, lacking(rule, images, went)));
+            let lacking: Vec<(usize, Vec<Image>)> = lacking.filter(|(_, images)| !images.is_empty()).collect();
+            if let Some(went) = went.filter(|_| lacking.is_empty()) {
+                let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
+                decided.push((request.clone(), self.sent(rule, commands)));
+            }
+            for of_list in lacking {
+                of_images.entry(of_list).or_default().push(request.clone());
             }
         }
-        of_images
+        let due = of_images.into_iter().map(|((place, images), requests)| Due {
+            comment: Comment::first(lists[place].0, rule),
+            images,
+            requests,
+        });
+        due.collect()
     }
 }
 
 /// Decides of launched nodes where ECR names not all of their images.
-fn of_missing(rule: &Rule, images: &[Image], requests: &[Request], cause: &ImagesError) -> Vec<(Request, Decision)> {
+fn of_missing(rule: &Rule, has_none: bool, requests: &[Request], cause: &ImagesError) -> Vec<(Request, Decision)> {
     error!(rule = rule.name, "rule {}: {}", rule.name, error_text(cause));
-    let reason = if images.is_empty() {
+    let reason = if has_none {
         DecisionReason::AwsError
     } else {
         DecisionReason::Incomplete
@@ -102,8 +107,8 @@ fn of_missing(rule: &Rule, images: &[Image], requests: &[Request], cause: &Image
 }
 
 /// Gives the images that did not go to a node by the rule.
-fn lacking(rule: &Rule, images: &[Image], went: &SentParts) -> Vec<Image> {
-    let went = went.images_of_rule(&rule.name);
+fn lacking(rule: &Rule, images: &[Image], went: Option<&SentParts>) -> Vec<Image> {
+    let went = went.map(|went| went.images_of_rule(&rule.name)).unwrap_or_default();
     let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
     lacking.cloned().collect()
 }

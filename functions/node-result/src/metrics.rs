@@ -18,7 +18,8 @@ use crate::{
 ///
 /// A node counts once among pulled, cached, skipped or failed, when no retry is to come; a retry counts when it is
 /// queued. A skipped or failed node counts under one reason, that of the worst of its images. One that is none of the
-/// job counts nowhere. `totals` are those of its reports.
+/// job counts nowhere, and none whose command was best effort: it lacks nothing, whatever came of it. `totals` are those of its
+/// reports.
 pub fn of_node(
     change: &NodeChange,
     is_queued: bool,
@@ -32,7 +33,7 @@ pub fn of_node(
     if is_queued {
         line.count("NodesRetried", 1);
     }
-    if let Some(end) = new_end(change) {
+    if let Some(end) = new_end(change).filter(|_| !change.job.trigger.is_best_effort()) {
         let name = match end {
             Status::Pulled => "NodesPulled",
             Status::Cached => "NodesCached",

@@ -37,10 +37,11 @@ impl RetryPolicy {
     /// Returns true where an outcome is worth a retry.
     ///
     /// A node that a reconcile does not reach is left to the next one: the queue would fill with nodes that nobody reaches.
-    /// Images that a boot did not bring are brought by the node's launch.
+    /// Images that a boot did not bring are brought by the node's launch, and what only neighbours run is brought if it can be.
     pub fn allows(self, outcome: &Outcome) -> bool {
         (outcome.reported || self.trigger != Trigger::Reconcile)
             && self.trigger != Trigger::Boot
+            && !self.trigger.is_best_effort()
             && outcome.status == Status::Failed
             && is_retryable(&outcome.reason)
             && outcome.attempt <= self.max_retries

@@ -123,7 +123,7 @@ impl Outbox {
         };
         let retries = policy.retries_of(change);
         let has_hook = settings.launch_hook.is_some();
-        let is_launched = has_hook && trigger == Trigger::Launch && !change.after.retrying;
+        let is_launched = has_hook && trigger.is_of_launch() && !change.after.retrying;
         Self {
             launched: is_launched.then(|| change.node.clone()).into_iter().collect(),
             body: records(change, policy, settings),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use prefetch::{
     command::Trigger,
     outcome::Status,
@@ -44,7 +44,7 @@ fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
     if !ASKED_FOR.contains(&observation.job.trigger) {
         return None;
     }
-    let day = day(report.ended_at, now);
+    let day = moment(report.ended_at, now).date_naive();
     let warm = report
         .outcomes
         .iter()
@@ -60,18 +60,23 @@ fn brought(observation: &Observation, now: DateTime<Utc>) -> Option<Said> {
 
 /// Tells which images a node runs, or ran within so many days.
 fn seen(usage: &NodeUsage, within: u32, now: DateTime<Utc>) -> Said {
-    let day = day(usage.ended_at, now);
-    let seen = usage.lines.iter().map(|line| row(line, &usage.node, day));
+    let told_at = moment(usage.ended_at, now);
+    let seen = usage.lines.iter().map(|line| row(line, &usage.node, told_at));
     Said {
         event: usage.event.clone(),
-        rows: rows(&usage.job.rule, seen.filter(|row| row.is_within(within, day))),
+        rows: rows(
+            &usage.job.rule,
+            seen.filter(|row| row.is_within(within, told_at.date_naive())),
+        ),
     }
 }
 
 /// Tells of an image on a day of a report; of one that nothing uses any more, on the day on which it was pulled.
-fn row(line: &UsageLine, node: &str, day: NaiveDate) -> UsageRow {
+fn row(line: &UsageLine, node: &str, told_at: DateTime<Utc>) -> UsageRow {
+    let day = told_at.date_naive();
     let day = line.pulled_at.map_or(day, |pulled_at| pulled_at.date_naive().min(day));
     let mut row = UsageRow::new(line.image.clone(), day, line.bytes);
+    row.told_at = Some(told_at);
     let of_day = row.days.entry(day).or_default();
     if line.running > 0 {
         of_day.running.add(node);
@@ -94,7 +99,7 @@ fn rows(rule: &str, rows: impl Iterator<Item = UsageRow>) -> BTreeMap<Key, Usage
     by_key
 }
 
-/// Gives the day of a report: a node's clock is not believed where it is ahead, or far behind.
-fn day(ended_at: DateTime<Utc>, now: DateTime<Utc>) -> NaiveDate {
-    ended_at.clamp(now - BELIEVED, now).date_naive()
+/// Gives the moment of a report, to the second as rows keep it: a node's clock is not believed where it is ahead, or far behind.
+fn moment(ended_at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+    ended_at.clamp(now - BELIEVED, now).trunc_subsecs(0)
 }

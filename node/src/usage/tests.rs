@@ -357,3 +357,17 @@ proptest! {
         prop_assert_eq!(pod_images(&look, Some(counted.newest)).all, 0);
     }
 }
+
+#[test]
+fn lines_of_which_some_find_no_room_are_others_each_hour_and_within_three_days_all_are_told() {
+    let lines: Vec<String> = (0..200).map(|number| format!("line {number:03}")).collect();
+    let (length, room) = ("line 000".len() + 1, 50);
+    let told = |hour: u64| {
+        let lines = in_turn(lines.clone(), room * length, hour);
+        lines.into_iter().take(room).collect::<HashSet<String>>()
+    };
+    let of_hours: HashSet<String> = (495_000..495_072).flat_map(told).collect();
+    let of_days: HashSet<String> = (0..28).flat_map(|day| told(495_000 + 24 * day)).collect();
+    assert_eq!((of_hours.len(), of_days.len()), (lines.len(), lines.len()));
+    assert_eq!(in_turn(lines.clone(), 200 * length, 495_000), lines);
+}

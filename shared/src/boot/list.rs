@@ -14,10 +14,12 @@ use crate::{
 
 /// Limits how many characters a parameter of the standard tier holds, which is free (Parameter Store, parameter tiers).
 const MAX_CHARACTERS: usize = 4096;
+/// Limits how many images the two parameters of a rule name together: as many as the document takes.
+const MAX_LISTED: usize = 50;
 /// The document's parameter that stands beside the others.
 const IMAGES: &str = "images";
 
-/// Is the value of a parameter.
+/// Is the value of a parameter: each is a list by itself, and a node runs the document once for each.
 #[derive(Debug, Serialize, Deserialize)]
 struct Value {
     images: String,
@@ -27,30 +29,42 @@ struct Value {
 /// The list of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootList {
-    /// The parameter's value.
+    /// The value of the rule's parameter.
     pub text: String,
-    /// Tells how many images it names.
+    /// The value of its second parameter, where the first has no room for all.
+    pub more: Option<String>,
+    /// Tells how many images they name.
     pub images: usize,
     /// Tells how many did not fit.
     pub left_out: usize,
 }
 
 impl BootList {
-    /// Lists a rule's images, the most needed first, as many as fit into one command and into a parameter that is free.
+    /// Lists a rule's images, the most needed first, as many as fit into two parameters that are free, each of which has no
+    /// more than one command.
     #[must_use]
     pub fn new(settings: &Settings, rule: &Rule, images: &[Image]) -> Self {
-        let mut characters = text(settings, rule, &[]).len();
-        let fitting = images.iter().take(MAX_IMAGES).enumerate().take_while(|(place, image)| {
-            characters += image.to_string().len() + usize::from(*place > 0);
-            characters <= MAX_CHARACTERS
-        });
-        let fitting = &images[..fitting.count()];
+        let characters = text(settings, rule, &[]).len();
+        let (first, others) = images.split_at(fitting(characters, images));
+        let others = &others[..others.len().min(MAX_LISTED - first.len())];
+        let more = &others[..fitting(characters, others)];
+        let listed = first.len() + more.len();
         Self {
-            text: text(settings, rule, fitting),
-            images: fitting.len(),
-            left_out: images.len() - fitting.len(),
+            text: text(settings, rule, first),
+            more: (!more.is_empty()).then(|| text(settings, rule, more)),
+            images: listed,
+            left_out: images.len() - listed,
         }
     }
+}
+
+/// Counts the first images that a parameter has room for beside so many characters.
+fn fitting(mut characters: usize, images: &[Image]) -> usize {
+    let fitting = images.iter().take(MAX_IMAGES).enumerate().take_while(|(place, image)| {
+        characters += image.to_string().len() + usize::from(*place > 0);
+        characters <= MAX_CHARACTERS
+    });
+    fitting.count()
 }
 
 /// Writes a list: the parameters that a launch's command has, the images before the others.

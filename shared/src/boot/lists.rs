@@ -12,7 +12,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use super::{
-    list::{BootList, images_of, merged},
+    list::{BootList, merged},
     store::{BootError, Store, Stored},
 };
 use crate::{
@@ -110,8 +110,8 @@ impl BootLists {
 
     /// Brings the newest images of an image's repository into the lists of rules, after a push to it.
     ///
-    /// ECR is asked for that repository alone. A rule costs one GetParameter and, where its list changes, one PutParameter; one
-    /// whose new nodes get what their neighbours run also a Query.
+    /// ECR is asked for that repository alone. A rule costs one GetParameters and, where its list changes, a PutParameter for each
+    /// of its parameters; one whose new nodes get what their neighbours run also a Query.
     /// Where another push has written in between, the version tells, and the list is written once more from all that ECR has.
     /// What fails is told, and the next reconcile mends it.
     pub async fn pushed(
@@ -147,24 +147,24 @@ impl BootLists {
         };
         let newest = images.newest_of_repository(rule, pushed, now).await?.whole()?;
         let before = self.store.read(&rule.name).await?;
-        let listed = images_of(&before.text).unwrap_or_default();
         let neighbours = images.neighbours(rule, &used, now).into_iter();
         let neighbours: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
-        let list = merged(rule, &listed, &neighbours, (pushed, newest));
+        let list = merged(rule, &before.images(), &neighbours, (pushed, newest));
         let list = BootList::new(settings, rule, &list);
-        if list.text == before.text {
+        if before.is(&list) {
             return Ok(Decision::unchanged(&list));
         }
         if list.images == 0 {
             return Ok(Decision::NoImages);
         }
-        let version = self.store.write(&rule.name, &list.text).await?;
+        let version = self.store.write(&rule.name, &before, &list).await?;
         if version == before.version + 1 {
             return Ok(Decision::written(&list));
         }
         let all = images.of_new_node(rule, &used, now).await.whole()?;
         let list = BootList::new(settings, rule, &all);
-        if self.store.write(&rule.name, &list.text).await? != version + 1 {
+        let written = self.store.read(&rule.name).await?;
+        if self.store.write(&rule.name, &written, &list).await? != version + 1 {
             warn!(
                 rule = rule.name,
                 "boot list of rule {}: pushes meet, and the next reconcile brings all of them", rule.name
@@ -187,8 +187,8 @@ impl BootLists {
     /// Makes the lists what they should be, and removes those of rules that are no more; `stored` was read before ECR was
     /// asked, so that what a push writes meanwhile is not undone.
     ///
-    /// A list that changes costs one GetParameter and one PutParameter, one that goes a DeleteParameter; a rule that goes by what
-    /// its nodes run a Query.
+    /// A list that changes costs one GetParameters and a PutParameter for each of its parameters, one that goes a DeleteParameter
+    /// for each; a rule that goes by what its nodes run a Query.
     pub async fn reconcile(
         &self,
         settings: &Settings,
@@ -207,8 +207,8 @@ impl BootLists {
             };
             all.push(kept(&rule.name, decision));
         }
-        for rule in others.keys() {
-            let removed = self.store.remove(rule).await;
+        for (rule, stored) in &others {
+            let removed = self.store.remove(rule, stored).await;
             all.push(kept(rule, removed.map(|()| Decision::Removed)));
         }
         all
@@ -231,7 +231,7 @@ impl BootLists {
             return Ok(incomplete(&cause));
         }
         let list = BootList::new(settings, rule, &images);
-        if list.images > 0 && list.text == before.text {
+        if list.images > 0 && before.is(&list) {
             return Ok(Decision::unchanged(&list));
         }
         if list.images == 0 && !before.is_there() {
@@ -241,10 +241,10 @@ impl BootLists {
             return Ok(Decision::Overtaken);
         }
         if list.images == 0 {
-            self.store.remove(&rule.name).await?;
+            self.store.remove(&rule.name, &before).await?;
             return Ok(Decision::Removed);
         }
-        self.store.write(&rule.name, &list.text).await?;
+        self.store.write(&rule.name, &before, &list).await?;
         Ok(Decision::written(&list))
     }
 }

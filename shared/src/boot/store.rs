@@ -1,4 +1,4 @@
-//! The parameters that hold boot lists: a level below the stack's own path, one for each rule.
+//! The parameters that hold boot lists: a level below the stack's own path, one or two for each rule.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,18 @@ use aws_sdk_ssm::{
     Client,
     error::SdkError,
     operation::{
-        delete_parameter::DeleteParameterError, get_parameter::GetParameterError,
+        delete_parameter::DeleteParameterError, get_parameters::GetParametersError,
         get_parameters_by_path::GetParametersByPathError, put_parameter::PutParameterError,
     },
     types::{Parameter, ParameterTier, ParameterType},
 };
 use thiserror::Error;
 
-use crate::{ecr::ImagesError, rule::is_name};
+use super::list::{BootList, images_of};
+use crate::{ecr::ImagesError, image::Image, rule::is_name};
+
+/// Ends the name of a rule's second parameter: no rule's name has a dot.
+const MORE: &str = ".more";
 
 /// Tells why a list could not be kept.
 #[derive(Debug, Error)]
@@ -21,9 +25,9 @@ pub enum BootError {
     /// ECR does not name the images.
     #[error(transparent)]
     Images(#[from] ImagesError),
-    /// A parameter could not be read.
+    /// The parameters of a rule could not be read.
     #[error("parameter {0} could not be read")]
-    Read(String, #[source] Box<SdkError<GetParameterError>>),
+    Read(String, #[source] Box<SdkError<GetParametersError>>),
     /// The parameters of the path could not be read.
     #[error("the parameters below {0} could not be read")]
     ReadAll(String, #[source] Box<SdkError<GetParametersByPathError>>),
@@ -35,12 +39,14 @@ pub enum BootError {
     Remove(String, #[source] Box<SdkError<DeleteParameterError>>),
 }
 
-/// A list as its parameter holds it.
+/// A list as its parameters hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// The value; empty where there is no parameter.
+    /// The value of the first parameter; empty where there is none.
     pub text: String,
-    /// Tells how often it was written; 0 where there is no parameter.
+    /// The value of the second, where there is one.
+    pub more: Option<String>,
+    /// Tells how often the first was written; 0 where there is none.
     pub version: i64,
 }
 
@@ -48,17 +54,37 @@ impl Stored {
     /// Returns true where there is a parameter.
     #[must_use]
     pub fn is_there(&self) -> bool {
-        self.version > 0
+        self.version > 0 || self.more.is_some()
+    }
+
+    /// Returns true where it is this list.
+    #[must_use]
+    pub fn is(&self, list: &BootList) -> bool {
+        self.text == list.text && self.more == list.more
+    }
+
+    /// Lists the images of both parameters; what is no list of ours names none.
+    pub(super) fn images(&self) -> Vec<Image> {
+        let texts = [Some(&self.text), self.more.as_ref()].into_iter().flatten();
+        texts.filter_map(|text| images_of(text)).flatten().collect()
+    }
+
+    fn take(&mut self, part: Part, parameter: Parameter) {
+        match part {
+            Part::First => {
+                self.version = parameter.version;
+                self.text = parameter.value.unwrap_or_default();
+            }
+            Part::More => self.more = parameter.value,
+        }
     }
 }
 
-impl From<Parameter> for Stored {
-    fn from(parameter: Parameter) -> Self {
-        Self {
-            text: parameter.value.unwrap_or_default(),
-            version: parameter.version,
-        }
-    }
+/// Tells the parameters of a rule apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    First,
+    More,
 }
 
 /// The parameters of a stack.
@@ -77,51 +103,82 @@ impl Store {
         Self { client, path }
     }
 
-    fn name(&self, rule: &str) -> String {
-        format!("{}/{rule}", self.path)
+    fn name(&self, rule: &str, part: Part) -> String {
+        let end = if part == Part::More { MORE } else { "" };
+        format!("{}/{rule}{end}", self.path)
     }
 
-    fn rule_of(&self, parameter: &Parameter) -> Option<String> {
+    fn rule_and_part(&self, parameter: &Parameter) -> Option<(String, Part)> {
         let name = parameter.name()?.strip_prefix(&self.path)?.strip_prefix('/')?;
-        is_name(name).then(|| name.to_owned())
+        let (name, part) = match name.strip_suffix(MORE) {
+            Some(name) => (name, Part::More),
+            None => (name, Part::First),
+        };
+        is_name(name).then(|| (name.to_owned(), part))
     }
 
-    /// Reads the list of a rule.
+    /// Puts parameters together to lists, by the names of their rules.
+    fn lists(&self, parameters: impl IntoIterator<Item = Parameter>) -> BTreeMap<String, Stored> {
+        let mut lists: BTreeMap<String, Stored> = BTreeMap::new();
+        for parameter in parameters {
+            if let Some((rule, part)) = self.rule_and_part(&parameter) {
+                lists.entry(rule).or_default().take(part, parameter);
+            }
+        }
+        lists
+    }
+
+    /// Reads the list of a rule, by one call.
     ///
     /// # Errors
     /// [`BootError::Read`] where SSM cannot be asked.
     pub async fn read(&self, rule: &str) -> Result<Stored, BootError> {
-        let name = self.name(rule);
-        match self.client.get_parameter().name(&name).send().await {
-            Ok(answer) => Ok(answer.parameter.map_or_else(Stored::default, Stored::from)),
-            Err(SdkError::ServiceError(refused)) if refused.err().is_parameter_not_found() => Ok(Stored::default()),
-            Err(error) => Err(BootError::Read(name, Box::new(error))),
-        }
+        let name = self.name(rule, Part::First);
+        let names = [name.clone(), self.name(rule, Part::More)];
+        let answer = self.client.get_parameters().set_names(Some(names.into())).send().await;
+        let answer = answer.map_err(|error| BootError::Read(name, Box::new(error)))?;
+        let mut lists = self.lists(answer.parameters.into_iter().flatten());
+        Ok(lists.remove(rule).unwrap_or_default())
     }
 
-    /// Reads all lists, by the names of their rules; one call for each ten. What is no rule's, or lies deeper, is none of ours.
+    /// Reads all lists, by the names of their rules; one call for each ten parameters. What is no rule's, or lies deeper, is none
+    /// of ours.
     ///
     /// # Errors
     /// [`BootError::ReadAll`] where SSM cannot be asked.
     pub async fn read_all(&self) -> Result<BTreeMap<String, Stored>, BootError> {
         let request = self.client.get_parameters_by_path().path(&self.path);
         let mut pages = request.into_paginator().send();
-        let mut lists = BTreeMap::new();
+        let mut parameters = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| BootError::ReadAll(self.path.clone(), Box::new(error)))?;
-            let parameters = page.parameters.into_iter().flatten();
-            lists.extend(parameters.filter_map(|parameter| Some((self.rule_of(&parameter)?, parameter.into()))));
+            parameters.extend(page.parameters.into_iter().flatten());
         }
-        Ok(lists)
+        Ok(self.lists(parameters))
     }
 
-    /// Writes the list of a rule and returns its version. The tier is named, so that no default of the account's makes it one
-    /// that is paid for.
+    /// Writes the list of a rule in the place of the one that was read, and returns the first parameter's version.
+    ///
+    /// The first is written last, whatever changes: of two who write at a time its version tells the later one, who then writes
+    /// both once more.
     ///
     /// # Errors
-    /// [`BootError::Write`] where SSM refuses it.
-    pub async fn write(&self, rule: &str, text: &str) -> Result<i64, BootError> {
-        let name = self.name(rule);
+    /// [`BootError::Write`] and [`BootError::Remove`] where SSM refuses it.
+    pub async fn write(&self, rule: &str, before: &Stored, list: &BootList) -> Result<i64, BootError> {
+        if let Some(more) = &list.more {
+            self.put(rule, Part::More, more).await?;
+        }
+        let version = self.put(rule, Part::First, &list.text).await?;
+        if list.more.is_none() && before.more.is_some() {
+            self.delete(rule, Part::More).await?;
+        }
+        Ok(version)
+    }
+
+    /// Writes a parameter and returns its version. The tier is named, so that no default of the account's makes it one that is
+    /// paid for.
+    async fn put(&self, rule: &str, part: Part, text: &str) -> Result<i64, BootError> {
+        let name = self.name(rule, part);
         let request = self
             .client
             .put_parameter()
@@ -135,12 +192,22 @@ impl Store {
         Ok(answer.version)
     }
 
-    /// Removes the list of a rule; one that is gone is no error.
+    /// Removes the list of a rule that was read; one that is gone is no error.
     ///
     /// # Errors
     /// [`BootError::Remove`] where SSM refuses it.
-    pub async fn remove(&self, rule: &str) -> Result<(), BootError> {
-        let name = self.name(rule);
+    pub async fn remove(&self, rule: &str, before: &Stored) -> Result<(), BootError> {
+        if before.version > 0 {
+            self.delete(rule, Part::First).await?;
+        }
+        if before.more.is_some() {
+            self.delete(rule, Part::More).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, rule: &str, part: Part) -> Result<(), BootError> {
+        let name = self.name(rule, part);
         match self.client.delete_parameter().name(&name).send().await {
             Ok(_) => Ok(()),
             Err(SdkError::ServiceError(refused)) if refused.err().is_parameter_not_found() => Ok(()),

@@ -9,7 +9,7 @@ use aws_sdk_ssm::{
     Client,
     operation::{
         delete_parameter::{DeleteParameterError, DeleteParameterOutput},
-        get_parameter::{GetParameterError, GetParameterOutput},
+        get_parameters::{GetParametersError, GetParametersOutput},
         get_parameters_by_path::{GetParametersByPathError, GetParametersByPathOutput},
         put_parameter::{PutParameterError, PutParameterOutput},
     },
@@ -20,7 +20,8 @@ use aws_smithy_mocks::{MockResponse, Rule, mock};
 use super::Calls;
 use crate::fault;
 
-/// Limits how many parameters a page has at most (SSM service model, GetParametersByPath).
+/// Limits how many parameters a page has at most, and how many are asked for by their names (SSM service model,
+/// GetParametersByPath and GetParameters).
 const PAGE: usize = 10;
 
 /// The parameters, by name.
@@ -52,16 +53,24 @@ pub fn parameters<S: Send + 'static>(
     parts: fn(&mut S) -> (&mut Calls, &mut Parameters),
 ) -> [Rule; 4] {
     let shared = Arc::clone(state);
-    let get = mock!(Client::get_parameter).then_compute_response(move |input| {
+    let get = mock!(Client::get_parameters).then_compute_response(move |input| {
         let mut state = shared.lock().unwrap();
         let (calls, parameters) = parts(&mut state);
-        if let Some(code) = calls.note("GetParameter") {
-            return fault!(aws_sdk_ssm, GetParameterError, code);
+        if let Some(code) = calls.note("GetParameters") {
+            return fault!(aws_sdk_ssm, GetParametersError, code);
         }
-        match parameters.parameter(input.name().unwrap()) {
-            Some(found) => MockResponse::Output(GetParameterOutput::builder().parameter(found).build()),
-            None => MockResponse::Error(GetParameterError::ParameterNotFound(missing())),
-        }
+        assert!((1..=PAGE).contains(&input.names().len()));
+        let (found, missing): (Vec<_>, Vec<_>) = input
+            .names()
+            .iter()
+            .partition(|name| parameters.held.contains_key(*name));
+        let found = found
+            .into_iter()
+            .filter_map(|name| parameters.parameter(name))
+            .collect();
+        let missing = missing.into_iter().cloned().collect();
+        let output = GetParametersOutput::builder().set_parameters(Some(found));
+        MockResponse::Output(output.set_invalid_parameters(Some(missing)).build())
     });
     let shared = Arc::clone(state);
     let list = mock!(Client::get_parameters_by_path).then_compute_response(move |input| {

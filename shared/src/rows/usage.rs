@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc, serde::ts_seconds_option};
 use serde::{Deserialize, Serialize};
 
 use super::node_set::NodeSet;
@@ -10,6 +10,8 @@ use crate::image::Image;
 
 /// Limits for how many days a row keeps its nodes: the last whole one, and the one that goes on.
 const MAX_DAYS: usize = 2;
+/// Sets how long after the first node the others are waited for: an inventory takes milliseconds, on a tenth of them at once.
+const OTHERS: TimeDelta = TimeDelta::minutes(15);
 
 /// Holds what is known of a rule's use of an image.
 ///
@@ -27,6 +29,9 @@ pub struct UsageRow {
     pub bytes: u64,
     /// The day on which it was first seen.
     pub first: NaiveDate,
+    /// Tells when a node first told of it; not there where none has, and in rows of older versions.
+    #[serde(default, with = "ts_seconds_option", skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<DateTime<Utc>>,
     /// The last two days on which it was seen, with its nodes.
     pub days: BTreeMap<NaiveDate, UsageDay>,
 }
@@ -50,6 +55,7 @@ impl UsageRow {
             version: 0,
             bytes,
             first: day,
+            told_at: None,
             days: [(day, UsageDay::default())].into(),
         }
     }
@@ -58,6 +64,7 @@ impl UsageRow {
     pub fn merge(&mut self, other: &Self) {
         self.bytes = self.bytes.max(other.bytes);
         self.first = self.first.min(other.first);
+        self.told_at = [self.told_at, other.told_at].into_iter().flatten().min();
         for (day, seen) in &other.days {
             let known = self.days.entry(*day).or_default();
             known.running.merge(&seen.running);
@@ -80,10 +87,11 @@ impl UsageRow {
         self.last() + Days::new(days.into()) >= today
     }
 
-    /// Returns true where a node has told of it, and not only a job brought it.
+    /// Returns true where a node has told of it, and not only a job brought it, so long ago that the others have told as well.
     #[must_use]
-    pub fn is_told_by_nodes(&self) -> bool {
-        self.bytes > 0 || self.nodes() > 0
+    pub fn is_told_by_nodes(&self, now: DateTime<Utc>) -> bool {
+        let is_told = self.bytes > 0 || self.nodes() > 0;
+        is_told && self.told_at.is_none_or(|told_at| told_at + OTHERS <= now)
     }
 
     /// Returns on how many nodes it ran lately: the larger number of its last two days, for one of them goes on.
@@ -130,6 +138,12 @@ mod tests {
 
     fn seen(on: u32, nodes: &[usize]) -> UsageRow {
         let mut row = UsageRow::new(image(), day(on), u64::from(on));
+        row.told_at = Some(
+            day(on)
+                .and_hms_opt(0, 0, u32::try_from(nodes.len()).unwrap())
+                .unwrap()
+                .and_utc(),
+        );
         let seen = row.days.get_mut(&day(on)).unwrap();
         for node in nodes {
             seen.running.add(&node.to_string());

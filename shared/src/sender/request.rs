@@ -45,14 +45,14 @@ pub fn send_command_input(
 /// Tells how a rule has images treated.
 ///
 /// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
-/// pinned. Pushes, launches and reconciles tidy up. What a launch or a reconcile names comes beside `keep`, for a push may have
+/// pinned; nor is what only neighbours run, which is none of the rule's. Pushes, launches and reconciles tidy up. What a launch or a reconcile names comes beside `keep`, for a push may have
 /// promoted an image that is none of the newest. A push knows only its own image: it leaves room beside `keep` for as many as
 /// the rule names of those that were not pushed last.
 pub(crate) fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let beside = match trigger {
         Trigger::Push => Some(rule.most_beside_pushes()),
         Trigger::Launch | Trigger::Reconcile => Some(rule.most_named()),
-        Trigger::Job | Trigger::Schedule | Trigger::Boot | Trigger::Inventory => None,
+        Trigger::Neighbours | Trigger::Job | Trigger::Schedule | Trigger::Boot | Trigger::Inventory => None,
     };
     let keep = beside
         .filter(|_| rule.keep > 0)
@@ -61,7 +61,7 @@ pub(crate) fn handling(rule: &Rule, trigger: Trigger) -> Handling {
         max_image_gib: rule.max_image_gib,
         keep,
         pin: rule.pin && beside.is_some(),
-        is_starting: trigger == Trigger::Launch,
+        is_starting: trigger.is_of_launch(),
     }
 }
 
@@ -203,13 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_asks_for_displaces_nothing_and_is_not_pinned() {
+    fn what_somebody_asks_for_or_only_neighbours_run_displaces_nothing_and_is_not_pinned() {
         let settings = settings(r#"[{"name": "a", "keep": 3, "pin": true}]"#, 600, 85, 2);
         let rule = &settings.rules[0];
         for (trigger, keep, pin) in [
             (Trigger::Push, "3", "true"),
             (Trigger::Launch, "4", "true"),
             (Trigger::Reconcile, "4", "true"),
+            (Trigger::Neighbours, "0", "false"),
             (Trigger::Job, "0", "false"),
             (Trigger::Schedule, "0", "false"),
         ] {

@@ -5,6 +5,7 @@ use crate::{
     image::Image,
     mocks::{Calls, Table, dynamodb},
     rows::Key,
+    rule_images::RuleUse,
 };
 
 const REGISTRY: &str = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
@@ -107,6 +108,36 @@ async fn all_images_of_a_rule_are_told_page_by_page_and_remembered_for_a_while()
     assert_eq!(queries(&state), 0);
     usage.of_rule("gpu", now() + Duration::from_secs(31)).await.unwrap();
     assert!(queries(&state) > 2);
+}
+
+#[tokio::test]
+async fn that_something_is_known_is_told_by_few_rows_and_of_too_many_pages_the_rest_is_left_out() {
+    let names: Vec<String> = (0..40).map(|k| format!("app-{k:02}")).collect();
+    let rows: Vec<(&str, &str, i64)> = names.iter().map(|name| ("gpu", name.as_str(), 0)).collect();
+    let (usage, state) = usage(&rows);
+    state.lock().unwrap().table.page = Some(2);
+    let runs = usage.runs("gpu", REGISTRY, "none", now()).await.unwrap();
+    assert_eq!((runs, queries(&state)), (RepositoryUse::NotUsed, 2));
+    let known = usage.of_rule("gpu", now()).await.unwrap();
+    assert_eq!((known.len(), queries(&state)), (2 * MAX_PAGES, MAX_PAGES));
+}
+
+#[tokio::test]
+async fn a_rule_is_known_a_quarter_of_an_hour_after_its_first_node_has_told() {
+    let minutes = |minutes: u64| now() + Duration::from_mins(minutes);
+    let (usage, state) = usage(&[("gpu", "team/app", 0)]);
+    for item in state.lock().unwrap().table.rows.values_mut() {
+        let told_at = DateTime::<Utc>::from(now()).timestamp().to_string();
+        item.insert("told_at".to_owned(), AttributeValue::N(told_at));
+    }
+    let runs = async |repository, minutes| usage.runs("gpu", REGISTRY, repository, minutes).await.unwrap();
+    for soon in [0, 14] {
+        assert_eq!(runs("team/app", minutes(soon)).await, RepositoryUse::Used);
+        assert_eq!(runs("team/other", minutes(soon)).await, RepositoryUse::Unknown);
+        let of_rule = usage.of_rule("gpu", minutes(soon)).await.unwrap();
+        assert!(!RuleUse::new(of_rule, minutes(soon)).is_known());
+    }
+    assert_eq!(runs("team/other", minutes(15)).await, RepositoryUse::NotUsed);
 }
 
 #[tokio::test]

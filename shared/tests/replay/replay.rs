@@ -29,8 +29,6 @@ const TWICE: f64 = 0.02;
 pub enum Boot {
     /// It has what a boot list has room for; the rest comes by a command.
     List,
-    /// It has everything: a boot list without a limit.
-    All,
     /// It has nothing: all comes by a command.
     Nothing,
 }
@@ -202,7 +200,6 @@ impl<'a> Replay<'a> {
         let images = self.rules[rule].of_new_node(self.world, &self.newest, at);
         let fits = match self.way.boot {
             Boot::List => BootList::new(&self.settings, &self.rules[rule].rule, &images).images,
-            Boot::All => images.len(),
             Boot::Nothing => 0,
         };
         self.prepared = Prepared {

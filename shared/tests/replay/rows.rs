@@ -66,7 +66,7 @@ impl Rows {
         if !self.asks() {
             return RuleUse::default();
         }
-        RuleUse::new(Arc::clone(&self.known))
+        RuleUse::new(Arc::clone(&self.known), time(0))
     }
 
     /// Returns the repositories that the rule takes, in its order.

@@ -24,13 +24,14 @@ struct Totals {
     counters: Counters,
 }
 
-/// Counts nodes by what became of them, by trigger and in total: one Query.
+/// Counts nodes by what became of them, by trigger and in total: one Query. What was best effort is not in the total.
 ///
 /// # Errors
 /// A 503 where the table cannot be read.
 pub async fn stats(store: &Store) -> Result<Answer, Problem> {
     let totals = totals(store).await.map_err(Problem::unavailable)?;
-    let sum = totals.values().fold(Totals::default(), |sum, totals| Totals {
+    let counting = totals.iter().filter(|(trigger, _)| !trigger.is_best_effort());
+    let sum = counting.fold(Totals::default(), |sum, (_, totals)| Totals {
         jobs: sum.jobs + totals.jobs,
         counters: sum.counters + totals.counters,
     });
@@ -56,7 +57,7 @@ impl Totals {
     }
 }
 
-/// Reads the row of each trigger that has one; there are six of them.
+/// Reads the row of each trigger that has one; there are seven of them.
 async fn totals(store: &Store) -> Result<BTreeMap<Trigger, Totals>, StoreError> {
     #[derive(Deserialize)]
     struct Row {

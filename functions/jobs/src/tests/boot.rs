@@ -57,7 +57,7 @@ async fn a_reconcile_writes_what_a_launch_would_send_and_only_what_differs() {
     // While what was sent runs, too.
     assert_eq!(reconcile(&cloud, 3600).await[0]["decision"], "unchanged");
     let calls = cloud.calls();
-    assert_eq!((count(&calls, "GetParameter"), count(&calls, "PutParameter")), (0, 0));
+    assert_eq!((count(&calls, "GetParameters"), count(&calls, "PutParameter")), (0, 0));
     cloud.state(|state| state.push("team/app", "v3"));
     assert_eq!(reconcile(&cloud, 7200).await[0]["decision"], "written");
     let images = vec![image("team/app", "v3"), image("team/web", "v1")];
@@ -96,6 +96,48 @@ async fn a_rule_that_names_no_image_has_no_list() {
 }
 
 #[tokio::test]
+async fn a_rule_has_a_second_list_as_long_as_the_first_has_no_room_for_all() {
+    let cloud = keeping(r#"[{"name": "all", "used": false, "neighbours": false}]"#);
+    let names: Vec<String> = (0..35).map(|k| format!("team/app-{k:02}")).collect();
+    let has_second = || listed(&cloud, "all.more").is_some();
+    reconcile(&cloud, 0).await;
+    assert!(!has_second());
+    for name in &names {
+        cloud.state(|state| state.push(name, "v1"));
+    }
+    let answer = reconcile(&cloud, 3600).await;
+    assert_eq!(
+        (&answer[0]["decision"], &answer[0]["leftOut"]),
+        (&json!("written"), &json!(0))
+    );
+    let all = [listed(&cloud, "all").unwrap(), listed(&cloud, "all.more").unwrap()].concat();
+    assert_eq!(all.len(), answer[0]["images"]);
+    assert!(names.iter().all(|name| all.contains(&image(name, "v1"))));
+    cloud.calls();
+    assert_eq!(reconcile(&cloud, 7200).await[0]["decision"], "unchanged");
+    cloud.state(|state| state.registry.repositories.retain(|name, _| !names.contains(name)));
+    assert_eq!(reconcile(&cloud, 10_800).await[0]["decision"], "written");
+    assert!(!has_second());
+}
+
+#[tokio::test]
+async fn of_a_rule_that_is_no_more_both_lists_go_and_so_does_a_second_one_that_is_left_alone() {
+    let cloud = keeping(RULES);
+    cloud.state(|state| {
+        for name in ["old", "old.more", "gone.more", "default.more"] {
+            state.parameters.put(&format!("{BOOT_PATH}/{name}"), "{}");
+        }
+    });
+    let answer = reconcile(&cloud, 0).await;
+    let decided = |place: usize| (answer[place]["rule"].clone(), answer[place]["decision"].clone());
+    assert_eq!(decided(0), (json!("default"), json!("written")));
+    assert_eq!(decided(1), (json!("gone"), json!("removed")));
+    assert_eq!(decided(2), (json!("old"), json!("removed")));
+    let left = cloud.state(|state| state.parameters.held.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(left, [format!("{BOOT_PATH}/default")]);
+}
+
+#[tokio::test]
 async fn what_a_push_writes_while_ecr_is_asked_is_not_undone() {
     let cloud = keeping(TWO);
     reconcile(&cloud, 0).await;
@@ -130,7 +172,7 @@ async fn a_list_stays_while_ecr_does_not_name_all_images() {
 
 #[tokio::test]
 async fn a_list_that_cannot_be_kept_fails_the_reconcile_once_all_was_sent() {
-    for call in ["GetParametersByPath", "GetParameter", "PutParameter"] {
+    for call in ["GetParametersByPath", "GetParameters", "PutParameter"] {
         let cloud = keeping(TWO);
         cloud.fail(call, 0, "AccessDeniedException");
         let error = cloud

@@ -335,11 +335,17 @@ async fn counters_are_told_by_trigger_and_in_total_in_one_read() {
         &Key::totals(Trigger::Schedule),
         json!({"jobs": 1, "cached": 3, "skipped": 1, "not_applicable": 4, "bytes": 0}),
     );
+    // What is best effort is told, and in no total.
+    cloud.put(&Key::totals(Trigger::Neighbours), json!({"jobs": 1, "failed": 7}));
     let (status, told) = cloud.get("/jobs/stats").await;
     let expected = json!({
         "jobs": 3, "succeeded": 9, "pulled": 5, "cached": 4, "skipped": 1, "failed": 1, "notApplicable": 4, "retried": 2,
         "bytes": 100,
         "triggers": {
+            "neighbours": {
+                "jobs": 1, "succeeded": 0, "pulled": 0, "cached": 0, "skipped": 0, "failed": 7, "notApplicable": 0, "retried": 0,
+                "bytes": 0,
+            },
             "push": {
                 "jobs": 2, "succeeded": 6, "pulled": 5, "cached": 1, "skipped": 0, "failed": 1, "notApplicable": 0, "retried": 2,
                 "bytes": 100,

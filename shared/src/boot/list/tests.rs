@@ -52,10 +52,26 @@ fn a_list_holds_what_a_launch_sends_but_for_what_does_not_fit() {
             r#"{{"images":"{image}","parameters":{{"executionTimeout":"600","imageGCHighThresholdPercent":"85","keep":"3","maxBandwidthMiB":"0","maxConnections":"20","maxImageGiB":"9","maxParallelImagePulls":"2","pin":"true"}}}}"#
         )
     );
-    assert_eq!((list.images, list.left_out), (1, 0));
+    assert_eq!((list.more, list.images, list.left_out), (None, 1, 0));
     let list = BootList::new(&settings(), &rule(""), &vec![image; 100]);
     assert_eq!(list.images + list.left_out, 100);
-    assert!(list.images > 20);
+    assert!(list.images > 40);
+}
+
+#[test]
+fn what_the_first_parameter_has_no_room_for_is_in_a_second_list_which_a_node_can_run_by_itself() {
+    let names: Vec<String> = (0..60).map(|k| format!("app-{k:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let rule = rule(r#", "keep": 2"#);
+    let list = BootList::new(&settings(), &rule, &images(&names));
+    let more = list.more.unwrap();
+    let [first, second] = [&list.text, &more].map(|text| images_of(text).unwrap());
+    assert_eq!(
+        [repositories(&first), repositories(&second)].concat(),
+        names[..list.images]
+    );
+    let parameters = |text: &str| text.split_once(r#","parameters":"#).unwrap().1.to_owned();
+    assert_eq!(parameters(&list.text), parameters(&more));
 }
 
 #[test]
@@ -147,12 +163,21 @@ proptest! {
     ) {
         let images: Vec<Image> = names.iter().map(|name| image(name, name)).collect();
         let list = BootList::new(&settings(), &rule(""), &images);
-        prop_assert!(list.text.len() <= MAX_CHARACTERS && list.images <= MAX_IMAGES);
-        prop_assert_eq!(images_of(&list.text), Some(images[..list.images].to_vec()));
-        prop_assert_eq!(list.images + list.left_out, images.len());
-        if let Some(next) = images.get(list.images).filter(|_| list.images < MAX_IMAGES) {
-            prop_assert!(list.text.len() + next.to_string().len() + 1 > MAX_CHARACTERS);
+        let texts: Vec<&String> = [&list.text].into_iter().chain(&list.more).collect();
+        let mut listed = Vec::new();
+        for (place, text) in texts.iter().enumerate() {
+            let of_text = images_of(text).unwrap();
+            prop_assert!(text.len() <= MAX_CHARACTERS && of_text.len() <= MAX_IMAGES);
+            prop_assert_eq!(of_text.is_empty(), images.is_empty() && place == 0);
+            listed.extend(of_text);
+            if let Some(next) = images.get(listed.len()).filter(|_| listed.len() < [MAX_IMAGES, MAX_LISTED][place]) {
+                prop_assert!(text.len() + next.to_string().len() + 1 > MAX_CHARACTERS);
+            }
         }
+        prop_assert!(listed.len() <= MAX_LISTED);
+        prop_assert_eq!(&listed, &images[..list.images]);
+        prop_assert_eq!(list.images + list.left_out, images.len());
+        prop_assert!(texts.len() == 2 || list.left_out == 0);
     }
 
     #[test]

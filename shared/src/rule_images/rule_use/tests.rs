@@ -30,7 +30,7 @@ fn row(name: &str, nodes: usize, ago: u64) -> UsageRow {
 }
 
 fn used(rows: impl IntoIterator<Item = UsageRow>) -> RuleUse {
-    RuleUse::new(Arc::new(rows.into_iter().collect()))
+    RuleUse::new(Arc::new(rows.into_iter().collect()), now())
 }
 
 fn names(rows: &[&UsageRow]) -> Vec<String> {
@@ -94,8 +94,8 @@ fn what_ran_yesterday_is_not_brought_where_its_repository_runs_another_image_tod
         row(&format!("{OWN}/app:v1"), 9, 1),
         pulled,
         row(&format!("{OWN}/app:v3"), 1, 0),
-        row(&format!("{OWN}/app:v4"), 2, 0),
-        row(&format!("{OWN_ELSEWHERE}/app:v1"), 3, 1),
+        row(&format!("{OWN}/app:v4"), 5, 0),
+        row(&format!("{OWN_ELSEWHERE}/app:v1"), 6, 1),
     ]);
     let expected = [
         format!("{OWN_ELSEWHERE}/app:v1"),
@@ -103,6 +103,36 @@ fn what_ran_yesterday_is_not_brought_where_its_repository_runs_another_image_tod
         format!("{OWN}/app:v3"),
     ];
     assert_eq!(names(&used.neighbours(&rule(""), OWN, now())), expected);
+}
+
+#[test]
+fn what_ran_yesterday_is_brought_until_more_than_half_as_many_nodes_have_told_today() {
+    let names = |today: usize| -> Vec<String> {
+        let used = used([
+            row(&format!("{OWN}/app:v1"), 3, 1),
+            row(&format!("{OWN}/app:v2"), 2, 1),
+            row(&format!("{OWN}/app:v3"), 1, 0),
+            row(&format!("{OTHER}/agent:v1"), 9, 1),
+            row(&format!("{OTHER}/agent:v2"), today, 0),
+        ]);
+        names(&used.neighbours(&rule(""), OWN, now()))
+    };
+    let listed = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| name.replace("OWN", OWN).replace("OTHER", OTHER))
+            .collect::<Vec<_>>()
+    };
+    // Nine nodes told yesterday, of which some ran several.
+    let all = [
+        "OTHER/agent:v1",
+        "OTHER/agent:v2",
+        "OWN/app:v1",
+        "OWN/app:v2",
+        "OWN/app:v3",
+    ];
+    assert_eq!(names(4), listed(&all));
+    assert_eq!(names(5), listed(&["OTHER/agent:v2", "OWN/app:v3"]));
 }
 
 #[test]

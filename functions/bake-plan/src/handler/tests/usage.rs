@@ -70,6 +70,60 @@ async fn the_volume_has_room_for_what_other_registries_have_as_nodes_say_how_lar
 }
 
 #[tokio::test]
+async fn what_nodes_tell_to_be_larger_than_is_believed_is_left_off_where_the_rule_sets_no_limit() {
+    let rules = r#"[{"name": "default", "repositories": ["team/*"]}]"#;
+    let cloud = Cloud::with(rules, "{}");
+    cloud.run("default", &image("team/app:v1"), 1, MIB);
+    cloud.run("default", &elsewhere(PROXY), 1, 100 * 1024 * MIB + 1);
+    let plan = cloud.plan(&event()).await.unwrap();
+    assert_eq!(images(&plan), [image("team/app:v1")]);
+    assert_eq!(plan["bakes"][0]["leftOff"], json!([elsewhere(PROXY)]));
+}
+
+#[tokio::test]
+async fn where_no_volume_has_room_for_all_that_nodes_run_what_fewest_run_is_left_off() {
+    let rules = r#"[{"name": "default", "repositories": ["team/*"]}, {"name": "other", "repositories": ["none"]}]"#;
+    let cloud = Cloud::with(rules, "{}");
+    cloud.run("default", &image("team/app:v1"), 1, MIB);
+    // Each takes 353 GiB of a volume, and the largest has 16,384.
+    let name = |k: usize| elsewhere(&format!("public.ecr.aws/app-{k:02}:v1"));
+    for k in 0..50 {
+        let rule = ["default", "other"][k % 2];
+        cloud.run(rule, &name(k), 1 + k, 100 * 1024 * MIB);
+    }
+    let plan = cloud.plan(&event()).await.unwrap();
+    let left_off: Vec<String> = (0..4).map(name).collect();
+    let mut told: Vec<&str> = plan["bakes"][0]["leftOff"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap())
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, left_off);
+    assert!(images(&plan).contains(&&*image("team/app:v1")) && images(&plan).contains(&&*name(4)));
+    assert!(plan["bakes"][0]["volume"]["VolumeSize"].as_u64().unwrap() <= 16_384);
+}
+
+#[tokio::test]
+async fn where_a_plan_is_too_large_for_the_state_machine_what_fewest_nodes_run_is_left_off() {
+    let rules = r#"[{"name": "default", "repositories": ["team/*"]}, {"name": "other", "repositories": ["none"]}]"#;
+    let cloud = Cloud::with(rules, "{}");
+    cloud.run("default", &image("team/app:v1"), 90, MIB);
+    let name = |k: usize| elsewhere(&format!("public.ecr.aws/{}{k:03}:{}", "r".repeat(200), "t".repeat(128)));
+    for k in 0..160 {
+        cloud.run(["default", "other"][k % 2], &name(k), 1 + k / 3, MIB);
+    }
+    let two = json!({"input": {"architectures": ["x86_64", "arm64"]}, "cluster": cluster()});
+    let plan = cloud.plan(&two.to_string()).await.unwrap();
+    let baked = images(&plan);
+    let left_off = plan["bakes"][0]["leftOff"].as_array().unwrap().len();
+    assert!(plan.to_string().len() <= 200_000 && left_off > 0, "{left_off}");
+    assert_eq!(baked.len() + left_off, 161);
+    assert!(baked.contains(&&*name(159)) && !baked.contains(&&*name(0)) && baked.contains(&&*image("team/app:v1")));
+}
+
+#[tokio::test]
 async fn an_image_that_is_the_newest_too_has_to_be_there() {
     let cloud = Cloud::with(RULES, "{}");
     cloud.run("default", &image("team/app:v1"), 1, MIB);

@@ -43,11 +43,11 @@ async fn a_push_brings_its_image_into_the_list_once_and_asks_for_no_other_reposi
     assert_eq!(cloud.listed("all"), listed);
     assert_eq!(
         cloud.calls(),
-        ["SendCommand", "DescribeImages", "GetParameter", "PutParameter"]
+        ["SendCommand", "DescribeImages", "GetParameters", "PutParameter"]
     );
     let again = cloud.push(ALL).await;
     assert_eq!(again["boot"][0]["decision"], "unchanged");
-    assert_eq!(cloud.calls(), ["SendCommand", "DescribeImages", "GetParameter"]);
+    assert_eq!(cloud.calls(), ["SendCommand", "DescribeImages", "GetParameters"]);
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn a_first_push_or_one_that_finds_no_list_of_ours_writes_its_own_image() {
 async fn a_list_that_cannot_be_kept_fails_no_push() {
     for (call, code) in [
         ("DescribeImages", "ThrottlingException"),
-        ("GetParameter", "AccessDeniedException"),
+        ("GetParameters", "AccessDeniedException"),
         ("PutParameter", "ThrottlingException"),
         ("PutParameter", "TooManyUpdates"),
     ] {

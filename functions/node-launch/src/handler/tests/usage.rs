@@ -68,6 +68,44 @@ async fn a_new_node_gets_what_its_neighbours_run_and_then_the_newest_of_what_the
 }
 
 #[tokio::test]
+async fn what_only_neighbours_run_goes_first_in_a_command_of_its_own_which_keeps_and_pins_nothing() {
+    let rules = r#"[{"name": "default", "repositories": ["team/app"], "tags": ["v3"], "keep": 3, "pin": true}]"#;
+    let newest = format!("{REGISTRY}/team/app:v3@{}", DIGEST.replace("7f5b", "0003"));
+    let cloud = cloud(rules, &[(PROXY, 2)]);
+    let row = ran(&newest, 9, day(now()));
+    note_use(&mut cloud.table.lock().unwrap().1, "default", &row);
+    // An image that is the rule's as well is no neighbour's: it goes with the launch.
+    assert_eq!(brought(&cloud).await, ["mesh/proxy:v1", "team/app:v3"]);
+    let sent = cloud.inputs();
+    let said = sent.iter().map(|input| {
+        let value = |name: &str| input.parameters().unwrap()[name][0].clone();
+        (
+            input.comment().unwrap().to_owned(),
+            value("keep"),
+            value("pin"),
+            value("maxConnections"),
+        )
+    });
+    let of = |trigger, keep: &str, pin: &str| {
+        let comment = format!("{trigger} rule=default attempt=1");
+        (comment, keep.to_owned(), pin.to_owned(), "20".to_owned())
+    };
+    let expected = [of("neighbours", "0", "false"), of("launch", "5", "true")];
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_node_whose_launch_comes_back_is_not_sent_again_what_only_its_neighbours_run() {
+    let rules = r#"[{"name": "default", "repositories": ["other/app"]}]"#;
+    let other = format!("{REGISTRY}/other/app:v1");
+    let cloud = cloud(rules, &[(PROXY, 2), (&other, 1)]);
+    for _ in 0..3 {
+        assert_eq!(cloud.answer(RUNNING).await["reason"], "incomplete");
+    }
+    assert_eq!(cloud.inputs().len(), 1);
+}
+
+#[tokio::test]
 async fn a_rule_without_neighbours_or_that_takes_what_is_not_used_gets_the_rest_alone() {
     let rules =
         |field: &str| format!(r#"[{{"name": "default", "repositories": ["team/app"], "tags": ["v3"], {field}}}]"#);

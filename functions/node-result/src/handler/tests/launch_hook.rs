@@ -84,6 +84,23 @@ async fn an_image_that_never_comes_holds_no_instance() {
 }
 
 #[tokio::test]
+async fn an_instance_waits_for_what_its_neighbours_run_however_that_ends() {
+    for ended in [
+        Invocation::reporting(line(&image(2), "failed", "registry")),
+        Invocation::reporting(line(&image(2), "pulled", "")),
+        Invocation::without_report("TimedOut", "DeliveryTimedOut"),
+    ] {
+        let cloud = launched(&[1]);
+        cloud.send(2, "neighbours rule=default attempt=1", &[2], [(1, ended)]);
+        remember(&cloud, &[1, 2]);
+        cloud.batch(&[event_of(1, 1)], 1).await;
+        assert_eq!(state_of(&cloud), WAITS);
+        cloud.batch(&[event_of(2, 1)], 1).await;
+        assert_eq!(state_of(&cloud), "Warmed:Stopped");
+    }
+}
+
+#[tokio::test]
 async fn an_action_is_completed_once_however_often_its_events_come() {
     let cloud = launched(&[1]);
     for time in 1..4 {

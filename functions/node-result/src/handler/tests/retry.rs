@@ -26,6 +26,47 @@ async fn a_node_that_a_reconcile_does_not_reach_is_left_to_the_next_and_one_that
 }
 
 #[tokio::test]
+async fn what_only_neighbours_run_is_not_retried_and_says_nothing_of_the_node_but_its_outcome_is_known() {
+    for (status, reason) in [
+        ("failed", "registry"),
+        ("failed", "denied"),
+        ("skipped", "no-space"),
+        ("pulled", ""),
+    ] {
+        let cloud = Cloud::new();
+        let ended = Invocation::reporting(line(&image(1), status, reason));
+        cloud.send(1, "neighbours rule=default attempt=1", &[1], [(1, ended)]);
+        let answer = cloud.answer(FAILED).await;
+        assert_eq!(
+            (&answer["status"], &answer["retrying"]),
+            (&json!(status), &json!(false))
+        );
+        assert_eq!(cloud.retries(), []);
+        let counted = cloud
+            .metrics()
+            .into_iter()
+            .flat_map(|line| line.as_object().unwrap().clone());
+        let counted: Vec<String> = counted.map(|(name, _)| name).collect();
+        assert!(
+            !counted
+                .iter()
+                .any(|name| name.starts_with("Nodes") || name == "TimeToWarm")
+        );
+        assert_eq!(counted.contains(&"PulledBytes".to_owned()), status == "pulled");
+        let (job, node, record) = (cloud.job(), cloud.node(1), cloud.records().remove(0));
+        assert_eq!((&job["trigger"], &job[status]), (&json!("neighbours"), &json!(1)));
+        for outcome in [&node["images"][image(1)], &record] {
+            assert_eq!(
+                (&outcome["status"], &outcome["reason"]),
+                (&json!(status), &json!(reason))
+            );
+        }
+        let totals = cloud.row(&Key::totals(Trigger::Neighbours)).unwrap();
+        assert_eq!(totals[status], 1);
+    }
+}
+
+#[tokio::test]
 async fn a_retry_that_succeeds_moves_the_node_from_failed() {
     let cloud = Cloud::of_two_images(Invocation::reporting(
         line(&image(1), "pulled", "") + &line(&image(2), "failed", "registry"),

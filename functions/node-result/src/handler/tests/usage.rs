@@ -76,6 +76,7 @@ async fn what_a_node_runs_is_written_beside_its_outcome_which_stays_complete() {
     assert_eq!(nodes(&cloud), expected);
     let row = &cloud.usage()[0];
     assert_eq!((row.bytes, row.first, row.last()), (1000, today(), today()));
+    assert_eq!(row.told_at, "2026-11-16T01:54:44Z".parse().ok());
     let item = cloud.state(|state| state.table.rows[&Key::usage("default", &row.image)].clone());
     let until: DateTime<Utc> = "2026-12-01T00:00:00Z".parse().unwrap();
     assert_eq!(item["expires_at"].as_n(), Ok(&until.timestamp().to_string()));
