@@ -46,8 +46,8 @@ impl UsageRows {
 
     /// Takes in what reports say; gives the decisions of those of which something could not be taken in.
     ///
-    /// It costs one BatchGetItem for each 100 rows that are not remembered, and one PutItem for each row that changes, or
-    /// more where others write it at the same time.
+    /// It costs one BatchGetItem for each 100 rows that are not remembered or change, and one PutItem for each row that changes,
+    /// or more where others write it at the same time.
     pub async fn take(&self, said: &[Said], table: &Table) -> Decisions {
         let told = merged(said);
         let mut known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
@@ -148,13 +148,26 @@ fn merged(said: &[Said]) -> BTreeMap<Key, UsageRow> {
     told
 }
 
-/// Reads those rows that are not remembered.
+/// Reads those rows that are not remembered, or to which something new is said: another process may know it already, and a write
+/// that is refused costs more than what is read.
 async fn read(table: &Table, told: &BTreeMap<Key, UsageRow>, known: &mut Known) -> Result<(), TableError> {
-    let unknown: BTreeSet<Key> = told.keys().filter(|key| !known.contains_key(key)).cloned().collect();
-    let rows = table.read(&unknown).await?;
-    for key in unknown {
-        if let Some(row) = rows.get(&key)? {
-            known.insert(key, row);
+    let says_new = |(key, told): &(&Key, &UsageRow)| {
+        let known = known.get(key);
+        known != Some(&folded(known, told))
+    };
+    let asked: BTreeSet<Key> = told.iter().filter(says_new).map(|(key, _)| key.clone()).collect();
+    let rows = table.read(&asked).await?;
+    for key in asked {
+        match rows.get(&key) {
+            Ok(Some(row)) => {
+                known.insert(key, row);
+            }
+            Ok(None) => {
+                known.remove(&key);
+            }
+            // One that is remembered, and cannot be understood any more, holds up no other: its write tells.
+            Err(_) if known.contains_key(&key) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

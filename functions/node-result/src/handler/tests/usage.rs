@@ -296,7 +296,7 @@ async fn a_row_that_others_write_is_taken_up_where_they_left_it() {
     );
     assert_eq!(
         one.calls(),
-        ["GetCommandInvocation", "PutItem", "PutItem", "PutItem", "PutItem"]
+        ["GetCommandInvocation", "BatchGetItem", "PutItem", "PutItem"]
     );
     // It has expired meanwhile.
     one.state(|state| state.table.rows.clear());
