@@ -153,11 +153,10 @@ def test_of_two_registries_one_of_which_is_down_the_others_image_comes_and_the_r
 
     job = cluster.jobs.submitted(images=[by_tag(ours).partition("/")[2], theirs])
 
-    rows = until(lambda: all_nodes(cluster, job), 2 * SECONDS, "every node to report")
+    told = until(lambda: of_all_nodes(cluster, job), 2 * SECONDS, "every node to report")
     expected = {ours: ("pulled", ""), theirs: ("failed", "registry")}
-    for row in rows.values():
-        assert {name: (image["status"], image["reason"]) for name, image in row["images"].items()} == expected
     for node in cluster.nodes:
+        assert {image["image"]: (image["status"], image["reason"]) for image in told[node]} == expected
         held = cluster.held(node)
         assert ours in held and theirs not in held
     turn_foreign_registry(cloud, up=True)
@@ -170,10 +169,10 @@ def test_of_two_registries_one_of_which_is_down_the_others_image_comes_and_the_r
     assert (brought[ours], brought[theirs]) == ((0, 0), (0, 0)), "no node runs them yet"
 
 
-def all_nodes(cluster: Cluster, job: str) -> dict[str, dict]:
-    """Returns the rows of a job's nodes once there is one of each."""
-    rows = cluster.settling.outcomes.nodes(job)
-    return rows if rows.keys() == set(cluster.nodes) else {}
+def of_all_nodes(cluster: Cluster, job: str) -> dict[str, list[dict]]:
+    """Returns what the jobs API tells of a job's images on each node, once it knows of all nodes."""
+    told = {outcome["node"]: outcome["images"] for outcome in cluster.jobs.get(f"/jobs/{job}")["outcomes"]}
+    return told if told.keys() == set(cluster.nodes) else {}
 
 
 def pod_metrics(cluster: Cluster) -> dict[str, float]:
