@@ -17,8 +17,9 @@ SAM_SECONDS = 90
 
 EVERYTHING = {"used": False, "neighbours": False}
 """Says of a rule that it brings all that it takes: the nodes of a local cloud run no pods, and would use nothing."""
-BRINGS_EVERYTHING = {"Used": "false", "Neighbours": "false"}
-"""Says the same of the rule that the parameters make, where a deployment does not say otherwise."""
+BRINGS_EVERYTHING = {"Used": "false", "Neighbours": "false", "ImageGCHighThresholdPercent": "100"}
+"""Says the same of the rule that the parameters make, where a deployment does not say otherwise, and that nodes pull
+whatever room there is: their disk is this machine's, which may be quite full."""
 
 TABLE_COLUMNS = "2000"
 """Says how wide SAM's tables are, so that a reason stands on one line."""

@@ -46,6 +46,7 @@ WITH_A_CLOUD = (
     "test_node_program.py",
     "test_observe.py",
     "test_play.py",
+    "test_pods.py",
     "test_produce.py",
     "test_references.py",
     "test_results.py",

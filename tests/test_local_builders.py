@@ -163,7 +163,9 @@ def prefetch(cloud: LocalCloud) -> Callable[[str], dict]:
     references = [f"{cloud.registry_host}/builders/{name}:v1@{digest}" for name, digest in digests.items()]
 
     def send(instance_id: str) -> dict:
-        request = {"DocumentName": "builders-prefetch", "Parameters": {"images": [" ".join(references)]}}
+        # Its disk is this machine's, which may be quite full.
+        parameters = {"images": [" ".join(references)], "imageGCHighThresholdPercent": ["100"]}
+        request = {"DocumentName": "builders-prefetch", "Parameters": parameters}
         command = ssm.send_command(InstanceIds=[instance_id], **request)["Command"]["CommandId"]
         asked = {"CommandId": command, "InstanceId": instance_id}
 

@@ -11,7 +11,7 @@ from local.ecr.registry import Registry
 from local.nodes.node import Node
 
 from .command import A_DIGEST, HOST, Result, begin, run
-from .nodes import running
+from .nodes import free_address, running
 from .state import OWN_ARCHITECTURE, eventually, image_id, layer_digests, node_finds
 
 INGESTS = "/var/lib/containerd/io.containerd.content.v1.content/ingest"
@@ -118,6 +118,30 @@ def test_what_a_registry_answers_for_layers_is_told(fronted: Node, front: Front,
         expected = ("denied", 1) if status == 403 else ("registry", 4)
         assert (report["status"], report["reason"], report["attempts"]) == ("failed", *expected)
     assert fronted.images() == {}
+
+
+@pytest.mark.parametrize("containerd", ["2.1"])
+def test_of_two_registries_one_of_which_fails_the_others_image_comes_and_the_rest_is_told(
+    tmp_path: Path, containerd: str, registry: Registry, pushed
+) -> None:
+    image = images.image("theirs", **OWN)
+    other = Registry(tmp_path / "other", free_address(), ["registry.example.com"], "", anonymous=True)
+    other.start()
+    images.push(other.url, other.ca, "", "team/app", "v1", image)
+    theirs = Front(other, free_address())
+    theirs.refusals = lambda path: 500
+    theirs.start()
+    fails = f"{other.hosts[0]}/team/app:v1@{image.digest}"
+    comes = pushed("team/app", "v1", images.image("ours", **OWN))
+
+    with running(Node(tmp_path / "node", "node", registry, containerd, neighbours=[theirs])) as node:
+        result = run(node, fails, comes)
+    theirs.stop()
+    other.stop()
+
+    outcomes = {report["image"]: (report["status"], report["reason"]) for report in result.reports}
+    assert (result.exit_code, outcomes) == (1, {fails: ("failed", "registry"), comes: ("pulled", "")})
+    assert theirs.requests("team/app") and "registry.example.com" in result.stderr
 
 
 def test_a_bucket_that_refuses_layers_is_denied_and_named(fronted: Node, front: Front, pushed, containerd: str) -> None:
