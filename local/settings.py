@@ -5,6 +5,9 @@ import os
 ACCOUNT = "123456789012"
 REGION = "eu-central-1"
 REGISTRY_HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+CENTRAL_ACCOUNT = "210987654321"
+"""Another account, whose repositories are this one's under another name, and let this one read."""
+CENTRAL_HOST = f"{CENTRAL_ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 
 ACCESS_KEY = "test"
 """The administrator's access key; ministack takes it for the account's root user."""
