@@ -31,7 +31,7 @@ from local.nodes.fleet import Fleet, Knobs
 from local.nodes.node import Node
 from local.s3 import buckets
 from local.scheduler.schedules import Scheduler
-from local.settings import FOREIGN_REGISTRY_HOST, REGISTRY_HOST
+from local.settings import CENTRAL_HOST, FOREIGN_REGISTRY_HOST, REGISTRY_HOST
 from local.sqs import queues
 from local.ssm import document_resource
 from local.ssm.operations import Ssm
@@ -68,7 +68,8 @@ MODULES = (
 async def serve(folder: Path, listener: socket.socket, endpoint: str) -> None:
     """Starts the registry and serves on the listener until killed."""
     notify_url = f"{endpoint}{PREFIX}registry-events"
-    registry = Registry(folder / "registry", _free_address(), [REGISTRY_HOST], os.urandom(24).hex(), notify_url)
+    hosts = [REGISTRY_HOST, CENTRAL_HOST]
+    registry = Registry(folder / "registry", _free_address(), hosts, os.urandom(24).hex(), notify_url)
     foreign = Registry(folder / "foreign", _free_address(), [FOREIGN_REGISTRY_HOST], "", anonymous=True)
     volumes = Volumes(folder / "ebs")
     fleet = Fleet(lambda instance_id, knobs: _node(folder / "nodes" / instance_id, registry, foreign, volumes, knobs))

@@ -18,7 +18,7 @@ from local.eventbridge import events
 from local.nodes import cri
 from local.nodes.fleet import Fleet
 from local.scheduler.schedules import Scheduler
-from local.settings import ACCESS_KEY, ACCOUNT, REGION, REGISTRY_HOST
+from local.settings import ACCESS_KEY, ACCOUNT, CENTRAL_ACCOUNT, CENTRAL_HOST, REGION, REGISTRY_HOST
 from local.ssm.runcommand import RunCommand
 from local.stepfunctions.faults import Fault as StateFault
 from local.stepfunctions.machines import States
@@ -71,6 +71,8 @@ class Control:
             "access_key_id": ACCESS_KEY,
             "secret_access_key": ACCESS_KEY,
             "registry_host": REGISTRY_HOST,
+            "central_account": CENTRAL_ACCOUNT,
+            "central_host": CENTRAL_HOST,
             "registry_url": registry.url,
             "registry_ca": str(registry.ca),
             "registry_password": registry.password,

@@ -121,6 +121,25 @@ def test_reads_are_allowed_on_the_named_repository_only(cloud, probe_stack):
         ecr.describe_images(repositoryName="forbidden")
 
 
+def test_another_accounts_images_are_told_as_its_own_to_who_may_ask_and_nothing_else_is(cloud, probe_stack):
+    digest = cloud.push("allowed", "shared", images.image("shared"))
+    of_image = {"repositoryName": "allowed", "imageIds": [{"imageTag": "shared"}]}
+    ecr, other = cloud.client("ecr"), {"registryId": cloud.central_account}
+    [told] = ecr.describe_images(**other, **of_image)["imageDetails"]
+    assert (told["registryId"], told["imageDigest"]) == (cloud.central_account, digest)
+    [manifest] = ecr.batch_get_image(**other, **of_image)["images"]
+    assert manifest["registryId"] == cloud.central_account
+    with refused("AccessDeniedException"):
+        ecr.describe_repositories(**other)
+    with refused("AccessDeniedException"):
+        ecr.describe_images(registryId="310987654321", **of_image)
+    # Who may ask this account's repository of that name may not ask another's.
+    sender = cloud.client("ecr", **credentials(cloud, probe_stack["Sender"]))
+    assert sender.describe_images(**of_image)["imageDetails"]
+    with refused("AccessDeniedException"):
+        sender.describe_images(**other, **of_image)
+
+
 def test_the_registry_can_be_taken_down_and_up(cloud):
     cloud.turn_registry(up=False)
     with pytest.raises(OSError, match="refused"):

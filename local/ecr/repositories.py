@@ -16,7 +16,7 @@ from local.ecr.layer_uploads import LayerUploads
 from local.ecr.registry import Registry
 from local.eventbridge import events
 from local.ministack import app, ecr
-from local.settings import ACCOUNT, REGISTRY_HOST
+from local.settings import ACCOUNT, CENTRAL_ACCOUNT, REGISTRY_HOST
 
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -27,6 +27,8 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+SHARED = ("DescribeImages", "BatchGetImage")
+"""Lists what repositories of another account allow this one."""
 TOKEN_SECONDS = 12 * 60 * 60
 """Says how long an authorization token is valid (ECR, GetAuthorizationToken)."""
 
@@ -102,7 +104,8 @@ class Ecr:
         try:
             if operation in self.operations:
                 check("ecr", operation, request)
-                return answer(self.operations[operation](request))
+                account = _asked_account(operation, request)
+                return answer(_of_account(self.operations[operation](request), account))
         except ApiError as error:
             return error.response()
         return await ecr.handle_request(method, path, headers, body, query)
@@ -302,6 +305,23 @@ class Ecr:
         context = ssl.create_default_context(cafile=self.registry.ca)
         with urllib.request.urlopen(request, context=context, timeout=10) as response:
             return response.headers["Content-Type"], response.read()
+
+
+def _asked_account(operation: str, request: dict) -> str:
+    """Returns the account whose registry is asked, where that is this one or its repositories allow it."""
+    account = request.get("registryId", ACCOUNT)
+    if account != ACCOUNT and (account != CENTRAL_ACCOUNT or operation not in SHARED):
+        resource = f"the registry of account {account}"
+        message = f"ecr:{operation} on {resource} because no resource-based policy allows the ecr:{operation} action"
+        raise ApiError("AccessDeniedException", f"The caller is not authorized to perform: {message}")
+    return account
+
+
+def _of_account(answered: dict, account: str) -> dict:
+    """Has images be of the account that was asked."""
+    for row in [*answered.get("imageDetails", []), *answered.get("images", [])]:
+        row["registryId"] = account
+    return answered
 
 
 def _page(rows: list, request: dict, default: int) -> tuple[list, dict]:

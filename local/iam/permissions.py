@@ -150,6 +150,8 @@ def _resource_arn(service, method, path, headers, body, query, region, account) 
         return f"arn:aws:ssm:{region}:{account}:parameter{request.get('Path', '')}"
     if service == "ecr" and action == "DescribeRepositories" and not request.get("repositoryNames"):
         return f"arn:aws:ecr:{region}:{account}:repository/*"
+    if service == "ecr" and action:
+        account = request.get("registryId", account)
     if service == "ec2" and query.get("Action", [""])[0].startswith("Describe"):
         return "*"
     if service == "scheduler":
