@@ -34,6 +34,10 @@ class Outcomes:
         """Returns the totals of all jobs of a trigger."""
         return next((row for row in self._rows("totals") if row["sk"] == trigger), {})
 
+    def usage(self, rule: str) -> list[dict[str, Any]]:
+        """Returns the rows of what a rule's nodes run, each with how often it was written (`version`)."""
+        return self._rows(f"usage#{rule}")
+
     def outbox(self) -> list[dict[str, Any]]:
         """Returns what is written of outcomes and not yet passed on."""
         found = self._dynamodb.get_paginator("scan").paginate(

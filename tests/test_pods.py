@@ -136,7 +136,7 @@ def test_usage_is_the_same_where_reports_are_lost_or_come_late_or_more_than_once
     cloud.forget_calls()
     cloud.kill(function, "dynamodb", "PutItem", "after")
     cluster.tell([heard[0]])
-    assert cloud.calls(function=function)["ssm:GetCommandInvocation"] == 2
+    assert cloud.calls(function=function)["ssm:GetCommandInvocation"] >= 2
     cluster.tell([*reversed(heard), *heard])
     assert cluster.usage() == told, "the other node's reports are lost"
 

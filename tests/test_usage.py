@@ -42,10 +42,12 @@ def test_what_nodes_run_and_what_jobs_bring_is_told_however_often_and_in_whateve
     ending = ended(line(brought), used(own, prefetched=True), totals())
     job = settling.command({node(): ending}, brought, comment="job rule=default attempt=1")
     settling.job(job, targets=1, pulled=1)
+    rows = settling.outcomes.usage("default")
     cloud.forget_calls()
     send(cloud, settling, [*reversed(events), *events])
-    calls = cloud.calls(function=settling.function("NodeResult"))
-    assert calls["ssm:GetCommandInvocation"] >= 12 and "dynamodb:PutItem" not in calls
+    assert cloud.calls(function=settling.function("NodeResult"))["ssm:GetCommandInvocation"] >= 12
+    # A process whose memory is behind another's tries to write, and is refused: each row says how often it was written.
+    assert settling.outcomes.usage("default") == rows
 
     today = datetime.now(UTC).date().isoformat()
     seen = {"firstSeen": today, "lastSeen": today}
