@@ -42,7 +42,7 @@ BY_A_FUNCTION = {
     "more quotes than there is room for": (
         {"Rules": json.dumps([{"name": "gpu", "repositories": ["team/a" for _ in range(220)]}])},
         "environment variable RULES takes 2681 bytes of a function's environment, in which every quote, backslash and "
-        "line break counts twice, and there is room for 2420",
+        "line break counts twice, and there is room for 2394",
     ),
     "half a second": (
         {"DeliveryTimeout": "600.5"},
