@@ -87,9 +87,16 @@ class Cluster:
 
     # What comes of it
 
-    def launched(self, node: str) -> list[dict]:
-        """Returns the commands that a node's launch became."""
-        return [command for command in self.jobs.commands("launch") if node in command["InstanceIds"]]
+    def launched(self, node: str) -> tuple[dict, dict]:
+        """Waits for the two commands that a node's launch becomes: of what neighbours run, and of the rule's newest."""
+
+        def sent() -> list[dict]:
+            commands = [*self.jobs.commands("neighbours"), *self.jobs.commands("launch")]
+            commands = [command for command in commands if node in command["InstanceIds"]]
+            return commands if all(self.stack.report(command["CommandId"], node) for command in commands) else []
+
+        neighbours, launch = until(lambda: both if len(both := sent()) == 2 else None, SECONDS, "the launch's commands")
+        return neighbours, launch
 
     def carrying(self, image: str) -> list[dict]:
         """Returns the commands of pushes that bring an image."""

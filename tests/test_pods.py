@@ -31,6 +31,7 @@ def cluster(cloud):
     cluster.run_to_its_end(second, batch)
     cluster.deploy(Repositories="pods/*", **BY_DEFAULT)
     cluster.until_ended("inventory")
+    cluster.settling.let_usage_pass()
     yield cluster
     cluster.remove()
 
@@ -77,12 +78,13 @@ def test_a_new_node_has_what_its_neighbours_run_before_a_pod_asks_for_it(cloud, 
     everywhere = {image for image, nodes in running.items() if nodes == len(cluster.nodes)}
 
     node = cluster.launch()
-    [command] = until(lambda: cluster.launched(node), SECONDS, "the launch's command")
-    lines = until(lambda: cluster.stack.report(command["CommandId"], node), SECONDS, "the node's report")
+    commands = cluster.launched(node)
 
-    sent = images_of(command)
-    assert set(sent) == running.keys() | newest and set(sent[: len(running)]) == running.keys()
-    assert agent in everywhere and set(sent[: len(everywhere)]) == everywhere
+    of_neighbours, of_rule = map(images_of, commands)
+    assert (set(of_neighbours), set(of_rule)) == (running.keys() - newest, newest)
+    assert agent in everywhere and set(of_neighbours[: len(everywhere - newest)]) == everywhere - newest
+    sent = [*of_neighbours, *of_rule]
+    lines = [line for command in commands for line in cluster.stack.report(command["CommandId"], node)]
     assert {line["image"]: line["status"] for line in lines} == dict.fromkeys(sent, "pulled")
     held = cluster.held(node)
     assert held >= set(sent) and moved not in held
@@ -91,11 +93,10 @@ def test_a_new_node_has_what_its_neighbours_run_before_a_pod_asks_for_it(cloud, 
 
 def test_a_pod_of_a_new_node_waits_for_no_pull_and_one_that_does_lets_its_repository_in(cluster):
     node, name = cluster.launch(), UNUSED[2]
-    [command] = until(lambda: cluster.launched(node), SECONDS, "the launch's command")
-    until(lambda: cluster.stack.report(command["CommandId"], node), SECONDS, "the node's report")
+    neighbours, _ = cluster.launched(node)
     cluster.settling.until_quiet()
     before = pod_metrics(cluster)
-    there = [images_of(command)[0], cluster.newest[USED[0]]]
+    there = [images_of(neighbours)[0], cluster.newest[USED[0]]]
     other = cluster.push(name, "v4")
     assert [cluster.run(node, image)[1] for image in (*there, other)] == [True, True, False]
 

@@ -80,7 +80,7 @@ def test_of_two_hundred_repositories_those_twelve_are_brought_that_the_clusters_
     settling.until_quiet()
     # The first node says nothing of the others, which have told within a quarter of an hour.
     assert stack.invoke("ImagePush", pushed(settling, 150))["decision"] == "sent"
-    let_pass(cloud, settling, seconds=15 * 60)
+    settling.let_usage_pass()
     cloud.forget_calls()
     decisions = [stack.invoke("ImagePush", pushed(settling, number)) for number in range(200)]
     sent = [number for number, decision in enumerate(decisions) if decision["decision"] == "sent"]
@@ -103,24 +103,6 @@ def pushed(settling, number):
     event["region"] = region.partition(".")[0]
     event["detail"] |= {"repository-name": f"team/app-{number:03}", "image-tag": "v1", "image-digest": DIGEST}
     return event
-
-
-def let_pass(cloud, settling, seconds):
-    """Has the nodes have told what they run so many seconds earlier."""
-    table = cloud.client("dynamodb")
-    rows = table.query(
-        TableName=settling.outcomes.table,
-        KeyConditionExpression="pk = :usage",
-        ExpressionAttributeValues={":usage": {"S": "usage#default"}},
-    )["Items"]
-    assert rows
-    for row in rows:
-        table.update_item(
-            TableName=settling.outcomes.table,
-            Key={name: row[name] for name in ("pk", "sk")},
-            UpdateExpression="ADD told_at :seconds",
-            ExpressionAttributeValues={":seconds": {"N": str(-seconds)}},
-        )
 
 
 def inventoried(cloud, settling, image, number):
