@@ -1,6 +1,7 @@
 """Images of a registry in another account, from its forwarded event to the nodes."""
 
 import pytest
+from jobs import Jobs
 from uploaded import Uploaded
 
 from local import images
@@ -37,7 +38,7 @@ def test_a_push_there_is_pulled_from_there_by_running_nodes_and_by_a_new_one(clo
     cloud.send_event(event)
     image = f"{cloud.central_host}/{NAME}/app:v1"
     until(lambda: cloud.image_status(node, image), SECONDS, "the image on the node that runs")
-    pushed = {command["Parameters"]["images"][0] for command in stack.commands("push")}
+    pushed = {command["Parameters"]["images"][0] for command in Jobs(cloud, stack).commands("push")}
     assert f"{image}@{event['detail']['image-digest']}" in pushed
     new = cloud.launch(CLUSTER, online_after=0)
     for host in (cloud.central_host, cloud.registry_host):
@@ -52,7 +53,11 @@ def test_a_reconcile_brings_both_registries_newest(cloud, stack, event):
     [node] = cloud.launch_many(1, CLUSTER, age=3600)
     cloud.until_online(node)
     stack.invoke("Jobs", {"reconcile": True})
-    named = {image for command in stack.commands("reconcile") for image in command["Parameters"]["images"][0].split()}
+    named = {
+        image
+        for command in Jobs(cloud, stack).commands("reconcile")
+        for image in command["Parameters"]["images"][0].split()
+    }
     digest = event["detail"]["image-digest"]
     hosts = {cloud.registry_host, cloud.central_host}
     assert named == {f"{host}/{NAME}/app:v1@{digest}" for host in hosts}

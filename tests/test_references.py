@@ -90,8 +90,8 @@ def reconciled(jobs, image):
     """Reconciles, and returns whether the commands of that carry an image."""
 
     def sent():
-        [rule] = jobs.stack.invoke("Jobs", {"reconcile": True})["rules"]
-        return rule.get("commands")
+        answer = jobs.stack.invoke("Jobs", {"reconcile": True})
+        return [id_ for rule in answer.get("rules", []) for id_ in rule.get("commands", [])]
 
     commands = until(sent, SECONDS, "the reconcile before to end")
     carried = {c["CommandId"]: c["Parameters"]["images"][0].split() for c in jobs.stack.commands("reconcile")}
