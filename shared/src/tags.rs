@@ -19,7 +19,7 @@ use crate::{
     image::TaggedImage,
     instance::{self, InstancesError},
     node::NodeSelector,
-    outcome::is_retryable,
+    outcome::{NodeReason, is_retryable},
     reachability::connection,
     settings::Mode,
     ssm::{self, SsmError},
@@ -239,11 +239,13 @@ fn merge(resolved: &mut ResolvedTags, told: Vec<TagLine>) {
     }
 }
 
-/// Returns true where no other node is worth asking.
-fn is_settled(told: Option<&Result<String, TagFailure>>) -> bool {
+/// Returns true where a tag's digest is told, or that it is nothing which another time or another node may find: what one node
+/// has no login for another may have.
+#[must_use]
+pub fn is_settled(told: Option<&Result<String, TagFailure>>) -> bool {
     match told {
         Some(Ok(_)) => true,
-        Some(Err(failure)) => !is_retryable(&failure.reason),
+        Some(Err(failure)) => !is_retryable(&failure.reason) && failure.reason != NodeReason::Denied.as_str(),
         None => false,
     }
 }

@@ -154,7 +154,14 @@ async fn one_node_is_asked_for_all_tags_and_believed_of_those_alone() {
 
 #[tokio::test]
 async fn the_next_node_is_asked_where_one_is_silent_or_its_registry_is() {
-    for first in [None, Some(String::new()), Some(failed(NGINX, NodeReason::Registry))] {
+    // One node's login says nothing of the others'.
+    let denied = Some(failed(NGINX, NodeReason::Denied));
+    for first in [
+        None,
+        Some(String::new()),
+        Some(failed(NGINX, NodeReason::Registry)),
+        denied,
+    ] {
         let (answer, state) = resolve(&[NGINX], &[first, Some(resolved(NGINX)), None]).await;
         assert_eq!(told(&answer.unwrap(), NGINX), Ok(DIGEST.to_owned()));
         assert_eq!(state.sent.len(), 2);
