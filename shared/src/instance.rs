@@ -83,11 +83,16 @@ pub async fn has_nodes(client: &Client, cluster: &Cluster) -> Result<bool, Insta
     Ok(false)
 }
 
-/// Names some instances that a selector selects and that run, those first that were launched first: of many those of one page.
+/// Names instances that a selector selects and that run, a page of them: those first that were launched first. The page may be
+/// empty although another follows, whose token is given.
 ///
 /// # Errors
 /// [`InstancesError`] where EC2 cannot be asked.
-pub async fn some_of(client: &Client, selector: &NodeSelector) -> Result<Vec<String>, InstancesError> {
+pub async fn page_of(
+    client: &Client,
+    selector: &NodeSelector,
+    token: Option<String>,
+) -> Result<(Vec<String>, Option<String>), InstancesError> {
     let tags = selector.tags().iter();
     let tags = tags.map(|(key, values)| filter(&format!("tag:{key}"), values.clone()));
     let running = filter(
@@ -96,20 +101,16 @@ pub async fn some_of(client: &Client, selector: &NodeSelector) -> Result<Vec<Str
     );
     let request = client
         .describe_instances()
-        .set_filters(Some(tags.chain([running]).collect()));
-    let mut pages = request.max_results(SOME).into_paginator().send();
-    // A page may be empty although another follows.
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| InstancesError(Box::new(error)))?;
-        let instances = page.reservations().iter().flat_map(Reservation::instances);
-        let mut instances: Vec<&Instance> = instances.filter(|instance| !is_auto_mode(instance)).collect();
-        if !instances.is_empty() {
-            instances.sort_by_key(|instance| launched_at(instance));
-            let ids = instances.into_iter().filter_map(Instance::instance_id);
-            return Ok(ids.map(str::to_owned).collect());
-        }
-    }
-    Ok(Vec::new())
+        .set_filters(Some(tags.chain([running]).collect()))
+        .max_results(SOME)
+        .set_next_token(token);
+    let page = request.send().await.map_err(|error| InstancesError(Box::new(error)))?;
+    let instances = page.reservations().iter().flat_map(Reservation::instances);
+    let mut instances: Vec<&Instance> = instances.filter(|instance| !is_auto_mode(instance)).collect();
+    instances.sort_by_key(|instance| launched_at(instance));
+    let ids = instances.into_iter().filter_map(Instance::instance_id);
+    let ids = ids.map(str::to_owned).collect();
+    Ok((ids, page.next_token.filter(|token| !token.is_empty())))
 }
 
 fn are_up() -> Filter {

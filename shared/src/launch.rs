@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use tracing::warn;
 
 use crate::{
+    command::Trigger,
     error_text::error_text,
     image::Image,
     lease,
@@ -74,6 +75,9 @@ pub struct SentParts(BTreeMap<String, Brought>);
 struct Brought {
     rule: String,
     images: Vec<String>,
+    /// Is true where a node that lacks them all the same lacks nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    best_effort: bool,
 }
 
 impl SentParts {
@@ -84,10 +88,11 @@ impl SentParts {
     }
 
     /// Adds a command that went by a rule, with the [`fingerprint`]s of its images.
-    pub fn add(&mut self, command: &str, rule: &str, images: &[String]) {
+    pub fn add(&mut self, command: &str, (rule, trigger): (&str, Trigger), images: &[String]) {
         let brought = Brought {
             rule: rule.to_owned(),
             images: images.to_vec(),
+            best_effort: trigger.is_best_effort(),
         };
         self.0.insert(command.to_owned(), brought);
     }
@@ -104,11 +109,13 @@ impl SentParts {
         of_rule.map(|(command, _)| command.as_str())
     }
 
-    /// Gives the fingerprints of the images that went by a rule.
+    /// Gives the fingerprints of the images that went by a rule, and that need not go by this trigger any more: what went as
+    /// best effort may have failed, and nobody would know.
     #[must_use]
-    pub fn images_of_rule(&self, rule: &str) -> HashSet<&str> {
+    pub fn images_of_rule(&self, rule: &str, trigger: Trigger) -> HashSet<&str> {
         let of_rule = self.0.values().filter(|brought| brought.rule == rule);
         of_rule
+            .filter(|brought| !brought.best_effort || trigger.is_best_effort())
             .flat_map(|brought| &brought.images)
             .map(String::as_str)
             .collect()

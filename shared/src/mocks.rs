@@ -18,7 +18,7 @@ pub use calls::Calls;
 pub use dynamodb::{Table, dynamodb};
 pub use ssm::{access_denied, silent_ssm};
 pub use tags::{Tags, tag_resolver};
-pub use usage::{note_use, ran};
+pub use usage::{note_named, note_use, ran};
 
 /// An error as a service answers it that does not say more than a code.
 #[macro_export]

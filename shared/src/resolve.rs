@@ -35,6 +35,9 @@ pub enum ResolveError {
     /// ECR could not be asked.
     #[error("the images of repository {0} could not be described")]
     Images(String, #[source] Box<SdkError<DescribeImagesError>>),
+    /// No node has said anything of some tag.
+    #[error("no node has told in time what {0} is")]
+    Untold(TaggedImage),
     /// The registry could not be asked what a tag is.
     #[error("a node could not tell what {0} is: {1}")]
     Tag(TaggedImage, TagFailure),
@@ -94,13 +97,16 @@ impl LookedUp {
     /// what its digest says, or `tags`.
     ///
     /// # Errors
-    /// [`ResolveError::Tag`] where a registry could not be asked, and another time may be; else
+    /// [`ResolveError::Untold`] and [`ResolveError::Tag`] where no node answered, or a registry, and another time may; else
     /// [`ResolveError::NotAccepted`] with every image, by its place, that is not there or that no node can run.
     pub fn resolve(&self, registry: &str, tags: &ResolvedTags) -> Result<Vec<Image>, ResolveError> {
         for (tag, failure) in tags.iter().filter_map(|(tag, told)| Some((tag, told.as_ref().err()?))) {
             if is_retryable(&failure.reason) {
                 return Err(ResolveError::Tag(tag.clone(), failure.clone()));
             }
+        }
+        if let Some(untold) = self.unresolved_tags().into_iter().find(|tag| !tags.contains_key(tag)) {
+            return Err(ResolveError::Untold(untold));
         }
         let mut resolved = Vec::with_capacity(self.images.len());
         let mut errors = Vec::new();

@@ -69,7 +69,7 @@ impl RuleImages {
     #[must_use]
     pub fn and_central(mut self, settings: &Settings, registries: &Registries) -> Self {
         for (central, registry) in registries.central() {
-            let newest = NewestImages::of(registry.clone(), central.region.clone(), settings);
+            let newest = NewestImages::of(registry.clone(), central.region.clone(), settings).beside(&self.newest);
             self.central.push(CentralImages::new(central, newest));
             let is_unlisted = |rule: &&Rule| wants_a_listing(rule) && brings_from(rule, &self.registry, &central.host);
             for rule in settings.rules.iter().filter(is_unlisted) {
@@ -167,8 +167,8 @@ impl RuleImages {
     /// those that its nodes use, where it takes only such and their use is known.
     ///
     /// # Errors
-    /// [`ImagesError`] where ECR has to list the repositories and does not, where its answer names no usable image, and where
-    /// DynamoDB cannot be asked.
+    /// [`ImagesError`] where DynamoDB cannot be asked, and, where the rule names no image itself, where ECR has to list the
+    /// repositories and does not, or its answer names no usable image.
     pub async fn newest(&self, rule: &Rule, used: &RuleUse, now: SystemTime) -> Result<Newest, ImagesError> {
         let named = self.named.of_rule(rule, now).await?;
         let own = async {
@@ -182,7 +182,15 @@ impl RuleImages {
         };
         let central = central::newest(&self.central, &self.registry, (rule, used), now);
         let (own, central) = join(own, central).await;
-        Ok(central::joined(own, central)?.after(named))
+        let newest = central::joined(own, central);
+        let newest = newest.or_else(|cause| {
+            if named.is_empty() {
+                Err(cause)
+            } else {
+                Ok(Newest::unknown(cause))
+            }
+        });
+        Ok(newest?.after(named))
     }
 
     /// Puts this registry's repositories beside those that a rule takes of which it names images itself.

@@ -19,7 +19,7 @@ use crate::{
     image::TaggedImage,
     instance::{self, InstancesError},
     node::NodeSelector,
-    outcome::is_retryable,
+    outcome::{NodeReason, is_retryable},
     reachability::connection,
     settings::Mode,
     ssm::{self, SsmError},
@@ -30,6 +30,8 @@ use crate::{
 const MAX_TAGS: usize = 10;
 /// Limits how many nodes are asked for a tag: the next where one has not answered, or its registry has not.
 const MAX_NODES: usize = 3;
+/// Limits how many pages of nodes are looked through for one that SSM reaches: the first may be Windows' or offline.
+const MAX_PAGES: usize = 5;
 /// Sets after how long SSM is asked whether a command has ended, again and again.
 const POLLING: Duration = Duration::from_millis(700);
 /// Sets after how many of these the next node is asked.
@@ -124,8 +126,8 @@ impl TagResolver {
 
     /// Tells what tags are, as one node says, or the next where it does not: for up to 12 seconds.
     ///
-    /// Costs nothing where there are no tags. Else a DescribeInstances for each selector until one selects a node, a
-    /// DescribeInstanceInformation, and for each ten tags a SendCommand and a few GetCommandInvocation.
+    /// Costs nothing where there are no tags. Else a DescribeInstances and a DescribeInstanceInformation for each selector until
+    /// one selects a node that SSM reaches, up to five of each where it reaches few, and for each ten tags a SendCommand and a few GetCommandInvocation.
     ///
     /// # Errors
     /// [`TagsError`] where no node says anything.
@@ -153,15 +155,31 @@ impl TagResolver {
             Nodes::Selected(selectors) => selectors,
         };
         for selector in selectors {
-            let mut ids = instance::some_of(&self.ec2, selector).await?;
-            let managed = ssm::managed_nodes(&self.ssm, &ids).await?;
-            ids.retain(|id| connection(managed.get(id)).is_ok());
-            ids.truncate(MAX_NODES);
+            let ids = self.reached_of(selector).await?;
             if !ids.is_empty() {
                 return Ok(ids);
             }
         }
         Err(TagsError::NoNode)
+    }
+
+    /// Names up to three nodes of the first page of a selector's that has one which SSM reaches; none where `MAX_PAGES` have none.
+    async fn reached_of(&self, selector: &NodeSelector) -> Result<Vec<String>, TagsError> {
+        let (mut token, mut pages) = (None, 0);
+        while pages < MAX_PAGES {
+            let (mut ids, next) = instance::page_of(&self.ec2, selector, token).await?;
+            if !ids.is_empty() {
+                pages += 1;
+                let managed = ssm::managed_nodes(&self.ssm, &ids).await?;
+                ids.retain(|id| connection(managed.get(id)).is_ok());
+                ids.truncate(MAX_NODES);
+            }
+            if !ids.is_empty() || next.is_none() {
+                return Ok(ids);
+            }
+            token = next;
+        }
+        Ok(Vec::new())
     }
 
     /// Asks one node after the other until each tag has an answer that no other node would give differently.
@@ -239,11 +257,13 @@ fn merge(resolved: &mut ResolvedTags, told: Vec<TagLine>) {
     }
 }
 
-/// Returns true where no other node is worth asking.
-fn is_settled(told: Option<&Result<String, TagFailure>>) -> bool {
+/// Returns true where a tag's digest is told, or that it is nothing which another time or another node may find: what one node
+/// has no login for another may have.
+#[must_use]
+pub fn is_settled(told: Option<&Result<String, TagFailure>>) -> bool {
     match told {
         Some(Ok(_)) => true,
-        Some(Err(failure)) => !is_retryable(&failure.reason),
+        Some(Err(failure)) => !is_retryable(&failure.reason) && failure.reason != NodeReason::Denied.as_str(),
         None => false,
     }
 }

@@ -6,6 +6,7 @@ use aws_sdk_ecr::types::{ImageDetail, ImageStatus};
 use futures_util::future::join_all;
 use prefetch::{
     ecr::{ImagesError, ManifestKind, Registries, Registry, image_detail, manifests, warn_unread},
+    error_text::error_text,
     image::{Image, ImageError, Kind, ecr_registry},
     newest,
     rule::Rule,
@@ -211,14 +212,22 @@ struct Known {
     manifest: Option<ManifestKind>,
 }
 
-/// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone.
+/// Asks ECR for an image's kind and tags, where the event does not tell them; none where it is gone. What a central registry
+/// keeps from the function nodes may pull all the same.
 async fn kind_and_tags(registry: &Registry, arrival: &Arrival) -> Result<Option<(Kind, Vec<String>)>, ImagesError> {
     let Arrival { repository, digest, .. } = arrival;
     let mut tags: Vec<String> = arrival.tag.iter().cloned().collect();
     if arrival.kind != Kind::Unknown && !tags.is_empty() {
         return Ok(Some((arrival.kind.clone(), tags)));
     }
-    let Some(detail) = image_detail(registry, repository, digest).await?.filter(is_active) else {
+    let detail = match image_detail(registry, repository, digest).await {
+        Err(error) if !tags.is_empty() && registry.is_closed(&error) => {
+            warn_unread(repository, &error_text(&error));
+            return Ok(Some((Kind::Unknown, tags)));
+        }
+        detail => detail?,
+    };
+    let Some(detail) = detail.filter(is_active) else {
         return Ok(None);
     };
     let kind = if detail.subject_manifest_digest().is_some() {

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use chrono::{DateTime, Utc};
-use prefetch::{boot::BootLists, error_text::error_text, node::Cluster, rule::Rule, rule_images::RuleImages};
+use prefetch::{
+    boot::BootLists, ecr::ImagesError, error_text::error_text, node::Cluster, rule::Rule, rule_images::RuleImages,
+};
 use thiserror::Error;
 use tracing::{error, info, warn};
 
@@ -68,8 +70,10 @@ pub async fn reconcile(reconciler: &Reconciler<'_>, now: DateTime<Utc>) -> Resul
     let images = reconciler.images.anew(LISTING);
     let boot = BootTurn::begin(reconciler.boot).await;
     let mut rules = Vec::with_capacity(settings.rules.len());
+    let mut unresolved = reconciler.rules.names.find_all(&settings.rules, now).await;
     for (place, rule, last) in turns(&reconciler.rules, now).await {
-        let decision = reconcile_rule(&reconciler.rules, rule, last, &images, now).await;
+        let known = last.map(|last| (last, unresolved.remove(&rule.name)));
+        let decision = reconcile_rule(&reconciler.rules, rule, known, &images, now).await;
         let rule = rule.name.clone();
         rules.push((place, Reconciled { rule, decision }));
     }
@@ -106,13 +110,13 @@ async fn turns<'a>(rules: &RuleReconciler<'a>, now: DateTime<Utc>) -> Vec<Turn<'
 async fn reconcile_rule(
     rules: &RuleReconciler<'_>,
     rule: &Rule,
-    last: Result<Option<RuleRow>, StoreError>,
+    known: Result<(Option<RuleRow>, Option<ImagesError>), StoreError>,
     images: &RuleImages,
     now: DateTime<Utc>,
 ) -> RuleDecision {
     let asked = ask_for_inventory(rules.sender, rules.settings, rule, now).await;
-    let decision = match last {
-        Ok(last) => rules.reconcile(rule, last, images, now).await,
+    let decision = match known {
+        Ok(known) => rules.reconcile(rule, known, images, now).await,
         Err(error) => Err(error.into()),
     };
     let decision = decision.unwrap_or_else(|cause| failed(rule, &cause));

@@ -76,7 +76,7 @@ impl NodeLaunch {
         for request in requests {
             let went = claimed.get(&request).map(|claimed| &claimed.went);
             let of_lists = lists.iter().enumerate();
-            let lacking = of_lists.map(|(place, (_, images))| (place, lacking(rule, images, went)));
+            let lacking = of_lists.map(|(place, list)| (place, lacking(rule, list, went)));
             let lacking: Vec<(usize, Vec<Image>)> = lacking.filter(|(_, images)| !images.is_empty()).collect();
             if let Some(went) = went.filter(|_| lacking.is_empty()) {
                 let commands = went.commands_of_rule(&rule.name).map(str::to_owned);
@@ -106,9 +106,12 @@ fn of_missing(rule: &Rule, has_none: bool, requests: &[Request], cause: &ImagesE
     of_all(requests.to_vec(), &Decision::handed_back(reason, error_text(cause)))
 }
 
-/// Gives the images that did not go to a node by the rule.
-fn lacking(rule: &Rule, images: &[Image], went: Option<&SentParts>) -> Vec<Image> {
-    let went = went.map(|went| went.images_of_rule(&rule.name)).unwrap_or_default();
+/// Gives the images of a list that did not go to a node by the rule. One that seemed to be run by neighbours alone while ECR did
+/// not answer, and went as best effort, goes once more as one of the rule's.
+fn lacking(rule: &Rule, (trigger, images): &(Trigger, Vec<Image>), went: Option<&SentParts>) -> Vec<Image> {
+    let went = went
+        .map(|went| went.images_of_rule(&rule.name, *trigger))
+        .unwrap_or_default();
     let lacking = images.iter().filter(|image| !went.contains(&*fingerprint(image)));
     lacking.cloned().collect()
 }

@@ -101,18 +101,18 @@ impl NodeLaunch {
         let mut sending = stream::iter(commands)
             .map(async |(comment, images, requests)| {
                 let decided = self.send_command(rule, comment, images, requests.to_vec(), now).await;
-                (images, decided)
+                (comment.trigger, images, decided)
             })
             .buffered(AT_ONCE);
         let mut decisions = Vec::new();
-        while let Some((images, decided)) = sending.next().await {
+        while let Some((trigger, images, decided)) = sending.next().await {
             let images: Vec<String> = images.iter().map(fingerprint).collect();
             for (request, decision) in &decided {
                 if let (Some(claimed), Decision::Sent { commands } | Decision::Observed { commands }) =
                     (claimed.get_mut(request), decision)
                 {
                     for sent in commands {
-                        claimed.went.add(&sent.command, &rule.name, &images);
+                        claimed.went.add(&sent.command, (&rule.name, trigger), &images);
                     }
                 }
             }

@@ -89,15 +89,14 @@ pub(super) fn images_of(text: &str) -> Option<Vec<Image>> {
 }
 
 /// Puts images of the repository that was pushed to in the place of those that a list has of it, or where a launch names it;
-/// what `neighbours` run stays, before all others.
+/// what is to be `staying` stays, before all others.
 pub(super) fn merged(
     rule: &Rule,
     listed: &[Image],
-    neighbours: &[Image],
+    staying: &[Image],
     (pushed, images): (&Image, Vec<Image>),
 ) -> Vec<Image> {
-    let (running, listed): (Vec<Image>, Vec<Image>) =
-        listed.iter().cloned().partition(|image| neighbours.contains(image));
+    let (stays, listed): (Vec<Image>, Vec<Image>) = listed.iter().cloned().partition(|image| staying.contains(image));
     let is_there = |image: &Image| image.registry() == pushed.registry();
     let is_of = |image: &Image| is_there(image) && image.repository() == pushed.repository();
     let place = listed.iter().position(is_of).unwrap_or_else(|| {
@@ -108,9 +107,9 @@ pub(super) fn merged(
     });
     let (before, after) = listed.split_at(place);
     let others = |images: &[Image]| images.iter().filter(|image| !is_of(image)).cloned().collect::<Vec<_>>();
-    let images = images.into_iter().filter(|image| !running.contains(image)).collect();
+    let images = images.into_iter().filter(|image| !stays.contains(image)).collect();
     let newest = [others(before), images, others(after)].concat();
-    [running, newest].concat()
+    [stays, newest].concat()
 }
 
 #[cfg(test)]

@@ -16,11 +16,11 @@ use super::{
     store::{BootError, Store, Stored},
 };
 use crate::{
-    ecr::Newest,
+    ecr::{ImagesError, Newest},
     error_text::error_text,
     image::Image,
     rule::Rule,
-    rule_images::RuleImages,
+    rule_images::{RuleImages, RuleUse},
     settings::{Mode, Settings},
 };
 
@@ -111,7 +111,7 @@ impl BootLists {
     /// Brings the newest images of an image's repository into the lists of rules, after a push to it.
     ///
     /// ECR is asked for that repository alone. A rule costs one GetParameters and, where its list changes, a PutParameter for each
-    /// of its parameters; one whose new nodes get what their neighbours run also a Query.
+    /// of its parameters; one whose new nodes get what their neighbours run also a Query, and one that names images itself another.
     /// Where another push has written in between, the version tells, and the list is written once more from all that ECR has.
     /// What fails is told, and the next reconcile mends it.
     pub async fn pushed(
@@ -147,9 +147,8 @@ impl BootLists {
         };
         let newest = images.newest_of_repository(rule, pushed, now).await?.whole()?;
         let before = self.store.read(&rule.name).await?;
-        let neighbours = images.neighbours(rule, &used, now).into_iter();
-        let neighbours: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
-        let list = merged(rule, &before.images(), &neighbours, (pushed, newest));
+        let staying = staying(images, rule, &used, now).await?;
+        let list = merged(rule, &before.images(), &staying, (pushed, newest));
         let list = BootList::new(settings, rule, &list);
         if before.is(&list) {
             return Ok(Decision::unchanged(&list));
@@ -247,6 +246,14 @@ impl BootLists {
         self.store.write(&rule.name, &before, &list).await?;
         Ok(Decision::written(&list))
     }
+}
+
+/// Names what stays in a rule's list whatever is pushed: what its nodes run, and what it names itself.
+async fn staying(images: &RuleImages, rule: &Rule, used: &RuleUse, now: SystemTime) -> Result<Vec<Image>, ImagesError> {
+    let neighbours = images.neighbours(rule, used, now).into_iter();
+    let mut staying: Vec<Image> = neighbours.map(|row| row.image.clone()).collect();
+    staying.extend(images.named().of_rule(rule, now).await?);
+    Ok(staying)
 }
 
 fn incomplete(cause: &dyn Error) -> Decision {

@@ -12,7 +12,10 @@ use aws_sdk_ecr::{
     config::{Builder, retry::RetryConfig},
 };
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tracing::warn;
 
 use super::{
@@ -33,7 +36,8 @@ use crate::{
 const MEMO: Duration = Duration::from_secs(30);
 /// Sets how old such an answer may be, where there is time to ask again once the others are known.
 const FRESH: Duration = Duration::from_mins(2);
-/// Limits how many repositories are asked for at once, each of which holds one page of some megabytes.
+/// Limits how many repositories are asked for at once, each of which holds one page of some megabytes: of all registries
+/// together, for a function of 128 MB has room for no more.
 const AT_ONCE: usize = 8;
 /// Sets for how long a scan goes on, unless it is told otherwise: what it has answered has to be sent within the function's
 /// 25 seconds.
@@ -44,6 +48,7 @@ const ATTEMPTS: u32 = 5;
 /// The newest images of repositories; what ECR answered is remembered for 30 seconds.
 pub struct NewestImages {
     listings: Listings,
+    turns: Arc<Semaphore>,
     region: String,
     endpoint: RegistryEndpoint,
     patience: Duration,
@@ -133,6 +138,7 @@ impl NewestImages {
     pub fn of(registry: Registry, region: String, settings: &Settings) -> Self {
         Self {
             listings: Listings::new(registry, settings.rules.clone().into()),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
             region,
             endpoint: settings.registry_endpoint,
             patience: PATIENCE,
@@ -143,12 +149,20 @@ impl NewestImages {
         }
     }
 
+    /// Takes turns with another registry.
+    #[must_use]
+    pub fn beside(self, other: &Self) -> Self {
+        let turns = Arc::clone(&other.turns);
+        Self { turns, ..self }
+    }
+
     /// Asks the same ECR for so long at most, and remembers nothing yet but what a scan answered that could not be ended: who
     /// asks right after a push wants what was pushed.
     #[must_use]
     pub fn anew(&self, patience: Duration) -> Self {
         Self {
             listings: self.listings.clone(),
+            turns: Arc::clone(&self.turns),
             region: self.region.clone(),
             endpoint: self.endpoint,
             patience,
@@ -220,8 +234,10 @@ impl NewestImages {
         let mut left = asked.len();
         let begin = Instant::now();
         let deadline = begin + self.patience.saturating_sub(self.spent(now));
-        let listing =
-            stream::iter(asked).map(async |repository| (repository, self.listings.images(repository, now).await));
+        let listing = stream::iter(asked).map(async |repository| {
+            let _turn = self.turns.acquire().await;
+            (repository, self.listings.images(repository, now).await)
+        });
         let mut listing = std::pin::pin!(listing.buffer_unordered(AT_ONCE));
         loop {
             match timeout_at(deadline, listing.next()).await {

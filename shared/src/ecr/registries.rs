@@ -11,6 +11,7 @@ use aws_sdk_ecr::{
     },
 };
 
+use super::error::ImagesError;
 use crate::{
     image::{ecr_region, is_same_registry},
     settings::{CentralRegistry, UsageSettings},
@@ -52,6 +53,16 @@ impl Registry {
     pub fn batch_get_image(&self, repository: &str) -> BatchGetImageFluentBuilder {
         let request = self.client.batch_get_image().repository_name(repository);
         request.set_registry_id(self.account.clone())
+    }
+
+    /// Returns true where it is a central registry, and a policy keeps from this account what was asked for.
+    #[must_use]
+    pub fn is_closed(&self, error: &ImagesError) -> bool {
+        let refusal = match error {
+            ImagesError::Images(_, error) => error.as_service_error(),
+            _ => None,
+        };
+        self.account.is_some() && refusal.is_some_and(is_denied)
     }
 
     /// Returns the client; a central registry lists no repositories by it.

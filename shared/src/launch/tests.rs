@@ -159,7 +159,11 @@ async fn the_rows_of_a_batch_whose_nodes_got_hundreds_of_images_are_within_a_tra
     let mut much = SentParts::default();
     for command in 0..100 {
         let images: Vec<String> = (0..10).map(|k| format!("{:016x}", command * 10 + k)).collect();
-        much.add(&format!("{command:036}"), &"r".repeat(32), &images);
+        much.add(
+            &format!("{command:036}"),
+            (&"r".repeat(32), Trigger::Neighbours),
+            &images,
+        );
     }
     let begun: Vec<_> = keys.iter().map(|key| (key.clone(), much.clone())).collect();
     launches.release(&begun, at(0)).await;
@@ -198,7 +202,7 @@ async fn claimed(launches: &Launches, launch: &Key, second: i64) -> Claim {
 
 fn went(command: &str, image: &str) -> SentParts {
     let mut went = SentParts::default();
-    went.add(command, "default", &[image.to_owned()]);
+    went.add(command, ("default", Trigger::Launch), &[image.to_owned()]);
     went
 }
 

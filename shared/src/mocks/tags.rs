@@ -1,7 +1,7 @@
 //! A node that tells what tags of other registries are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,14 +25,18 @@ use crate::{
     tags::TagResolver,
 };
 
-/// Long enough for mocks to answer within.
-const POLLING: Duration = Duration::from_millis(5);
+/// Long enough for mocks to answer within, on a machine that is busy.
+const POLLING: Duration = Duration::from_millis(20);
 
 /// Holds what registries have by tags, and what nodes were asked.
 #[derive(Debug, Default)]
 pub struct Tags {
     /// The digests, or the reason why there is none, by `host/repository:tag`; one that is not there is not found.
     pub known: BTreeMap<String, Result<String, String>>,
+    /// The tags of which a node says nothing.
+    pub untold: BTreeSet<String>,
+    /// Tells how many commands have to be sent until one of them ends.
+    pub together: usize,
     /// True where no node is there to be asked.
     pub has_no_node: bool,
     /// Tells what nodes were asked, each with the node.
@@ -92,8 +96,13 @@ pub fn tag_resolver(tags: &Arc<Mutex<Tags>>, mode: Mode) -> TagResolver {
     let shared = Arc::clone(tags);
     let invocation = mock!(aws_sdk_ssm::Client::get_command_invocation).then_compute_response(move |input| {
         let state = shared.lock().unwrap();
+        if state.asked.len() < state.together {
+            let output = GetCommandInvocationOutput::builder().status(CommandInvocationStatus::InProgress);
+            return MockResponse::Output(output.build());
+        }
         let (_, asked) = &state.asked[input.command_id().unwrap().parse::<usize>().unwrap()];
-        let lines: Vec<String> = asked.split(' ').map(|tag| state.answer(tag)).collect();
+        let told = asked.split(' ').filter(|tag| !state.untold.contains(*tag));
+        let lines: Vec<String> = told.map(|tag| state.answer(tag)).collect();
         let output = GetCommandInvocationOutput::builder()
             .status(CommandInvocationStatus::Success)
             .standard_output_content(lines.join("\n"));

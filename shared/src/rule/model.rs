@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::globs::Globs;
-use crate::requested_image::{Registry, RequestedImage};
+use crate::{
+    image::is_same_registry,
+    requested_image::{Registry, RequestedImage},
+};
 
 /// Limits how many tag keys a rule may name: SSM takes 5 targets, ANDed, and one is the cluster's (SSM service model,
 /// `Targets`).
@@ -77,7 +80,7 @@ impl Rule {
         let mut images = images.filter_map(|text| RequestedImage::parse(text, own).ok());
         images.any(|image| {
             let is_of_registry = match &image.registry {
-                Registry::Other(host) => host == registry,
+                Registry::Other(host) => is_same_registry(host, registry),
                 Registry::Own | Registry::Unnamed => registry == own,
             };
             is_of_registry && image.repository == repository

@@ -217,3 +217,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rule_names_images_of_a_registry_by_whichever_of_its_endpoints() {
+    let own = "123456789012.dkr.ecr.eu-central-1.amazonaws.com";
+    let central = "210987654321.dkr.ecr.us-east-1.amazonaws.com";
+    let names = |image: &str, registry: &str| {
+        let rules = parse_rules(&format!(r#"[{{"name": "a", "images": ["{image}"]}}]"#)).unwrap();
+        rules[0].names(registry, "team/app", own)
+    };
+    for host in [central, "210987654321.dkr-ecr.us-east-1.on.aws"] {
+        assert!(names(&format!("{host}/team/app:v1"), central), "{host}");
+        assert!(!names(&format!("{host}/team/app:v1"), own), "{host}");
+    }
+    assert!(names("team/app:v1", own) && !names("team/app:v1", central));
+}

@@ -27,6 +27,8 @@ type Answers = BTreeMap<String, Option<String>>;
 #[derive(Default)]
 struct State {
     offline: Vec<String>,
+    /// Tells how many nodes EC2 describes by one call; 0 is all of them.
+    page: usize,
     answers: Answers,
     sent: Vec<(String, String)>,
 }
@@ -44,15 +46,23 @@ fn failed(tag: &str, reason: NodeReason) -> String {
 }
 
 fn resolver(nodes: usize, state: &Arc<Mutex<State>>, mode: Mode) -> TagResolver {
-    let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_output(move || {
-        let instances = (0..nodes).map(|k| {
+    let shared = Arc::clone(state);
+    let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_compute_response(move |input| {
+        let page = match shared.lock().unwrap().page {
+            0 => nodes,
+            page => page,
+        };
+        let first = input.next_token().map_or(0, |token| token.parse().unwrap());
+        let end = nodes.min(first + page);
+        let instances = (first..end).map(|k| {
             let launched = aws_sdk_ec2::primitives::DateTime::from_secs(1_000 - i64::try_from(k).unwrap());
             Instance::builder().instance_id(node(k)).launch_time(launched).build()
         });
         let reservation = Reservation::builder().set_instances(Some(instances.collect())).build();
-        aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput::builder()
+        let output = aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput::builder()
             .reservations(reservation)
-            .build()
+            .set_next_token((end < nodes).then(|| end.to_string()));
+        MockResponse::Output(output.build())
     });
     let shared = Arc::clone(state);
     let information = mock!(aws_sdk_ssm::Client::describe_instance_information).then_compute_response(move |input| {
@@ -154,7 +164,14 @@ async fn one_node_is_asked_for_all_tags_and_believed_of_those_alone() {
 
 #[tokio::test]
 async fn the_next_node_is_asked_where_one_is_silent_or_its_registry_is() {
-    for first in [None, Some(String::new()), Some(failed(NGINX, NodeReason::Registry))] {
+    // One node's login says nothing of the others'.
+    let denied = Some(failed(NGINX, NodeReason::Denied));
+    for first in [
+        None,
+        Some(String::new()),
+        Some(failed(NGINX, NodeReason::Registry)),
+        denied,
+    ] {
         let (answer, state) = resolve(&[NGINX], &[first, Some(resolved(NGINX)), None]).await;
         assert_eq!(told(&answer.unwrap(), NGINX), Ok(DIGEST.to_owned()));
         assert_eq!(state.sent.len(), 2);
@@ -162,14 +179,14 @@ async fn the_next_node_is_asked_where_one_is_silent_or_its_registry_is() {
 }
 
 #[tokio::test]
-async fn what_no_other_node_would_tell_differently_is_answerat_once() {
+async fn what_no_other_node_would_tell_differently_is_the_answer_at_once() {
     let (answer, state) = resolve(&[NGINX], &[Some(failed(NGINX, NodeReason::NotFound)), None]).await;
     assert_eq!(told(&answer.unwrap(), NGINX), Err("not-found".to_owned()));
     assert_eq!(state.sent.len(), 1);
 }
 
 #[tokio::test]
-async fn what_some_nodes_tell_is_answerwhere_others_are_silent() {
+async fn what_some_nodes_tell_is_the_answer_where_others_are_silent() {
     let (answer, _) = resolve(&[NGINX, REDIS], &[Some(resolved(NGINX)), None, None]).await;
     let resolved = answer.unwrap();
     assert_eq!((resolved.len(), told(&resolved, NGINX)), (1, Ok(DIGEST.to_owned())));
@@ -205,6 +222,24 @@ async fn without_a_node_or_in_a_stack_that_observes_nobody_is_asked() {
     assert!(matches!(answer, Err(TagsError::NoNode)) && state.sent.is_empty());
     let (answer, state) = resolve_in(Mode::Observe, &[NGINX], 1, State::default()).await;
     assert!(matches!(answer, Err(TagsError::Observes)) && state.sent.is_empty());
+}
+
+#[tokio::test]
+async fn nodes_are_looked_for_among_more_of_them_where_ssm_reaches_none_of_the_first() {
+    let resolve_behind = async |offline: usize| {
+        let state = State {
+            offline: (0..offline).map(node).collect(),
+            page: 2,
+            answers: [(node(offline), Some(resolved(NGINX)))].into(),
+            ..State::default()
+        };
+        resolve_in(Mode::Send, &[NGINX], offline + 1, state).await
+    };
+    let (answer, state) = resolve_behind(5).await;
+    assert_eq!(told(&answer.unwrap(), NGINX), Ok(DIGEST.to_owned()));
+    assert_eq!(state.sent, [(node(5), NGINX.to_owned())]);
+    let (answer, _) = resolve_behind(100).await;
+    assert!(matches!(answer, Err(TagsError::NoNode)));
 }
 
 #[tokio::test]

@@ -1,25 +1,27 @@
 //! The images that rules name themselves: what they are now, as ECR and nodes tell.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, stream};
 use prefetch::{
     ecr::ImagesError,
     error_text::error_text,
-    image::TaggedImage,
     named_images::NamedRow,
     node::{Cluster, NodeSelector},
-    outcome::is_retryable,
     requested_image::RequestedImage,
     resolve::{LookedUp, look_up},
     rows::{Item, Key},
     rule::Rule,
     rule_images::RuleImages,
-    tags::{Nodes, ResolvedTags, TagResolver, TagsError},
+    tags::{Nodes, ResolvedTags, TagResolver, TagsError, is_settled},
 };
 use tracing::info;
 
 use crate::store::Store;
+
+/// Limits for how many rules it is asked side by side, each of which sends a command for every ten tags.
+const AT_ONCE: usize = 5;
 
 /// Holds what the images that rules name are found out by.
 #[derive(Clone, Copy)]
@@ -34,6 +36,17 @@ pub struct NamedImageFinder<'a> {
 }
 
 impl NamedImageFinder<'_> {
+    /// Finds out what the images of all rules are, side by side: nodes whose registry is down take seconds to say so, and the
+    /// rules that come after have the time of the same reconcile. Gives what went wrong, by the rules' names.
+    pub async fn find_all(&self, rules: &[Rule], now: DateTime<Utc>) -> BTreeMap<String, ImagesError> {
+        let found = rules.iter().map(async |rule| {
+            let wrong = self.find(rule, now).await.err()?;
+            Some((rule.name.clone(), wrong))
+        });
+        let found = stream::iter(found).buffer_unordered(AT_ONCE);
+        found.filter_map(async |wrong| wrong).collect().await
+    }
+
     /// Finds out what the images are that a rule names itself, and keeps that for launches, bakes and boot lists. What cannot be
     /// told this time stays as it was, unless the image is no more.
     ///
@@ -41,7 +54,7 @@ impl NamedImageFinder<'_> {
     ///
     /// # Errors
     /// [`ImagesError`] that names each image that is not known and why; none of those is where no node is there to ask.
-    pub async fn find(&self, rule: &Rule, now: DateTime<Utc>) -> Result<(), ImagesError> {
+    async fn find(&self, rule: &Rule, now: DateTime<Utc>) -> Result<(), ImagesError> {
         if rule.images.is_empty() {
             return Ok(());
         }
@@ -52,7 +65,7 @@ impl NamedImageFinder<'_> {
         let mut row = NamedRow::default();
         let told = looked_up.each(self.registry, &tags);
         for ((reference, image), told) in rule.images.iter().zip(&looked_up.images).zip(told) {
-            let is_untold = image.unresolved_tag().is_some_and(|tag| !is_told(&tags, &tag));
+            let is_untold = image.unresolved_tag().is_some_and(|tag| !is_settled(tags.get(&tag)));
             match told {
                 Ok(image) => {
                     row.images.insert(reference.clone(), image);
@@ -87,7 +100,7 @@ impl NamedImageFinder<'_> {
         let unresolved = looked_up.unresolved_tags();
         match self.tags.resolve(&unresolved, Nodes::Selected(&nodes)).await {
             Ok(tags) => {
-                let untold = unresolved.iter().filter(|tag| !is_told(&tags, tag));
+                let untold = unresolved.iter().filter(|tag| !is_settled(tags.get(*tag)));
                 let wrong = untold.map(|tag| match tags.get(tag) {
                     Some(Err(failure)) => format!("{tag}: {failure}"),
                     _ => format!("{tag}: no node has told"),
@@ -103,22 +116,13 @@ impl NamedImageFinder<'_> {
         }
     }
 
+    /// Keeps what was found. It does not expire: a stack may have no other reconcile than that of its deployment.
     async fn keep(&self, rule: &Rule, row: NamedRow, now: DateTime<Utc>) -> Result<(), String> {
         let mut item: Item = serde_dynamo::to_item(&row).map_err(|error| error.to_string())?;
         item.extend(Key::named_images(&rule.name).item());
-        item.insert("expires_at".to_owned(), self.store.expires_at(now));
         let put = self.store.put(item).send().await;
         put.map_err(|error| error_text(&error))?;
         self.images.named().note(rule, row, SystemTime::from(now));
         Ok(())
-    }
-}
-
-/// Returns true where a node has told what a tag is, or that it is nothing which another time may be.
-fn is_told(tags: &ResolvedTags, tag: &TaggedImage) -> bool {
-    match tags.get(tag) {
-        Some(Ok(_)) => true,
-        Some(Err(failure)) => !is_retryable(&failure.reason),
-        None => false,
     }
 }

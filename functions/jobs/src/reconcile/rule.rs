@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use prefetch::{
     command::is_unsent_id,
-    ecr::Newest,
+    ecr::{ImagesError, Newest},
     rule::Rule,
     rule_images::RuleImages,
     sender::Sender,
@@ -42,14 +42,14 @@ pub struct RuleReconciler<'a> {
 
 impl RuleReconciler<'_> {
     /// Sends a rule's newest images, where nothing of its last reconcile is under way, and where it is known what its nodes run if
-    /// it takes only what they use.
+    /// it takes only what they use; `unresolved` is what went wrong with those that it names itself.
     ///
     /// # Errors
     /// [`RuleError`] where not all was sent.
     pub async fn reconcile(
         &self,
         rule: &Rule,
-        last: Option<RuleRow>,
+        (last, unresolved): (Option<RuleRow>, Option<ImagesError>),
         images: &RuleImages,
         now: DateTime<Utc>,
     ) -> Result<RuleDecision, RuleError> {
@@ -57,7 +57,6 @@ impl RuleReconciler<'_> {
         let Some(progress) = self.left(last, now).await? else {
             return Ok(RuleDecision::StillRunning);
         };
-        let unresolved = self.names.find(rule, now).await.err();
         let used = images.known_use(rule, SystemTime::from(now)).await?;
         // A stack that observes never hears of it, and tells what it would do where nothing is known.
         let is_unknown = rule.used && !used.is_known() && !self.sender.observes();

@@ -1,6 +1,6 @@
 //! Images of other registries by tag, which a node resolves.
 
-use prefetch::settings::Mode;
+use prefetch::{rows::Key, settings::Mode};
 use serde_json::{Value, json};
 
 use crate::tests::cloud::{Cloud, digest, image, node_id};
@@ -125,7 +125,7 @@ async fn what_no_node_can_tell_is_refused_and_nothing_is_sent() {
     let refused = async |change: &dyn Fn(&mut Cloud)| {
         let mut cloud = cloud(EVERYTHING, &[]);
         change(&mut cloud);
-        let (status, answer) = cloud.post(json!({"images": ["team/app:v1", PAUSE]})).await;
+        let (status, answer) = cloud.post(json!({"images": ["team/app:v1", PAUSE, "nginx"]})).await;
         assert!(cloud.sent().is_empty());
         (status, answer.to_string())
     };
@@ -140,6 +140,14 @@ async fn what_no_node_can_tell_is_refused_and_nothing_is_sent() {
     })
     .await;
     assert!(status == 503 && answer.contains("registry: it is so"), "{answer}");
+    // What nodes left out of their answer another time may tell.
+    let (status, answer) = refused(&|cloud| {
+        let mut tags = cloud.tags.lock().unwrap();
+        tags.push(NGINX, &digest(NGINX));
+        tags.untold.insert(PAUSE.to_owned());
+    })
+    .await;
+    assert!(status == 503 && answer.contains("no node has told in time"), "{answer}");
     let (status, answer) = refused(&|cloud| cloud.tags.lock().unwrap().has_no_node = true).await;
     assert!(
         status == 503 && answer.contains("name the image by its digest"),
@@ -193,13 +201,15 @@ async fn what_a_tag_was_stays_while_no_node_tells_and_goes_once_the_tag_is_gone(
     assert!(answer.is_some());
     assert_eq!(sent, all);
     cloud.tags.lock().unwrap().has_no_node = false;
-    let down = Err("registry".to_owned());
-    cloud.tags.lock().unwrap().known.insert(PAUSE.to_owned(), down);
-    let (answer, sent) = reconcile(&cloud, 10_000).await;
-    assert!(answer.is_none());
-    assert_eq!(sent, all);
+    for (seconds, reason) in [(10_000, "registry"), (15_000, "denied")] {
+        let failed = Err(reason.to_owned());
+        cloud.tags.lock().unwrap().known.insert(PAUSE.to_owned(), failed);
+        let (answer, sent) = reconcile(&cloud, seconds).await;
+        assert!(answer.is_none());
+        assert_eq!(sent, all, "{reason}");
+    }
     cloud.tags.lock().unwrap().known.remove(PAUSE);
-    let (answer, sent) = reconcile(&cloud, 15_000).await;
+    let (answer, sent) = reconcile(&cloud, 20_000).await;
     assert!(answer.is_none());
     assert_eq!(sent, rest);
 }
@@ -217,4 +227,27 @@ async fn what_a_rule_names_comes_although_it_is_not_known_yet_what_its_nodes_run
             .iter()
             .any(|(comment, _, _)| comment == "reconcile rule=default attempt=1")
     );
+}
+
+#[tokio::test]
+async fn what_rules_name_is_asked_for_all_of_them_at_once_so_that_one_registry_holds_up_no_other_rule() {
+    const RULES: &str = r#"[
+        {"name": "a", "repositories": ["none"], "used": false, "neighbours": false, "images": ["nginx"]},
+        {"name": "b", "repositories": ["none"], "used": false, "neighbours": false, "images": ["nginx"]},
+        {"name": "c", "repositories": ["none"], "used": false, "neighbours": false, "images": ["nginx"]}]"#;
+    let cloud = cloud(RULES, &[NGINX]);
+    // No node answers before each of the rules has asked.
+    cloud.tags.lock().unwrap().together = 3;
+    let (answer, sent) = reconcile(&cloud, 0).await;
+    assert!(answer.is_some());
+    assert_eq!(sent, [at(NGINX), at(NGINX), at(NGINX)]);
+}
+
+#[tokio::test]
+async fn what_a_reconcile_found_stays_known_however_long_no_other_comes() {
+    let cloud = cloud(NAMING, &[PAUSE, NGINX]);
+    reconcile(&cloud, 0).await;
+    let row = cloud.row(&Key::named_images("default")).unwrap();
+    assert_eq!(row["images"].as_object().unwrap().len(), 3);
+    assert_eq!(row["expires_at"], Value::Null);
 }

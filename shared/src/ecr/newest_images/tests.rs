@@ -310,6 +310,22 @@ async fn a_scan_ends_in_time_with_what_it_was_answered() {
 }
 
 #[tokio::test]
+async fn registries_take_turns_so_that_the_pages_of_all_together_have_room() {
+    let registry = Registry::of(&[(1, 1, &["v1"], None)]);
+    let one = registry.newest(r#"[{"name": "a"}]"#);
+    let other = registry.newest(r#"[{"name": "a"}]"#);
+    let hurried = other.0.beside(&one.0).anew(Duration::from_millis(50));
+    let other = Rules(hurried, other.1);
+    let pages = one.0.turns.acquire_many(8).await.unwrap();
+    assert!(matches!(
+        other.known("a", 0).await.missing,
+        Some(ImagesError::Slow(1, _))
+    ));
+    drop(pages);
+    assert_eq!(names(&other.known("a", 60).await.images), ["app:v1"]);
+}
+
+#[tokio::test]
 async fn a_repository_that_does_not_exist_has_no_images() {
     let registry = Registry::of(&[(1, 1, &["v1"], None)]);
     let newest = registry.newest(r#"[{"name": "a", "repositories": ["gone", "app"]}]"#);

@@ -6,7 +6,7 @@ use crate::{
     mocks::{
         self, Calls, Table, dynamodb,
         ecr::{RegistryImage, ecr},
-        note_use, ran,
+        note_named, note_use, ran,
         settings::{settings, usage_settings},
     },
     rule_images::RuleImages,
@@ -172,4 +172,19 @@ async fn a_registry_that_does_not_answer_leaves_the_images_of_the_others() {
         let newest = cloud.newest(r#", "used": false"#).await;
         assert_eq!(newest.is_ok_and(|newest| newest.missing.is_some()), is_told);
     }
+}
+
+#[tokio::test]
+async fn what_a_rule_names_itself_comes_although_ecr_does_not_list_the_repositories() {
+    let cloud = Cloud::new(&["app"], &[]);
+    let (tag, named) = (
+        "quay.io/team/tool:v1",
+        format!("quay.io/team/tool:v1@{}", image("v1").digest),
+    );
+    note_named(&mut cloud.table.lock().unwrap().1, "a", tag, &named);
+    fail(&cloud.own, "DescribeRepositories");
+    let rule = format!(r#", "used": false, "images": ["{tag}"]"#);
+    let newest = cloud.newest(&rule).await.unwrap();
+    assert_eq!(newest.images, [named.parse().unwrap()]);
+    assert!(matches!(newest.missing, Some(ImagesError::Repositories(_))));
 }

@@ -11,7 +11,7 @@ use prefetch::{
     mocks::{
         Calls,
         ecr::{Registry, RegistryImage, ecr},
-        note_use,
+        note_named, note_use,
         parameters::{Parameters, parameters},
         ran,
     },
@@ -131,6 +131,23 @@ async fn where_the_stack_observes_no_list_is_read_or_written() {
 fn run(cloud: &Cloud, image: &str, nodes: usize) {
     let mut table = cloud.table.lock().unwrap();
     note_use(&mut table.1, "all", &ran(image, nodes, day(now())));
+}
+
+#[tokio::test]
+async fn what_a_rule_names_itself_stays_first_whatever_is_pushed() {
+    const NAMING: &str = r#"[{"name": "all", "repositories": ["team/*", "other"], "images": ["team/app:v0"]}]"#;
+    let cloud = Cloud::new(&[("team/app", &["v1", "v2"]), ("other", &["v1"])]);
+    let named = image("team/app", "v0");
+    note_named(&mut cloud.table.lock().unwrap().1, "all", "team/app:v0", &named);
+    cloud.list(
+        NAMING,
+        &[&named, &image("other", "v1"), &image("team/app", "v1")].map(Clone::clone),
+    );
+    cloud.push(NAMING).await;
+    assert_eq!(
+        cloud.listed("all"),
+        [named, image("other", "v1"), image("team/app", "v2")]
+    );
 }
 
 #[tokio::test]

@@ -117,3 +117,27 @@ async fn use_counts_for_the_registry_of_which_it_was_told() {
         assert_eq!((&answer["reason"], commands), (&reason, sent));
     }
 }
+
+#[tokio::test]
+async fn an_image_whose_repository_keeps_its_details_from_the_function_is_a_nodes_to_try() {
+    let replication = include_str!("../../../../../events/image-push.replication.json");
+    let central = replication.replacen("123456789012", "210987654321", 1);
+    let registry = named("210987654321");
+    registry
+        .central
+        .lock()
+        .unwrap()
+        .0
+        .fail("DescribeImages", 0, "AccessDeniedException");
+    let (answer, sent) = pushed(&registry, RULE, &central).await;
+    assert_eq!((&answer["decision"], sent), (&json!("sent"), 1));
+    // In this account's registry it is the function's own role that lacks a right: that fails, and is told.
+    let registry = named("210987654321");
+    registry.fail("DescribeImages", "AccessDeniedException");
+    let sends = sending(|_| true);
+    assert!(
+        answer_with(&sends, &registry, &settings(RULE), replication)
+            .await
+            .is_err()
+    );
+}

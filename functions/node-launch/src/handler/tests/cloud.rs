@@ -18,7 +18,7 @@ pub struct Cloud {
     pub launch: NodeLaunch,
     pub describe_instances: Mock,
     pub describe_nodes: Mock,
-    registry: RegistryState,
+    pub registry: RegistryState,
     pub table: LaunchTable,
     pub sent: Arc<std::sync::Mutex<Vec<SendCommandInput>>>,
 }

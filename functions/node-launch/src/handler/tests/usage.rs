@@ -106,6 +106,36 @@ async fn a_node_whose_launch_comes_back_is_not_sent_again_what_only_its_neighbou
 }
 
 #[tokio::test]
+async fn what_went_as_best_effort_while_ecr_did_not_answer_goes_with_the_launch_once_it_is_the_rules() {
+    let rules = r#"[{"name": "default", "repositories": ["team/app"], "tags": ["v3"]}]"#;
+    let cloud = cloud(rules, &[(PROXY, 2)]);
+    let newest = format!("{REGISTRY}/team/app:v3@{}", DIGEST.replace("7f5b", "0003"));
+    note_use(
+        &mut cloud.table.lock().unwrap().1,
+        "default",
+        &ran(&newest, 9, day(now())),
+    );
+    let readable = |is: bool| {
+        let unreadable = &mut cloud.registry.lock().unwrap().1.unreadable;
+        unreadable.clear();
+        unreadable.extend((!is).then(|| "team/app".to_owned()));
+    };
+    readable(false);
+    assert_eq!(cloud.answer(RUNNING).await["reason"], "incomplete");
+    readable(true);
+    assert_eq!(cloud.answer(RUNNING).await["decision"], "sent");
+    let sent = cloud.inputs();
+    let of = |input: &aws_sdk_ssm::operation::send_command::SendCommandInput| {
+        let images = input.parameters().unwrap()["images"][0].clone();
+        (input.comment().unwrap().to_owned(), images)
+    };
+    let proxy = format!("{PROXY}@{DIGEST}");
+    let expected = [("neighbours", format!("{newest} {proxy}")), ("launch", newest.clone())];
+    let expected = expected.map(|(trigger, images)| (format!("{trigger} rule=default attempt=1"), images));
+    assert_eq!(sent.iter().map(of).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn a_rule_without_neighbours_or_that_takes_what_is_not_used_gets_the_rest_alone() {
     let rules =
         |field: &str| format!(r#"[{{"name": "default", "repositories": ["team/app"], "tags": ["v3"], {field}}}]"#);
