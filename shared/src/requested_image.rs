@@ -122,7 +122,7 @@ impl RequestedImage {
             Registry::Other(host) => match Image::new(host, &self.repository, tag, digest.unwrap_or(ANY_DIGEST)) {
                 Ok(image) if !image.has_host() => {
                     return Err(format!(
-                        "a registry by a host name with a dot, in lower case, and a port below 100000: not {host}"
+                        "a registry by a host name with a dot, in lower case, that is the same from every node, and a port below 100000: not {host}"
                     ));
                 }
                 named => named.map(drop),
@@ -321,6 +321,7 @@ mod tests {
             "/app:v1",
             "localhost/app:v1",
             "localhost:5000/app:v1",
+            "169.254.169.254/app:v1",
             "Registry.example.com/app:v1",
             "registry.example.com:123456/app:v1",
             "quay.io/:v1",

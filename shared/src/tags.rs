@@ -142,10 +142,17 @@ impl TagResolver {
         let tags: Vec<&TaggedImage> = tags.iter().collect();
         let chunks = tags.chunks(MAX_TAGS).map(|tags| self.resolve_chunk(tags, &nodes));
         let mut resolved = ResolvedTags::new();
+        let mut failed = None;
         for told in join_all(chunks).await {
-            resolved.extend(told?);
+            match told {
+                Ok(told) => resolved.extend(told),
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(resolved)
+        match failed.filter(|_| resolved.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(resolved),
+        }
     }
 
     /// Names up to three nodes that SSM reaches, those first that were launched first: they are likely to have the program.

@@ -15,7 +15,7 @@ use prefetch::{
     resolve::look_up,
     rule::Rule,
     rule_images::RuleImages,
-    tags::{Nodes, TagResolver},
+    tags::{Nodes, TagResolver, TagsError},
     usage::day,
 };
 
@@ -115,10 +115,12 @@ pub async fn named(
 ) -> Result<Vec<Wanted>, PlanError> {
     let mut wanted: Vec<Wanted> = Vec::new();
     let looked_up = look_up(client, &input.images).await?;
-    let tags = resolver
-        .resolve(&looked_up.unresolved_tags(), Nodes::Selected(nodes))
-        .await
-        .map_err(|error| AwsError::Tags(Box::new(error)))?;
+    let tags = looked_up.unresolved_tags();
+    let tags = resolver.resolve(&tags, Nodes::Selected(nodes)).await;
+    let tags = tags.map_err(|error| match error {
+        TagsError::Observes => PlanError::BadInput(error.to_string()),
+        error => AwsError::Tags(Box::new(error)).into(),
+    })?;
     let images = looked_up.resolve(registry, &tags)?;
     for (place, (image, reference)) in images.into_iter().zip(&input.images).enumerate() {
         if wanted.iter().all(|known| known.image != image) {

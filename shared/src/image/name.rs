@@ -1,6 +1,6 @@
 //! The names of images, as containerd's reference grammar has them.
 
-use std::sync::LazyLock;
+use std::{net::Ipv4Addr, sync::LazyLock};
 
 use regex_lite::Regex;
 use thiserror::Error;
@@ -51,10 +51,16 @@ pub(super) fn check_registry(registry: &str) -> Result<(), ImageError> {
     check("registry", registry, &REGISTRY, ACCEPTED)
 }
 
-/// Returns true where containerd takes a registry for a host, and a host can have that port.
+/// Returns true where containerd takes a registry for a host, and a host can have that port; not for addresses that are
+/// another thing on each node: its own, and those of its link, where EC2's metadata are.
 pub(super) fn is_host(registry: &str) -> bool {
     let (host, port) = registry.split_once(':').unwrap_or((registry, ""));
-    host.contains('.') && !host.bytes().any(|byte| byte.is_ascii_uppercase()) && port.len() <= 5
+    let address: Option<Ipv4Addr> = host.parse().ok();
+    let is_of_node = |address: Ipv4Addr| address.is_loopback() || address.is_link_local() || address.is_unspecified();
+    host.contains('.')
+        && !host.bytes().any(|byte| byte.is_ascii_uppercase())
+        && port.len() <= 5
+        && !address.is_some_and(is_of_node)
 }
 
 /// Returns true where a text is a digest by sha256, the only ones that are used.

@@ -105,6 +105,7 @@ mod tests {
         for (text, registry, repository, tag) in [
             ("docker.io/library/nginx:1.27", "docker.io", "library/nginx", "1.27"),
             ("registry.example:5000/app:_v1", "registry.example:5000", "app", "_v1"),
+            ("10.0.0.5:5000/app:v1", "10.0.0.5:5000", "app", "v1"),
         ] {
             let image: TaggedImage = text.parse().unwrap();
             assert_eq!(
@@ -132,6 +133,8 @@ mod tests {
             "library/nginx:1.27",
             "localhost/app:v1",
             "localhost:5000/app:v1",
+            "169.254.169.254/latest/meta-data:v1",
+            "127.0.0.1:5000/app:v1",
             "Docker.io/library/nginx:1.27",
             "docker.io:123456/app:v1",
             "docker.io/library/nginx",
