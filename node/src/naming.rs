@@ -63,16 +63,9 @@ pub async fn add_names(
     digest_of_tag: impl AsyncFnOnce() -> Result<Option<String>, Failure>,
 ) -> Result<Tag, Failure> {
     let names = Names::look(containerd, image).await?;
-    let is_new = before.is_some_and(|Before(names)| !names.contains(&image.name_by_digest()));
-    let pulled_at = if is_new {
-        Some(
-            names
-                .moment()
-                .unwrap_or_else(|| Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true)),
-        )
-    } else {
-        ours::pulled_at(inventory, image).map(str::to_owned)
-    };
+    let new = before.filter(|Before(names)| !names.contains(&image.name_by_digest()));
+    let (is_new, noted) = (new.is_some(), ours::pulled_at(inventory, image).map(str::to_owned));
+    let pulled_at = new.map(|before| names.moment(image, before)).or(noted);
     let model = names.model(image, pulled_at.as_deref())?;
     let (by_digest, by_tag) = tokio::join!(
         names.give_digest(containerd, &model, image, is_new),
@@ -115,9 +108,14 @@ impl Names {
         })
     }
 
-    /// Returns the moment of the pull that a command has noted by the tag alone, which was killed then.
-    fn moment(&self) -> Option<String> {
-        ours::labelled(self.by_tag.as_ref()?).map(str::to_owned)
+    /// Returns the moment of a pull: what a command that was killed has noted by the tag alone, else this one.
+    fn moment(&self, image: &Image, Before(before): &Before) -> String {
+        let tag = self.by_tag.as_ref().filter(|tag| tag.is_right(image.digest()));
+        let noted = tag.filter(|tag| !before.contains(&tag.name)).and_then(ours::labelled);
+        noted.map_or_else(
+            || Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+            str::to_owned,
+        )
     }
 
     /// Returns what further names are to be like, but for the name itself.

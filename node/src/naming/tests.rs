@@ -314,6 +314,22 @@ fn names_that_were_there_before_stay_and_the_id_goes_before_the_last() {
 }
 
 #[test]
+fn a_pull_has_the_moment_of_its_tag_only_where_a_killed_command_gave_that_for_it() {
+    let earlier = "2026-01-01T00:00:00.000000Z";
+    let moment = |stands_for: u8, before: &[String]| {
+        let tag = name(&by_tag("latest"), stands_for, 10, &[(PULLED_AT, earlier)]);
+        let names = Names {
+            by_digest: None,
+            by_tag: Some(tag),
+        };
+        names.moment(&image(1, "latest"), &Before(before.iter().cloned().collect()))
+    };
+    assert_eq!(moment(1, &[]), earlier);
+    assert!(moment(2, &[]).as_str() > earlier, "it is another image's");
+    assert!(moment(1, &[by_tag("latest")]).as_str() > earlier, "it was there before");
+}
+
+#[test]
 fn the_name_that_tells_that_an_image_is_ours_goes_last() {
     let mut inventory = pulled();
     let ours = only(&inventory);
