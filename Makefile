@@ -155,6 +155,10 @@ produce: $(TOOLS)/.ready ## Sends EVENTS events of a KIND to the deployed STACK,
 bench: tools build ## Measures the figures of docs/measured.md beside their rivals
 	python -m benches
 
+.PHONY: kills
+kills: tools program ## Kills the nodes' program at POINTS system calls (250) of each kind of command, and looks at the next
+	python -m tests.document.kills $(or $(POINTS),250)
+
 .PHONY: lock
 lock: tools ## Resolves local/requirements.in into hashes
 	pip install --quiet uv

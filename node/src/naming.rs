@@ -63,12 +63,9 @@ pub async fn add_names(
     digest_of_tag: impl AsyncFnOnce() -> Result<Option<String>, Failure>,
 ) -> Result<Tag, Failure> {
     let names = Names::look(containerd, image).await?;
-    let is_new = before.is_some_and(|Before(names)| !names.contains(&image.name_by_digest()));
-    let pulled_at = if is_new {
-        Some(Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true))
-    } else {
-        ours::pulled_at(inventory, image).map(str::to_owned)
-    };
+    let new = before.filter(|Before(names)| !names.contains(&image.name_by_digest()));
+    let (is_new, noted) = (new.is_some(), ours::pulled_at(inventory, image).map(str::to_owned));
+    let pulled_at = new.map(|before| names.moment(image, before)).or(noted);
     let model = names.model(image, pulled_at.as_deref())?;
     let (by_digest, by_tag) = tokio::join!(
         names.give_digest(containerd, &model, image, is_new),
@@ -111,6 +108,16 @@ impl Names {
         })
     }
 
+    /// Returns the moment of a pull: what a command that was killed has noted by the tag alone, else this one.
+    fn moment(&self, image: &Image, Before(before): &Before) -> String {
+        let tag = self.by_tag.as_ref().filter(|tag| tag.is_right(image.digest()));
+        let noted = tag.filter(|tag| !before.contains(&tag.name)).and_then(ours::labelled);
+        noted.map_or_else(
+            || Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+            str::to_owned,
+        )
+    }
+
     /// Returns what further names are to be like, but for the name itself.
     ///
     /// CRI adopts by itself what it has not adopted yet.
@@ -134,7 +141,7 @@ impl Names {
         })
     }
 
-    /// Labels the name by digest where a pull of ours made it, or makes it; returns it where it was changed.
+    /// Labels the name by digest where a pull of ours made it, or makes it; returns it where it is ours, to be recorded.
     async fn give_digest(
         &self,
         containerd: &Containerd,
@@ -147,7 +154,7 @@ impl Names {
             ..model.clone()
         };
         let changed = match &self.by_digest {
-            Some(found) if found.is_right(image.digest()) && !is_new => return Ok(None),
+            Some(found) if found.is_right(image.digest()) && !is_new => return agreed(containerd, found, model).await,
             Some(found) if found.is_right(image.digest()) => {
                 let mut labels = model.labels.clone();
                 labels.remove(MANAGED); // CRI's own
@@ -178,8 +185,8 @@ impl Names {
             }
             found = Self::look(containerd, image).await?.by_tag; // kubelet has just given it
         }
-        if found.as_ref().is_some_and(|found| found.is_right(image.digest())) {
-            return Ok((Tag::Given, None));
+        if let Some(found) = found.as_ref().filter(|found| found.is_right(image.digest())) {
+            return Ok((Tag::Given, agreed(containerd, found, &name).await?));
         }
         let is_others = found.is_some_and(|found| found.target.digest != image.digest());
         if is_others && digest_of_tag().await?.as_deref() != Some(image.digest()) {
@@ -187,6 +194,19 @@ impl Names {
         }
         let moved = containerd.move_name(&name).await.map_err(|status| unnamed(&status))?;
         Ok((Tag::Given, Some(moved)))
+    }
+}
+
+/// Returns a name that carries our label, as the model does from then on; a command that was killed may have left it with another
+/// moment, or without its record.
+async fn agreed(containerd: &Containerd, found: &Name, model: &Name) -> Result<Option<Name>, Failure> {
+    match (ours::labelled(found), ours::labelled(model)) {
+        (None, _) => Ok(None),
+        (Some(moment), Some(wanted)) if moment != wanted => {
+            let labelled = containerd.label_name(found, &ours::label(wanted)).await;
+            labelled.map(Some).map_err(|status| unnamed(&status))
+        }
+        (Some(_), _) => Ok(Some(found.clone())),
     }
 }
 
@@ -220,18 +240,19 @@ pub async fn remove_new_names(containerd: &Containerd, image: &Image, before: &B
     Ok(())
 }
 
-/// Returns the names of an image's digest that a pull has made: its own and, where nothing else names it, that by which CRI
-/// alone knows it.
+/// Returns the names of an image's digest that a pull has made: where nothing else names it, that by which CRI alone knows it,
+/// and then its own, so that none is left that nobody looks for.
 fn new_names<'a>(names: &'a [Name], image: &Image, Before(before): &Before) -> Vec<&'a str> {
     let own: Vec<_> = names_of(image).collect();
     let is_new = |name: &&str| own.iter().any(|own| own == name) && !before.contains(*name);
     let names = names.iter().map(|name| name.name.as_str());
-    let (ids, names): (Vec<_>, Vec<_>) = names.partition(|name| is_id(name));
-    let (mut new, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_new);
-    if others.is_empty() {
-        new.extend(ids);
+    let (mut ids, names): (Vec<_>, Vec<_>) = names.partition(|name| is_id(name));
+    let (new, others): (Vec<_>, Vec<_>) = names.into_iter().partition(is_new);
+    if !others.is_empty() {
+        ids.clear();
     }
-    new
+    ids.extend(new);
+    ids
 }
 
 #[cfg(test)]

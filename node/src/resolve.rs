@@ -18,6 +18,7 @@ use crate::{
     command::stop::Stop,
     containerd::{
         config::Config,
+        leftovers,
         start::{Start, refuse_missing},
     },
     failure::Failure,
@@ -43,6 +44,7 @@ pub async fn run(parameters: &TagParameters, host: &Host, began: Instant) -> Res
     refuse_missing(host)?;
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
     let time = Time::within(parameters.execution_timeout, began);
+    leftovers::remove_files(host);
     let answers = parameters.tags.iter().map(|_| OnceCell::new()).collect::<Vec<_>>();
     let ended = tokio::select! {
         biased;

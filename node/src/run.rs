@@ -14,7 +14,7 @@ use self::bring::End;
 use crate::{
     boots,
     command::{Command, stop::Stop},
-    containerd::{config::Config, start::refuse_missing},
+    containerd::{config::Config, leftovers, start::refuse_missing},
     context::Context,
     failure::Failure,
     host::Host,
@@ -33,6 +33,9 @@ pub async fn run(parameters: &Parameters, host: Host, began: Instant) -> Result<
     let stop = Stop::new().map_err(|error| format!("signals cannot be taken: {error}"))?;
     let time = Time::within(parameters.execution_timeout, began);
     let reporter = Reporter::new(parameters.report_only);
+    if !parameters.report_only {
+        leftovers::remove_files(&host);
+    }
     let config = match config_of(&host, &time, &stop).await {
         Ok(config) => config,
         Err(failure) => return Ok(fail_all(parameters, &reporter, &failure)),

@@ -78,11 +78,16 @@ def labels(node: Node, name: str) -> dict[str, str]:
 
 def chain_id(image: Artifact) -> str:
     """Returns the snapshot that a container of the image stands on."""
+    return chain_ids(image)[-1]
+
+
+def chain_ids(image: Artifact) -> list[str]:
+    """Returns the snapshots of an image's layers, the lowest first."""
     configuration = json.loads(own(image).blobs[image_id(image)])
-    chain, *rest = configuration["rootfs"]["diff_ids"]
-    for layer in rest:
-        chain = digest(f"{chain} {layer}".encode())
-    return chain
+    chains: list[str] = []
+    for layer in configuration["rootfs"]["diff_ids"]:
+        chains.append(digest(f"{chains[-1]} {layer}".encode()) if chains else layer)
+    return chains
 
 
 def layer_digests(image: Artifact) -> list[str]:

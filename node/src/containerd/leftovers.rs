@@ -47,7 +47,7 @@ fn is_gone(process: u32) -> bool {
     !Path::new("/proc").join(process.to_string()).exists()
 }
 
-/// Removes what commands that were killed left behind: files, leases and snapshots of theirs; and, once after each start of
+/// Removes what commands that were killed left behind in containerd: leases and snapshots of theirs; and, once after each start of
 /// containerd, the leases of pulls that died with the one before. Returns the latter's names.
 ///
 /// It is for the command that has the node to itself.
@@ -59,7 +59,6 @@ pub async fn remove_leftovers(
     host: &Host,
     inventory: &Inventory,
 ) -> Result<BTreeSet<String>, Status> {
-    remove_files(&host.path(RUN));
     let mut removed = Ok(()); // what cannot be removed keeps nothing else
     let names = inventory.snapshots.keys();
     for name in names.filter(|name| process(name).is_some_and(is_gone)) {
@@ -104,9 +103,9 @@ fn stale(leases: &[Lease], start: DateTime<Utc>) -> BTreeSet<String> {
     stale.map(|lease| lease.id.clone()).collect()
 }
 
-/// Removes the files and folders of processes that are gone: `<process>` and `<name>.<process>`.
-fn remove_files(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+/// Removes the files and folders of processes that are gone from what commands keep: `<process>` and `<name>.<process>`.
+pub fn remove_files(host: &Host) {
+    for entry in fs::read_dir(host.path(RUN)).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.rsplit('.').next()?.parse().ok());
         if process.is_some_and(is_gone) {
@@ -140,6 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::Folder;
 
     fn moment(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).expect("a moment")
@@ -194,34 +194,26 @@ mod tests {
 
     #[test]
     fn files_of_processes_that_are_gone_go_and_others_stay() {
-        let folder = std::env::temp_dir().join(format!("prefetch-images-leftovers-{}", std::process::id()));
-        let gone = u32::MAX;
-        let own = std::process::id();
-        fs::create_dir_all(folder.join(format!("{gone}/files"))).expect("a folder");
-        fs::create_dir_all(folder.join(own.to_string())).expect("a folder");
-        for file in [
+        let (gone, own) = (u32::MAX, std::process::id());
+        let (kept, left) = (format!("config.{own}"), format!("config.{gone}"));
+        let files = [
             "lock",
             "config",
             "leases-checked",
-            &format!("config.{own}"),
-            &format!("config.{gone}"),
-        ] {
-            fs::write(folder.join(file), "").expect("a file");
-        }
-        remove_files(&folder);
-        let left: BTreeSet<_> = fs::read_dir(&folder)
-            .expect("the folder")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
-            .collect();
-        fs::remove_dir_all(&folder).expect("the folder");
-        let expected = [
-            "config",
-            "leases-checked",
-            "lock",
-            &own.to_string(),
-            &format!("config.{own}"),
+            &kept,
+            &left,
+            &format!("{gone}/file"),
         ];
-        assert_eq!(left, expected.into_iter().map(str::to_owned).collect());
+        let folder = files.iter().fold(Folder::new(), |folder, file| {
+            folder.with(&format!("run/prefetch-images/{file}"), "")
+        });
+
+        remove_files(&folder.host());
+
+        assert_eq!(
+            folder.host().list(RUN).into_iter().collect::<BTreeSet<_>>(),
+            ["config", "leases-checked", "lock", &kept].map(str::to_owned).into()
+        );
     }
 
     proptest! {

@@ -79,7 +79,8 @@ pub fn repository_of(name: &str) -> &str {
     name[path..].find(':').map_or(name, |colon| &name[..path + colon])
 }
 
-fn labelled(name: &Name) -> Option<&str> {
+/// Returns when a name was pulled by us, by its label.
+pub(super) fn labelled(name: &Name) -> Option<&str> {
     name.labels.get(PULLED_AT).map(String::as_str)
 }
 

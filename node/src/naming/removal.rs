@@ -15,19 +15,10 @@ use crate::containerd::{Containerd, inventory::Inventory};
 /// # Errors
 /// containerd's.
 pub async fn remove(containerd: &Containerd, inventory: &Inventory, ours: &Ours) -> Result<(), Status> {
-    let all = inventory.names.values();
-    let (ids, others): (Vec<_>, Vec<_>) = all
-        .filter(|name| name.target.digest == ours.digest)
-        .map(|name| name.name.as_str())
-        .filter(|name| !ours.names.iter().any(|of_ours| of_ours == name))
-        .partition(|name| is_id(name));
-    let ids = if others.is_empty() {
-        ids
-    } else {
-        pins::unpin(containerd, inventory, ours).await?; // of the ids, which stay
-        Vec::new()
-    };
-    let names: Vec<_> = ours.names.iter().map(String::as_str).chain(ids).collect();
+    let names = to_remove(inventory, ours);
+    if !names.iter().any(|name| is_id(name)) {
+        pins::unpin(containerd, inventory, ours).await?; // of those by which CRI knows it, which stay
+    }
     for (index, name) in names.iter().enumerate() {
         containerd.remove_name(name, index + 1 == names.len()).await?;
     }
@@ -36,4 +27,21 @@ pub async fn remove(containerd: &Containerd, inventory: &Inventory, ours: &Ours)
         Err(status) if status.code() != Code::NotFound => Err(status),
         _ => Ok(()),
     }
+}
+
+/// Returns the names that go, in their order. The one by digest goes last: by that an image is known for ours, so that the next
+/// command goes on where this one is killed.
+pub(super) fn to_remove<'a>(inventory: &'a Inventory, ours: &'a Ours) -> Vec<&'a str> {
+    let all = inventory.names.values();
+    let (mut names, others): (Vec<_>, Vec<_>) = all
+        .filter(|name| name.target.digest == ours.digest)
+        .map(|name| name.name.as_str())
+        .filter(|name| !ours.names.iter().any(|of_ours| of_ours == name))
+        .partition(|name| is_id(name));
+    if !others.is_empty() {
+        names.clear();
+    }
+    names.extend(ours.names.iter().map(String::as_str));
+    names.sort_by_key(|name| name.ends_with(&ours.digest));
+    names
 }

@@ -295,7 +295,7 @@ fn a_pin_of_ours_that_nothing_of_ours_is_left_for_is_stray() {
 }
 
 #[test]
-fn names_that_were_there_before_stay_and_the_id_goes_with_the_last() {
+fn names_that_were_there_before_stay_and_the_id_goes_before_the_last() {
     let names = [
         name(&by_digest(1), 1, 0, &[]),
         name(&by_tag("v1"), 1, 0, &[]),
@@ -308,9 +308,37 @@ fn names_that_were_there_before_stay_and_the_id_goes_with_the_last() {
             .map(str::to_owned)
             .collect()
     };
-    assert_eq!(new(&[]), [by_digest(1), by_tag("v1"), ID.to_owned()]);
+    assert_eq!(new(&[]), [ID.to_owned(), by_digest(1), by_tag("v1")]);
     assert_eq!(new(&[by_tag("v1")]), [by_digest(1)]);
     assert_eq!(new(&[by_tag("v1"), by_digest(1)]), Vec::<String>::new());
+}
+
+#[test]
+fn a_pull_has_the_moment_of_its_tag_only_where_a_killed_command_gave_that_for_it() {
+    let earlier = "2026-01-01T00:00:00.000000Z";
+    let moment = |stands_for: u8, before: &[String]| {
+        let tag = name(&by_tag("latest"), stands_for, 10, &[(PULLED_AT, earlier)]);
+        let names = Names {
+            by_digest: None,
+            by_tag: Some(tag),
+        };
+        names.moment(&image(1, "latest"), &Before(before.iter().cloned().collect()))
+    };
+    assert_eq!(moment(1, &[]), earlier);
+    assert!(moment(2, &[]).as_str() > earlier, "it is another image's");
+    assert!(moment(1, &[by_tag("latest")]).as_str() > earlier, "it was there before");
+}
+
+#[test]
+fn the_name_that_tells_that_an_image_is_ours_goes_last() {
+    let mut inventory = pulled();
+    let ours = only(&inventory);
+    assert_eq!(removal::to_remove(&inventory, &ours), [by_tag("v1"), by_digest(1)]);
+    inventory.names.remove(&by_tag("kubelets"));
+    assert_eq!(
+        removal::to_remove(&inventory, &ours),
+        [ID.to_owned(), by_tag("v1"), by_digest(1)]
+    );
 }
 
 #[test]

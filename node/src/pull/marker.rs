@@ -72,6 +72,12 @@ impl Drop for PullMarker {
 }
 
 impl KilledPull {
+    /// Tells whether there is a file: of a killed command, or of one that is at work.
+    #[must_use]
+    pub fn may_be_there(host: &Host) -> bool {
+        !host.list(Path::new(RUN).join(FOLDER)).is_empty()
+    }
+
     /// Returns what commands that were killed have left, for one that has the lock.
     #[must_use]
     pub fn all(host: &Host) -> Vec<Self> {

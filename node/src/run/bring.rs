@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use prefetch::outcome::{NodeReason, Status};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::turn::Turn;
+use super::turn::{self, Turn};
 use crate::{
     command::{Command, work::Work},
     containerd::{
@@ -18,7 +18,8 @@ use crate::{
     },
     context::{Context, FRESH},
     failure::Failure,
-    pull,
+    lock::Locks,
+    pull::{self, marker::KilledPull},
 };
 
 /// Bounds the time in which containerd answers at all, as after a boot.
@@ -59,6 +60,7 @@ impl Command<'_> {
         };
         let is_work_left = self.works.iter().any(|work| !work.is_reported());
         if !is_work_left && self.parameters.keep == 0 {
+            self.clear_after_killed().await;
             return End::Idle;
         }
         // what was seen before others were at work is old
@@ -85,6 +87,20 @@ impl Command<'_> {
         if self.look_again().await {
             self.bring_the_rest().await;
             self.keep_the_newest().await;
+        }
+    }
+
+    /// Clears what a killed command has left, where nobody works; one that does has the same files.
+    async fn clear_after_killed(&self) {
+        let Context { host, .. } = self.context;
+        if self.parameters.report_only || !KilledPull::may_be_there(host) {
+            return;
+        }
+        let lock = turn::folder(self.context).and_then(|folder| Locks::in_folder(&folder).try_work());
+        if let Ok(Some(lock)) = lock {
+            self.lock.replace(Some(lock));
+            self.take_over_what_was_begun().await;
+            self.remove_leftovers().await;
         }
     }
 

@@ -2,15 +2,16 @@
 
 use std::time::SystemTime;
 
+use prefetch::image::Image;
 use tokio::time::Instant;
 
 use crate::{
     command::{Command, work::Work},
-    containerd::inventory::Inventory,
+    containerd::inventory::{Inventory, unanswered},
     context::Context,
     keep::{self, Age, KeepPolicy, recent},
     naming::{self, Before, ours},
-    pull::marker::KilledPull,
+    pull::{download, marker::KilledPull},
 };
 
 impl Command<'_> {
@@ -57,8 +58,8 @@ impl Command<'_> {
             return;
         };
         for pull in left {
+            let image = &pull.image;
             if is_of_killed_pull(&inventory, &pull) {
-                let image = &pull.image;
                 let before = Before::default();
                 let named = naming::add_names(containerd, &inventory, image, Some(&before), async || Ok(None));
                 if let Ok(Err(failure)) | Err(failure) = time.until_end(Box::pin(named)).await {
@@ -66,7 +67,30 @@ impl Command<'_> {
                     self.reporter.say(&words);
                 }
             }
+            if inventory.has_content(image) {
+                self.forget_layers_of(image).await;
+            }
             pull.forget();
+        }
+    }
+
+    /// Lets go of the layers that a killed command had downloaded for a pull that has come.
+    async fn forget_layers_of(&self, image: &Image) {
+        let forget = async {
+            let local = self.context.describe_local(image).await?;
+            let Some(content) = &local.content else {
+                return Ok(());
+            };
+            let forgotten = download::forget(self.context, image, content, false).await;
+            forgotten.map_err(|status| unanswered(&status))
+        };
+        if let Ok(Err(failure)) | Err(failure) = self.context.time.until_end(Box::pin(forget)).await {
+            let words = format!(
+                "layers of {} cannot be let go: {}",
+                image.name_by_digest(),
+                failure.detail
+            );
+            self.reporter.say(&words);
         }
     }
 
