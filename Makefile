@@ -121,7 +121,7 @@ stack-name: $(TOOLS)/.ready
 
 # Nothing but the answer goes to stdout.
 .PHONY: invoke
-invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud
+invoke: ## Replays EVENT through FUNCTION, deployed on a local cloud with PARAMETERS
 	@$(MAKE) --no-print-directory tools local >&2
 	@python -m local.make.invoke $(FUNCTION) $(EVENT)
 

@@ -29,6 +29,7 @@ Go on in another terminal:
   make play DO=deploy                 deploys the stack, for a cluster named demo; make local builds it before
   make play DO=launch                 launches a node of that cluster
   make play DO='push team/app:v1'     pushes an image, which the node then has
+  make play DO='push {foreign_host}/a/b:v1'  pushes one to a registry outside AWS, which is up from then on
   make play DO=nodes                  lists the nodes and their images
   make play DO=shell                  opens a shell on the newest node: ctr -n k8s.io images ls
   make play DO='jobs GET /nodes'      calls the jobs API

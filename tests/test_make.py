@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.client import ROOT
-from local.make.invoke import functions
+from local.make.invoke import functions, given
 
 NOISE = "#!/bin/sh\necho noise of $0\n"
 ANSWER = "#!/bin/sh\nprintf '%s\\n' \"$*\"\n"
@@ -70,11 +70,18 @@ def test_every_function_of_the_template_can_be_replayed_and_has_events():
     assert {"".join(part.title() for part in name.split("-")) for name in events} == set(functions())
 
 
-def test_a_replayed_event_is_answered_on_stdout_by_the_function_alone():
-    command = [sys.executable, "-m", "local.make.invoke", "BakeSweep", "events/bake-sweep.schedule.json"]
-    ran = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=180)
+def test_a_parameter_that_the_template_lacks_is_told_before_an_event_is_replayed():
+    with pytest.raises(ValueError, match="CentralRegistry is no parameter of the template"):
+        given("CentralRegistry=210987654321")
+    assert given(None) == given("") == {}
+
+
+def test_a_replayed_event_is_answered_on_stdout_by_the_function_alone_and_by_its_parameters():
+    command = [sys.executable, "-m", "local.make.invoke", "ImagePush", "events/image-push.central-registry.json"]
+    env = {**os.environ, "PARAMETERS": "CentralRegistries=210987654321 Repositories=other/*"}
+    ran = subprocess.run(command, cwd=ROOT, env=env, check=False, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == {"terminated": [], "deleted": [], "kept": [], "fastRestoreDisabled": []}
+    assert (json.loads(ran.stdout)["decision"], json.loads(ran.stdout)["reason"]) == ("ignored", "no-rule")
 
 
 def make(folder: Path, *arguments: str, fails: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:

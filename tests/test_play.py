@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from local.client import ROOT
+from local import images
+from local.client import ROOT, LocalCloud
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +79,25 @@ def test_an_image_is_pushed_and_another_one_each_time(played):
     assert first[1] != second[1]
 
 
+def test_an_image_of_the_registry_outside_aws_is_pushed_there_and_not_to_ecr(played):
+    _, play, place = played
+    name, digest = done(play("push", "quay.io/team/abroad:v1", "--mib", "0")).split()
+    cloud = LocalCloud.running(json.loads(place.read_text()))
+    with images.Session(cloud.foreign_url, cloud.foreign_ca, "AWS", "") as session:
+        accepted = {"Accept": f"{images.OCI}.manifest.v1+json"}
+        status, _ = session.request("HEAD", f"/v2/team/abroad/manifests/{digest}", b"", accepted, (200, 404))
+    assert (name, status) == ("quay.io/team/abroad:v1", 200)
+    repositories = cloud.client("ecr").describe_repositories()["repositories"]
+    assert not [found for found in repositories if "abroad" in found["repositoryName"]]
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["push", "team/app"], "The image team/app is not accepted: it takes a repository and a tag"),
         (["push", "Team/App:v1"], "is not accepted"),
+        (["push", "docker.io/library/nginx:1.27"], "There is no registry docker.io to push to"),
+        (["deploy", "Used"], "The parameter Used is not accepted: it takes a name and a value"),
         (["shell", "i-0000000000000000f", "true"], "There is no node i-0000000000000000f"),
         (["jobs"], "There is no stack yet: make play DO=deploy"),
         (["jobs", "GET", "/nodes"], "There is no stack yet: make play DO=deploy"),

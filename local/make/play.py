@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from botocore.exceptions import ClientError
 
-from local import guide, images
+from local import guide, images, workload
 from local.child import entrance
 from local.client import LocalCloud
 from local.http_api import HttpApi
@@ -47,12 +47,21 @@ def launch(cloud: LocalCloud, options: argparse.Namespace) -> None:
 
 
 def push(cloud: LocalCloud, options: argparse.Namespace) -> None:
-    """Pushes an image of random content, another one each time."""
-    match = IMAGE.fullmatch(options.image)
+    """Pushes an image of random content, another one each time, to ECR, or to quay.io where its name begins so."""
+    abroad = f"{cloud.foreign_host}/"
+    match = IMAGE.fullmatch(options.image.removeprefix(abroad))
     if not match:
         raise Refused(f"The image {options.image} is not accepted: it takes a repository and a tag, as team/app:v1.")
+    repository, tag = match.groups()
+    host, slash, _ = repository.partition("/")
+    if slash and "." in host:
+        raise Refused(f"There is no registry {host} to push to: team/app:v1 is ECR's, {abroad}team/app:v1 another's.")
     content = images.image(f"{options.image} {time.time_ns()}", layer_bytes=options.mib << 20)
-    print(f"{options.image} {cloud.push(match[1], match[2], content)}")
+    if options.image.startswith(abroad):
+        workload.push_abroad(cloud, repository, tag, content)
+    else:
+        cloud.push(repository, tag, content)
+    print(f"{options.image} {content.digest}")
 
 
 def nodes(cloud: LocalCloud, options: argparse.Namespace) -> None:
@@ -88,7 +97,7 @@ def deploy(cloud: LocalCloud, options: argparse.Namespace) -> None:
     if not TEMPLATE.exists():
         raise Refused("There is nothing built to deploy: make local builds the functions.")
     stack = Stack(cloud)
-    stack.deploy(ClusterName=options.cluster)
+    stack.deploy(**{"ClusterName": options.cluster} | _parameters(options.parameters))
     for name, value in sorted(stack.outputs().items()):
         print(f"{name:<24}{value}")
 
@@ -126,12 +135,16 @@ def _parser() -> argparse.ArgumentParser:
     launching.add_argument("--cluster", default=CLUSTER, help=f"the cluster's name ({CLUSTER})")
     launching.add_argument("--online-after", type=float, default=1, help="seconds until SSM reaches it (1)")
     pushing = command(push, "push")
-    pushing.add_argument("image", help="repository and tag, as team/app:v1")
+    pushing.add_argument(
+        "image", help="repository and tag, as team/app:v1, or of the other registry, as quay.io/a/b:v1"
+    )
     pushing.add_argument("--mib", type=_size, default=8, help="how large it is (8)")
     command(nodes, "nodes")
     shelling = command(shell, "shell")
     shelling.add_argument("words", nargs=argparse.REMAINDER, help="the node (the newest), and a command (a shell)")
-    command(deploy, "deploy").add_argument("--cluster", default=CLUSTER, help=f"the cluster's name ({CLUSTER})")
+    deploying = command(deploy, "deploy")
+    deploying.add_argument("--cluster", default=CLUSTER, help=f"the cluster's name ({CLUSTER})")
+    deploying.add_argument("parameters", nargs="*", help="parameters, as CentralRegistries=210987654321")
     calling = command(jobs, "jobs")
     calling.add_argument("method", nargs="?", default="GET", help="GET, POST or DELETE (GET)")
     calling.add_argument("path", nargs="?", default="/jobs", help="such as /jobs, /nodes, /jobs/stats (/jobs)")
@@ -140,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command(env, "env")
     return parser
+
+
+def _parameters(given: list[str]) -> dict[str, str]:
+    unusable = [text for text in given if not re.match(r"[A-Za-z0-9]+=", text)]
+    if unusable:
+        raise Refused(f"The parameter {unusable[0]} is not accepted: it takes a name and a value, as Used=true.")
+    return dict(text.split("=", 1) for text in given)
 
 
 def _size(text: str) -> int:
