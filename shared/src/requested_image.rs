@@ -122,7 +122,7 @@ impl RequestedImage {
             Registry::Other(host) => match Image::new(host, &self.repository, tag, digest.unwrap_or(ANY_DIGEST)) {
                 Ok(image) if !image.has_host() => {
                     return Err(format!(
-                        "a registry by a host name with a dot, in lower case, that is the same from every node, and a port below 100000: not {host}"
+                        "a registry by a host name with a dot, in lower case, that is the same from every node, and a port of at most five digits: not {host}"
                     ));
                 }
                 named => named.map(drop),

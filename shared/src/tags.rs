@@ -42,6 +42,8 @@ const PATIENCE: u32 = 17;
 const EXECUTION_SECONDS: &str = "10";
 /// Sets how long SSM tries to hand the command to a node, in seconds: no less is accepted (SSM service model, `TimeoutSeconds`).
 const DELIVERY_SECONDS: i32 = 30;
+/// Says in SSM's list of commands what it is for.
+const COMMENT: &str = "which digests tags of other registries stand for";
 /// Names what the resolving document's name ends with, after the stack's own.
 const DOCUMENT_SUFFIX: &str = "-resolve-tags";
 
@@ -236,7 +238,8 @@ impl TagResolver {
             .document_version("$LATEST")
             .instance_ids(node)
             .set_parameters(Some(parameters))
-            .timeout_seconds(DELIVERY_SECONDS);
+            .timeout_seconds(DELIVERY_SECONDS)
+            .comment(COMMENT);
         let sent = request.send().await.map_err(|error| TagsError::Send(Box::new(error)))?;
         let id = sent.command.and_then(|command| command.command_id);
         let id = id.ok_or(SsmError::NoCommand)?;

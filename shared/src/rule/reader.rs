@@ -180,7 +180,7 @@ fn images(fields: &mut Fields) -> Vec<String> {
             .ok_or_else(|| format!("a list of at most {NAMED_MAX} images"))?;
         for (place, image) in images.iter().enumerate() {
             // Which registry is this account's decides nothing of whether it can be read.
-            RequestedImage::parse(image, "").map_err(|accepted| format!("at place {place} {accepted}"))?;
+            RequestedImage::parse(image, "").map_err(|accepted| format!("in the place of {image:?} {accepted}"))?;
             if images[..place].contains(image) {
                 return Err(format!("each image once: {image} is there twice"));
             }
