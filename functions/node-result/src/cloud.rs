@@ -20,10 +20,9 @@ use prefetch::{
 use serde_json::{Value, json};
 
 pub use self::state::{
-    COMMAND, Command, HOOK, Invocation, THROTTLED, command_id, image, line, node_id, now, requested_at, totals,
-    usage_line,
+    COMMAND, Command, DOCUMENT, HOOK, Invocation, State, THROTTLED, command_id, image, line, node_id, now,
+    requested_at, totals, usage_line,
 };
-use self::state::{DOCUMENT, State};
 use crate::{
     context::NodeResult, event::CommandEnded, handler::handle_at, launch_hook::LaunchHook, settings::Settings,
     table::Table, usage_rows::UsageRows,

@@ -1,5 +1,6 @@
 mod boot;
 mod event;
+mod explored;
 mod fault;
 mod inventory;
 mod launch_hook;
