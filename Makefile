@@ -87,7 +87,7 @@ local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the loc
 	NODE_PROGRAM=quick cargo lambda build --locked
 	NODE_PROGRAM=quick SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
-demo e2e invoke cloud play record: export BUILD_DIR := .aws-sam/local
+demo e2e invoke cloud play record faults: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
@@ -154,6 +154,10 @@ produce: $(TOOLS)/.ready ## Sends EVENTS events of a KIND to the deployed STACK,
 .PHONY: bench
 bench: tools build ## Measures the figures of docs/measured.md beside their rivals
 	python -m benches
+
+.PHONY: faults
+faults: tools local ## Has every call that a function makes of AWS fail in every way, and prints what became of its work
+	python -m tests.fault_matrix
 
 .PHONY: lock
 lock: tools ## Resolves local/requirements.in into hashes
