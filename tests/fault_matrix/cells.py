@@ -58,6 +58,8 @@ class Run:
         """Returns how often the event was delivered, be it in part."""
         return len(self.answers) - self.later
 
+    own_calls: int = 0
+    """Counts the calls before those of what comes later."""
     later: int = 0
     """Counts the answers to what comes later in any case."""
 
@@ -75,6 +77,7 @@ def run(build: Path, scenario: Scenario, failing: tuple[Call, Fault, int] | None
             program = [build / scenario.function / "bootstrap"]
             with Function(program, environment(scenario.rule, **settings), log) as function:
                 deliver(function, scenario, world, done, limit)
+                done.own_calls = len(done.calls)
                 for event in scenario.after:
                     done.answers.append(function.attempt(json.dumps(event).encode(), limit))
                     done.later += 1

@@ -55,7 +55,7 @@ FAULTS = (
     Fault("503", ("ServiceUnavailable",), "503 Service Unavailable", "ServiceUnavailable"),
     Fault("timeout", ()),
     Fault("reset", ("dispatch failure", "connection"), is_done=True),
-    Fault("slow", (), is_done=True),
+    Fault("slow", ('"unfinished": true',), is_done=True),
     Fault(
         "denied",
         ("AccessDenied", "UnauthorizedOperation"),

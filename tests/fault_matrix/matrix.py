@@ -30,10 +30,15 @@ def cells(build: Path, scenarios: Iterable[Scenario]) -> list[Cell]:
     return [
         Cell(scenario, call, fault, times)
         for scenario in scenarios
-        for call in failing(clean(build, scenario).calls)
+        for call in failing(own_calls(clean(build, scenario)))
         for fault in FAULTS
         for times in TIMES
     ]
+
+
+def own_calls(done: Run) -> list[Call]:
+    """Returns the calls of a run without those of what comes later in any case."""
+    return done.calls[: done.own_calls]
 
 
 def failing(calls: Sequence[Call]) -> list[Call]:

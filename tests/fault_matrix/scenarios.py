@@ -9,9 +9,9 @@ from typing import Any
 from benches.runtime_api import Invocation
 from local.client import ROOT
 
-from .world import World
+from .world import JOB, LIFETIME_SECONDS, World
 
-DELIVERIES = {"queue": 6, "event": 3, "request": 3, "task": 3}
+DELIVERIES = {"queue": 6, "event": 3, "request": 3, "sweep": 3, "task": 3}
 """Says how often each caller calls before it gives up; queues do so more often, which shows nothing more."""
 
 PAUSE_SECONDS = 90
@@ -68,7 +68,18 @@ def of_request(event: dict, invocation: Invocation) -> dict | None:
     return event if is_failed else None
 
 
-LEFT: dict[str, Left] = {"queue": of_queue, "event": of_invocation, "task": of_invocation, "request": of_request}
+def of_sweep(event: dict, invocation: Invocation) -> dict | None:
+    """Returns the event where the sweep says that it has left something: the schedule brings the next one."""
+    return event if invocation.is_error or invocation.answer["unfinished"] else None
+
+
+LEFT: dict[str, Left] = {
+    "queue": of_queue,
+    "event": of_invocation,
+    "task": of_invocation,
+    "request": of_request,
+    "sweep": of_sweep,
+}
 
 
 def received_again(record: dict) -> dict:
@@ -141,7 +152,14 @@ SCENARIOS = (
         may_send_again="what follows from a report is done again where it cannot be noted that it was",
     ),
     Scenario("a retry that is due", "NodeResult", "queue", message(event("node-result.retry"))),
-    Scenario("a sweep", "NodeResult", "event", event("node-result.sweep")),
+    Scenario(
+        "a sweep",
+        "NodeResult",
+        "sweep",
+        event("node-result.sweep"),
+        before=lambda world: world.sent_at.update({JOB: time.time() - 2 * LIFETIME_SECONDS}),
+        may_send_again="what a sweep tells of is known by its node and attempt, whoever tells of it",
+    ),
     Scenario(
         "a job by images",
         "Jobs",

@@ -12,6 +12,9 @@ from .world import alike
 GOOD = ("done", "redelivered", "sent twice", "told", "refused", "dead letter")
 """Lists what a cell may come to; all else is a fault of ours."""
 
+ENDS = {"request": "refused", "task": "refused", "sweep": "told"}
+"""Says what comes of work that its caller gives up, where it is no dead letter; a sweep comes again for ever."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -50,7 +53,7 @@ def given_up(cell: Cell, run: Run, clean: Run, cause: str) -> Verdict:
         return Verdict("given up", run.last)
     if not cause:
         return Verdict("unsaid", f"{run.last}\n{run.log[-1500:]}")
-    return Verdict("dead letter" if cell.scenario.caller in ("queue", "event") else "refused", cause)
+    return Verdict(ENDS.get(cell.scenario.caller, "dead letter"), cause)
 
 
 def settled(cell: Cell, run: Run, clean: Run, cause: str) -> Verdict:

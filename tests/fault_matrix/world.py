@@ -23,6 +23,9 @@ DOCUMENT = "eks-image-prefetch-prefetch-images"
 JOB = "e8d3c0e4-71f7-4491-898f-c9b35bee5f3b"
 """Names the command that reports are of."""
 
+LIFETIME_SECONDS = 4200
+"""Says after how long a command has ended on every node, as its timeouts have it."""
+
 _tables = threading.Lock()
 _numbers = itertools.count()
 
@@ -105,7 +108,7 @@ class World:
 
     def pass_time(self, seconds: int) -> None:
         """Has everything be that much older, as it is when a caller comes again."""
-        self.sent_at = {command: at - seconds for command, at in self.sent_at.items()}
+        self.sent_at = {command: at and at - seconds for command, at in self.sent_at.items()}
         _, _, rows = self._dynamodb("Scan", {"TableName": self.table})
         for row in json.loads(rows)["Items"]:
             self.put({name: value if name in ("pk", "sk") else older(value, seconds) for name, value in row.items()})
@@ -133,13 +136,17 @@ class World:
             {
                 "Status": "InProgress",
                 "RequestedDateTime": self.sent_at[command["CommandId"]],
+                "ExpiresAfter": self.sent_at[command["CommandId"]] + LIFETIME_SECONDS,
                 "TargetCount": 3,
                 **command,
             }
             for command in [*self.commands, {"CommandId": JOB, "DocumentName": DOCUMENT, "Comment": COMMENT}]
-            if wanted in (None, command["CommandId"])
+            if wanted in (None, command["CommandId"]) and self.sent_at[command["CommandId"]]
         ]
         return {"Commands": listed}
+
+    def _ListCommandInvocations(self, body: dict) -> dict:
+        return {"CommandInvocations": [{"CommandId": body["CommandId"], "InstanceId": node} for node in NODES]}
 
     def _CancelCommand(self, body: dict) -> dict:
         self.cancelled.append(body["CommandId"])
