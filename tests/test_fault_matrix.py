@@ -15,8 +15,8 @@ from local.stack import TEMPLATE
 
 SAMPLE = 160
 SEED = 1
-WAITS = ("throttled", "timeout", "slow")
-"""Names the faults of which only the first is sampled: the others may take a minute each."""
+WAITS = ("throttled", "500", "503", "timeout", "slow")
+"""Names the faults of which only the first is sampled: what they have tried again may take a minute each."""
 
 PUSH = next(scenario for scenario in SCENARIOS if scenario.name == "a push")
 CALL = Call("ssm", "SendCommand", 1)
