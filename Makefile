@@ -91,7 +91,7 @@ local: $(TOOLS)/.ready ## Builds the functions quickly, unoptimised, for the loc
 	NODE_PROGRAM=quick cargo lambda build --locked
 	NODE_PROGRAM=quick SAM_BUILD_MODE=debug sam build --build-dir .aws-sam/local
 
-demo e2e invoke cloud play record: export BUILD_DIR := .aws-sam/local
+demo e2e invoke cloud play record faults: export BUILD_DIR := .aws-sam/local
 
 .PHONY: document
 document: tools ## Writes the Command document anew from its bootstrap
@@ -162,6 +162,10 @@ bench: tools build ## Measures the figures of docs/measured.md beside their riva
 .PHONY: kills
 kills: tools program ## Kills the nodes' program at POINTS system calls (250) of each kind of command, and looks at the next
 	python -m tests.document.kills $(or $(POINTS),250)
+
+.PHONY: faults
+faults: tools local ## Has every call that a function makes of AWS fail in every way, and prints what became of its work
+	python -m tests.fault_matrix
 
 .PHONY: lock
 lock: tools ## Resolves local/requirements.in into hashes

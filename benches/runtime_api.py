@@ -83,10 +83,11 @@ def environment(rule: Mapping[str, Any] | None = None, **more: str) -> dict[str,
 
 @dataclass(frozen=True)
 class Invocation:
-    """From the event handed out to the answer received."""
+    """From the event handed out to the answer received, or to the error."""
 
     seconds: float
     answer: Any
+    is_error: bool = False
 
 
 class Function:
@@ -129,22 +130,28 @@ class Function:
 
     def invoke(self, event: bytes) -> Invocation:
         """Hands out an event, takes the answer, and waits until the function asks for the next event."""
+        invocation = self.attempt(event)
+        if invocation.is_error:
+            raise RuntimeError(f"the function failed: {invocation.answer}\n{self._last_words()}")
+        return invocation
+
+    def attempt(self, event: bytes, limit: float = LIMIT_SECONDS) -> Invocation:
+        """Hands out an event whose invocation has so many seconds, and takes the answer or the error."""
         request_id = str(uuid.uuid4())
         headers = {
             "lambda_runtime_aws_request_id": request_id,
-            "lambda_runtime_deadline_ms": str(int((time.time() + LIMIT_SECONDS) * 1000)),
+            "lambda_runtime_deadline_ms": str(int((time.time() + limit) * 1000)),
             "lambda_runtime_invoked_function_arn": "arn:aws:lambda:eu-central-1:123456789012:function:bench",
             "lambda_runtime_trace_id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0",
         }
         started = time.perf_counter()
         self._idle.answer("200 OK", "application/json", event, **headers)
-        connection, request = self._request()
+        connection, request = self._request(limit)
         seconds = time.perf_counter() - started
-        if not request.path.endswith(f"/{request_id}/response"):
-            raise RuntimeError(f"the function failed: {request.path}: {request.body.decode()}\n{self._last_words()}")
         connection.answer("202 Accepted", "application/json", b'{"status":"OK"}')
         self._idle = self._until_idle()
-        return Invocation(seconds, json.loads(request.body))
+        is_error = not request.path.endswith(f"/{request_id}/response")
+        return Invocation(seconds, json.loads(request.body), is_error)
 
     def peak_memory(self) -> int:
         """Returns the most bytes the function ever had in memory."""
@@ -167,8 +174,8 @@ class Function:
             )
         return connection
 
-    def _request(self) -> tuple[Connection, Request]:
-        deadline = time.monotonic() + LIMIT_SECONDS
+    def _request(self, limit: float = LIMIT_SECONDS) -> tuple[Connection, Request]:
+        deadline = time.monotonic() + limit
         while time.monotonic() < deadline and self._process.poll() is None:
             ready, _, _ = select.select([self._listener, *self._connections], [], [], 1)
             for source in ready:
