@@ -104,6 +104,7 @@ def operations_of(folder: Path) -> set[str]:
     used = " ".join(re.findall(r"use prefetch::(?s:.*?);|prefetch::\w+", source))
     names = set(re.findall(r"\w+", used))
     sdks += ["dynamodb"] * ("usage" in names)  # the shared source asks the table for it
+    sdks += ["ssm"] * ("tags" in names)  # and nodes
     shared = [file for file in (ROOT / "shared" / "src").rglob("*.rs") if "tests" not in file.with_suffix("").parts]
     source += "".join(code(file) for file in shared if module_of(file) in names)
     called = set(re.findall(r"\.(\w+)\(\)", source))

@@ -9,7 +9,7 @@ import pytest
 from local.client import ROOT
 
 BUILT = sorted((ROOT / "target/node-program").glob("*/lambda/prefetch-images/bootstrap"))
-MAX_BYTES = {"arm64": 2_500_000, "x86_64": 2_750_000}
+MAX_BYTES = {"arm64": 2_500_000, "x86_64": 2_800_000}
 """2.5 MB are wanted of both; for x86_64, of which ring alone has 150 KB of tables, this keeps what was reached."""
 MAX_GLIBC = (2, 25)
 """Limits which glibc the program may need: Amazon Linux 2 has 2.26."""

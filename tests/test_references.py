@@ -44,7 +44,7 @@ def test_a_job_brings_an_image_of_another_registry_by_the_digest_that_a_node_tel
     answer = jobs.submit(images=[name], sameDigest=True)
     assert answer["images"] == [{"asked": name, "image": reference}]
     assert resolved(jobs, name) == 1
-    jobs.job(answer["jobs"][0]["id"], state="done", pulled=1)
+    jobs.job(answer["jobs"][0]["id"], state="done", failed=0, done=1)
     assert cloud.image_status(node, name) == cloud.image_status(node, f"{name.rsplit(':', 1)[0]}@{digest}") is not None
 
 

@@ -8,10 +8,10 @@ import pytest
 from local import images
 from local.ecr.registry import Registry
 from local.nodes.node import Node
+from local.nodes.pods import Pods, pausing
 
 from .command import run
 from .nodes import running
-from .pods import Pods, able_to_run_pods, pausing
 from .state import OWN_ARCHITECTURE, by_digest, by_tag, eventually, names
 from .test_keep import later
 
@@ -21,7 +21,7 @@ REPOSITORY = "models/llm"
 @pytest.fixture
 def node(tmp_path: Path, registry: Registry) -> Iterator[Node]:
     """A node that can run pods, with a containerd that mounts images."""
-    with running(able_to_run_pods(Node(tmp_path / "node", "node", registry, "2.1"))) as node:
+    with running(Node(tmp_path / "node", "node", registry, "2.1")) as node:
         yield node
 
 

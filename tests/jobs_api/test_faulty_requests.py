@@ -31,9 +31,10 @@ HOSTILE = [
     "team/app:",
     "team/app@sha256:short",
     f"team/app@{DIGEST}0",
-    "docker.io/library/nginx:1",
-    "999999999999.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1",
-    "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/app:v1",
+    "docker.io/library/nginx:1",  # of a repository that no rule takes
+    "999999999999.dkr.ecr.eu-central-1.amazonaws.com/other/app:v1",
+    "localhost:5000/team/app:v1",
+    "169.254.169.254/team/app:v1",
     "https://team/app:v1",
     "",
     "x" * 513,
@@ -68,8 +69,17 @@ def test_a_hostile_or_foreign_image_is_refused(jobs, app, name):
 
 def test_an_image_that_is_not_there_or_that_no_node_can_run_is_refused(cloud, jobs):
     jobs.push("team/chart", "v1", images.chart())
-    for name in ("team/app:nobody", f"team/app@{DIGEST}", "team/nobody:v1", "team/chart:v1"):
+    for name in ("team/app:nobody", f"team/app@{DIGEST}", f"team/nobody@{DIGEST}0", "team/chart:v1"):
         jobs.refused({"images": [name]}, "images[0]")
+    # Docker Hub may have it, and no node is there to tell; nor of another account's or Region's.
+    for name in (
+        "team/nobody:v1",
+        "999999999999.dkr.ecr.eu-central-1.amazonaws.com/team/app:v1",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/team/app:v1",
+    ):
+        problem = jobs.submit(503, images=["team/app:v1", name])
+        assert "name the image by its digest" in problem["detail"]
+    assert jobs.commands("job") == []
 
 
 def test_images_outside_the_rules_repositories_are_refused_unless_the_stack_allows_them(cloud, jobs):
