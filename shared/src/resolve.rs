@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecr::{
     Client,
-    error::{BuildError, SdkError},
+    error::{BuildError, ProvideErrorMetadata, SdkError},
     operation::describe_images::DescribeImagesError,
     types::{DescribeImagesFilter, ImageDetail, ImageIdentifier, ImageStatus, ImageStatusFilter},
 };
@@ -294,10 +294,15 @@ async fn describe(
         }
         // What ECR calls invalid, such as a repository of one letter, cannot be there.
         Err(SdkError::ServiceError(refused))
-            if refused.err().is_image_not_found_exception() || refused.err().is_invalid_parameter_exception() =>
+            if refused.err().is_image_not_found_exception() || is_invalid(refused.err()) =>
         {
             Ok(Described::Missing)
         }
         Err(error) => Err(ResolveError::Images(repository.to_owned(), Box::new(error))),
     }
+}
+
+/// Returns true where ECR calls a name invalid, by its own code or by the one that services answer with for any constraint.
+fn is_invalid(error: &DescribeImagesError) -> bool {
+    error.is_invalid_parameter_exception() || error.code() == Some("ValidationException")
 }
