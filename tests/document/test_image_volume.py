@@ -26,9 +26,9 @@ def node(tmp_path: Path, registry: Registry) -> Iterator[Node]:
 
 
 @pytest.fixture
-def pods(node: Node, pushed) -> Iterator[Pods]:
+def pods(node: Node) -> Iterator[Pods]:
     """The node's pods."""
-    pods = Pods(node, pushed)
+    pods = Pods(node)
     yield pods
     pods.remove()
 
