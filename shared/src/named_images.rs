@@ -75,12 +75,11 @@ impl NamedImages {
         {
             return Ok(Arc::clone(row));
         }
-        // That nothing was found yet is not remembered: a reconcile may be about to.
-        let Some(row) = self.read(rule).await? else {
-            return Ok(Arc::default());
-        };
-        let row = Arc::new(row);
-        locked(&self.rows).insert(rule.name.clone(), (now, Arc::clone(&row)));
+        let row = Arc::new(self.read(rule).await?.unwrap_or_default());
+        // That an image was not found yet is not remembered: a reconcile may be about to.
+        if rule.images.iter().all(|reference| row.images.contains_key(reference)) {
+            locked(&self.rows).insert(rule.name.clone(), (now, Arc::clone(&row)));
+        }
         Ok(row)
     }
 
