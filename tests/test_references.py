@@ -66,8 +66,11 @@ def test_a_tag_that_is_not_there_is_refused_and_one_whose_registry_is_down_can_b
 
 def test_what_a_rule_names_comes_with_reconciles_and_to_new_nodes_by_what_its_tag_is(cloud, jobs, node):
     answer = until(lambda: jobs.stack.invoke("Jobs", {"reconcile": True}).get("error"), SECONDS, "a tag to be missed")
-    assert answer["errorMessage"] == "rules that could not be reconciled: default"
-    assert any(f"{NAMED}: it takes" in line["message"] for line in logged(cloud, jobs))
+    assert answer["errorMessage"].startswith(
+        "rules that could not be reconciled: default (images that rule default names"
+    )
+    assert f"{NAMED}: it takes" in answer["errorMessage"] and "not-found" in answer["errorMessage"]
+    assert any(line.get("reason") == "unresolved" for line in logged(cloud, jobs))
     first = push_abroad(cloud, "prometheus/node-exporter", "v1.9.1", images.image("exporter"))
     assert reconciled(jobs, first)
     until(lambda: cloud.image_status(node, NAMED), SECONDS, "the node to have the image")

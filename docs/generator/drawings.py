@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from roles import grants
+from roles import grants, sent_documents
 from template import MACHINE, RESOURCES, of_type, referred, urls
 
 
@@ -37,15 +37,15 @@ def picture() -> str:
 
 def _effects() -> Iterator[str]:
     """Yields what functions and the state machine send and write, as far as their roles may."""
-    document, table, bucket = "PrefetchImages", "Outcomes", "Records"
-    yield f"    {document}[\\the document {document}\\] --> nodes((nodes))"
+    table, bucket = "Outcomes", "Records"
+    for document, _ in of_type("AWS::SSM::Document"):
+        yield f"    {document}[\\the document {document}\\] --> nodes((nodes))"
     yield f"    {table}[({table})]"
     yield f"    {bucket}[({bucket})]"
     for kind in ("AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
         for name, properties in of_type(kind):
             granted = list(grants(referred(properties["Role"])))
-            if "ssm:SendCommand" in granted:
-                yield f"    {name} ==> {document}"
+            yield from (f"    {name} ==> {document}" for document in sent_documents(referred(properties["Role"])))
             if "dynamodb:UpdateItem" in granted or ("dynamodb:PutItem" in granted and "dynamodb:DeleteItem" in granted):
                 yield f"    {name} --> {table}"
             if "s3:PutObject" in granted:

@@ -34,6 +34,13 @@ def grants(role: str | None) -> Iterator[str]:
             yield from re.findall(r"`([^`]+)`", may)
 
 
+def sent_documents(role: str | None) -> Iterator[str]:
+    """Yields the Command documents that a role may send."""
+    for name, may, on, _, _ in _rows():
+        if f"`{role}`" in name and may == "`ssm:SendCommand`":
+            yield from re.findall(r"document/{(\w+)}", on)
+
+
 def of_scheduler(action: str) -> list[str]:
     """Returns the resources on which EventBridge Scheduler may do something."""
     trusting = [

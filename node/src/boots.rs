@@ -21,8 +21,8 @@ const AT_BOOT: &str = "PREFETCH_IMAGES_AT_BOOT";
 /// that is longer.
 const PATIENT: usize = 12_000;
 
-/// Returns the names of the lists of whose boots a report is left: a rule's name, or that of its second list. An empty one is only begun, or of a boot that could not
-/// begin: its stderr says why.
+/// Returns the names of the lists of whose boots a report is left: a rule's name, or that of its second list. An empty one is
+/// only begun, or of a boot that could not begin: its stderr says why.
 #[must_use]
 pub fn left(host: &Host) -> Vec<String> {
     if is_boot() {

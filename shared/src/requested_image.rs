@@ -90,12 +90,6 @@ impl RequestedImage {
         self.in_registry(DOCKER_HUB)
     }
 
-    /// Returns true where it is, or may be, an image of this repository of this account's registry.
-    #[must_use]
-    pub fn may_be_own(&self, repository: &str) -> bool {
-        !matches!(self.registry, Registry::Other(_)) && self.repository == repository
-    }
-
     /// Names it by its tag, `host/repository:tag`, where it is another registry's and only that registry can tell its digest.
     #[must_use]
     pub fn unresolved_tag(&self) -> Option<TaggedImage> {
@@ -299,9 +293,7 @@ mod tests {
                 (&Registry::Unnamed, repository)
             );
             assert_eq!((image.tag.as_deref(), image.unresolved_tag()), (Some(tag), None));
-            assert!(image.may_be_own(repository));
             let there = image.on_docker_hub();
-            assert!(!there.may_be_own(repository));
             let unresolved = there.unresolved_tag().map(|tag| tag.to_string());
             assert_eq!(unresolved.as_deref(), Some(on_docker_hub));
         }

@@ -42,6 +42,8 @@ const PATIENCE: u32 = 17;
 const EXECUTION_SECONDS: &str = "10";
 /// Sets how long SSM tries to hand the command to a node, in seconds: no less is accepted (SSM service model, `TimeoutSeconds`).
 const DELIVERY_SECONDS: i32 = 30;
+/// Limits how much is passed on of what a node says on its stderr, in characters.
+const MAX_WHY: usize = 300;
 /// Says in SSM's list of commands what it is for.
 const COMMENT: &str = "which digests tags of other registries stand for";
 /// Names what the resolving document's name ends with, after the stack's own.
@@ -54,16 +56,17 @@ pub type ResolvedTags = BTreeMap<TaggedImage, Result<String, TagFailure>>;
 #[derive(Debug, Error)]
 pub enum TagsError {
     /// A stack that observes sends nothing.
-    #[error("the stack observes and asks no node what a tag of another registry is: name the image by its digest")]
-    Observes,
+    #[error("the stack observes and asks no node what {0} is: name the image by its digest")]
+    Observes(TaggedImage),
     /// There is no node to ask.
-    #[error(
-        "no node that SSM reaches is there to tell what a tag of another registry is: name the image by its digest"
-    )]
-    NoNode,
+    #[error("no node that SSM reaches is there to tell what {0} is: name the image by its digest")]
+    NoNode(TaggedImage),
     /// The nodes did not answer in time.
-    #[error("no node has told in time what a tag of another registry is")]
-    NoAnswer,
+    #[error("no node has told in time what {0} is")]
+    NoAnswer(TaggedImage),
+    /// The command ended on a node, which told nothing.
+    #[error("the node {0}, asked what tags are, told nothing: its command ended {1}")]
+    NoLines(String, String),
     /// EC2 could not be asked for nodes.
     #[error(transparent)]
     Instances(#[from] InstancesError),
@@ -129,18 +132,22 @@ impl TagResolver {
     /// Tells what tags are, as one node says, or the next where it does not: for up to 12 seconds.
     ///
     /// Costs nothing where there are no tags. Else a DescribeInstances and a DescribeInstanceInformation for each selector until
-    /// one selects a node that SSM reaches, up to five of each where it reaches few, and for each ten tags a SendCommand and a few GetCommandInvocation.
+    /// one selects a node that SSM reaches, up to five of each where it reaches few, and for each ten tags a SendCommand and a
+    /// few GetCommandInvocation.
     ///
     /// # Errors
     /// [`TagsError`] where no node says anything.
     pub async fn resolve(&self, tags: &BTreeSet<TaggedImage>, nodes: Nodes<'_>) -> Result<ResolvedTags, TagsError> {
-        if tags.is_empty() {
+        let Some(first) = tags.first() else {
             return Ok(ResolvedTags::new());
-        }
+        };
         if self.mode == Mode::Observe {
-            return Err(TagsError::Observes);
+            return Err(TagsError::Observes(first.clone()));
         }
         let nodes = self.reached(nodes).await?;
+        if nodes.is_empty() {
+            return Err(TagsError::NoNode(first.clone()));
+        }
         let tags: Vec<&TaggedImage> = tags.iter().collect();
         let chunks = tags.chunks(MAX_TAGS).map(|tags| self.resolve_chunk(tags, &nodes));
         let mut resolved = ResolvedTags::new();
@@ -157,7 +164,8 @@ impl TagResolver {
         }
     }
 
-    /// Names up to three nodes that SSM reaches, those first that were launched first: they are likely to have the program.
+    /// Names up to three nodes that SSM reaches, if there are some, those first that were launched first: they are likely to have
+    /// the program.
     async fn reached(&self, nodes: Nodes<'_>) -> Result<Vec<String>, TagsError> {
         let selectors = match nodes {
             Nodes::Ids(ids) => return Ok(ids.iter().take(MAX_NODES).cloned().collect()),
@@ -169,10 +177,11 @@ impl TagResolver {
                 return Ok(ids);
             }
         }
-        Err(TagsError::NoNode)
+        Ok(Vec::new())
     }
 
-    /// Names up to three nodes of the first page of a selector's that has one which SSM reaches; none where `MAX_PAGES` have none.
+    /// Names up to three nodes of the first page of a selector's that has one which SSM reaches; none where `MAX_PAGES` have
+    /// none.
     async fn reached_of(&self, selector: &NodeSelector) -> Result<Vec<String>, TagsError> {
         let (mut token, mut pages) = (None, 0);
         while pages < MAX_PAGES {
@@ -219,7 +228,9 @@ impl TagResolver {
         if !resolved.is_empty() {
             return Ok(resolved);
         }
-        Err(failed.filter(|_| !is_late).unwrap_or(TagsError::NoAnswer))
+        Err(failed
+            .filter(|_| !is_late)
+            .unwrap_or_else(|| TagsError::NoAnswer(tags[0].clone())))
     }
 
     /// Asks a node, and waits until it has answered.
@@ -246,7 +257,9 @@ impl TagResolver {
         loop {
             sleep(self.polling).await;
             match ssm::invocation(&self.ssm, &id, node).await {
-                Ok(invocation) if has_ended(&invocation) => return Ok(lines(&invocation)),
+                Ok(invocation) if has_ended(&invocation) => {
+                    return lines(&invocation).map_err(|how| TagsError::NoLines(node.to_owned(), how));
+                }
                 // It takes SSM a moment to know of it.
                 Ok(_) | Err(SsmError::NoInvocation(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -286,19 +299,16 @@ fn has_ended(invocation: &GetCommandInvocationOutput) -> bool {
     )
 }
 
-fn lines(invocation: &GetCommandInvocationOutput) -> Vec<TagLine> {
+/// Reads what a node told; where that is nothing, as of one that cannot fetch the program, the error says how its command ended.
+fn lines(invocation: &GetCommandInvocationOutput) -> Result<Vec<TagLine>, String> {
     let output = invocation.standard_output_content().unwrap_or_default();
     let lines: Vec<TagLine> = output.lines().filter_map(TagLine::parse).collect();
     if lines.is_empty() {
-        let error = invocation.standard_error_content().unwrap_or_default();
-        tracing::warn!(
-            instance.id = invocation.instance_id().unwrap_or_default(),
-            "a node told of no tag, its command ended {}: {}",
-            invocation.status_details().unwrap_or_default(),
-            error.trim()
-        );
+        let how = invocation.status_details().unwrap_or_default();
+        let why = invocation.standard_error_content().unwrap_or_default().trim();
+        return Err(format!("{how}: {}", why.chars().take(MAX_WHY).collect::<String>()));
     }
-    lines
+    Ok(lines)
 }
 
 #[cfg(all(test, feature = "mocks"))]

@@ -132,7 +132,7 @@ impl Usage {
 
     /// Gives the images that the rule's nodes run or lately ran; none where nothing is known. Remembered for 30 seconds.
     ///
-    /// Of more rows than `MAX_PAGES` have, the rest is left out, and the log says from where.
+    /// Leaves out the rest where there are more rows than `MAX_PAGES` have, and says in the log from where.
     ///
     /// # Errors
     /// [`UsageError`] where DynamoDB cannot be asked.

@@ -46,8 +46,9 @@ impl BakePlan {
     /// Plans the bakes that an execution asks for; nothing is changed by it.
     ///
     /// Costs, beside what the images take (see [`prefetch::ecr::NewestImages::known_of_rule`], [`RuleImages::known_use`] and
-    /// [`look_up`](prefetch::resolve::look_up) and [`TagResolver::resolve`]), one DescribeInstances for each 1,000 nodes unless both architectures and subnet
-    /// are named, one DescribeSubnets unless the subnet is, and what [`Contents::read`] takes.
+    /// [`look_up`](prefetch::resolve::look_up) and [`TagResolver::resolve`]), one DescribeInstances for each 1,000 nodes
+    /// unless both architectures and subnet are named, one DescribeSubnets unless the subnet is, and what [`Contents::read`]
+    /// takes.
     ///
     /// # Errors
     /// [`PlanError`] where the input is not accepted, where there is nothing to bake, and where AWS cannot be asked.

@@ -118,7 +118,7 @@ pub async fn named(
     let tags = looked_up.unresolved_tags();
     let tags = resolver.resolve(&tags, Nodes::Selected(nodes)).await;
     let tags = tags.map_err(|error| match error {
-        TagsError::Observes => PlanError::BadInput(error.to_string()),
+        TagsError::Observes(_) => PlanError::BadInput(error.to_string()),
         error => AwsError::Tags(Box::new(error)).into(),
     })?;
     let images = looked_up.resolve(registry, &tags)?;

@@ -87,7 +87,7 @@ fn rules<'a>(sources: &Sources<'a>, arrival: &Arrival, host: &str) -> Result<Vec
     let rules = rules.filter(|rule| may_want(rule, arrival) && sources.images.brings_from(rule, host));
     let rules: Vec<&Rule> = rules.collect();
     if rules.is_empty() {
-        return Err(no_rule(arrival));
+        return Err(no_rule(arrival, host));
     }
     if let Some(tag) = &arrival.tag
         && rules
@@ -194,8 +194,8 @@ fn may_want(rule: &Rule, arrival: &Arrival) -> bool {
     }
 }
 
-fn no_rule(arrival: &Arrival) -> Ignored {
-    let repository = &arrival.repository;
+fn no_rule(arrival: &Arrival, host: &str) -> Ignored {
+    let repository = format!("{host}/{}", arrival.repository);
     Ignored::new(
         IgnoredReason::NoRule,
         match &arrival.tag {
@@ -294,7 +294,7 @@ fn named<'a>(registry: &str, arrival: &Arrival, rules: &[&'a Rule], tags: &[Stri
     };
     match named() {
         Err(error) => Err(malformed(&error)),
-        Ok(wanted) if wanted.rules.is_empty() => Err(no_rule(arrival)),
+        Ok(wanted) if wanted.rules.is_empty() => Err(no_rule(arrival, registry)),
         Ok(wanted) => Ok(wanted),
     }
 }

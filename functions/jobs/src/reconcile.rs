@@ -44,7 +44,7 @@ pub struct Reconciler<'a> {
     pub rules: RuleReconciler<'a>,
 }
 
-/// Names the rules of which the newest images could not be sent.
+/// Names the rules of which not all images could be sent, and why.
 #[derive(Debug, Error)]
 #[error("rules that could not be reconciled: {0}")]
 pub struct ReconcileError(String);
@@ -142,7 +142,7 @@ async fn reconcile_rule(
 fn failed(rule: &Rule, cause: &RuleError) -> RuleDecision {
     error!(
         rule = rule.name,
-        reason = "aws-error",
+        reason = cause.reason(),
         "rule {}: {}",
         rule.name,
         error_text(cause)

@@ -26,7 +26,8 @@ use crate::{
     requests::{Decisions, nodes, of_nodes, of_online_nodes},
 };
 
-/// Bounds the part of an invocation that is left to remember what was sent: two attempts of DynamoDB, which answers in milliseconds.
+/// Bounds the part of an invocation that is left to remember what was sent: two attempts of DynamoDB, which answers in
+/// milliseconds.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// Answers whoever called the function.
@@ -72,8 +73,8 @@ impl NodeLaunch {
     ///
     /// A batch costs one DescribeInstances, one DescribeInstanceInformation, two TransactWriteItems (more where launches come
     /// back) and one SendCommand per rule, and one for what only neighbours run (for a retry, which is no launch and writes no
-    /// row: per job and images), 50 nodes and as many images as fit; this process asks ECR at most once per repository in 30 seconds, and the table once per
-    /// rule for what its nodes run.
+    /// row: per job and images), 50 nodes and as many images as fit; this process asks ECR at most once per repository in 30
+    /// seconds, and the table once per rule for what its nodes run.
     ///
     /// # Errors
     /// [`LaunchError`] where EC2 or SSM cannot be asked at all: every message goes back to the queue.

@@ -31,7 +31,7 @@ impl NodeLaunch {
     /// Tells what of the rule's images is to be sent to launched nodes, and what is decided of them whatever is sent. Where it
     /// cannot be told what nodes run, they get what they would where nothing is known of it.
     ///
-    /// What only neighbours run goes in commands of its own, before the others: a node that cannot pull it lacks nothing.
+    /// Puts what only neighbours run into commands of its own, before the others: a node that cannot pull it lacks nothing.
     pub async fn newest_due(
         &self,
         rule: &Rule,

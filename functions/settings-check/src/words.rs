@@ -23,10 +23,9 @@ pub fn words(settings: &Settings, own: &str, central: &[CentralRegistry]) -> Str
 
 /// Tells from where else images come, and which rules get less of it than they might seem to.
 fn of_central(rules: &[Rule], own: &str, central: &[CentralRegistry]) -> String {
-    if central.is_empty() {
-        return String::new();
-    }
-    let hosts: Vec<&str> = central.iter().map(|registry| registry.host.as_str()).collect();
+    let hosts = central.iter().map(|registry| registry.host.as_str());
+    let is_brought = |host: &&str| rules.iter().any(|rule| brings_from(rule, own, host));
+    let (hosts, others): (Vec<&str>, Vec<&str>) = hosts.partition(is_brought);
     let is_unlisted = |rule: &&Rule| wants_a_listing(rule) && hosts.iter().any(|host| brings_from(rule, own, host));
     let unlisted: Vec<&str> = rules
         .iter()
@@ -41,7 +40,12 @@ fn of_central(rules: &[Rule], own: &str, central: &[CentralRegistry]) -> String 
             unlisted.join(", ")
         )
     };
-    format!("; also of {}{told}", hosts.join(", "))
+    let named = |words: &str, hosts: &[&str]| match hosts {
+        [] => String::new(),
+        hosts => format!("; {words} {}", hosts.join(", ")),
+    };
+    let excluded = named("no rule's registries take", &others);
+    format!("{}{told}{excluded}", named("also of", &hosts))
 }
 
 fn rule(rule: &Rule) -> String {
@@ -151,6 +155,12 @@ mod tests {
             assert_eq!(super::of_central(&rules, &own, &central), format!("{both}{told}"));
             assert_eq!(super::of_central(&rules, &own, &[]), "");
         }
+        let rules = parse_rules(r#"[{"name": "a", "registries": ["!*.us-east-1.*"]}]"#).unwrap();
+        assert_eq!(
+            super::of_central(&rules, &own, &central),
+            "; also of 210987654321.dkr.ecr.eu-west-1.amazonaws.com; no rule's registries take \
+             210987654321.dkr.ecr.us-east-1.amazonaws.com"
+        );
     }
 
     #[test]

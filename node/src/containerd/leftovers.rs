@@ -47,8 +47,8 @@ fn is_gone(process: u32) -> bool {
     !Path::new("/proc").join(process.to_string()).exists()
 }
 
-/// Removes what commands that were killed left behind in containerd: leases and snapshots of theirs; and, once after each start of
-/// containerd, the leases of pulls that died with the one before. Returns the latter's names.
+/// Removes what commands that were killed left behind in containerd: leases and snapshots of theirs; and, once after each
+/// start of containerd, the leases of pulls that died with the one before. Returns the latter's names.
 ///
 /// It is for the command that has the node to itself.
 ///
@@ -85,8 +85,8 @@ fn is_checked(host: &Host, start: Start) -> bool {
     fs::read_to_string(host.path(RUN).join(CHECKED)).is_ok_and(|checked| checked == start.to_string())
 }
 
-/// Returns the leases that are older than the containerd that runs and made for a pull: such have a made-up name and nothing but
-/// an end.
+/// Returns the leases that are older than the containerd that runs and made for a pull: such have a made-up name and nothing
+/// but an end.
 fn stale(leases: &[Lease], start: DateTime<Utc>) -> BTreeSet<String> {
     let is_of_pull = |lease: &&Lease| {
         let (number, rest) = lease.id.split_once('-').unwrap_or_default();

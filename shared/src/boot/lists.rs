@@ -110,10 +110,10 @@ impl BootLists {
 
     /// Brings the newest images of an image's repository into the lists of rules, after a push to it.
     ///
-    /// ECR is asked for that repository alone. A rule costs one GetParameters and, where its list changes, a PutParameter for each
-    /// of its parameters; one whose new nodes get what their neighbours run also a Query, and one that names images itself another.
-    /// Where another push has written in between, the version tells, and the list is written once more from all that ECR has.
-    /// What fails is told, and the next reconcile mends it.
+    /// ECR is asked for that repository alone. A rule costs one GetParameters and, where its list changes, a PutParameter for
+    /// each of its parameters; one whose new nodes get what their neighbours run also a Query, and one that names images
+    /// itself another. Where another push has written in between, the version tells, and the list is written once more from
+    /// all that ECR has. What fails is told, and the next reconcile mends it.
     pub async fn pushed(
         &self,
         settings: &Settings,
@@ -186,8 +186,8 @@ impl BootLists {
     /// Makes the lists what they should be, and removes those of rules that are no more; `stored` was read before ECR was
     /// asked, so that what a push writes meanwhile is not undone.
     ///
-    /// A list that changes costs one GetParameters and a PutParameter for each of its parameters, one that goes a DeleteParameter
-    /// for each; a rule that goes by what its nodes run a Query.
+    /// A list that changes costs one GetParameters and a PutParameter for each of its parameters, one that goes a
+    /// DeleteParameter for each; a rule that goes by what its nodes run a Query.
     pub async fn reconcile(
         &self,
         settings: &Settings,

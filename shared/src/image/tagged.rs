@@ -4,10 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error};
 
-use super::{
-    name::{ImageError, check_name, check_registry, is_host, unusable},
-    reference::Image,
-};
+use super::name::{ImageError, check_name, check_registry, is_host, unusable};
 
 /// One image by its tag: `registry/repository:tag`, of a registry that containerd takes for a host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,14 +52,6 @@ impl TaggedImage {
     #[must_use]
     pub fn tag(&self) -> &str {
         &self.tag
-    }
-
-    /// Returns the image with a digest beside its tag.
-    ///
-    /// # Errors
-    /// [`ImageError::Part`] where the digest is none.
-    pub fn at(&self, digest: &str) -> Result<Image, ImageError> {
-        Image::new(&self.registry, &self.repository, Some(&self.tag), digest)
     }
 }
 
@@ -114,14 +103,6 @@ mod tests {
             );
             assert_eq!(image.to_string(), text);
         }
-    }
-
-    #[test]
-    fn a_digest_stands_beside_the_tag() {
-        let image: TaggedImage = "docker.io/library/nginx:1.27".parse().unwrap();
-        let digest = format!("sha256:{}", "a".repeat(64));
-        assert_eq!(image.at(&digest).unwrap().to_string(), format!("{image}@{digest}"));
-        assert!(image.at("sha256:a").is_err());
     }
 
     #[test]

@@ -53,6 +53,10 @@ const ERRORS: &str = "0 to 9999999 or 0% to 100%";
 static TAG_KEY: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z0-9 _.:/=@-]{1,128}"));
 /// Repositories and tags are made of these, and globs of some more; anything else could match nothing.
 static GLOB: LazyLock<Regex> = LazyLock::new(|| pattern(r"!?[A-Za-z0-9._/*?\[\]!-]+"));
+const GLOBS: &str = r#"a list of at least one glob, such as ["app-*", "!*-debug"]"#;
+/// The hosts of registries are made of these, with a port where they have one; what has a path or a scheme could match none.
+static HOST_GLOB: LazyLock<Regex> = LazyLock::new(|| pattern(r"!?[a-z0-9.:*?\[\]!-]+"));
+const HOST_GLOBS: &str = r#"a list of at least one glob over host names, such as ["*.example.com:5000", "!docker.io"]"#;
 
 /// Tells why a rule list cannot be used; the message names the rule, the field, the value and what is accepted.
 #[derive(Debug, Error)]
@@ -124,11 +128,11 @@ fn rule(given: &Map<String, Value>, is_known: impl Fn(&str) -> bool) -> Result<R
     let keep = keep(fields, newest);
     let rule = Rule {
         name: name(fields, is_known),
-        repositories: globs(fields, "repositories"),
-        tags: globs(fields, "tags"),
+        repositories: globs(fields, "repositories", &GLOB, GLOBS),
+        tags: globs(fields, "tags", &GLOB, GLOBS),
         used: switch(fields, "used"),
         neighbours: switch(fields, "neighbours"),
-        registries: globs(fields, "registries"),
+        registries: globs(fields, "registries", &HOST_GLOB, HOST_GLOBS),
         images: images(fields),
         nodes: nodes(fields),
         newest,
@@ -157,11 +161,11 @@ fn name(fields: &mut Fields, is_known: impl Fn(&str) -> bool) -> String {
     String::new()
 }
 
-fn globs(fields: &mut Fields, name: &str) -> Globs {
+fn globs(fields: &mut Fields, name: &str, grammar: &Regex, accepted: &str) -> Globs {
     fields.read(name, Globs::default(), |value| {
         let patterns = strings(value)
-            .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|pattern| GLOB.is_match(pattern)))
-            .ok_or("a list of at least one glob, such as [\"app-*\", \"!*-debug\"]")?;
+            .filter(|patterns| !patterns.is_empty() && patterns.iter().all(|pattern| grammar.is_match(pattern)))
+            .ok_or(accepted)?;
         Globs::new(patterns).map_err(|error| format!("globs that can be read ({error})"))
     })
 }

@@ -22,6 +22,14 @@ fn a_rule_needs_only_a_name() {
 }
 
 #[test]
+fn a_registry_is_named_with_its_port() {
+    let rules = parse_rules(r#"[{"name": "a", "registries": ["*.example.com:5000", "!quay.io"]}]"#).unwrap();
+    let takes = |host| rules[0].registries.matches(host);
+    assert!(takes("registry.example.com:5000"));
+    assert!(!takes("registry.example.com") && !takes("quay.io"));
+}
+
+#[test]
 fn an_unusable_field_of_what_is_used_is_named() {
     for (fields, expected) in [
         (
@@ -30,6 +38,12 @@ fn an_unusable_field_of_what_is_used_is_named() {
         ),
         (r#""neighbours": 1"#, "field neighbours: 1 is not accepted"),
         (r#""registries": []"#, "field registries: [] is not accepted"),
+        (
+            r#""registries": ["https://quay.io"]"#,
+            "it takes a list of at least one glob over host names",
+        ),
+        (r#""registries": ["quay.io/team"]"#, "glob over host names"),
+        (r#""registries": ["Quay.io"]"#, "glob over host names"),
     ] {
         let error = error(&format!(r#"[{{"name": "a", {fields}}}]"#));
         assert!(error.contains(expected), "{error}");

@@ -80,8 +80,8 @@ pub(super) fn joined(own: Result<Newest, ImagesError>, central: Vec<Newest>) -> 
     Ok(all)
 }
 
-/// Returns true where a rule would take whatever a central registry has, whose repositories are not listed: it takes what is not used, and
-/// names no repository without a wildcard.
+/// Returns true where a rule would take whatever a central registry has, whose repositories are not listed: it takes what is
+/// not used, and names no repository without a wildcard.
 #[must_use]
 pub fn wants_a_listing(rule: &Rule) -> bool {
     !rule.used && rule.repositories.plain().next().is_none()

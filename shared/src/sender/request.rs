@@ -45,9 +45,9 @@ pub fn send_command_input(
 /// Tells how a rule has images treated.
 ///
 /// What somebody asks for, or has asked for at set times, need not be a repository's newest: it displaces nothing, and is not
-/// pinned; nor is what only neighbours run, which is none of the rule's. Pushes, launches and reconciles tidy up. What a launch or a reconcile names comes beside `keep`, for a push may have
-/// promoted an image that is none of the newest. A push knows only its own image: it leaves room beside `keep` for as many as
-/// the rule names of those that were not pushed last.
+/// pinned; nor is what only neighbours run, which is none of the rule's. Pushes, launches and reconciles tidy up. What a
+/// launch or a reconcile names comes beside `keep`, for a push may have promoted an image that is none of the newest. A push
+/// knows only its own image: it leaves room beside `keep` for as many as the rule names of those that were not pushed last.
 pub(crate) fn handling(rule: &Rule, trigger: Trigger) -> Handling {
     let beside = match trigger {
         Trigger::Push => Some(rule.most_beside_pushes()),

@@ -213,7 +213,7 @@ impl From<ResolveError> for Problem {
 impl From<TagsError> for Problem {
     fn from(error: TagsError) -> Self {
         match error {
-            TagsError::Observes => Self::bad_request(error.to_string()),
+            TagsError::Observes(_) => Self::bad_request(error.to_string()),
             error => Self::unavailable(error),
         }
     }

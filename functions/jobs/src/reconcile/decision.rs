@@ -27,9 +27,12 @@ pub struct Reconciled {
 }
 
 impl Reconciled {
-    /// Names the rule where it failed.
+    /// Names the rule where it failed, and says why.
     pub fn failed(&self) -> Option<String> {
-        matches!(self.decision, RuleDecision::Failed { .. }).then(|| self.rule.clone())
+        match &self.decision {
+            RuleDecision::Failed { cause } => Some(format!("{} ({cause})", self.rule)),
+            _ => None,
+        }
     }
 }
 

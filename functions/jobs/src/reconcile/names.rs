@@ -108,7 +108,7 @@ impl NamedImageFinder<'_> {
                 let wrong = wrong.collect();
                 (tags, wrong)
             }
-            Err(error @ (TagsError::NoNode | TagsError::Observes)) => {
+            Err(error @ (TagsError::NoNode(_) | TagsError::Observes(_))) => {
                 info!(rule = rule.name, "rule {}: {error}", rule.name);
                 (ResolvedTags::new(), Vec::new())
             }

@@ -52,6 +52,16 @@ pub enum RuleError {
     TooSlow,
 }
 
+impl RuleError {
+    /// Says in a word of whom the cause is.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Images(ImagesError::Unresolved(..)) => "unresolved",
+            _ => "aws-error",
+        }
+    }
+}
+
 /// Returns true where no time is left to send more in.
 pub fn is_late() -> bool {
     aws::left().is_some_and(|left| left <= SPARED)

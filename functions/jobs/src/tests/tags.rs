@@ -148,7 +148,7 @@ async fn what_no_node_can_tell_is_refused_and_nothing_is_sent() {
     })
     .await;
     assert!(status == 503 && answer.contains("no node has told in time"), "{answer}");
-    let (status, answer) = refused(&|cloud| cloud.tags.lock().unwrap().has_no_node = true).await;
+    let (status, answer) = refused(&|cloud| cloud.tags.lock().unwrap().nodes.clear()).await;
     assert!(
         status == 503 && answer.contains("name the image by its digest"),
         "{answer}"
@@ -196,11 +196,11 @@ async fn what_a_tag_was_stays_while_no_node_tells_and_goes_once_the_tag_is_gone(
     let rest = [image("team/app", "v1"), at(NGINX), image("team/web", "v1")];
     let all = [&[at(PAUSE)], &rest[..]].concat();
     assert_eq!(reconcile(&cloud, 0).await.1, all);
-    cloud.tags.lock().unwrap().has_no_node = true;
+    cloud.tags.lock().unwrap().nodes.clear();
     let (answer, sent) = reconcile(&cloud, 5000).await;
     assert!(answer.is_some());
     assert_eq!(sent, all);
-    cloud.tags.lock().unwrap().has_no_node = false;
+    cloud.tags.lock().unwrap().nodes.push(node_id(1));
     for (seconds, reason) in [(10_000, "registry"), (15_000, "denied")] {
         let failed = Err(reason.to_owned());
         cloud.tags.lock().unwrap().known.insert(PAUSE.to_owned(), failed);

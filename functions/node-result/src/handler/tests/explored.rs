@@ -1,7 +1,7 @@
 //! All orders of events: every state that a job can come to, each once, and every step from it.
 //!
-//! What ships is the whole function, from the message to its answer: a step is a call of it, before the mocked services. What is
-//! modelled is around it: commands run and end on nodes, SSM's events come in any order, late, again and again, or never,
+//! What ships is the whole function, from the message to its answer: a step is a call of it, before the mocked services. What
+//! is modelled is around it: commands run and end on nodes, SSM's events come in any order, late, again and again, or never,
 //! queues hand out what was put into them at any time, and the sweep runs at any time. A call is alone, or dies at any of its
 //! writes, before or after that is done, or another call is settled between its reads and its writes.
 //!
@@ -63,7 +63,7 @@ impl<T: Ord> Numbered<T> {
 
 /// Tells where a node, and what it shares, come by one step.
 struct Next {
-    /// Whatever is not as before, each once.
+    /// Lists what is not as before, each once.
     to: Vec<Numbers>,
     /// Counts the steps, those that change nothing included.
     steps: usize,
@@ -122,7 +122,8 @@ impl Explorer {
         figures
     }
 
-    /// Explores so many states of a node, or all there are, whatever the others of its job, be they ever so many, do to what they share.
+    /// Explores so many states of a node, or all there are, whatever the others of its job, be they ever so many, do to what
+    /// they share.
     fn explore_among_others(&mut self, most: usize) -> Figures {
         let first = (self.nodes.number(Node::new()), self.shared.number(Shared::default()));
         let mut figures = Figures::default();
