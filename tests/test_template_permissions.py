@@ -146,7 +146,7 @@ def test_only_the_sender_makes_a_request_that_sends_and_it_asks_for_the_mode():
     # What asks a node for tags changes nothing on it, and asks none where the stack observes.
     tags = code(ROOT / "shared/src/tags.rs")
     assert tags.count("send_command()") == 1
-    assert "if self.mode == Mode::Observe {\n            return Err(TagsError::Observes);" in tags
+    assert "if self.mode == Mode::Observe {\n            return Err(TagsError::Observes(first.clone()));" in tags
     # In that file the request is made in one function, and that is called where the mode says so.
     sender = code(ROOT / "shared/src/sender/client.rs")
     assert re.findall(r"(.*\bsend\(client\b)[:,]", sender) == [
