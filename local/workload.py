@@ -15,7 +15,7 @@ def stop_container(cloud: LocalCloud, node: str, container: str) -> None:
     cloud.control("DELETE", f"nodes/{node}/containers/{container}")
 
 
-def push_abroad(cloud: LocalCloud, repository: str, tag: str, image: images.Artifact) -> str:
+def push_foreign(cloud: LocalCloud, repository: str, tag: str, image: images.Artifact) -> str:
     """Pushes an image to the other registry, which is up from then on, and returns its full reference."""
     turn_foreign_registry(cloud, up=True)
     digest = images.push(cloud.foreign_url, cloud.foreign_ca, "", repository, tag, image)

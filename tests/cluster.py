@@ -60,10 +60,10 @@ class Cluster:
         self.newest[repository], self._sizes[reference] = reference, image.size
         return reference
 
-    def push_abroad(self, repository: str, tag: str, content: str = "") -> str:
+    def push_foreign(self, repository: str, tag: str, content: str = "") -> str:
         """Pushes an image to the registry that is not of AWS's and returns its full reference."""
         image = pausing(content or f"{repository}:{tag}")
-        reference = workload.push_abroad(self.cloud, repository, tag, image)
+        reference = workload.push_foreign(self.cloud, repository, tag, image)
         self._sizes[reference] = image.size
         return reference
 

@@ -8,7 +8,7 @@ from probe import BARE, refused
 
 from local.client import until
 from local.nodes.pods import pausing
-from local.workload import push_abroad, run_pod, stop_container, turn_foreign_registry
+from local.workload import push_foreign, run_pod, stop_container, turn_foreign_registry
 
 
 def test_a_node_comes_online_some_time_after_its_instance_runs(cloud, ssm):
@@ -99,7 +99,7 @@ def ssm(cloud):
 
 def test_a_nodes_pods_have_their_images_pulled_once_from_any_registry_that_is_up(cloud):
     [node] = cloud.launch_many(1, {}, online_after=0)
-    reference = push_abroad(cloud, "acme/pods", "v1", pausing("pods"))
+    reference = push_foreign(cloud, "acme/pods", "v1", pausing("pods"))
     named = reference.partition("@")[0]
     turn_foreign_registry(cloud, up=False)
     with pytest.raises(RuntimeError, match="connection refused"):

@@ -81,14 +81,14 @@ def test_an_image_is_pushed_and_another_one_each_time(played):
 
 def test_an_image_of_the_registry_outside_aws_is_pushed_there_and_not_to_ecr(played):
     _, play, place = played
-    name, digest = done(play("push", "quay.io/team/abroad:v1", "--mib", "0")).split()
+    name, digest = done(play("push", "quay.io/team/foreign:v1", "--mib", "0")).split()
     cloud = LocalCloud.running(json.loads(place.read_text()))
     with images.Session(cloud.foreign_url, cloud.foreign_ca, "AWS", "") as session:
         accepted = {"Accept": f"{images.OCI}.manifest.v1+json"}
-        status, _ = session.request("HEAD", f"/v2/team/abroad/manifests/{digest}", b"", accepted, (200, 404))
-    assert (name, status) == ("quay.io/team/abroad:v1", 200)
+        status, _ = session.request("HEAD", f"/v2/team/foreign/manifests/{digest}", b"", accepted, (200, 404))
+    assert (name, status) == ("quay.io/team/foreign:v1", 200)
     repositories = cloud.client("ecr").describe_repositories()["repositories"]
-    assert not [found for found in repositories if "abroad" in found["repositoryName"]]
+    assert not [found for found in repositories if "foreign" in found["repositoryName"]]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def cluster(cloud):
     """Two nodes that ran pods before the stack was deployed, and have told it of them since."""
     cluster = Cluster(cloud, "pods")
     cluster.launch_before("1.7", "2.1")
-    agent = cluster.push_abroad("acme/agent", "v1")
+    agent = cluster.push_foreign("acme/agent", "v1")
     web, shared, worker, batch = (cluster.push(name, "v1") for name in USED)
     first, second = cluster.nodes
     for node, images in ((first, (agent, web, shared)), (second, (agent, shared, worker))):
@@ -72,7 +72,7 @@ def test_a_reconcile_brings_what_the_nodes_use_and_nothing_else_whatever_events_
 
 def test_a_new_node_has_what_its_neighbours_run_before_a_pod_asks_for_it(cloud, cluster):
     [agent] = [image for image in cluster.runs if image.startswith(cloud.foreign_host)]
-    moved = cluster.push_abroad("acme/agent", "v1", content="newer")
+    moved = cluster.push_foreign("acme/agent", "v1", content="newer")
     newest = {cluster.newest[name] for name in cluster.used()}
     running = {image: len(nodes) for image, nodes in cluster.runs.items() if nodes}
     everywhere = {image for image, nodes in running.items() if nodes == len(cluster.nodes)}
@@ -149,7 +149,7 @@ def test_usage_is_the_same_where_reports_are_lost_or_come_late_or_more_than_once
 
 
 def test_of_two_registries_one_of_which_is_down_the_others_image_comes_and_the_rest_is_told_and_retried(cloud, cluster):
-    ours, theirs = cluster.push(UNUSED[-1], "v6"), cluster.push_abroad("pods/tool", "v1")
+    ours, theirs = cluster.push(UNUSED[-1], "v6"), cluster.push_foreign("pods/tool", "v1")
     turn_foreign_registry(cloud, up=False)
 
     job = cluster.jobs.submitted(images=[by_tag(ours).partition("/")[2], theirs])

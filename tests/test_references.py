@@ -8,7 +8,7 @@ from uploaded import Uploaded
 
 from local import images
 from local.client import until
-from local.workload import push_abroad, turn_foreign_registry
+from local.workload import push_foreign, turn_foreign_registry
 
 CLUSTER = {"aws:eks:cluster-name": "references"}
 NAMED = "quay.io/prometheus/node-exporter:v1.9.1"
@@ -39,7 +39,7 @@ def resolved(jobs, name):
 
 
 def test_a_job_brings_an_image_of_another_registry_by_the_digest_that_a_node_tells_of_its_tag(cloud, jobs, node):
-    reference = push_abroad(cloud, "team/tool", "v1", images.image("tool"))
+    reference = push_foreign(cloud, "team/tool", "v1", images.image("tool"))
     name, digest = reference.split("@")
     answer = jobs.submit(images=[name], sameDigest=True)
     assert answer["images"] == [{"asked": name, "image": reference}]
@@ -49,7 +49,7 @@ def test_a_job_brings_an_image_of_another_registry_by_the_digest_that_a_node_tel
 
 
 def test_a_tag_that_is_not_there_is_refused_and_one_whose_registry_is_down_can_be_asked_for_again(cloud, jobs, node):
-    reference = push_abroad(cloud, "team/down", "v1", images.image("down"))
+    reference = push_foreign(cloud, "team/down", "v1", images.image("down"))
     commands = len(jobs.commands("job"))
     refused = jobs.refused({"images": ["quay.io/team/down:v9"]}, "images[0]")
     assert "not-found" in refused["accepted"]
@@ -71,11 +71,11 @@ def test_what_a_rule_names_comes_with_reconciles_and_to_new_nodes_by_what_its_ta
     )
     assert f"{NAMED}: it takes" in answer["errorMessage"] and "not-found" in answer["errorMessage"]
     assert any(line.get("reason") == "unresolved" for line in logged(cloud, jobs))
-    first = push_abroad(cloud, "prometheus/node-exporter", "v1.9.1", images.image("exporter"))
+    first = push_foreign(cloud, "prometheus/node-exporter", "v1.9.1", images.image("exporter"))
     assert reconciled(jobs, first)
     until(lambda: cloud.image_status(node, NAMED), SECONDS, "the node to have the image")
 
-    second = push_abroad(cloud, "prometheus/node-exporter", "v1.9.1", images.image("exporter, moved"))
+    second = push_foreign(cloud, "prometheus/node-exporter", "v1.9.1", images.image("exporter, moved"))
     assert first != second and reconciled(jobs, second)
     digest = second.split("@")[1]
     name = f"quay.io/prometheus/node-exporter@{digest}"

@@ -48,17 +48,17 @@ def launch(cloud: LocalCloud, options: argparse.Namespace) -> None:
 
 def push(cloud: LocalCloud, options: argparse.Namespace) -> None:
     """Pushes an image of random content, another one each time, to ECR, or to quay.io where its name begins so."""
-    abroad = f"{cloud.foreign_host}/"
-    match = IMAGE.fullmatch(options.image.removeprefix(abroad))
+    foreign = f"{cloud.foreign_host}/"
+    match = IMAGE.fullmatch(options.image.removeprefix(foreign))
     if not match:
         raise Refused(f"The image {options.image} is not accepted: it takes a repository and a tag, as team/app:v1.")
     repository, tag = match.groups()
     host, slash, _ = repository.partition("/")
     if slash and "." in host:
-        raise Refused(f"There is no registry {host} to push to: team/app:v1 is ECR's, {abroad}team/app:v1 another's.")
+        raise Refused(f"There is no registry {host} to push to: team/app:v1 is ECR's, {foreign}team/app:v1 another's.")
     content = images.image(f"{options.image} {time.time_ns()}", layer_bytes=options.mib << 20)
-    if options.image.startswith(abroad):
-        workload.push_abroad(cloud, repository, tag, content)
+    if options.image.startswith(foreign):
+        workload.push_foreign(cloud, repository, tag, content)
     else:
         cloud.push(repository, tag, content)
     print(f"{options.image} {content.digest}")
